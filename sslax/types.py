@@ -1,0 +1,96 @@
+"""The architecture on one page: what a batch, a model, a method and the training state are.
+
+Everything here is a record of arrays or a record of pure functions; nothing imports Flax.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+PyTree = Any
+# 'image' [B, H, W, C] (uint8, or float in [0, 1]), 'index' [B] int32 (the example's place in its
+# set: the source of its random key) and, where there are labels, 'label' [B] int32.
+Batch = dict[str, Array]
+Metrics = dict[str, Array]
+Schedule = Callable[[Array], Array]
+
+
+class Model(NamedTuple):
+    """A network as two pure functions, so that any library's modules fit.
+
+    Attributes:
+        init: `(rng, x) -> (params, model_state)`.
+        apply: `(params, model_state, x, train) -> (output, model_state)`; `train` is static.
+    """
+
+    init: Callable[[Array, Array], tuple[PyTree, PyTree]]
+    apply: Callable[[PyTree, PyTree, Array, bool], tuple[Any, PyTree]]
+
+
+class Encoding(NamedTuple):
+    """What an encoder returns.
+
+    Attributes:
+        features: pooled output `[N, D]`.
+        stages: inner activations by name, `[N, h, w, C]` (or `[N, T, C]` for tokens), shallow first.
+    """
+
+    features: Array
+    stages: dict[str, Array]
+
+
+class Variables(NamedTuple):
+    """Everything a method owns: trained parameters, model state (batch statistics), the rest."""
+
+    params: PyTree
+    model_state: PyTree
+    extra: PyTree  # momentum targets, queues, centres, probes; {} where there is none
+
+
+class LossOutput(NamedTuple):
+    """What a loss returns beside its scalar.
+
+    Attributes:
+        model_state: updated model state.
+        extra: updated method state.
+        metrics: named scalars.
+        features: `[B, V, D]` encoder outputs, gradient stopped, that the online probe reads;
+            None where a method has no image-level features.
+    """
+
+    model_state: PyTree
+    extra: PyTree
+    metrics: Metrics
+    features: Array | None = None
+
+
+class Method(NamedTuple):
+    """A self-supervised method: a record of pure functions.
+
+    Attributes:
+        views: `(rng, batch) -> batch`, augmentation on the device; identity where there is none.
+        init: `(rng, batch) -> Variables`, from a batch that went through `views`.
+        loss: `(params, model_state, extra, batch, rng, step) -> (scalar, LossOutput)`.
+        update: `(params, extra, step) -> extra`, after the optimiser's step: moving averages.
+        predict: `(params, model_state, extra, batch) -> dict` from a batch as the data gives it:
+            'features' `[B, D]` and 'stages', or 'disparity', 'pose', 'flow', ...
+    """
+
+    views: Callable[[Array, Batch], Batch]
+    init: Callable[[Array, Batch], Variables]
+    loss: Callable[[PyTree, PyTree, PyTree, Batch, Array, Array], tuple[Array, LossOutput]]
+    update: Callable[[PyTree, PyTree, Array], PyTree]
+    predict: Callable[[PyTree, PyTree, PyTree, Batch], dict[str, Any]]
+
+
+class TrainState(NamedTuple):
+    """The whole state of a run, arrays only. `step` is the only clock."""
+
+    step: Array
+    params: PyTree
+    model_state: PyTree
+    extra: PyTree
+    opt_state: PyTree
+    rng: Array
