@@ -1,6 +1,25 @@
-"""sslax: self-supervised vision in JAX."""
+"""sslax: self-supervised vision in JAX.
+
+`from sslax import losses, ops, augment` needs JAX alone; Flax and the rest of the training stack are
+imported when a run is made or loaded.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from sslax import augment, losses, ops
 
-__all__ = ["augment", "losses", "ops"]
+if TYPE_CHECKING:
+    from sslax.use import Encoder
+
+__all__ = ["augment", "load", "losses", "ops"]
 __version__ = "0.1.0"
+
+
+def load(workdir: str, **options: Any) -> "Encoder":
+    """The encoder that the run in `workdir` trained: `encoder(images) -> features`.
+
+    See `sslax.use.load`.
+    """
+    from sslax import use
+
+    return use.load(workdir, **options)

@@ -1,0 +1,167 @@
+"""Checkpoints of a run: asynchronous, atomic, the latest two and the best one kept.
+
+A checkpoint holds the training state; the state's `step` is also the position in the data (the
+order of examples is a function of seed and step), and its `rng` the random key. The config stands
+beside the checkpoints in `config.json`.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+from orbax.checkpoint import v1 as ocp
+
+from sslax.errors import UserError
+from sslax.types import TrainState
+
+_policies = ocp.training.preservation_policies
+
+
+class Checkpoints:
+    """The checkpoints under `directory`; a context manager that finishes the last save on leaving."""
+
+    def __init__(self, directory: Path) -> None:
+        """Opens (or makes) the directory; there is one folder a step in it."""
+        policy = _policies.AnyPreservationPolicy(
+            [
+                _policies.LatestN(2),
+                _policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
+            ]
+        )
+        self._checkpointer = ocp.training.Checkpointer(
+            directory.absolute(), preservation_policy=policy, cleanup_tmp_directories=True
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._checkpointer.close()
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, oldest first."""
+        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+
+    def best_step(self) -> int | None:
+        """The step of the checkpoint with the highest score; None if there is no checkpoint."""
+        scored = [(_score(c.metrics), c.step) for c in self._checkpointer.checkpoints if c.metrics]
+        return max(scored)[1] if scored else None
+
+    def save(self, step: int, state: TrainState, score: float) -> None:
+        """Starts saving `state`: the arrays are copied before this returns, the files follow.
+
+        The checkpoint with the highest `score` is kept beside the latest two.
+        """
+        self._checkpointer.save_checkpointables_async(
+            step,
+            {"state": state},
+            force=True,
+            overwrite=step in self.steps,
+            metrics={"score": score},
+        )
+
+    def restore(
+        self,
+        abstract: TrainState,
+        *,
+        step: int | None = None,
+        say: Callable[[str], None] = print,
+    ) -> TrainState | None:
+        """The newest readable state, laid out as `abstract` says; None if there is no checkpoint.
+
+        Args:
+            abstract: the state as `jax.ShapeDtypeStruct`s with shardings, which may differ from
+                the ones it was saved with.
+            step: this step and no other.
+            say: told when a damaged checkpoint is passed over.
+
+        Raises:
+            UserError: there are checkpoints and none can be read.
+        """
+        steps = self.steps[::-1] if step is None else [step]
+        for candidate in steps:
+            try:
+                return self._checkpointer.load_checkpointables(candidate, {"state": abstract})["state"]
+            except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
+                say(
+                    f"The checkpoint of step {candidate} is damaged ({type(error).__name__}); "
+                    "going back to the one before."
+                )
+        if steps:
+            raise UserError(
+                f"None of the checkpoints of steps {steps} in {self._checkpointer.directory} can be "
+                "read; start again in a new --workdir."
+            )
+        return None
+
+
+def _score(metrics: dict[str, float]) -> float:
+    return metrics["score"]
+
+
+def abstract_like(state: Any, sharding: jax.sharding.Sharding) -> Any:
+    """`state` (arrays or shapes) as `jax.ShapeDtypeStruct`s with `sharding`."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state
+    )
+
+
+def keep_description(
+    config: ConfigDict, data: dict[str, Any], workdir: Path, *, write: bool = True
+) -> None:
+    """Writes `config.json` and `data.json` of a new run, or makes sure a resumed one is the same.
+
+    Args:
+        config: the whole config.
+        data: what the state's shapes depend on beside it (see `read_description`).
+        workdir: the run's folder.
+        write: whether this process writes.
+
+    Raises:
+        UserError: the run in `workdir` was started with another config or other data; the
+            difference is shown.
+    """
+    now = {"config": json.loads(config.to_json_best_effort()), "data": data}
+    if not (workdir / "data.json").exists():
+        if write:
+            for name in ("config", "data"):
+                text = json.dumps(now[name], indent=2, sort_keys=True) + "\n"
+                (workdir / f"{name}.json").write_text(text)
+        return
+    before = {name: _read(workdir / f"{name}.json") for name in now}
+    changes = _differences(before["config"], now["config"], "config")
+    changes += _differences(before["data"], now["data"], "data")
+    if changes:
+        raise UserError(
+            f"{workdir} holds a run that was started differently:\n  "
+            + "\n  ".join(changes)
+            + "\nTo go on with that run give its values; for a new run give another --workdir."
+        )
+
+
+def read_description(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
+    """The config of the run in `workdir`, and its data's `examples`, `image_shape`, `classes`.
+
+    Raises:
+        UserError: there is no run.
+    """
+    if not (workdir / "data.json").exists():
+        raise UserError(f"{workdir} holds no run; --workdir is the folder that training wrote to.")
+    return ConfigDict(_read(workdir / "config.json")).lock(), _read(workdir / "data.json")
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def _differences(old: Any, new: Any, name: str) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for key in sorted(old.keys() | new.keys()):
+            lines += _differences(old.get(key, "(absent)"), new.get(key, "(absent)"), f"{name}.{key}")
+        return lines
+    return [] if old == new else [f"{name}: was {old!r}, now {new!r}"]

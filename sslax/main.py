@@ -1,0 +1,62 @@
+"""`python -m sslax.main --config=configs/METHOD.py`: train, evaluate, draw.
+
+Flags, distributed start, and `train.fit`; nothing else.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from sslax import command
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, with its variant: configs/simclr.py:cifar10.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; default runs/METHOD[-VARIANT]. An old run goes on there."
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Join the other processes of a cluster: SLURM, GKE, TPU pod, or by hand."
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "By hand: HOST:PORT of process 0.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", 0, "By hand: this process, from 0.")
+_PROCESSES = flags.DEFINE_integer("num_processes", 1, "By hand: how many processes.")
+
+
+def main(_: list[str]) -> None:
+    """Trains, then evaluates if the run is complete."""
+    from sslax import partition
+
+    if _DISTRIBUTED.value or _COORDINATOR.value:
+        partition.initialise_distributed(
+            _COORDINATOR.value, _PROCESS_ID.value, _PROCESSES.value
+        )
+    from sslax import train, use
+    from sslax.evaluate import run as evaluation
+
+    config = _CONFIG.value
+    workdir = Path(_WORKDIR.value or default_workdir(_CONFIG.config_filename))
+    print(f"Run in {workdir}", flush=True)
+    state = train.fit(config, workdir)
+    _, plan = use.read_plan(workdir)
+    if int(state.step) < plan.steps:
+        print(f"Stopped at step {int(state.step)}; the same command goes on from there.")
+    elif config.evaluate.at_end:
+        evaluation.evaluate_run(workdir)
+
+
+def default_workdir(config_file: str) -> str:
+    """`runs/METHOD[-VARIANT]` for a config file and its variant.
+
+    Example:
+        >>> default_workdir("configs/simclr.py:tiny")
+        'runs/simclr-tiny'
+    """
+    file, _, variant = config_file.partition(":")
+    return f"runs/{Path(file).stem}" + (f"-{variant}" if variant else "")
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    command.entry(main)
