@@ -1,0 +1,371 @@
+"""From records to global arrays on the devices.
+
+The order of examples is a pure function of (seed, epoch), and the step is the only clock: with n
+steps an epoch the global batch of step s is `epoch_order(seed, s // n)[(s % n) * B :][:B]`. So a
+run resumes in mid-epoch by its step alone, and every machine agrees without talking. The rows of a
+batch are laid over the mesh's devices in order; a process reads the rows of its own devices.
+"""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sslax.data.records import DataError, Record, Source, in_memory, read, size_in_memory, stack
+from sslax.types import Batch, PyTree
+
+AHEAD = 2  # batches put on the devices before they are asked for
+
+
+class Feed(NamedTuple):
+    """Batches for a training loop, made on the host and inside the compiled step.
+
+    Attributes:
+        arrays: `(step) -> PyTree` of global arrays; call it once a step, in order, from the step
+            the feed was made for. It does not wait for the devices. The arrays belong to the feed:
+            do not donate them.
+        batch: `(arrays, step) -> Batch`, pure, to be traced inside the compiled step: 'image' uint8
+            `[B, H, W, C]`, 'index' int32 `[B]` and, with labels, 'label' int32 `[B]`, sharded over
+            the mesh's axis 'data'.
+        steps_per_epoch: whole batches in the set; an epoch leaves the remainder out.
+        close: ends the feed's threads.
+    """
+
+    arrays: Callable[[int], PyTree]
+    batch: Callable[[PyTree, jax.Array], Batch]
+    steps_per_epoch: int
+    close: Callable[[], None]
+
+
+def epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
+    """The order in which an epoch visits a set, the same on every machine.
+
+    The ranks of `length` words of the Philox generator keyed with (seed, epoch).
+
+    Args:
+        seed: of the run; taken modulo 2^64.
+        epoch: counted from 0.
+        length: examples in the set.
+
+    Returns:
+        int32 `[length]`, a permutation.
+
+    Example:
+        >>> epoch_order(0, 0, 5)
+        array([1, 4, 0, 3, 2], dtype=int32)
+    """
+    words = np.random.Philox(key=[seed % 2**64, epoch]).random_raw(length)
+    return np.argsort(words, kind="stable").astype(np.int32)
+
+
+def make_feed(
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    mesh: Mesh,
+    mode: str = "auto",
+    start_step: int = 0,
+    resident_bytes: int = 2**30,
+    workers: int = 8,
+) -> Feed:
+    """Shuffled batches without end.
+
+    Both modes give the same batches. 'resident' puts the whole set on every device once and gathers
+    batches inside the compiled step; 'stream' reads records in threads while the step runs.
+
+    Args:
+        source: the records.
+        batch_size: B, over all devices and processes.
+        seed: of the order.
+        mesh: devices under one axis named 'data', of type Auto.
+        mode: 'resident', 'stream', or 'auto': resident where the images take at most
+            `resident_bytes`.
+        start_step: the first step that will be asked for.
+        resident_bytes: the budget of 'auto', on each device.
+        workers: threads that read records.
+
+    Returns:
+        The feed; close it at the end.
+
+    Raises:
+        DataError: if the batch is larger than the set or not divisible by the devices, or the
+            records are not uint8 images.
+    """
+    steps_per_epoch = len(source) // batch_size if batch_size > 0 else 0
+    if steps_per_epoch == 0:
+        raise DataError(
+            f"a batch of {batch_size} cannot be drawn from a set of {len(source)} images: choose a "
+            f"batch size in 1..{len(source)}"
+        )
+    _check_divisible(batch_size, mesh)
+    _check_record(source[0])
+    if mode == "auto":
+        mode = "resident" if size_in_memory(source) <= resident_bytes else "stream"
+    order = _Order(seed, len(source), batch_size)
+    if mode == "resident":
+        arrays, batch, close = _resident(source, order, mesh, workers)
+    elif mode == "stream":
+        arrays, batch, close = _stream(source, order, mesh, start_step, workers)
+    else:
+        raise DataError(f"the mode {mode!r} is not one of 'auto', 'resident', 'stream'")
+    return Feed(arrays, batch, steps_per_epoch, close)
+
+
+def evaluation_batches(
+    source: Source, *, batch_size: int, mesh: Mesh, workers: int = 8
+) -> Iterator[Batch]:
+    """All records once, in order.
+
+    Args:
+        source: the records, in memory or not.
+        batch_size: B, over all devices and processes.
+        mesh: devices under one axis named 'data', of type Auto.
+        workers: threads that read records.
+
+    Yields:
+        Batches as a feed gives them, and 'mask' bool `[B]`: False in the rows that fill up the last
+        batch, which hold zeros.
+
+    Raises:
+        DataError: if the batch is not divisible by the devices.
+    """
+    _check_divisible(batch_size, mesh)
+    return _evaluation_batches(source, batch_size, mesh, workers)
+
+
+def _evaluation_batches(
+    source: Source, batch_size: int, mesh: Mesh, workers: int
+) -> Iterator[Batch]:
+    rows = _local_rows(mesh, batch_size)
+
+    def local_batches() -> Generator[Batch]:
+        with ThreadPoolExecutor(workers) as pool:
+            for start in range(0, len(source), batch_size):
+                index = start + rows
+                mask = index < len(source)
+                # A process whose rows are all padding still needs the shape: it reads record 0.
+                records = read(source, index[mask] if mask.any() else np.zeros(1, int), pool)
+                records = {
+                    key: _padded(value[: mask.sum()], mask) for key, value in records.items()
+                }
+                yield {**records, "index": np.where(mask, index, 0).astype(np.int32), "mask": mask}
+
+    ahead = _Ahead(local_batches(), mesh)
+    try:
+        yield from ahead
+    finally:
+        ahead.close()
+
+
+class _Order:
+    """Which example stands in which row of which step. Safe to share between threads."""
+
+    def __init__(self, seed: int, length: int, batch_size: int) -> None:
+        self.seed = seed
+        self.length = length
+        self.batch_size = batch_size
+        self.steps_per_epoch = length // batch_size
+        self._orders: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        """int32 `[steps_per_epoch * batch_size]`."""
+        with self._lock:
+            if epoch not in self._orders:
+                while len(self._orders) >= 2:  # threads read in this epoch and the next
+                    del self._orders[min(self._orders)]
+                order = epoch_order(self.seed, epoch, self.length)
+                self._orders[epoch] = order[: self.steps_per_epoch * self.batch_size]
+            return self._orders[epoch]
+
+    def index(self, step: int, row: int) -> int:
+        epoch, step = divmod(step, self.steps_per_epoch)
+        return int(self.epoch(epoch)[step * self.batch_size + row])
+
+
+def _resident(source: Source, order: _Order, mesh: Mesh, workers: int) -> tuple[Callable, ...]:
+    """The whole set on every device; an epoch uploads only its order, one epoch ahead."""
+    memory = in_memory(source, workers=workers)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    over_data = NamedSharding(mesh, PartitionSpec("data"))
+
+    def upload(values: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(values.shape, everywhere, lambda at: values[at])
+
+    shape = memory.images.shape
+    fixed = {"image": upload(memory.images.reshape(shape[0], -1))}  # long rows gather faster
+    if memory.labels is not None:
+        fixed["label"] = upload(memory.labels)
+    thread = ThreadPoolExecutor(1)
+    orders: dict[int, Future] = {}
+
+    def epoch_arrays(epoch: int) -> PyTree:
+        return {**fixed, "order": upload(order.epoch(epoch))}
+
+    def arrays(step: int) -> PyTree:
+        epoch = step // order.steps_per_epoch
+        for wanted in (epoch, epoch + 1):
+            if wanted not in orders:
+                orders[wanted] = thread.submit(epoch_arrays, wanted)
+        for past in orders.keys() - {epoch, epoch + 1}:
+            del orders[past]
+        return orders[epoch].result()
+
+    def batch(arrays: PyTree, step: jax.Array) -> Batch:
+        first = step % order.steps_per_epoch * order.batch_size
+        index = jax.lax.dynamic_slice_in_dim(arrays["order"], first, order.batch_size)
+        index = jax.lax.with_sharding_constraint(index, over_data)
+        rows = {
+            key: jnp.take(arrays[key], index, axis=0, mode="clip")
+            for key in ("image", "label")
+            if key in arrays
+        }
+        rows["image"] = rows["image"].reshape(order.batch_size, *shape[1:])
+        return jax.lax.with_sharding_constraint({**rows, "index": index}, over_data)
+
+    return arrays, batch, lambda: thread.shutdown(cancel_futures=True)
+
+
+def _stream(
+    source: Source, order: _Order, mesh: Mesh, start_step: int, workers: int
+) -> tuple[Callable, ...]:
+    """Records read by Grain's threads, batches put on the devices by one more."""
+    rows = _local_rows(mesh, order.batch_size)
+    ahead = _Ahead(_record_batches(source, order, rows, start_step, workers), mesh)
+    current: dict[str, Any] = {"step": start_step - 1, "batch": None}
+
+    def arrays(step: int) -> PyTree:
+        if step == current["step"] + 1:
+            current.update(step=step, batch=next(ahead))
+        elif step != current["step"] or current["batch"] is None:
+            raise ValueError(
+                f"a streamed feed gives its steps in order: {current['step'] + 1} is next, not "
+                f"{step}; make a feed with start_step={step}"
+            )
+        return current["batch"]
+
+    return arrays, lambda arrays, step: arrays, ahead.close
+
+
+def _record_batches(
+    source: Source, order: _Order, rows: np.ndarray, start_step: int, workers: int
+) -> Generator[Batch]:
+    """This process's rows of each batch from a step on, without end."""
+    import grain
+
+    def record(position: int) -> Record:
+        step, row = divmod(position, len(rows))
+        index = order.index(step, int(rows[row]))
+        return {**source[index], "index": np.int32(index)}
+
+    options = grain.ReadOptions(
+        num_threads=workers, prefetch_buffer_size=AHEAD * len(rows) + workers
+    )
+    positions = grain.MapDataset.range(start_step * len(rows), np.iinfo(np.int64).max)
+    records = positions.map(record).to_iter_dataset(options)
+    with contextlib.closing(
+        iter(records.batch(len(rows), drop_remainder=True, batch_fn=stack))
+    ) as batches:
+        yield from batches
+
+
+class _Failure(NamedTuple):
+    error: BaseException
+
+
+class _Ahead:
+    """Runs a generator of local batches in a thread and puts `AHEAD` of them on the devices.
+
+    An error in the generator is raised by `next`.
+    """
+
+    def __init__(self, batches: Generator[Batch], mesh: Mesh) -> None:
+        self._batches = batches
+        self._mesh = mesh
+        self._queue: queue.Queue = queue.Queue(AHEAD - 1)  # one more is in the thread's hand
+        self._closed = threading.Event()
+        self._failure: _Failure | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator:
+        return self
+
+    def __next__(self) -> Any:
+        item = self._failure or self._queue.get()
+        if isinstance(item, _Failure):
+            self._failure = item
+            raise item.error
+        return item
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join()
+        self._failure = self._failure or _Failure(RuntimeError("the feed is closed"))
+
+    def _run(self) -> None:
+        try:
+            for batch in self._batches:
+                if not self._put(_to_devices(batch, self._mesh)):
+                    return
+            self._put(_Failure(StopIteration()))
+        except BaseException as error:  # whatever it is belongs to the thread that asks for items
+            self._put(_Failure(error))
+        finally:
+            self._batches.close()
+
+    def _put(self, item: Any) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(item, timeout=0.05)
+                return True
+            except queue.Full:
+                pass
+        return False
+
+
+def _check_divisible(batch_size: int, mesh: Mesh) -> None:
+    devices = mesh.shape["data"]
+    if batch_size < 1 or batch_size % devices:
+        raise DataError(
+            f"a batch of {batch_size} does not divide over {devices} devices "
+            f"({jax.process_count()} processes): choose a multiple of {devices}"
+        )
+
+
+def _check_record(record: Record) -> None:
+    image = record["image"]
+    if image.dtype != np.uint8 or image.ndim != 3:
+        raise DataError(
+            f"a source gave an image of {image.dtype} {list(image.shape)}; records hold uint8 "
+            "images [H, W, C]"
+        )
+
+
+def _local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """The rows of a global batch that lie on this process's devices, in order."""
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    slices = sharding.addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[at] for at in slices]))
+
+
+def _to_devices(batch: Batch, mesh: Mesh) -> Batch:
+    """This process's rows to global arrays, sharded over 'data'."""
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    return {
+        key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()
+    }
+
+
+def _padded(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    full = np.zeros((len(mask), *values.shape[1:]), values.dtype)
+    full[mask] = values
+    return full

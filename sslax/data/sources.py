@@ -1,0 +1,135 @@
+"""Where images come from: `load(config.data)`."""
+
+import logging
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from sslax.data.arrays import embedded, npz
+from sslax.data.folder import folder
+from sslax.data.records import (
+    DataError,
+    Dataset,
+    Source,
+    hold_out,
+    in_memory,
+    nearest,
+    size_in_memory,
+    skip_unreadable,
+    without_labels,
+)
+from sslax.data.tfds import tfds
+
+SOURCES: dict[str, Callable[[ConfigDict], Dataset]] = {
+    "embedded": embedded,
+    "folder": folder,
+    "npz": npz,
+    "tfds": tfds,
+}
+
+
+def defaults() -> ConfigDict:
+    """The `data` section of a run's config.
+
+    Example:
+        >>> load(defaults()).num_classes
+        10
+    """
+    config = ConfigDict()
+    config.source = "embedded"  # a key of SOURCES
+    config.path = ""  # folder: the training images; npz: the archive; tfds: where sets are prepared
+    config.test_path = ""  # folder: the test images
+    config.test_fraction = 0.0  # folder, npz: hold out this part where there is no test set
+    config.name = ""  # tfds: the set
+    config.train_split = "train"  # tfds
+    config.test_split = "test"  # tfds; '' for none
+    config.image_size = 0  # pixels: shorter side resized, centre cut out; 0: as stored
+    config.channels = 0  # 1: gray, 3: RGB; 0: as stored (folder: RGB)
+    config.labels = True  # False: ignore labels
+    config.bad_images = "raise"  # 'skip': try all images first and leave out those that fail
+    config.device = "auto"  # 'resident': the set lives on the device; 'stream': read while training
+    config.resident_bytes = 2**30  # 'auto' is 'resident' up to here
+    config.workers = 8  # threads that read and decode
+    return config
+
+
+def load(config: ConfigDict) -> Dataset:
+    """Opens the images that a run's `data` section names.
+
+    Sets that will be resident on the device are read into memory here, so that what is wrong with
+    them shows before anything compiles.
+
+    Args:
+        config: as `defaults` makes it.
+
+    Returns:
+        The training and test records and the class names.
+
+    Raises:
+        DataError: with one sentence that names the mistake and its remedy.
+    """
+    _check(config)
+    train, test, names = SOURCES[config.source](config)
+    train = _checked(train, "training", config)
+    if test is not None:
+        test = _checked(test, "test", config)
+    if config.test_fraction:
+        if test is not None:
+            raise DataError("data.test_fraction is set but there is a test set: set it to 0.0")
+        train, test = hold_out(train, config.test_fraction)
+    names = names if config.labels else None
+    return Dataset(_kept(train, config), None if test is None else _kept(test, config), names)
+
+
+def _check(config: ConfigDict) -> None:
+    options = {
+        "source": tuple(SOURCES),
+        "channels": (0, 1, 3),
+        "bad_images": ("raise", "skip"),
+        "device": ("auto", "resident", "stream"),
+    }
+    for field, allowed in options.items():
+        value = config[field]
+        if value not in allowed:
+            hint = nearest(value, allowed) if isinstance(value, str) else ""
+            choices = ", ".join(repr(option) for option in allowed)
+            raise DataError(f"data.{field}={value!r} is not one of {choices}.{hint}")
+    if not 0 <= config.test_fraction < 1:
+        raise DataError(f"data.test_fraction={config.test_fraction} must be in [0, 1)")
+    if config.image_size < 0:
+        raise DataError(f"data.image_size={config.image_size} must be 0 (as stored) or positive")
+    if config.workers < 1:
+        raise DataError(f"data.workers={config.workers} must be at least 1 thread")
+
+
+def _checked(source: Source, part: str, config: ConfigDict) -> Source:
+    """The source without unreadable images, if so asked, and with labels or without, as asked."""
+    total = len(source)
+    if not total:
+        raise DataError(f"the {part} set is empty: give it images")
+    if config.bad_images == "skip":
+        source, failures = skip_unreadable(source, workers=config.workers)
+        if failures:
+            logging.getLogger(__name__).warning(
+                "skipped %d of %d %s images; the first: %s",
+                len(failures),
+                total,
+                part,
+                failures[0],
+            )
+    if not config.labels:
+        return without_labels(source)
+    if "label" not in source[0]:
+        raise DataError(
+            f"data.labels=True but the {part} images have no labels: give them labels (a folder: "
+            "one sub-directory a class), or set data.labels=False to do without"
+        )
+    return source
+
+
+def _kept(source: Source, config: ConfigDict) -> Source:
+    """The source in memory where its images will live on the device."""
+    fits = config.device == "auto" and size_in_memory(source) <= config.resident_bytes
+    if config.device == "resident" or fits:
+        return in_memory(source, workers=config.workers)
+    return source
