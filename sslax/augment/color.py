@@ -1,0 +1,320 @@
+"""Colour operations on one float image in [0, 1]; `jax.vmap` makes them batched.
+
+Brightness, contrast and saturation are all ``clip(f x + (1 - f) base, 0, 1)``, with black, the
+mean grey or the grey image as base. The definitions, grey weights and clamps are torchvision's.
+"""
+
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sslax.augment.image import assert_float_image
+
+Array = jax.Array
+
+_GREY = (0.2989, 0.587, 0.114)
+_ORDERS = np.array(list(itertools.permutations(range(3))), np.int32)
+_BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
+
+
+def _assert_color_image(image: Array) -> None:
+    assert_float_image(image)
+    if image.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"Expected 1 (grey) or 3 (red, green, blue) channels last, got {image.shape}."
+        )
+
+
+def _grey(image: Array) -> Array:
+    """`[H, W, 1]` grey value."""
+    if image.shape[-1] == 1:
+        return image
+    return sum(weight * image[..., c : c + 1] for c, weight in enumerate(_GREY))
+
+
+def _blend(image: Array, base: Array | float, factor: Array) -> Array:
+    return jnp.clip(factor * image + (1.0 - factor) * base, 0.0, 1.0)
+
+
+def to_grayscale(image: Array) -> Array:
+    """Grey image with as many channels as before.
+
+    ``y = 0.2989 R + 0.587 G + 0.114 B`` in every channel; a one-channel image is itself.
+
+    Args:
+        image: `[H, W, C]` float, C of 1 or 3.
+
+    Returns:
+        `[H, W, C]`.
+
+    Raises:
+        ValueError: for another number of channels.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> to_grayscale(jnp.array([[[1.0, 0.0, 0.0]]]))
+        Array([[[0.2989, 0.2989, 0.2989]]], dtype=float32)
+    """
+    _assert_color_image(image)
+    return jnp.broadcast_to(_grey(image), image.shape)
+
+
+def adjust_brightness(image: Array, factor: Array) -> Array:
+    """Brightness: ``clip(f x, 0, 1)``; 0 is black, 1 the image.
+
+    Args:
+        image: `[H, W, C]` float in [0, 1], C of 1 or 3.
+        factor: scalar, not negative.
+
+    Returns:
+        `[H, W, C]`.
+
+    Raises:
+        ValueError: for another number of channels.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> adjust_brightness(jnp.full((1, 1, 1), 0.75), 2.0).item()
+        1.0
+    """
+    _assert_color_image(image)
+    return _blend(image, 0.0, factor)
+
+
+def adjust_contrast(image: Array, factor: Array) -> Array:
+    """Contrast: ``clip(f x + (1 - f) m, 0, 1)`` with m the mean grey value of the image.
+
+    Args:
+        image: `[H, W, C]` float in [0, 1], C of 1 or 3.
+        factor: scalar, not negative; 0 is uniform grey, 1 the image.
+
+    Returns:
+        `[H, W, C]`.
+
+    Raises:
+        ValueError: for another number of channels.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> adjust_contrast(jnp.array([[[0.25], [0.75]]]), 0.5)[0, :, 0]
+        Array([0.375, 0.625], dtype=float32)
+    """
+    _assert_color_image(image)
+    return _blend(image, jnp.mean(_grey(image)), factor)
+
+
+def adjust_saturation(image: Array, factor: Array) -> Array:
+    """Saturation: ``clip(f x + (1 - f) grey(x), 0, 1)``; identity for one channel.
+
+    Args:
+        image: `[H, W, C]` float in [0, 1], C of 1 or 3.
+        factor: scalar, not negative; 0 is the grey image, 1 the image.
+
+    Returns:
+        `[H, W, C]`.
+
+    Raises:
+        ValueError: for another number of channels.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> adjust_saturation(jnp.array([[[1.0, 0.0, 0.0]]]), 0.0)
+        Array([[[0.2989, 0.2989, 0.2989]]], dtype=float32)
+    """
+    _assert_color_image(image)
+    if image.shape[-1] == 1:
+        return image
+    return _blend(image, _grey(image), factor)
+
+
+def adjust_hue(image: Array, shift: Array) -> Array:
+    """Hue turned by a fraction of the circle, value and saturation kept; identity for one channel.
+
+    With ``v = max(R, G, B)``, ``c = v - min(R, G, B)`` and the hue h in [0, 6), channel n of
+    (R, G, B) is ``v - c clip(min(k, 4 - k), 0, 1)``, ``k = (h + 6 shift + n) mod 6``,
+    ``n = (5, 3, 1)``: the HSV round trip in closed form.
+
+    Args:
+        image: `[H, W, C]` float in [0, 1], C of 1 or 3.
+        shift: scalar in [-0.5, 0.5], in turns; 1/3 takes red to green.
+
+    Returns:
+        `[H, W, C]`.
+
+    Raises:
+        ValueError: for another number of channels.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> adjust_hue(jnp.array([[[1.0, 0.0, 0.0]]]), 0.5)
+        Array([[[0., 1., 1.]]], dtype=float32)
+    """
+    _assert_color_image(image)
+    if image.shape[-1] == 1:
+        return image
+    red, green, blue = (image[..., c : c + 1] for c in range(3))
+    value = jnp.maximum(jnp.maximum(red, green), blue)
+    chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
+    per_chroma = 1.0 / jnp.where(chroma == 0.0, 1.0, chroma)  # a grey pixel has no hue to turn
+    hue = jnp.where(
+        value == red,
+        (green - blue) * per_chroma,
+        jnp.where(
+            value == green, 2.0 + (blue - red) * per_chroma, 4.0 + (red - green) * per_chroma
+        ),
+    )
+    k = hue + 6.0 * shift + jnp.array([5.0, 3.0, 1.0], image.dtype)
+    k = k - 6.0 * jnp.floor(k / 6.0)
+    return value - chroma * jnp.clip(jnp.minimum(k, 4.0 - k), 0.0, 1.0)
+
+
+def solarize(image: Array, *, threshold: float = 0.5) -> Array:
+    """Values at or above the threshold inverted: ``1 - x`` where ``x >= threshold``.
+
+    0.5 is the threshold of 128 of 8-bit images: 128/255 and above are inverted, 127/255 is not.
+
+    Args:
+        image: `[H, W, C]` float in [0, 1].
+        threshold: in [0, 1].
+
+    Returns:
+        `[H, W, C]`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> solarize(jnp.array([[[0.25], [0.75]]]))[0, :, 0]
+        Array([0.25, 0.25], dtype=float32)
+    """
+    assert_float_image(image)
+    return jnp.where(image >= threshold, 1.0 - image, image)
+
+
+def color_jitter(
+    key: Array,
+    image: Array,
+    *,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+    saturation: float = 0.0,
+    hue: float = 0.0,
+    probability: float = 1.0,
+) -> Array:
+    """Random brightness, contrast, saturation and hue, in random order.
+
+    Factors ``~ U(max(0, 1 - b), 1 + b)``, hue shift ``~ U(-h, h)``, all 24 orders equally likely.
+
+    Args:
+        key: random key.
+        image: `[H, W, C]` float in [0, 1], C of 1 or 3.
+        brightness, contrast, saturation: strength b of each, not negative; 0 is none.
+        hue: strength h, in [0, 0.5] turns; 0 is none.
+        probability: of the jitter as a whole.
+
+    Returns:
+        `[H, W, C]`.
+
+    Raises:
+        ValueError: if a strength is out of its range, or for another number of channels.
+
+    Example:
+        >>> import jax
+        >>> x = jax.numpy.full((2, 2, 3), 0.5)
+        >>> color_jitter(jax.random.key(0), x, brightness=0.4, hue=0.1).shape
+        (2, 2, 3)
+    """
+    _assert_color_image(image)
+    strengths = (brightness, contrast, saturation)
+    if min(strengths) < 0 or not 0 <= hue <= 0.5:
+        raise ValueError(
+            f"brightness, contrast, saturation must be at least 0 and hue in [0, 0.5], "
+            f"got {strengths} and {hue}."
+        )
+    u = jax.random.uniform(key, (7,))
+    active = u[0] < probability
+    low = np.array([max(0.0, 1.0 - s) for s in strengths], np.float32)
+    high = np.array([1.0 + s for s in strengths], np.float32)
+    factors = jnp.where(active, low + (high - low) * u[1:4], 1.0)
+    shift = jnp.where(active, hue * (2.0 * u[4] - 1.0), 0.0)
+    order = jnp.asarray(_ORDERS)[(u[5] * len(_ORDERS)).astype(jnp.int32)]
+    before_hue = (u[6] * 4).astype(jnp.int32)  # how many of the three come before the hue
+    return _jitter(image, factors, shift, order, before_hue, turn_hue=hue > 0)
+
+
+def _jitter(
+    image: Array, factors: Array, shift: Array, order: Array, before_hue: Array, *, turn_hue: bool
+) -> Array:
+    """The three blends in the order given, the hue shift after `before_hue` of them.
+
+    The place of the hue differs between examples, and a batch runs every branch: so the hue, which
+    costs most, stands once in the middle, and the three blends stand before it and after it, each
+    an identity (factor 1) on the side where it is not due.
+    """
+    chex.assert_shape([factors, order], (3,))
+
+    def blend(x: Array, slot: int, due: Array | bool) -> Array:
+        operation = order[slot]
+        grey = _grey(x)
+        base = jnp.where(operation == _CONTRAST, jnp.mean(grey), grey)
+        base = jnp.where(operation == _BRIGHTNESS, 0.0, base)
+        return _blend(x, base, jnp.where(due, factors[operation], 1.0))
+
+    if not turn_hue or image.shape[-1] == 1:
+        for slot in range(3):
+            image = blend(image, slot, True)
+        return image
+    for slot in range(3):
+        image = blend(image, slot, slot < before_hue)
+    image = adjust_hue(image, shift)
+    for slot in range(3):
+        image = blend(image, slot, slot >= before_hue)
+    return image
+
+
+def random_grayscale(key: Array, image: Array, *, probability: float = 0.2) -> Array:
+    """`to_grayscale`, with a probability.
+
+    Args:
+        key: random key.
+        image: `[H, W, C]` float, C of 1 or 3.
+        probability: of the grey image.
+
+    Returns:
+        `[H, W, C]`.
+
+    Raises:
+        ValueError: for another number of channels.
+
+    Example:
+        >>> import jax
+        >>> x = jax.numpy.array([[[1.0, 0.0, 0.0]]])
+        >>> random_grayscale(jax.random.key(0), x, probability=1.0)
+        Array([[[0.2989, 0.2989, 0.2989]]], dtype=float32)
+    """
+    return jnp.where(jax.random.bernoulli(key, probability), to_grayscale(image), image)
+
+
+def random_solarize(
+    key: Array, image: Array, *, threshold: float = 0.5, probability: float = 0.2
+) -> Array:
+    """`solarize`, with a probability.
+
+    Args:
+        key: random key.
+        image: `[H, W, C]` float in [0, 1].
+        threshold: in [0, 1].
+        probability: of the solarization.
+
+    Returns:
+        `[H, W, C]`.
+
+    Example:
+        >>> import jax
+        >>> random_solarize(jax.random.key(0), jax.numpy.ones((1, 1, 1)), probability=1.0).item()
+        0.0
+    """
+    return jnp.where(
+        jax.random.bernoulli(key, probability), solarize(image, threshold=threshold), image
+    )
