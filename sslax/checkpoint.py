@@ -85,7 +85,9 @@ class Checkpoints:
         steps = self.steps[::-1] if step is None else [step]
         for candidate in steps:
             try:
-                return self._checkpointer.load_checkpointables(candidate, {"state": abstract})["state"]
+                return self._checkpointer.load_checkpointables(candidate, {"state": abstract})[
+                    "state"
+                ]
             except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
                 say(
                     f"The checkpoint of step {candidate} is damaged ({type(error).__name__}); "
@@ -93,8 +95,8 @@ class Checkpoints:
                 )
         if steps:
             raise UserError(
-                f"None of the checkpoints of steps {steps} in {self._checkpointer.directory} can be "
-                "read; start again in a new --workdir."
+                f"None of the checkpoints of steps {steps} in {self._checkpointer.directory} can "
+                "be read; start again in a new --workdir."
             )
         return None
 
@@ -162,6 +164,8 @@ def _differences(old: Any, new: Any, name: str) -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         lines = []
         for key in sorted(old.keys() | new.keys()):
-            lines += _differences(old.get(key, "(absent)"), new.get(key, "(absent)"), f"{name}.{key}")
+            lines += _differences(
+                old.get(key, "(absent)"), new.get(key, "(absent)"), f"{name}.{key}"
+            )
         return lines
     return [] if old == new else [f"{name}: was {old!r}, now {new!r}"]

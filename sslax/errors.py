@@ -1,4 +1,4 @@
-"""The one exception meant for people: the command line prints it as a sentence, without a traceback."""
+"""The exception meant for people: the command line prints it as one sentence."""
 
 
 class UserError(ValueError):

@@ -29,9 +29,7 @@ def main(_: list[str]) -> None:
     from sslax import partition
 
     if _DISTRIBUTED.value or _COORDINATOR.value:
-        partition.initialise_distributed(
-            _COORDINATOR.value, _PROCESS_ID.value, _PROCESSES.value
-        )
+        partition.initialise_distributed(_COORDINATOR.value, _PROCESS_ID.value, _PROCESSES.value)
     from sslax import train, use
     from sslax.evaluate import run as evaluation
 

@@ -48,8 +48,8 @@ class Meter:
             if broken:
                 raise NonFinite(
                     f"{', '.join(broken)} became NaN or infinite at step {step}. The last good "
-                    "checkpoint is kept; lower config.optimizer.learning_rate, lengthen its warm-up, "
-                    "set its clip_norm, or compute in float32."
+                    "checkpoint is kept; lower config.optimizer.learning_rate, lengthen its "
+                    "warm-up, set its clip_norm, or compute in float32."
                 )
         return {
             name: float(np.mean([metrics[name] for metrics in fetched], dtype=np.float64))
@@ -65,9 +65,7 @@ class Writer:
         from tensorboardX import SummaryWriter
 
         path = workdir / "metrics.jsonl"
-        kept = [
-            line for line in read_jsonl(path) if line["step"] <= start_step
-        ]
+        kept = [line for line in read_jsonl(path) if line["step"] <= start_step]
         path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._lines = path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)

@@ -47,9 +47,7 @@ def scaled_learning_rate(base: float, scaling: str, batch_size: int) -> float:
     return rules[scaling]
 
 
-def warmup_cosine(
-    peak: float, *, warmup: int, total: int, final_fraction: float = 0.0
-) -> Schedule:
+def warmup_cosine(peak: float, *, warmup: int, total: int, final_fraction: float = 0.0) -> Schedule:
     """Linear warm-up to `peak`, then half a cosine down to `final_fraction · peak`.
 
     rate(t) = peak · (t + 1) / warmup for t < warmup (so that the first step already learns), then

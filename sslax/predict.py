@@ -3,13 +3,61 @@
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
+from ml_collections import ConfigDict
 
-from sslax.errors import UserError
 from sslax import command
+from sslax.data import Source
+from sslax.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-_INPUT = flags.DEFINE_string("input", None, "An image, or a folder of images.", required=True)
+_INPUT = flags.DEFINE_string("input", None, "A folder of images.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The .npz to write.", required=True)
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ["latest", "best"], "Which checkpoint.")
 _STAGES = flags.DEFINE_bool("stages", False, "Also the pooled activations of every stage.")
+
+
+def main(_: list[str]) -> None:
+    """Writes `features` [N, D] and `files` [N] (relative to the input), with `stage_*` if asked."""
+    import jax
+
+    from sslax import data, partition, use
+
+    output = Path(_OUTPUT.value)
+    if output.suffix != ".npz":
+        raise UserError(f"--output={output} must end in .npz.")
+    config, plan = use.read_plan(_WORKDIR.value)
+    mesh = partition.make_mesh(jax.local_devices()[:1])
+    state = use.read_state(_WORKDIR.value, plan, mesh, which=_CHECKPOINT.value)
+    source, files = _images(Path(_INPUT.value), config.data, plan.batch["image"].shape[1:])
+    size = min(config.evaluate.batch_size, len(source))
+    batches = data.evaluation_batches(source, batch_size=size, mesh=mesh)
+    found = use.Predictor(plan, state, mesh).over(batches)
+    stages = found["stages"] if _STAGES.value else {}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(output, features=found["features"], files=np.asarray(files), **stages)
+    print(f"Wrote {output}: features {list(found['features'].shape)} of {len(source)} images.")
+
+
+def _images(
+    path: Path, section: ConfigDict, image_shape: tuple[int, ...]
+) -> tuple[Source, list[str]]:
+    """The images at `path`, of the size and channels that the encoder was trained with."""
+    from sslax.data import folder, records
+
+    height, width, channels = image_shape
+    shape = {"size": min(height, width), "channels": channels}
+    if path.is_file():
+        return folder.FolderSource([str(path)], None, **shape), [path.name]
+    below = folder.FolderSource(folder.image_paths(path), None, **shape)
+    kept, failures = below, []
+    if section.bad_images == "skip":
+        kept, failures = records.skip_unreadable(below, workers=section.workers)
+    for failure in failures:
+        print(f"skipped: {failure}")
+    indices = kept.indices if failures else range(len(below))
+    return kept, [str(Path(below.paths[i]).relative_to(path)) for i in indices]
+
+
+if __name__ == "__main__":
+    command.entry(main)

@@ -129,9 +129,7 @@ def make_plan(
     # Whole intervals of the log, so that a resumed run writes the same lines.
     checkpoint_every = max(to_steps(config.checkpoint_every) // log_every, 1) * log_every
     rate = optim.warmup_cosine(
-        optim.scaled_learning_rate(
-            config.optimizer.learning_rate, config.optimizer.scaling, size
-        ),
+        optim.scaled_learning_rate(config.optimizer.learning_rate, config.optimizer.scaling, size),
         warmup=to_steps(config.optimizer.warmup),
         total=steps,
         final_fraction=config.optimizer.final_fraction,

@@ -34,7 +34,7 @@ class Encoding(NamedTuple):
 
     Attributes:
         features: pooled output `[N, D]`.
-        stages: inner activations by name, `[N, h, w, C]` (or `[N, T, C]` for tokens), shallow first.
+        stages: inner activations by name, shallow first: `[N, h, w, C]`, or `[N, T, C]` of tokens.
     """
 
     features: Array

@@ -21,7 +21,7 @@ def test_meter_names_the_first_bad_step_and_metric():
     meter = metrics.Meter()
     for step, loss in [(7, 1.0), (8, jnp.inf), (9, jnp.nan)]:
         meter.add(step, {"loss": jnp.asarray(loss), "accuracy": jnp.asarray(0.5)})
-    with pytest.raises(metrics.NonFinite, match="^loss became NaN or infinite at step 8"):
+    with pytest.raises(metrics.NonFinite, match=r"^loss became NaN or infinite at step 8"):
         meter.summarise()
 
 

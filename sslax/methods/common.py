@@ -1,8 +1,16 @@
 """The few lines that methods share."""
 
-import jax.numpy as jnp
+from collections.abc import Callable
+from typing import Any
 
-from sslax.types import Array, PyTree, Schedule
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from sslax import augment
+from sslax.errors import UserError
+from sslax.types import Array, Batch, PyTree, Schedule
+
+Views = Callable[[Array, Batch], Batch]
 
 
 def at_step(knob: float | Schedule, step: Array) -> Array | float:
@@ -31,3 +39,26 @@ def pool(stages: dict[str, Array]) -> dict[str, Array]:
 def no_update(params: PyTree, extra: PyTree, step: Array) -> PyTree:
     """`update` of a method without moving averages."""
     return extra
+
+
+def training_views(section: ConfigDict) -> Views:
+    """The views of an `augment` section: a `recipe` by name, with any of its knobs replaced.
+
+    Raises:
+        UserError: unknown recipe or knob, or a knob out of its range.
+    """
+    knobs = {name: _hashable(value) for name, value in section.items()}
+    recipe = knobs.pop("recipe")
+    try:
+        return augment.make_views(augment.get_recipes(recipe, **knobs))
+    except ValueError as error:
+        raise UserError(f"config.augment: {error}") from error
+
+
+def evaluation_view(section: ConfigDict) -> Views:
+    """The image as it is, or its central square at the size that an `augment` section trains at."""
+    return augment.make_views((augment.ViewRecipe(size=section.get("size")),))
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

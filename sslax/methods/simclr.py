@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from sslax import augment, losses, models
+from sslax import losses, models
 from sslax.evaluate import collapse
 from sslax.methods import common
 from sslax.types import Array, Batch, LossOutput, Method, Model, PyTree, Schedule, Variables
@@ -17,8 +17,8 @@ def simclr(
     encoder: Model,
     projector: Model,
     *,
-    views: augment.Views,
-    evaluation_view: augment.Views,
+    views: common.Views,
+    evaluation_view: common.Views,
     temperature: float | Schedule = 0.1,
 ) -> Method:
     """SimCLR.
@@ -59,9 +59,7 @@ def simclr(
         features = common.split_views(encoding.features, 2)
         embeddings = common.split_views(embeddings, 2)
         first, second = embeddings[:, 0], embeddings[:, 1]
-        per_view = losses.nt_xent(
-            first, second, temperature=common.at_step(temperature, step)
-        )
+        per_view = losses.nt_xent(first, second, temperature=common.at_step(temperature, step))
         metrics = {
             "accuracy": contrastive_accuracy(first, second),
             "loss_at_chance": jnp.log(2.0 * first.shape[0] - 1.0),
@@ -97,7 +95,7 @@ def build(config: ConfigDict, steps: int) -> Method:
     return simclr(
         models.build_encoder(config.model),
         models.build_projector(config.simclr.projector),
-        views=augment.build_views(config.augment),
-        evaluation_view=augment.build_evaluation_view(config.augment),
+        views=common.training_views(config.augment),
+        evaluation_view=common.evaluation_view(config.augment),
         temperature=config.simclr.temperature,
     )
