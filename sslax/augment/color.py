@@ -232,6 +232,14 @@ def color_jitter(
             f"brightness, contrast, saturation must be at least 0 and hue in [0, 0.5], "
             f"got {strengths} and {hue}."
         )
+    draw = _sample_jitter(key, strengths=strengths, hue=hue, probability=probability)
+    return _jitter(image, *draw, turn_hue=hue > 0)
+
+
+def _sample_jitter(
+    key: Array, *, strengths: tuple[float, float, float], hue: float, probability: float
+) -> tuple[Array, Array, Array, Array]:
+    """Factors `[3]`, hue shift, order of the blends `[3]`, number of blends before the hue."""
     u = jax.random.uniform(key, (7,))
     active = u[0] < probability
     low = np.array([max(0.0, 1.0 - s) for s in strengths], np.float32)
@@ -239,8 +247,8 @@ def color_jitter(
     factors = jnp.where(active, low + (high - low) * u[1:4], 1.0)
     shift = jnp.where(active, hue * (2.0 * u[4] - 1.0), 0.0)
     order = jnp.asarray(_ORDERS)[(u[5] * len(_ORDERS)).astype(jnp.int32)]
-    before_hue = (u[6] * 4).astype(jnp.int32)  # how many of the three come before the hue
-    return _jitter(image, factors, shift, order, before_hue, turn_hue=hue > 0)
+    before_hue = (u[6] * 4).astype(jnp.int32)
+    return factors, shift, order, before_hue
 
 
 def _jitter(

@@ -1,0 +1,133 @@
+"""Crops against torchvision's definition on photographs (experiments/golden/augment.py)."""
+
+from functools import partial
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from skimage import data
+
+from sslax import augment
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "augment.npz")
+PHOTOGRAPHS = {
+    "astronaut": data.astronaut()[::8, ::8],
+    "chelsea": data.chelsea()[::5, ::6],
+    "coffee": data.coffee()[::8, ::8],
+}
+BOXES = [
+    ("astronaut", (0, 0, 64, 64), (24, 24)),
+    ("astronaut", (5, 17, 40, 31), (24, 20)),
+    ("chelsea", (12, 30, 11, 9), (24, 24)),
+    ("chelsea", (0, 2, 60, 7), (16, 24)),
+    ("coffee", (40, 66, 10, 9), (24, 24)),
+    ("coffee", (3, 1, 24, 24), (24, 24)),
+]
+
+resized_crop = jax.jit(augment.resized_crop, static_argnames="size")
+
+
+@pytest.mark.parametrize("case", range(len(BOXES)))
+def test_resized_crop_is_torchvisions(case):
+    name, box, size = BOXES[case]
+    image = PHOTOGRAPHS[name]
+    crop = resized_crop(image, *box, size=size)
+    chex.assert_shape(crop, (*size, 3))
+    # The golden values are float16: half a thousandth at most.
+    np.testing.assert_allclose(crop, GOLDEN[f"crop_{case}"], atol=4e-4)
+    # torchvision rounds 8-bit crops, and their weights, to integers.
+    np.testing.assert_allclose(crop * 255, GOLDEN[f"crop_bytes_{case}"], atol=1.01)
+    np.testing.assert_allclose(
+        crop, resized_crop(image / np.float32(255), *box, size=size), atol=1e-6
+    )
+
+
+def test_traced_boxes_under_vmap_are_the_single_crops():
+    image = jnp.asarray(PHOTOGRAPHS["astronaut"])
+    boxes = jnp.array([[0, 0, 64, 64], [3, 7, 20, 31], [50, 60, 1, 4]])
+    crops = jax.jit(jax.vmap(lambda box: augment.resized_crop(image, *box, size=24)))(boxes)
+    for box, crop in zip(boxes, crops):
+        np.testing.assert_allclose(crop, resized_crop(image, *box, size=24), atol=1e-6)
+
+
+def test_a_crop_does_not_see_beyond_its_border():
+    image = jnp.zeros((16, 16, 1)).at[4:12, 6:13].set(1.0)
+    for size in (5, 8, 21):
+        np.testing.assert_allclose(resized_crop(image, 4, 6, 8, 7, size=size), 1.0, atol=1e-6)
+
+
+def test_resize_is_the_crop_of_everything_and_exact_at_equal_size():
+    image = jnp.asarray(PHOTOGRAPHS["astronaut"])
+    np.testing.assert_array_equal(augment.resize(image, size=64), augment.to_float(image))
+    np.testing.assert_allclose(augment.resize(image, size=24), GOLDEN["crop_0"], atol=4e-4)
+
+
+def test_center_crop():
+    image = jnp.arange(30).reshape(5, 6, 1)
+    np.testing.assert_array_equal(augment.center_crop(image, size=(3, 2)), image[1:4, 2:4])
+    with pytest.raises(ValueError, match="resize it first"):
+        augment.center_crop(image, size=7)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (224, 300), (20, 100)])
+def test_boxes_have_torchvisions_distribution(height, width):
+    draws = 20_000
+    keys = jax.random.split(jax.random.key(1), draws)
+    boxes = jax.jit(jax.vmap(lambda key: augment.sample_box(key, height, width)))(keys)
+    boxes = jax.tree.map(np.asarray, boxes)
+    assert np.all((boxes.top >= 0) & (boxes.top + boxes.height <= height))
+    assert np.all((boxes.left >= 0) & (boxes.left + boxes.width <= width))
+    assert np.all((boxes.height >= 1) & (boxes.width >= 1))
+    # Two-sample Kolmogorov-Smirnov statistic; 0.022 is exceeded by chance once in 7,000.
+    for side, count in (("height", height), ("width", width), ("top", height), ("left", width)):
+        distribution = np.cumsum(np.bincount(getattr(boxes, side), minlength=count + 1)) / draws
+        gap = np.abs(distribution - GOLDEN[f"box_{height}_{width}_{side}"]).max()
+        assert gap < 0.022, side
+    area = boxes.height * boxes.width / (height * width)
+    aspect = boxes.width / boxes.height
+    quantiles = np.linspace(0.05, 0.95, 19)
+    for name, values in (("area", area), ("aspect", aspect)):
+        golden = GOLDEN[f"box_{height}_{width}_{name}"]
+        np.testing.assert_allclose(np.quantile(values, quantiles), golden, rtol=0.03, atol=0.02)
+
+
+def test_fallback_is_the_largest_central_box_of_allowed_aspect():
+    for height, width, expected in [
+        (10, 40, (0, 13, 10, 13)),
+        (40, 10, (13, 0, 13, 10)),
+        (9, 8, (0, 0, 9, 8)),
+    ]:
+        # A box of four times the image never fits.
+        box = augment.sample_box(jax.random.key(0), height, width, scale=(4.0, 4.0))
+        assert tuple(int(x) for x in box) == expected
+
+
+def test_random_resized_crop_of_everything_is_the_image():
+    image = PHOTOGRAPHS["astronaut"]
+    crop = augment.random_resized_crop(
+        jax.random.key(0), image, size=64, scale=(1.0, 1.0), ratio=(1.0, 1.0)
+    )
+    np.testing.assert_allclose(crop, image / 255, atol=1e-6)
+
+
+def test_random_flip_flips_half():
+    image = jnp.arange(6.0).reshape(1, 2, 3)
+    keys = jax.random.split(jax.random.key(0), 4096)
+    images = jax.vmap(partial(augment.random_flip, image=image))(keys)
+    flipped = np.all(images == image[:, ::-1], axis=(1, 2, 3))
+    kept = np.all(images == image, axis=(1, 2, 3))
+    assert np.all(flipped ^ kept)
+    assert abs(flipped.mean() - 0.5) < 4 * 0.5 / 64
+
+
+def test_mistakes_are_named():
+    image = jnp.zeros((4, 4, 3))
+    with pytest.raises(ValueError, match="size must be positive"):
+        augment.resize(image, size=0)
+    with pytest.raises(ValueError, match="scale must be a positive, increasing pair"):
+        augment.sample_box(jax.random.key(0), 4, 4, scale=(1.0, 0.1))
+    with pytest.raises(TypeError, match="int32"):
+        augment.resize(jnp.zeros((4, 4, 3), jnp.int32), size=2)

@@ -1,0 +1,160 @@
+"""Recipes, and views of a batch: keys, layout, sharding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from skimage import data
+
+from sslax import augment
+
+PHOTOGRAPH = data.astronaut()[::8, ::8]
+RNG = jax.random.key(7)
+VIEWS = jax.jit(augment.make_views(augment.get_recipes("byol", size=12)))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    image = np.stack([PHOTOGRAPH[4 * i : 4 * i + 16, 2 * i : 2 * i + 20] for i in range(8)])
+    return {
+        "image": jnp.asarray(image),
+        "index": jnp.arange(100, 108, dtype=jnp.int32),
+        "label": jnp.arange(8),
+    }
+
+
+@pytest.fixture(scope="module")
+def views(batch):
+    return VIEWS(RNG, batch)
+
+
+def test_views_of_a_batch(batch, views):
+    image = np.asarray(views["image"])
+    assert image.shape == (8, 2, 12, 12, 3) and image.dtype == np.float32
+    assert image.min() >= 0.0 and image.max() <= 1.0 + 1e-6
+    assert image.std() > 0.1
+    for name in ("index", "label"):
+        np.testing.assert_array_equal(views[name], batch[name])
+    # The two views of an example differ, and so do those of another step.
+    gap = np.abs(image[:, 0] - image[:, 1]).mean(axis=(1, 2, 3))
+    assert gap.min() > 0.01
+    later = VIEWS(jax.random.fold_in(RNG, 1), batch)["image"]
+    assert np.abs(image - later).mean(axis=(2, 3, 4)).min() > 0.01
+
+
+def test_views_depend_on_the_index_and_not_on_the_place_in_the_batch(batch, views):
+    order = np.array([5, 2, 7, 0, 1, 6, 4, 3])
+    permuted = VIEWS(RNG, {k: v[order] for k, v in batch.items()})
+    np.testing.assert_allclose(permuted["image"], views["image"][order], atol=1e-6)
+    small = VIEWS(RNG, {k: v[3:4] for k, v in batch.items()})
+    np.testing.assert_allclose(small["image"][0], views["image"][3], atol=1e-6)
+    moved = VIEWS(RNG, {**batch, "index": batch["index"] + 1})
+    assert np.abs(moved["image"] - views["image"]).mean(axis=(1, 2, 3, 4)).min() > 0.01
+
+
+def test_float_images_give_the_views_of_bytes(batch, views):
+    image = augment.to_float(batch["image"])
+    result = VIEWS(RNG, {**batch, "image": image})
+    np.testing.assert_allclose(result["image"], views["image"], atol=1e-6)
+
+
+def test_eight_devices_agree_with_one_and_exchange_nothing(batch, views):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    sharded = jax.device_put(batch, sharding)
+    rng = jax.device_put(RNG, NamedSharding(mesh, PartitionSpec()))
+    compiled = VIEWS.lower(rng, sharded).compile()
+    result = compiled(rng, sharded)["image"]
+    assert result.sharding.is_equivalent_to(sharding, result.ndim)
+    np.testing.assert_allclose(result, views["image"], atol=1e-6)
+    program = compiled.as_text()
+    collectives = ("all-gather", "all-reduce", "all-to-all", "collective", "reduce-scatter")
+    assert [name for name in collectives if name in program] == []
+
+
+def test_equal_recipes_give_what_unequal_ones_would(batch):
+    """Equal recipes are compiled once, together; their views are the same as one by one."""
+    first, second = augment.get_recipes("moco_v2", size=12)
+    together = jax.jit(augment.make_views((first, second)))(RNG, batch)["image"]
+    apart = jax.jit(augment.make_views((first, second._replace(flip=0.500001))))(RNG, batch)
+    np.testing.assert_allclose(together, apart["image"], atol=1e-6)
+
+
+def test_identity_is_the_image_to_the_bit(batch):
+    views = jax.jit(augment.make_views(augment.RECIPES["identity"]))(RNG, batch)["image"]
+    np.testing.assert_array_equal(views[:, 0], augment.to_float(batch["image"]))
+    small = jax.jit(augment.make_views(augment.get_recipes("identity", size=8)))(RNG, batch)[
+        "image"
+    ]
+    expected = augment.resize(batch["image"][2, :, 2:18], size=8)
+    np.testing.assert_allclose(small[2, 0], expected, atol=1e-6)
+
+
+def test_one_channel_images():
+    image = jnp.asarray(PHOTOGRAPH[None, :16, :16, :1])
+    views = augment.make_views(augment.get_recipes("simclr"))
+    result = jax.jit(views)(RNG, {"image": image, "index": jnp.array([3])})["image"]
+    assert result.shape == (1, 2, 16, 16, 1)
+    assert np.all(np.isfinite(result)) and np.std(result) > 0.05
+
+
+def test_grey_comes_before_or_after_the_jitter():
+    """A grey image has no hue to turn; an image turned and then grey is another grey."""
+    image = jnp.asarray(PHOTOGRAPH[:16, :16])
+    always = augment.ViewRecipe(jitter=1.0, contrast=0.9, grayscale=1.0)
+    for first in (True, False):
+        view = augment.make_view(RNG, image, always._replace(grayscale_first=first))
+        np.testing.assert_allclose(view, augment.to_grayscale(view), atol=1e-3)
+        hue = always._replace(contrast=0.0, hue=0.5, grayscale_first=first)
+        gap = augment.make_view(RNG, image, hue) - augment.to_grayscale(augment.to_float(image))
+        assert (np.abs(gap).max() < 1e-3) == first
+
+
+def test_knobs_of_one_operation_leave_the_others_alone():
+    image = jnp.asarray(PHOTOGRAPH[:16, :16])
+    recipe = augment.ViewRecipe(crop_scale=(0.1, 1.0))
+    plain = augment.make_view(RNG, image, recipe)
+    solarized = augment.make_view(RNG, image, recipe._replace(solarize=1.0))
+    np.testing.assert_allclose(solarized, augment.solarize(plain), atol=1e-6)
+
+
+def test_recipes_have_the_papers_numbers():
+    def row(r):
+        jitter = (r.jitter, r.brightness, r.contrast, r.saturation, r.hue)
+        return (r.crop_scale, r.flip, jitter, r.grayscale, r.blur, r.solarize, r.grayscale_first)
+
+    crop, small_crop = (0.08, 1.0), (0.2, 1.0)
+    simclr = (crop, 0.5, (0.8, 0.8, 0.8, 0.8, 0.2), 0.2, 0.5, 0.0, False)
+    moco_v1 = (small_crop, 0.5, (1.0, 0.4, 0.4, 0.4, 0.4), 0.2, 0.0, 0.0, True)
+    moco_v2 = (small_crop, 0.5, (0.8, 0.4, 0.4, 0.4, 0.1), 0.2, 0.5, 0.0, False)
+    byol_1 = (crop, 0.5, (0.8, 0.4, 0.4, 0.2, 0.1), 0.2, 1.0, 0.0, False)
+    byol_2 = (crop, 0.5, (0.8, 0.4, 0.4, 0.2, 0.1), 0.2, 0.1, 0.2, False)
+    for name, rows in {
+        "simclr": [simclr, simclr],
+        "moco_v1": [moco_v1, moco_v1],
+        "moco_v2": [moco_v2, moco_v2],
+        "byol": [byol_1, byol_2],
+        "barlow_twins": [byol_1, byol_2],
+        "moco_v3": [byol_1, byol_2],
+    }.items():
+        assert [row(recipe) for recipe in augment.RECIPES[name]] == rows
+    for recipes in augment.RECIPES.values():
+        for recipe in recipes:
+            assert recipe.blur_sigma == (0.1, 2.0) and recipe.crop_ratio == (3 / 4, 4 / 3)
+            assert recipe.solarize_threshold == 0.5 and recipe.strength == 1.0
+
+
+def test_mistakes_are_named(batch):
+    with pytest.raises(ValueError, match="did you mean 'simclr'"):
+        augment.get_recipes("simcrl")
+    with pytest.raises(ValueError, match="did you mean 'solarize'"):
+        augment.get_recipes("byol", solarise=0.0)
+    with pytest.raises(ValueError, match="sizes must be equal"):
+        augment.make_views([augment.ViewRecipe(size=8), augment.ViewRecipe(size=4)])
+    with pytest.raises(ValueError, match="blur is a probability"):
+        augment.make_views([augment.ViewRecipe(blur=1.5)])
+    with pytest.raises(ValueError, match="one recipe for each view"):
+        augment.make_views([])
+    with pytest.raises(ValueError, match="has no 'index'"):
+        VIEWS(RNG, {"image": batch["image"]})
