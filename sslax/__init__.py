@@ -1,7 +1,7 @@
 """sslax: self-supervised vision in JAX.
 
-`from sslax import losses, ops, augment` needs JAX alone; Flax and the rest of the training stack are
-imported when a run is made or loaded.
+`from sslax import losses, ops, augment` needs JAX alone; Flax and the rest of the training stack
+are imported when a run is made or loaded.
 """
 
 from typing import TYPE_CHECKING, Any

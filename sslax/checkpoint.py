@@ -21,7 +21,7 @@ _policies = ocp.training.preservation_policies
 
 
 class Checkpoints:
-    """The checkpoints under `directory`; a context manager that finishes the last save on leaving."""
+    """The checkpoints under `directory`; as a context manager, it finishes the last save."""
 
     def __init__(self, directory: Path) -> None:
         """Opens (or makes) the directory; there is one folder a step in it."""

@@ -23,13 +23,14 @@ class Predictor:
 
         def predict(variables: tuple, batch: Batch) -> tuple[dict[str, Any], Array]:
             outputs = plan.method.predict(*variables, {"image": batch["image"]})
-            return outputs, jnp.sum(batch["mask"])
+            labels = {"label": batch["label"]} if "label" in batch else {}
+            return {**outputs, **labels}, jnp.sum(batch["mask"])
 
         # Replicated, so that every process of a run can read all of it.
         self._predict = jax.jit(predict, out_shardings=partition.replicated(mesh))
 
     def __call__(self, batch: Batch) -> dict[str, Any]:
-        """Numpy arrays of what `predict` says of a batch's real rows (those its 'mask' counts)."""
+        """What `predict` says of a batch's real rows (those in its 'mask'), and their labels."""
         outputs, rows = jax.device_get(self._predict(self._variables, batch))
         return jax.tree.map(lambda leaf: leaf[:rows], outputs)
 

@@ -13,6 +13,9 @@ from sslax import data, figures, partition, train, use
 from sslax.evaluate import representation
 from sslax.types import Batch, TrainState
 
+# Of each part of the data ('train', 'test') named arrays [N, ...].
+Parts = dict[str, dict[str, np.ndarray]]
+
 # Raw pixels are compared at this side at most: more of them say no more and take long.
 _PIXEL_SIDE = 32
 # Images of the training set that the pictures choose neighbours from, and test images shown.
@@ -42,20 +45,18 @@ def evaluate_run(workdir: str | Path, *, which: str = "latest") -> dict[str, flo
     trained = use.read_state(workdir, plan, mesh, which=which)
     untrained = jax.jit(plan.initial_state, out_shardings=partition.replicated(mesh))()
 
-    outputs = {
-        "": _encode(plan, trained, dataset, mesh, config.evaluate.batch_size),
-        "_untrained": _encode(plan, untrained, dataset, mesh, config.evaluate.batch_size),
-        "_pixels": _pixels(dataset, mesh, config.evaluate.batch_size),
-    }
+    size = config.evaluate.batch_size
+    of_trained, labels = _encode(plan, trained, dataset, mesh, size)
+    of_untrained, _ = _encode(plan, untrained, dataset, mesh, size)
     if jax.process_index() != 0:
         return {}
-    labels = {part: data.labels_of(source) for part, source in _parts(dataset).items()}
+    outputs = {"": of_trained, "_untrained": of_untrained, "_pixels": _pixels(dataset)}
     results = {}
     for suffix, found in outputs.items():
         numbers = representation.evaluate_features(
             found["train"],
-            labels["train"],
-            found.get("test"),
+            labels.get("train"),
+            found.get("test", found["train"]),
             labels.get("test"),
             num_classes=dataset.num_classes,
         )
@@ -64,7 +65,7 @@ def evaluate_run(workdir: str | Path, *, which: str = "latest") -> dict[str, flo
     representation.write_results(workdir / "results.json", results)
     print(representation.results_table(results), flush=True)
     if config.evaluate.figures:
-        draw(workdir, plan, dataset, outputs)
+        draw(workdir, plan, dataset, outputs, labels)
         print(f"Results in {workdir / 'results.json'}, pictures in {workdir / 'figures'}.")
     return results
 
@@ -82,17 +83,19 @@ def _parts(dataset: data.Dataset) -> dict[str, data.Source]:
 
 def _encode(
     plan: train.Plan, state: TrainState, dataset: data.Dataset, mesh: Mesh, batch_size: int
-) -> dict[str, dict[str, np.ndarray]]:
-    """For each part of the data: 'features' [N, D] and each stage's pooled activations."""
+) -> tuple[Parts, dict[str, np.ndarray]]:
+    """Of each part of the data: 'features' [N, D] with each stage's pooled activations; labels."""
     predict = use.Predictor(plan, state, mesh)
-    found = {}
+    found, labels = {}, {}
     for part, source in _parts(dataset).items():
         outputs = predict.over(_batches(source, batch_size, mesh))
         found[part] = {"features": outputs["features"], **outputs["stages"]}
-    return found
+        if "label" in outputs:
+            labels[part] = outputs["label"]
+    return found, labels
 
 
-def _pixels(dataset: data.Dataset, mesh: Mesh, batch_size: int) -> dict[str, dict[str, np.ndarray]]:
+def _pixels(dataset: data.Dataset) -> Parts:
     """The same for raw pixels, of images shrunk to `_PIXEL_SIDE` where they are larger."""
     found = {}
     for part, source in _parts(dataset).items():
@@ -120,7 +123,8 @@ def draw(
     workdir: Path,
     plan: train.Plan,
     dataset: data.Dataset,
-    outputs: dict[str, dict[str, dict[str, np.ndarray]]],
+    outputs: dict[str, Parts],
+    labels: dict[str, np.ndarray],
 ) -> None:
     """The pictures of a run, in its `figures/`."""
     folder = workdir / "figures"
@@ -134,25 +138,24 @@ def draw(
 
     part = "train" if dataset.test is None else "test"
     shown = _parts(dataset)[part]
-    images, labels = _stack(shown, _SHOWN_TEST), data.labels_of(shown)
-    labels = None if labels is None else labels[: len(images)]
+    images = _stack(shown, _SHOWN_TEST)
     figures.embedding_map(
         outputs[""][part]["features"][: len(images)],
         images,
-        labels,
+        _first(labels.get(part), len(images)),
         dataset.class_names,
         folder / "embedding.png",
     )
     if dataset.test is None:
         return
     neighbours = _stack(dataset.train, _SHOWN_TRAIN)
-    train_labels = data.labels_of(dataset.train)
     figures.neighbours(
         images,
         neighbours,
         before=_head(outputs["_untrained"], len(images), len(neighbours)),
         after=_head(outputs[""], len(images), len(neighbours)),
-        labels=None if labels is None else (labels, train_labels[: len(neighbours)]),
+        labels=_first(labels.get("test"), len(images)),
+        train_labels=_first(labels.get("train"), len(neighbours)),
         class_names=dataset.class_names,
         path=folder / "neighbours.png",
     )
@@ -160,6 +163,10 @@ def draw(
 
 def _head(found: dict, test: int, train_: int) -> tuple[np.ndarray, np.ndarray]:
     return found["test"]["features"][:test], found["train"]["features"][:train_]
+
+
+def _first(labels: np.ndarray | None, count: int) -> np.ndarray | None:
+    return None if labels is None else labels[:count]
 
 
 def _stack(source: data.Source, count: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
@@ -11,6 +12,7 @@ from sslax.errors import UserError
 from sslax.types import Array, Batch, PyTree, Schedule
 
 Views = Callable[[Array, Batch], Batch]
+EvaluationView = Callable[[Array], Array]
 
 
 def at_step(knob: float | Schedule, step: Array) -> Array | float:
@@ -55,9 +57,15 @@ def training_views(section: ConfigDict) -> Views:
         raise UserError(f"config.augment: {error}") from error
 
 
-def evaluation_view(section: ConfigDict) -> Views:
-    """The image as it is, or its central square at the size that an `augment` section trains at."""
-    return augment.make_views((augment.ViewRecipe(size=section.get("size")),))
+def evaluation_view(section: ConfigDict) -> EvaluationView:
+    """Images `[B, H, W, C]` as they are, or their central square at an `augment` section's size."""
+    view = augment.make_views((augment.ViewRecipe(size=section.get("size")),))
+
+    def evaluate(images: Array) -> Array:
+        index = jnp.zeros(images.shape[0], jnp.int32)  # nothing is random here
+        return merge_views(view(jax.random.key(0), {"image": images, "index": index})["image"])
+
+    return evaluate
 
 
 def _hashable(value: Any) -> Any:

@@ -18,7 +18,7 @@ def simclr(
     projector: Model,
     *,
     views: common.Views,
-    evaluation_view: common.Views,
+    evaluation_view: common.EvaluationView,
     temperature: float | Schedule = 0.1,
 ) -> Method:
     """SimCLR.
@@ -30,7 +30,7 @@ def simclr(
         encoder: images to an `Encoding`.
         projector: features to the embedding that the loss sees.
         views: `(rng, batch) -> batch` with images `[B, 2, H, W, C]`.
-        evaluation_view: the same with images `[B, 1, H, W, C]`, for `predict`.
+        evaluation_view: for `predict`, from images `[B, H, W, C]` to the encoder's input.
         temperature: of NT-Xent, or a schedule of it.
     """
 
@@ -74,7 +74,7 @@ def simclr(
         )
 
     def predict(params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch) -> dict:
-        images = common.merge_views(evaluation_view(jax.random.key(0), batch)["image"])
+        images = evaluation_view(batch["image"])
         encoding, _ = encoder.apply(params["encoder"], model_state["encoder"], images, False)
         return {"features": encoding.features, "stages": common.pool(encoding.stages)}
 
