@@ -1,15 +1,15 @@
-"""What the command lines share: a user's mistake ends as one sentence."""
+"""What the command lines share: a user's mistake ends as one sentence, without a traceback."""
 
 import sys
 from collections.abc import Callable
 
-from absl import app, logging
+from absl import app, flags, logging
 
 from sslax.errors import UserError
 
 
 def entry(main: Callable[[list[str]], None]) -> None:
-    """Parses the flags and runs `main`; a `UserError` becomes one sentence and exit status 1."""
+    """Parses the flags and runs `main`; a `UserError` becomes a sentence and exit status 1."""
 
     def quietly(arguments: list[str]) -> None:
         if not any(argument.startswith(("--verbosity", "-v")) for argument in sys.argv):
@@ -17,6 +17,21 @@ def entry(main: Callable[[list[str]], None]) -> None:
         main(arguments)
 
     try:
-        app.run(quietly)
+        app.run(quietly, flags_parser=_parse)
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    """`flags.FLAGS(arguments)`, its errors as sentences."""
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        # A config file that refuses its variant is reported as text, traceback and all.
+        *_, refused = str(error).split(f"{UserError.__module__}.{UserError.__name__}: ")
+        raise UserError(refused.strip().splitlines()[0]) from error
+    except AttributeError as error:  # from the config
+        (reason,) = getattr(error.args[0], "args", error.args)
+        raise UserError("--config has no key " + " ".join(str(reason).split())) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"--config: {str(error).splitlines()[0]}") from error

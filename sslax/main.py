@@ -9,6 +9,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from sslax import command
+from sslax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with its variant: configs/simclr.py:cifar10.", lock_config=True
@@ -33,8 +34,12 @@ def main(_: list[str]) -> None:
     from sslax import train, use
     from sslax.evaluate import run as evaluation
 
-    config = _CONFIG.value
-    workdir = Path(_WORKDIR.value or default_workdir(_CONFIG.config_filename))
+    config, file = _CONFIG.value, flags.FLAGS["config"].config_filename
+    try:
+        _ = config.method
+    except OSError as error:  # raised late, at the first use
+        raise UserError(f"--config={file}: there is no such config file.") from error
+    workdir = Path(_WORKDIR.value or default_workdir(file))
     print(f"Run in {workdir}", flush=True)
     state = train.fit(config, workdir)
     _, plan = use.read_plan(workdir)

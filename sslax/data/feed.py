@@ -9,7 +9,7 @@ batch are laid over the mesh's devices in order; a process reads the rows of its
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -186,9 +186,10 @@ class _Order:
                 self._orders[epoch] = order[: self.steps_per_epoch * self.batch_size]
             return self._orders[epoch]
 
-    def index(self, step: int, row: int) -> int:
+    def batch(self, step: int) -> np.ndarray:
+        """int32 `[batch_size]`."""
         epoch, step = divmod(step, self.steps_per_epoch)
-        return int(self.epoch(epoch)[step * self.batch_size + row])
+        return self.epoch(epoch)[step * self.batch_size :][: self.batch_size]
 
 
 def _resident(source: Source, order: _Order, mesh: Mesh, workers: int) -> tuple[Callable, ...]:
@@ -258,22 +259,29 @@ def _stream(
 def _record_batches(
     source: Source, order: _Order, rows: np.ndarray, start_step: int, workers: int
 ) -> Generator[Batch]:
-    """This process's rows of each batch from a step on, without end."""
+    """This process's rows of each batch from a step on, without end.
+
+    Grain's element is a piece of a batch: its cost an element is that of decoding a small image, and
+    grows with the length of its buffer.
+    """
     import grain
 
-    def record(position: int) -> Record:
-        step, row = divmod(position, len(rows))
-        index = order.index(step, int(rows[row]))
-        return {**source[index], "index": np.int32(index)}
+    pieces = np.array_split(rows, min(len(rows), 4 * workers))
 
+    def piece(position: int) -> list[Record]:
+        step, part = divmod(position, len(pieces))
+        indices = order.batch(step)[pieces[part]].tolist()
+        return [{**source[i], "index": np.int32(i)} for i in indices]
+
+    def join(parts: Sequence[list[Record]]) -> Batch:
+        return stack([record for part in parts for record in part])
+
+    positions = grain.MapDataset.range(start_step * len(pieces), np.iinfo(np.int64).max)
     options = grain.ReadOptions(
-        num_threads=workers, prefetch_buffer_size=AHEAD * len(rows) + workers
+        num_threads=workers, prefetch_buffer_size=max(AHEAD * len(pieces), workers)
     )
-    positions = grain.MapDataset.range(start_step * len(rows), np.iinfo(np.int64).max)
-    records = positions.map(record).to_iter_dataset(options)
-    with contextlib.closing(
-        iter(records.batch(len(rows), drop_remainder=True, batch_fn=stack))
-    ) as batches:
+    dataset = positions.map(piece).to_iter_dataset(options).batch(len(pieces), batch_fn=join)
+    with contextlib.closing(iter(dataset)) as batches:
         yield from batches
 
 

@@ -1,1 +1,1 @@
-"""..."""
+"""Evaluation: predictions or features in, named numbers out."""

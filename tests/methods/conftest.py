@@ -1,0 +1,69 @@
+"""One tiny run of each method, compiled once and shared by the tests of the table."""
+
+import importlib.util
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import pytest
+from ml_collections import ConfigDict
+
+from sslax import data, partition, train
+from sslax.methods import METHODS
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+class Tiny(NamedTuple):
+    """A method at the size of its `:tiny` config, on one device and on eight."""
+
+    name: str
+    config: ConfigDict
+    plan: train.Plan
+    abstract: train.TrainState
+    state: Any  # () -> a fresh initial state
+    step: Any  # mesh -> compiled (state, batch) -> (state, metrics); asserts that it is traced once
+    batch: dict
+
+
+def load_config(name, variant):
+    """`get_config(variant)` of configs/<name>.py."""
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(variant)
+
+
+@pytest.fixture(scope="session", params=sorted(METHODS))
+def tiny(request):
+    config = load_config(request.param, "tiny")
+    dataset = data.load(config.data)
+    plan = train.make_plan(
+        config,
+        examples=len(dataset.train),
+        image_shape=dataset.train[0]["image"].shape,
+        classes=dataset.num_classes,
+    )
+    one = partition.make_mesh(jax.devices()[:1])
+    feed = data.make_feed(
+        dataset.train, batch_size=config.batch_size, seed=0, mesh=one, mode="resident"
+    )
+    batch = jax.device_get(feed.batch(feed.arrays(0), 0))
+
+    @cache
+    def step(devices):
+        once = chex.assert_max_traces(partial(train.train_step, plan.method, plan.tx), n=1)
+        everywhere = partition.replicated(partition.make_mesh(jax.devices()[:devices]))
+        return jax.jit(once, out_shardings=(everywhere, everywhere))
+
+    return Tiny(
+        name=request.param,
+        config=config,
+        plan=plan,
+        abstract=jax.eval_shape(plan.initial_state),
+        state=jax.jit(plan.initial_state),
+        step=step,
+        batch=batch,
+    )
