@@ -196,6 +196,8 @@ def fit(
             seed=config.seed,
             mesh=mesh,
             mode=config.data.device,
+            resident_bytes=config.data.resident_bytes,
+            workers=config.data.workers,
             start_step=first,
         )
         writer = metrics.Writer(workdir, first) if jax.process_index() == 0 else None
