@@ -1,8 +1,6 @@
 """Losses: arrays in, arrays out."""
 
-from sslax.losses.color import (
-    color_class_balance,
-)
+from sslax.losses.color import color_class_balance
 from sslax.losses.consistency import (
     disparity_consistency,
     forward_backward_error,
@@ -30,9 +28,7 @@ from sslax.losses.photometric import (
 )
 from sslax.losses.reduction import masked_mean
 from sslax.losses.scores import Score, bilinear, cosine, dot, l2_normalize
-from sslax.losses.smoothness import (
-    edge_aware_smoothness,
-)
+from sslax.losses.smoothness import edge_aware_smoothness
 
 __all__ = [
     "Score",
