@@ -1,5 +1,22 @@
 """Array operations without parameters: warps, cameras, image maths, occlusion."""
 
+from sslax.ops.camera import (
+    backproject,
+    crop_intrinsics,
+    depth_to_disparity,
+    disparity_to_depth,
+    euler_to_matrix,
+    flip_intrinsics,
+    project,
+    resize_intrinsics,
+    rigid_flow,
+    rigid_transform,
+    se3_exp,
+    se3_inverse,
+    sigmoid_to_depth,
+    so3_exp,
+    transform_points,
+)
 from sslax.ops.image import (
     census,
     gaussian_blur,
@@ -27,8 +44,14 @@ from sslax.ops.warp import (
 )
 
 __all__ = [
+    "backproject",
     "bilinear_sample",
     "census",
+    "crop_intrinsics",
+    "depth_to_disparity",
+    "disparity_to_depth",
+    "euler_to_matrix",
+    "flip_intrinsics",
     "forward_backward_confidence",
     "forward_backward_difference",
     "forward_backward_mask",
@@ -37,13 +60,22 @@ __all__ = [
     "image_gradients",
     "image_pyramid",
     "pixel_grid",
+    "project",
     "range_map",
     "range_map_mask",
     "resize",
+    "resize_intrinsics",
     "rgb_to_gray",
+    "rigid_flow",
+    "rigid_transform",
+    "se3_exp",
+    "se3_inverse",
     "separable_filter",
+    "sigmoid_to_depth",
+    "so3_exp",
     "splat",
     "ssim",
+    "transform_points",
     "warp_disparity",
     "warp_flow",
 ]

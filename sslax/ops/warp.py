@@ -298,14 +298,15 @@ def _value_and_slopes(image: jax.Array, coords: tuple[jax.Array, ...]) -> tuple[
     def along_row(row: jax.Array) -> tuple[jax.Array, jax.Array]:
         first = image.at[row, left].get(mode="promise_in_bounds").astype(dtype)
         second = image.at[row, left + 1].get(mode="promise_in_bounds").astype(dtype)
-        return first + fx * (second - first), second - first
+        return (1 - fx) * first + fx * second, second - first  # exact at the pixels
 
     upper, upper_slope = along_row(top)
     if not fy:
         return upper, upper_slope
     lower, lower_slope = along_row(top + 1)
     slope_y = lower - upper
-    return upper + fy[0] * slope_y, upper_slope + fy[0] * (lower_slope - upper_slope), slope_y
+    value = (1 - fy[0]) * upper + fy[0] * lower
+    return value, upper_slope + fy[0] * (lower_slope - upper_slope), slope_y
 
 
 def _blend(image: jax.Array, coords: tuple[jax.Array, ...]) -> jax.Array:
@@ -341,5 +342,5 @@ def _cell(
     ]
     fractions = [c - start for c, start in zip(coords, starts)]
     left = starts[0]
-    top = starts[1] if len(starts) == 2 else jnp.arange(image.shape[0], dtype=jnp.int32)[:, None]
+    top = starts[1] if len(starts) == 2 else jnp.arange(len(left), dtype=jnp.int32)[:, None]
     return (top, left), fractions
