@@ -49,8 +49,8 @@ def apply_separable(image: Array, rows: Array, columns: Array) -> Array:
     """Linear map of an image along its rows, then along its columns.
 
     ``y[i, j, c] = sum_pq rows[i, p] columns[j, q] x[p, q, c]``: any separable resize or filter is
-    two matrix products, which is the fastest form of it on CPU and on accelerators when each
-    example of a batch has its own weights.
+    two matrix products, which suits CPUs and accelerators when each example of a batch has its own
+    weights.
 
     Args:
         image: `[H, W, C]` float.
