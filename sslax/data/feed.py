@@ -18,7 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sslax.data.records import DataError, Record, Source, in_memory, read, size_in_memory, stack
+from sslax.data.records import (
+    DataError,
+    Record,
+    Source,
+    in_memory,
+    read,
+    size_in_memory,
+    stack,
+    threads,
+)
 from sslax.types import Batch, PyTree
 
 AHEAD = 2  # batches put on the devices before they are asked for
@@ -74,7 +83,7 @@ def make_feed(
     mode: str = "auto",
     start_step: int = 0,
     resident_bytes: int = 2**30,
-    workers: int = 8,
+    workers: int = 0,
 ) -> Feed:
     """Shuffled batches without end.
 
@@ -90,7 +99,7 @@ def make_feed(
             `resident_bytes`.
         start_step: the first step that will be asked for.
         resident_bytes: the budget of 'auto', on each device.
-        workers: threads that read records.
+        workers: threads that read records; 0: one a core, at most 32.
 
     Returns:
         The feed; close it at the end.
@@ -120,7 +129,7 @@ def make_feed(
 
 
 def evaluation_batches(
-    source: Source, *, batch_size: int, mesh: Mesh, workers: int = 8
+    source: Source, *, batch_size: int, mesh: Mesh, workers: int = 0
 ) -> Iterator[Batch]:
     """All records once, in order.
 
@@ -128,7 +137,7 @@ def evaluation_batches(
         source: the records, in memory or not.
         batch_size: B, over all devices and processes.
         mesh: devices under one axis named 'data', of type Auto.
-        workers: threads that read records.
+        workers: threads that read records; 0: one a core, at most 32.
 
     Yields:
         Batches as a feed gives them, and 'mask' bool `[B]`: False in the rows that fill up the last
@@ -147,7 +156,7 @@ def _evaluation_batches(
     rows = _local_rows(mesh, batch_size)
 
     def local_batches() -> Generator[Batch]:
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(threads(workers)) as pool:
             for start in range(0, len(source), batch_size):
                 index = start + rows
                 mask = index < len(source)
@@ -261,12 +270,13 @@ def _record_batches(
 ) -> Generator[Batch]:
     """This process's rows of each batch from a step on, without end.
 
-    Grain's element is a piece of a batch: its cost an element is that of decoding a small image, and
-    grows with the length of its buffer.
+    An element is a piece of a batch: Grain spends as long on an element as decoding a small image
+    takes, and longer with a longer buffer.
     """
     import grain
 
-    pieces = np.array_split(rows, min(len(rows), 4 * workers))
+    count = threads(workers)
+    pieces = np.array_split(rows, min(len(rows), 4 * count))
 
     def piece(position: int) -> list[Record]:
         step, part = divmod(position, len(pieces))
@@ -278,7 +288,7 @@ def _record_batches(
 
     positions = grain.MapDataset.range(start_step * len(pieces), np.iinfo(np.int64).max)
     options = grain.ReadOptions(
-        num_threads=workers, prefetch_buffer_size=max(AHEAD * len(pieces), workers)
+        num_threads=count, prefetch_buffer_size=max(AHEAD * len(pieces), count)
     )
     dataset = positions.map(piece).to_iter_dataset(options).batch(len(pieces), batch_fn=join)
     with contextlib.closing(iter(dataset)) as batches:

@@ -42,7 +42,7 @@ def decode(encoded: bytes | Path, *, size: int = 0, channels: int = 3) -> np.nda
         with Image.open(file) as image:
             if size:  # JPEG decodes several times faster at a reduced scale; twice the size is kept
                 image.draft(None, (2 * size, 2 * size))
-            image = ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
             return _finish(_eight_bits(image), size, channels)
     except ImageError:
         raise

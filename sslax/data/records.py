@@ -1,15 +1,18 @@
 """What a set of images is: records by number, in memory or read when asked for."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from sslax.errors import UserError
+
 Record = dict[str, np.ndarray]
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """A mistake in the data or in how it was asked for; the message names the remedy."""
 
 
@@ -134,11 +137,22 @@ def stack(records: Sequence[Record]) -> dict[str, np.ndarray]:
     return {key: np.stack([record[key] for record in records]) for key in records[0]}
 
 
+def threads(workers: int) -> int:
+    """How many threads read: `workers`, or with 0 one a core, at most 32."""
+    return workers or min(32, os.cpu_count() or 1)
+
+
 def read(source: Source, indices: np.ndarray, pool: ThreadPoolExecutor) -> dict[str, np.ndarray]:
     """The records at `indices`, stacked, read by the pool's threads."""
     if isinstance(source, ArraySource):
         return source.take(indices)
-    return stack(list(pool.map(source.__getitem__, indices.tolist())))
+
+    def piece(part: np.ndarray) -> list[Record]:
+        return [source[i] for i in part.tolist()]
+
+    # Pieces, because handing one small image to a thread takes as long as decoding it.
+    parts = np.array_split(indices, max(1, len(indices) // 16))
+    return stack([record for part in pool.map(piece, parts) for record in part])
 
 
 def size_in_memory(source: Source) -> int:
@@ -146,20 +160,20 @@ def size_in_memory(source: Source) -> int:
     return len(source) * source[0]["image"].nbytes
 
 
-def in_memory(source: Source, *, workers: int = 8) -> ArraySource:
-    """Reads a whole source with `workers` threads.
+def in_memory(source: Source, *, workers: int = 0) -> ArraySource:
+    """Reads a whole source in threads.
 
     Raises:
         DataError: if an image cannot be read or the images differ in shape.
     """
     if isinstance(source, ArraySource):
         return source
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(threads(workers)) as pool:
         arrays = read(source, np.arange(len(source)), pool)
     return ArraySource(arrays["image"], arrays.get("label"))
 
 
-def skip_unreadable(source: Source, *, workers: int = 8) -> tuple[Source, list[str]]:
+def skip_unreadable(source: Source, *, workers: int = 0) -> tuple[Source, list[str]]:
     """Tries every image; returns the source without those that fail, and the failures' messages.
 
     Raises:
@@ -173,7 +187,7 @@ def skip_unreadable(source: Source, *, workers: int = 8) -> tuple[Source, list[s
             return str(error)
         return None
 
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(threads(workers)) as pool:
         failures = list(pool.map(failure, range(len(source))))
     messages = [message for message in failures if message is not None]
     if not messages:
@@ -206,14 +220,6 @@ def hold_out(source: Source, fraction: float) -> tuple[Source, Source]:
             "the fraction or name a test set by data.test_path"
         )
     return subset(source, np.flatnonzero(~held)), subset(source, np.flatnonzero(held))
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """' Did you mean "x"?' for the closest of `names`, or ''."""
-    import difflib
-
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def as_labels(values: Any, what: str, length: int) -> np.ndarray:

@@ -13,12 +13,12 @@ from sslax.data.records import (
     Source,
     hold_out,
     in_memory,
-    nearest,
     size_in_memory,
     skip_unreadable,
     without_labels,
 )
 from sslax.data.tfds import tfds
+from sslax.errors import nearest
 
 SOURCES: dict[str, Callable[[ConfigDict], Dataset]] = {
     "embedded": embedded,
@@ -49,7 +49,7 @@ def defaults() -> ConfigDict:
     config.bad_images = "raise"  # 'skip': try all images first and leave out those that fail
     config.device = "auto"  # 'resident': the set lives on the device; 'stream': read while training
     config.resident_bytes = 2**30  # 'auto' is 'resident' up to here
-    config.workers = 8  # threads that read and decode
+    config.workers = 0  # threads that read and decode; 0: one a core, at most 32
     return config
 
 
@@ -82,24 +82,27 @@ def load(config: ConfigDict) -> Dataset:
 
 
 def _check(config: ConfigDict) -> None:
+    if config.source not in SOURCES:
+        raise DataError(
+            f"unknown data.source {config.source!r}: {nearest(config.source, [*SOURCES])}"
+        )
     options = {
-        "source": tuple(SOURCES),
         "channels": (0, 1, 3),
         "bad_images": ("raise", "skip"),
         "device": ("auto", "resident", "stream"),
     }
     for field, allowed in options.items():
-        value = config[field]
-        if value not in allowed:
-            hint = nearest(value, allowed) if isinstance(value, str) else ""
+        if config[field] not in allowed:
             choices = ", ".join(repr(option) for option in allowed)
-            raise DataError(f"data.{field}={value!r} is not one of {choices}.{hint}")
+            raise DataError(f"data.{field}={config[field]!r} is not one of {choices}")
     if not 0 <= config.test_fraction < 1:
         raise DataError(f"data.test_fraction={config.test_fraction} must be in [0, 1)")
     if config.image_size < 0:
         raise DataError(f"data.image_size={config.image_size} must be 0 (as stored) or positive")
-    if config.workers < 1:
-        raise DataError(f"data.workers={config.workers} must be at least 1 thread")
+    if config.workers < 0:
+        raise DataError(
+            f"data.workers={config.workers} must be 0 (one a core) or a positive number"
+        )
 
 
 def _checked(source: Source, part: str, config: ConfigDict) -> Source:

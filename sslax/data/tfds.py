@@ -1,5 +1,6 @@
 """Image sets of TensorFlow Datasets, prepared once as array_record and read without TensorFlow."""
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sslax.data import images
-from sslax.data.records import DataError, Dataset, ImageError, Record, nearest
+from sslax.data.records import DataError, Dataset, ImageError, Record
 
 
 class TfdsSource:
@@ -79,8 +80,11 @@ def _builder(config: ConfigDict) -> Any:
     try:
         builder = library.builder(config.name, data_dir=path)
     except library.core.registered.DatasetNotFoundError as error:
-        hint = nearest(config.name, library.list_builders())
-        raise DataError(f"TensorFlow Datasets has no set {config.name!r}.{hint}") from error
+        close = difflib.get_close_matches(config.name, library.list_builders(), n=3)
+        raise DataError(
+            f"TensorFlow Datasets has no set {config.name!r} and none is prepared in "
+            f"{path or 'its directory'}; the nearest names: {', '.join(close) or 'none'}"
+        ) from error
     if not Path(builder.data_path).exists():
         raise DataError(
             f"{config.name} is not prepared in {builder.data_path}: run, where TensorFlow is "
