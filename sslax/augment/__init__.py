@@ -21,6 +21,7 @@ from sslax.augment.crop import (
     resized_crop,
     sample_box,
 )
+from sslax.augment.erase import random_erasing
 from sslax.augment.image import apply_separable, to_float
 from sslax.augment.views import RECIPES, ViewRecipe, get_recipes, make_view, make_views
 
@@ -40,6 +41,7 @@ __all__ = [
     "get_recipes",
     "make_view",
     "make_views",
+    "random_erasing",
     "random_flip",
     "random_gaussian_blur",
     "random_grayscale",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from sslax.augment.blur import blur_kernel_size, random_gaussian_blur
 from sslax.augment.color import color_jitter, random_grayscale, random_solarize
 from sslax.augment.crop import center_crop, random_flip, random_resized_crop, resize
+from sslax.augment.erase import random_erasing
 from sslax.augment.image import to_float
 
 Array = jax.Array
@@ -18,7 +19,7 @@ Batch = dict[str, Array]
 
 
 class ViewRecipe(NamedTuple):
-    """How one view of an image is made: crop, flip, jitter, grey, blur, solarize, in this order.
+    """How one view of an image is made: crop, flip, jitter, grey, blur, solarize, erase.
 
     The defaults change nothing: the view is the image, or its central square at `size`.
 
@@ -38,6 +39,8 @@ class ViewRecipe(NamedTuple):
         blur_kernel_size: its odd number of taps; None is a tenth of the view (`blur_kernel_size`).
         solarize: probability of solarization.
         solarize_threshold: its threshold, in [0, 1].
+        erase: probability of an erased box.
+        erase_scale: range of the box's area as a fraction of the view's.
     """
 
     size: int | None = None
@@ -57,6 +60,8 @@ class ViewRecipe(NamedTuple):
     blur_kernel_size: int | None = None
     solarize: float = 0.0
     solarize_threshold: float = 0.5
+    erase: float = 0.0
+    erase_scale: tuple[float, float] = (0.02, 0.33)
 
 
 _SIMCLR = ViewRecipe(
@@ -125,9 +130,13 @@ def get_recipes(name: str, **knobs: object) -> tuple[ViewRecipe, ...]:
 
 
 def _check(recipe: ViewRecipe) -> None:
-    for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
+    for name in ("flip", "jitter", "grayscale", "blur", "solarize", "erase"):
         if not 0 <= getattr(recipe, name) <= 1:
             raise ValueError(f"{name} is a probability, in [0, 1]; got {getattr(recipe, name)}.")
+    for name in ("crop_scale", "crop_ratio", "blur_sigma", "erase_scale"):
+        value = getattr(recipe, name)
+        if value is not None and len(value) != 2:
+            raise ValueError(f"{name} is a range, two numbers; got {value}.")
 
 
 def make_view(key: Array, image: Array, recipe: ViewRecipe) -> Array:
@@ -155,7 +164,7 @@ def make_view(key: Array, image: Array, recipe: ViewRecipe) -> Array:
     _check(recipe)
     height, width = image.shape[:2] if recipe.size is None else (recipe.size, recipe.size)
     # One key for each operation, so that a knob of one changes no other.
-    crop, flip, jitter, grayscale, blur, solarize = jax.random.split(key, 6)
+    crop, flip, jitter, grayscale, blur, solarize, erase = jax.random.split(key, 7)
 
     x = to_float(image)
     if recipe.crop_scale is None:
@@ -193,6 +202,8 @@ def make_view(key: Array, image: Array, recipe: ViewRecipe) -> Array:
         x = random_solarize(
             solarize, x, threshold=recipe.solarize_threshold, probability=recipe.solarize
         )
+    if recipe.erase:
+        x = random_erasing(erase, x, scale=recipe.erase_scale, probability=recipe.erase)
     return x
 
 
