@@ -54,7 +54,7 @@ def cifar10(config: ConfigDict) -> None:
     config.data.source = "npz"
     config.model.update(
         name="resnet18",
-        small_stem=True,
+        stem="small",
         dtype="bfloat16",
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
@@ -76,7 +76,7 @@ def stl10(config: ConfigDict) -> None:
     )
     config.evaluate.data = {"train_split": "train", "test_split": "test", "labels": True}
     config.model.update(
-        name="resnet18", small_stem=True, dtype="bfloat16", mean=IMAGENET_MEAN, std=IMAGENET_STD
+        name="resnet18", stem="small", dtype="bfloat16", mean=IMAGENET_MEAN, std=IMAGENET_STD
     )
     config.augment.update(size=96, strength=0.5)
     config.simclr.projector.update(hidden=512, output=128)

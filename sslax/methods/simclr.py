@@ -94,7 +94,7 @@ def build(config: ConfigDict, steps: int) -> Method:
     """SimCLR as the sections `model`, `augment` and `simclr` of a config say."""
     return simclr(
         models.build_encoder(config.model),
-        models.build_projector(config.simclr.projector),
+        models.build_projector(config.simclr.projector, dtype=config.model.dtype),
         views=common.training_views(config.augment),
         evaluation_view=common.evaluation_view(config.augment),
         temperature=config.simclr.temperature,
