@@ -41,7 +41,8 @@ def embedded(config: ConfigDict) -> Dataset:
             "data.path is set but data.source='embedded' reads no path: set data.source='folder' "
             "for a directory of images or 'npz' for an archive"
         )
-    return Dataset(_mosaic("train.png"), _mosaic("test.png"), EMBEDDED_CLASSES)
+    train, test = (_shaped(_mosaic(name), config) for name in ("train.png", "test.png"))
+    return Dataset(train, test, EMBEDDED_CLASSES)
 
 
 def _mosaic(name: str) -> ArraySource:
@@ -52,6 +53,13 @@ def _mosaic(name: str) -> ArraySource:
     grid = picture.reshape(picture.shape[0] // side, side, picture.shape[1] // side, side)
     tiles = np.ascontiguousarray(grid.swapaxes(1, 2)).reshape(-1, side, side, 1)
     return ArraySource(tiles, np.arange(len(tiles), dtype=np.int32) % len(EMBEDDED_CLASSES))
+
+
+def _shaped(source: ArraySource, config: ConfigDict) -> Source:
+    """The source with the size and the channels that the config wants."""
+    if config.image_size or config.channels not in (0, source.images.shape[-1]):
+        return images.Converted(source, size=config.image_size, channels=config.channels)
+    return source
 
 
 class EncodedSource:
@@ -161,10 +169,7 @@ def _pixels(arrays: dict[str, np.ndarray], part: str, config: ConfigDict) -> Sou
             f"{key} of {config.path} is {x.dtype}; images must be uint8 in 0..255 (for floats in "
             f"[0, 1]: (255 * {key}).round().astype(numpy.uint8))"
         )
-    source = ArraySource(x, _labels(arrays, part, len(x)))
-    if config.image_size or config.channels not in (0, x.shape[-1]):
-        return images.Converted(source, size=config.image_size, channels=config.channels)
-    return source
+    return _shaped(ArraySource(x, _labels(arrays, part, len(x))), config)
 
 
 def _jpeg(arrays: dict[str, np.ndarray], part: str, config: ConfigDict) -> Source:

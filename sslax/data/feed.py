@@ -68,7 +68,7 @@ def epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
 
     Example:
         >>> epoch_order(0, 0, 5)
-        array([1, 4, 0, 3, 2], dtype=int32)
+        array([0, 2, 1, 4, 3], dtype=int32)
     """
     words = np.random.Philox(key=[seed % 2**64, epoch]).random_raw(length)
     return np.argsort(words, kind="stable").astype(np.int32)

@@ -79,8 +79,10 @@ def _builder(config: ConfigDict) -> Any:
         return library.builder_from_directory(path)
     try:
         builder = library.builder(config.name, data_dir=path)
-    except library.core.registered.DatasetNotFoundError as error:
-        close = difflib.get_close_matches(config.name, library.list_builders(), n=3)
+    except ValueError as error:  # not found, or not a name
+        close = difflib.get_close_matches(
+            config.name, library.list_builders(with_community_datasets=False), n=3
+        )
         raise DataError(
             f"TensorFlow Datasets has no set {config.name!r} and none is prepared in "
             f"{path or 'its directory'}; the nearest names: {', '.join(close) or 'none'}"
@@ -99,12 +101,12 @@ def _source(
 ) -> tuple[TfdsSource, tuple[str, ...] | None]:
     import tensorflow_datasets as library
 
-    features = builder.info.features
+    features = dict(builder.info.features.items())
     found = [key for key in features if isinstance(features[key], library.features.Image)]
     if not found:
         raise DataError(f"{builder.name} has no image among its features {sorted(features)}")
     image_key = "image" if "image" in found else found[0]
-    label = features.get("label") if hasattr(features, "get") else None
+    label = features.get("label")
     label_key = "label" if isinstance(label, library.features.ClassLabel) else None
     try:
         records = builder.as_data_source(split, decoders={image_key: library.decode.SkipDecoding()})

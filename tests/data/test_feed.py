@@ -1,0 +1,181 @@
+"""Order, resident and streamed feeds, resuming, sharding, evaluation batches."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from sslax import data
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (45, 5, 4, 3), dtype=np.uint8)
+LABELS = (np.arange(45) % 7).astype(np.int32)
+SOURCE = data.ArraySource(IMAGES, LABELS)
+BROKEN = int(data.epoch_order(3, 0, 45)[20])  # in the second step
+BATCH = 16  # two steps an epoch, 13 left out
+MESH = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+ORDER_0_0 = [0, 2, 1, 5, 4, 3, 6, 7]
+ORDER_7_3 = [2, 5, 7, 3, 0, 6, 4, 1]
+
+
+class Slow:
+    """Records that are not in memory; optionally one that fails."""
+
+    def __init__(self, broken=None):
+        self.broken = broken
+
+    def __len__(self):
+        return len(IMAGES)
+
+    def __getitem__(self, i):
+        if i == self.broken:
+            raise data.ImageError(f"picture {i} is torn")
+        return SOURCE[i]
+
+
+def batches(source, steps, **options):
+    feed = data.make_feed(source, batch_size=BATCH, seed=3, mesh=MESH, **options)
+    step_fn = jax.jit(feed.batch)
+    try:
+        return [jax.device_get(step_fn(feed.arrays(step), step)) for step in steps]
+    finally:
+        feed.close()
+
+
+@pytest.fixture(scope="module")
+def resident():
+    return batches(SOURCE, range(5), mode="resident")
+
+
+def equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_epoch_order_golden():
+    np.testing.assert_array_equal(data.epoch_order(0, 0, 8), ORDER_0_0)
+    np.testing.assert_array_equal(data.epoch_order(7, 3, 8), ORDER_7_3)
+    order = data.epoch_order(1, 2, 1000)
+    assert order.dtype == np.int32
+    np.testing.assert_array_equal(np.sort(order), np.arange(1000))
+    assert (data.epoch_order(1, 3, 1000) != order).any()
+
+
+def test_batches_follow_the_order(resident):
+    for step, batch in enumerate(resident):
+        place = step % 2 * BATCH
+        index = data.epoch_order(3, step // 2, 45)[place : place + BATCH]
+        np.testing.assert_array_equal(batch["index"], index)
+        np.testing.assert_array_equal(batch["image"], IMAGES[index])
+        np.testing.assert_array_equal(batch["label"], LABELS[index])
+        assert batch["index"].dtype == batch["label"].dtype == np.int32
+        assert batch["image"].dtype == np.uint8
+
+
+def test_stream_equals_resident(resident):
+    equal(batches(Slow(), range(5), mode="stream"), resident)
+    equal(batches(SOURCE, range(2), mode="stream", workers=1), resident[:2])
+
+
+def test_resume_in_mid_epoch(resident):
+    for mode in ("resident", "stream"):
+        equal(batches(Slow(), range(3, 5), mode=mode, start_step=3), resident[3:])
+
+
+def test_auto_takes_the_budget(resident):
+    def mode(**options):
+        feed = data.make_feed(SOURCE, batch_size=BATCH, seed=3, mesh=MESH, **options)
+        arrays = feed.arrays(0)
+        feed.close()
+        return "resident" if "order" in arrays else "stream"
+
+    assert mode() == "resident"
+    assert mode(resident_bytes=IMAGES.nbytes) == "resident"
+    assert mode(resident_bytes=IMAGES.nbytes - 1) == "stream"
+
+
+@pytest.mark.parametrize("mode", ["resident", "stream"])
+def test_batches_are_sharded(mode):
+    feed = data.make_feed(SOURCE, batch_size=BATCH, seed=0, mesh=MESH, mode=mode)
+    batch = jax.jit(feed.batch)(feed.arrays(0), 0)
+    feed.close()
+    for value in batch.values():
+        over_data = NamedSharding(MESH, PartitionSpec("data"))
+        assert value.sharding.is_equivalent_to(over_data, value.ndim)
+        assert value.addressable_shards[5].data.shape[0] == BATCH // 8
+
+
+def test_one_trace_over_epochs():
+    feed = data.make_feed(SOURCE, batch_size=BATCH, seed=0, mesh=MESH)
+    traces = []
+
+    @jax.jit
+    def step_fn(arrays, step):
+        traces.append(step)
+        return feed.batch(arrays, step)
+
+    for step in range(5):
+        step_fn(feed.arrays(step), step)
+    feed.close()
+    assert len(traces) == 1
+
+
+def test_unlabelled_batches():
+    for mode in ("resident", "stream"):
+        (batch,) = batches(data.ArraySource(IMAGES), range(1), mode=mode)
+        assert set(batch) == {"image", "index"}
+
+
+@pytest.mark.parametrize("source", [SOURCE, Slow()], ids=["memory", "slow"])
+def test_evaluation_pads_and_masks(source):
+    found = list(data.evaluation_batches(source, batch_size=24, mesh=MESH))
+    assert len(found) == 2
+    for batch in found:
+        assert batch["mask"].sharding.spec == PartitionSpec("data")
+        assert batch["image"].shape == (24, 5, 4, 3) and batch["mask"].dtype == bool
+    joined = jax.tree.map(lambda *x: np.concatenate(x), *[jax.device_get(b) for b in found])
+    np.testing.assert_array_equal(joined["mask"], np.arange(48) < 45)
+    np.testing.assert_array_equal(joined["index"][:45], np.arange(45))
+    np.testing.assert_array_equal(joined["image"][:45], IMAGES)
+    np.testing.assert_array_equal(joined["label"][:45], LABELS)
+    assert not joined["image"][45:].any()
+
+
+def test_evaluation_may_stop_early():
+    found = data.evaluation_batches(Slow(), batch_size=8, mesh=MESH)
+    np.testing.assert_array_equal(next(found)["index"], np.arange(8))
+    found.close()
+
+
+def test_errors_in_threads_surface():
+    for mode in ("resident", "stream"):
+        with pytest.raises(data.DataError, match=f"picture {BROKEN} is torn"):
+            batches(Slow(broken=BROKEN), range(6), mode=mode)
+    with pytest.raises(data.DataError, match=f"picture {BROKEN} is torn"):
+        list(data.evaluation_batches(Slow(broken=BROKEN), batch_size=8, mesh=MESH))
+
+
+def test_stream_wants_its_steps_in_order():
+    feed = data.make_feed(SOURCE, batch_size=BATCH, seed=0, mesh=MESH, mode="stream")
+    assert feed.arrays(0) is feed.arrays(0)
+    with pytest.raises(ValueError, match="start_step=2"):
+        feed.arrays(2)
+    feed.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        feed.arrays(1)
+
+
+def test_feed_mistakes():
+    def mistake(source=SOURCE, batch_size=BATCH, **options):
+        with pytest.raises(data.DataError) as caught:
+            data.make_feed(source, batch_size=batch_size, seed=0, mesh=MESH, **options)
+        return str(caught.value)
+
+    assert "from a set of 45 images" in mistake(batch_size=48)
+    assert "from a set of 45 images" in mistake(batch_size=0)
+    assert "multiple of 8" in mistake(batch_size=12)
+    assert "'resident'" in mistake(mode="gpu")
+    assert "float64" in mistake(source=data.ArraySource(IMAGES / 255))
+    with pytest.raises(data.DataError, match="multiple of 8"):
+        data.evaluation_batches(SOURCE, batch_size=12, mesh=MESH)
