@@ -1,7 +1,7 @@
 """One tiny run of each method, compiled once and shared by the tests of the table."""
 
 import importlib.util
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +23,8 @@ class Tiny(NamedTuple):
     config: ConfigDict
     plan: train.Plan
     abstract: train.TrainState
-    state: Any  # () -> a fresh initial state
-    step: Any  # mesh -> compiled (state, batch) -> (state, metrics); asserts that it is traced once
+    state: Any  # (devices=1) -> a fresh initial state
+    step: Any  # (devices) -> compiled (state, batch) -> (state, metrics), traced at most once
     batch: dict
 
 
@@ -52,18 +52,30 @@ def tiny(request):
     )
     batch = jax.device_get(feed.batch(feed.arrays(0), 0))
 
+    def everywhere(devices):
+        return partition.replicated(partition.make_mesh(jax.devices()[:devices]))
+
+    initial = cache(
+        lambda devices: jax.jit(plan.initial_state, out_shardings=everywhere(devices))()
+    )
+
+    def state(devices=1):
+        return initial(devices)
+
     @cache
     def step(devices):
-        once = chex.assert_max_traces(partial(train.train_step, plan.method, plan.tx), n=1)
-        everywhere = partition.replicated(partition.make_mesh(jax.devices()[:devices]))
-        return jax.jit(once, out_shardings=(everywhere, everywhere))
+        @chex.assert_max_traces(n=1)
+        def one_trace(state, batch):
+            return train.train_step(plan.method, plan.tx, state, batch)
+
+        return jax.jit(one_trace, out_shardings=(everywhere(devices), everywhere(devices)))
 
     return Tiny(
         name=request.param,
         config=config,
         plan=plan,
         abstract=jax.eval_shape(plan.initial_state),
-        state=jax.jit(plan.initial_state),
+        state=state,
         step=step,
         batch=batch,
     )

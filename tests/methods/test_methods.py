@@ -73,8 +73,7 @@ def test_one_trace_and_a_falling_loss(tiny):
 
 
 def test_one_device_is_eight_devices(tiny):
-    alone, together = tiny.state(), tiny.state()
-    together = jax.device_put(together, partition.replicated(partition.make_mesh()))
+    alone, together = tiny.state(1), tiny.state(8)
     for _ in range(2):
         alone, ours = tiny.step(1)(alone, on(1, tiny.batch))
         together, theirs = tiny.step(8)(together, on(8, tiny.batch))
