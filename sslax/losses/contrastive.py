@@ -137,9 +137,10 @@ def nt_xent(
     Chen et al., `A Simple Framework for Contrastive Learning of Visual Representations
     <https://arxiv.org/abs/2002.05709>`_, 2020.
     """
-    z = _interleaved_views(a, b, temperature)
+    a, b = _scaled_views(a, b, temperature)
+    z = _interleave(a, b)
     total = reduce_rows(LOG_SUM_EXP, z, exclude=1, tile=tile, axis_name=axis_name)
-    return _of_both_views(total, _positives(z))
+    return _of_both_views(total, _row_products(a, b))
 
 
 def decoupled_contrastive(
@@ -186,11 +187,12 @@ def decoupled_contrastive(
 
     Yeh et al., `Decoupled Contrastive Learning <https://arxiv.org/abs/2110.06848>`_, 2022.
     """
-    z = _interleaved_views(a, b, temperature)
+    a, b = _scaled_views(a, b, temperature)
     if a.shape[0] * (1 if axis_name is None else jax.lax.axis_size(axis_name)) < 2:
         raise ValueError("a single pair has no negatives; give at least two images.")
+    z = _interleave(a, b)
     total = reduce_rows(LOG_SUM_EXP, z, exclude=2, tile=tile, axis_name=axis_name)
-    positive = _positives(z)
+    positive = _row_products(a, b)
     if sigma is not None:
         cosines = jax.lax.stop_gradient(positive * temperature)
         likely = jnp.exp((cosines - 1) / sigma)
@@ -381,22 +383,18 @@ def _row_products(x: Array, y: Array) -> Array:
     return (x.astype(dtype) * y.astype(dtype)).sum(-1)
 
 
-def _interleaved_views(a: Array, b: Array, temperature: float | Array) -> Array:
-    """`[2N, D]` with the two views of an image side by side, so that no view changes its device.
-
-    Scaled by the root of the temperature: products of two rows are logits.
-    """
+def _scaled_views(a: Array, b: Array, temperature: float | Array) -> tuple[Array, Array]:
+    """Both views of unit length over the root of the temperature: products of two are logits."""
     chex.assert_rank([a, b], 2)
     chex.assert_equal_shape([a, b])
     _check_temperature(temperature)
     dtype = jnp.result_type(a, b)
-    views = l2_normalize(jnp.stack([a, b], axis=1)) / jnp.sqrt(temperature)
-    return views.reshape(-1, a.shape[1]).astype(dtype)
+    return tuple((l2_normalize(x) / jnp.sqrt(temperature)).astype(dtype) for x in (a, b))
 
 
-def _positives(z: Array) -> Array:
-    views = z.reshape(-1, 2, z.shape[1])
-    return _row_products(views[:, 0], views[:, 1])
+def _interleave(a: Array, b: Array) -> Array:
+    """`[2N, D]`, the two views of an image side by side, so that none changes its device."""
+    return jnp.stack([a, b], axis=1).reshape(-1, a.shape[1])
 
 
 def _of_both_views(total: Array, positive: Array) -> Array:

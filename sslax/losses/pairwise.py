@@ -148,75 +148,86 @@ def _serves_both(offset: Array, count: int) -> Array:
     return (offset > 0) & (2 * offset != count)
 
 
-def _sweep_own(tiles: int, visit: Callable[..., Any], state: Any) -> Any:
-    """Visits the tiles of a symmetric matrix, all but a few of them once for both triangles."""
-
-    def body(step: Array, state: Any) -> Any:
-        row, offset = step % tiles, step // tiles
-        return visit(state, row, (row + offset) % tiles, _serves_both(offset, tiles))
-
-    return jax.lax.fori_loop(0, tiles * (tiles // 2 + 1), body, state)
+# `visit(row, column, of_row, of_column, both) -> (of_row, of_column)` computes one tile and adds
+# it to what is gathered for its rows and, where `both`, for its columns. A row's part stays in the
+# inner loop, so that a step writes one tile of the large arrays, in place.
 
 
-def _sweep(rows: int, columns: int, visit: Callable[..., Any], state: Any) -> Any:
+def _sweep(
+    visit: Callable, rows: int, columns: int, of_rows: Any, of_columns: Any, both: Array | bool
+) -> tuple[Any, Any]:
     """Visits every tile."""
 
-    def body(step: Array, state: Any) -> Any:
-        return visit(state, step % rows, step // rows)
+    def over_row(row: Array, state: tuple) -> tuple:
+        def over_column(column: Array, state: tuple) -> tuple:
+            of_row, of_columns = state
+            of_row, of_column = visit(row, column, of_row, _take(of_columns, column), both)
+            return of_row, _put(of_columns, of_column, column)
 
-    return jax.lax.fori_loop(0, rows * columns, body, state)
+        of_rows, of_columns = state
+        state = _take(of_rows, row), of_columns
+        of_row, of_columns = jax.lax.fori_loop(0, columns, over_column, state)
+        return _put(of_rows, of_row, row), of_columns
+
+    return jax.lax.fori_loop(0, rows, over_row, (of_rows, of_columns))
+
+
+def _sweep_own(visit: Callable, tiles: int, empty: Any, merge: Callable) -> Any:
+    """Visits the tiles of a symmetric matrix, nearly all of them once for both triangles."""
+
+    def over_row(row: Array, gathered: Any) -> Any:
+        def over_offset(offset: Array, state: tuple) -> tuple:
+            of_row, gathered = state
+            column, both = (row + offset) % tiles, _serves_both(offset, tiles)
+            of_row, of_column = visit(row, column, of_row, _take(gathered, column), both)
+            return of_row, _put(gathered, of_column, column)
+
+        of_row, gathered = jax.lax.fori_loop(0, tiles // 2 + 1, over_offset, (empty_tile, gathered))
+        return _put(gathered, merge(_take(gathered, row), of_row), row)
+
+    empty_tile = jax.tree.map(lambda x: x[:, 0], empty)
+    return jax.lax.fori_loop(0, tiles, over_row, empty)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _reduce(plan: _Plan, x: Array, y: Array | None) -> Array:
     """`[ring, L, t]` from rows `[ring, L, t, D]` and columns `[ring, K, u, D]`; None: the rows."""
-    reduction = plan.reduction
-    start = reduction.start(x[..., 0].astype(_accumulator(x.dtype)))
+    reduction, tiles = plan.reduction, x.shape[1]
+    empty = reduction.start(x[..., 0].astype(_accumulator(x.dtype)))
 
-    def add(partials: Any, logits: Array, tile: Array, axis: int, wanted: Array | bool) -> Any:
-        old = _take(partials, tile)
-        return _put(partials, _select(wanted, reduction.add(old, logits, axis), old), tile)
+    def visiting(y: Array, own: Array | bool) -> Callable:
+        def visit(row: Array, column: Array, of_row: Any, of_column: Any, both: Array) -> tuple:
+            logits = plan.logits(_take(x, row), _take(y, column), row, column, own)
+            of_row = reduction.add(of_row, logits, -1)
+            if of_column is None:
+                return of_row, None
+            return of_row, _select(both, reduction.add(of_column, logits, -2), of_column)
+
+        return visit
 
     if y is not None:
 
         def turn(step: Array, state: tuple) -> tuple:
             y, partials = state
-
-            def visit(partials: Any, row: Array, column: Array) -> Any:
-                logits = plan.logits(_take(x, row), _take(y, column), row, column, step == 0)
-                return add(partials, logits, row, -1, True)
-
-            partials = _sweep(x.shape[1], y.shape[1], visit, partials)
+            partials, _ = _sweep(visiting(y, step == 0), tiles, y.shape[1], partials, None, False)
             return plan.rotate(y), partials
 
-        return reduction.finish(jax.lax.fori_loop(0, plan.ring, turn, (y, start))[1])
+        return reduction.finish(jax.lax.fori_loop(0, plan.ring, turn, (y, empty))[1])
 
-    def visit_own(partials: Any, row: Array, column: Array, both: Array) -> Any:
-        logits = plan.logits(_take(x, row), _take(x, column), row, column, True)
-        partials = add(partials, logits, row, -1, True)
-        return add(partials, logits, column, -2, both)
+    partials = _sweep_own(visiting(x, True), tiles, empty, reduction.merge)
+    if plan.ring > 1:
 
-    partials = _sweep_own(x.shape[1], visit_own, start)
-    if plan.ring == 1:
-        return reduction.finish(partials)
+        def half_turn(step: Array, state: tuple) -> tuple:
+            (y, mirrored), partials = plan.rotate(state[0]), state[1]
+            both = _serves_both(step, plan.ring)
+            partials, mirrored = _sweep(visiting(y, False), tiles, tiles, partials, mirrored, both)
+            return (y, mirrored), partials
 
-    def half_turn(step: Array, state: tuple) -> tuple:
-        y, mirrored, partials = state
-        y, mirrored = plan.rotate((y, mirrored))
-        both = _serves_both(step, plan.ring)
-
-        def visit(state: tuple, row: Array, column: Array) -> tuple:
-            partials, mirrored = state
-            logits = plan.logits(_take(x, row), _take(y, column), row, column, False)
-            partials = add(partials, logits, row, -1, True)
-            return partials, add(mirrored, logits, column, -2, both)
-
-        partials, mirrored = _sweep(x.shape[1], x.shape[1], visit, (partials, mirrored))
-        return y, mirrored, partials
-
-    last = plan.ring // 2
-    _, mirrored, partials = jax.lax.fori_loop(1, last + 1, half_turn, (x, start, partials))
-    return reduction.finish(reduction.merge(partials, plan.rotate(mirrored, -last)))
+        last = plan.ring // 2
+        state = (x, empty), partials
+        (_, mirrored), partials = jax.lax.fori_loop(1, last + 1, half_turn, state)
+        partials = reduction.merge(partials, plan.rotate(mirrored, -last))
+    return reduction.finish(partials)
 
 
 def _reduce_forward(plan: _Plan, x: Array, y: Array | None) -> tuple[Array, tuple]:
@@ -226,73 +237,51 @@ def _reduce_forward(plan: _Plan, x: Array, y: Array | None) -> tuple[Array, tupl
 
 def _reduce_backward(plan: _Plan, residuals: tuple, gradient: Array) -> tuple:
     x, y, value = residuals
-    derivative = plan.reduction.derivative
+    here, tiles, symmetric = (value, gradient), x.shape[1], y is None
     zeros = _filled(x.astype(_accumulator(x.dtype)), 0.0)
 
-    def add(gradients: Array, equation: str, weights: Array, z: Array, tile: Array) -> Array:
-        update = _matmul(equation, weights.astype(z.dtype), z)
-        return _put(gradients, _take(gradients, tile) + update, tile)
+    def visiting(y: Array, there: Any, own: Array | bool) -> Callable:
+        def visit(row: Array, column: Array, dx: Array, dy: Array, both: Array) -> tuple:
+            x_tile, y_tile = _take(x, row), _take(y, column)
+            logits = plan.logits(x_tile, y_tile, row, column, own)
+            # d(sum of all values) / d(logits): of the tile's rows, and of its mirror image's.
+            values, gradients = _take(here, row)
+            weights = plan.reduction.derivative(logits, values[..., None]) * gradients[..., None]
+            if symmetric:
+                values, gradients = _take(there, column)
+                mirrored = plan.reduction.derivative(logits, values[:, None])
+                weights += mirrored * gradients[:, None]
+            weights = weights.astype(x.dtype)
+            dx += _matmul("rij,rjd->rid", weights, y_tile)
+            return dx, dy + jnp.where(both, _matmul("rij,rid->rjd", weights, x_tile), 0)
 
-    if y is not None:
+        return visit
+
+    if not symmetric:
 
         def turn(step: Array, state: tuple) -> tuple:
-            y, dy, dx = state
+            (y, dy), dx = state
+            dx, dy = _sweep(visiting(y, None, step == 0), tiles, y.shape[1], dx, dy, True)
+            return plan.rotate((y, dy)), dx
 
-            def visit(state: tuple, row: Array, column: Array) -> tuple:
-                dy, dx = state
-                x_tile, y_tile = _take(x, row), _take(y, column)
-                logits = plan.logits(x_tile, y_tile, row, column, step == 0)
-                value_tile, gradient_tile = _take((value, gradient), row)
-                weights = derivative(logits, value_tile[..., None]) * gradient_tile[..., None]
-                dx = add(dx, "rij,rjd->rid", weights, y_tile, row)
-                return add(dy, "rij,rid->rjd", weights, x_tile, column), dx
-
-            dy, dx = _sweep(x.shape[1], y.shape[1], visit, (dy, dx))
-            return (*plan.rotate((y, dy)), dx)
-
-        dy = _filled(y.astype(zeros.dtype), 0.0)
-        _, dy, dx = jax.lax.fori_loop(0, plan.ring, turn, (y, dy, zeros))
+        state = (y, _filled(y.astype(zeros.dtype), 0.0)), zeros
+        (_, dy), dx = jax.lax.fori_loop(0, plan.ring, turn, state)
         return dx.astype(x.dtype), dy.astype(y.dtype)
 
-    def weigh(logits: Array, here: tuple, there: tuple) -> Array:
-        """d(sum of all values) / d(logits), from a tile's rows and from its mirror image's."""
-        (value_i, gradient_i), (value_j, gradient_j) = here, there
-        weights = derivative(logits, value_i[..., None]) * gradient_i[..., None]
-        return weights + derivative(logits, value_j[:, None]) * gradient_j[:, None]
+    dx = _sweep_own(visiting(x, here, True), tiles, zeros, jnp.add)
+    if plan.ring > 1:
 
-    here = (value, gradient)
+        def half_turn(step: Array, state: tuple) -> tuple:
+            (y, there, dy), dx = plan.rotate(state[0]), state[1]
+            both = _serves_both(step, plan.ring)
+            dx, dy = _sweep(visiting(y, there, False), tiles, tiles, dx, dy, both)
+            return (y, there, dy), dx
 
-    def visit_own(dx: Array, row: Array, column: Array, both: Array) -> Array:
-        x_row, x_column = _take(x, row), _take(x, column)
-        logits = plan.logits(x_row, x_column, row, column, True)
-        weights = weigh(logits, _take(here, row), _take(here, column))
-        dx = add(dx, "rij,rjd->rid", weights, x_column, row)
-        return add(dx, "rij,rid->rjd", jnp.where(both, weights, 0), x_row, column)
-
-    dx = _sweep_own(x.shape[1], visit_own, zeros)
-    if plan.ring == 1:
-        return dx.astype(x.dtype), None
-
-    def half_turn(step: Array, state: tuple) -> tuple:
-        visiting, dx = state
-        visiting = plan.rotate(visiting)
-        y, there, dy = visiting
-        both = _serves_both(step, plan.ring)
-
-        def visit(state: tuple, row: Array, column: Array) -> tuple:
-            dy, dx = state
-            x_tile, y_tile = _take(x, row), _take(y, column)
-            logits = plan.logits(x_tile, y_tile, row, column, False)
-            weights = weigh(logits, _take(here, row), _take(there, column))
-            dx = add(dx, "rij,rjd->rid", weights, y_tile, row)
-            return add(dy, "rij,rid->rjd", jnp.where(both, weights, 0), x_tile, column), dx
-
-        dy, dx = _sweep(x.shape[1], x.shape[1], visit, (dy, dx))
-        return (y, there, dy), dx
-
-    last = plan.ring // 2
-    visiting, dx = jax.lax.fori_loop(1, last + 1, half_turn, ((x, here, zeros), dx))
-    return (dx + plan.rotate(visiting[2], -last)).astype(x.dtype), None
+        last = plan.ring // 2
+        state = (x, here, zeros), dx
+        (_, _, dy), dx = jax.lax.fori_loop(1, last + 1, half_turn, state)
+        dx += plan.rotate(dy, -last)
+    return dx.astype(x.dtype), None
 
 
 _reduce.defvjp(_reduce_forward, _reduce_backward)
