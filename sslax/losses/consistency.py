@@ -8,7 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from sslax.losses.photometric import charbonnier
+from sslax.losses.photometric import charbonnier, l1
 from sslax.ops.occlusion import forward_backward_difference
 from sslax.ops.warp import warp_disparity
 
@@ -48,8 +48,8 @@ def disparity_consistency(left: jax.Array, right: jax.Array) -> tuple[ErrorAndMa
     seen_right, valid_left = warp_disparity(right[..., None], left, direction=-1)
     seen_left, valid_right = warp_disparity(left[..., None], right, direction=1)
     return (
-        (jnp.abs(left - seen_right[..., 0]), valid_left),
-        (jnp.abs(right - seen_left[..., 0]), valid_right),
+        (l1(left - seen_right[..., 0]), valid_left),
+        (l1(right - seen_left[..., 0]), valid_right),
     )
 
 

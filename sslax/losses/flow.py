@@ -4,6 +4,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from sslax.losses.photometric import l1
+
 
 def sequence_weights(iterations: int, *, gamma: float = 0.8) -> jax.Array:
     """Weights of an iterative network's outputs: later ones count more.
@@ -71,7 +73,7 @@ def sequence_loss(
     target = jnp.where(known[..., None], target, 0).astype(dtype)
     known &= (target**2).sum(-1) < max_flow**2
     weights = sequence_weights(flows.shape[0], gamma=gamma).astype(dtype)
-    errors = jnp.abs(flows.astype(dtype) - target).mean(-1)
+    errors = l1(flows.astype(dtype) - target).mean(-1)
     error = jnp.tensordot(weights, errors, 1, precision="highest")
     if mask is None:
         return error, known

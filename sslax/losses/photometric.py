@@ -57,11 +57,32 @@ def photometric_error(
         raise ValueError(f"ssim_weight is {ssim_weight}; it mixes two errors and lies in [0, 1].")
     dtype = jnp.promote_types(jnp.result_type(target, reconstruction), jnp.float32)
     target, reconstruction = target.astype(dtype), reconstruction.astype(dtype)
-    error = (1 - ssim_weight) * jnp.abs(target - reconstruction)
+    error = (1 - ssim_weight) * l1(target - reconstruction)
     if ssim_weight:
         similarity = ssim(target, reconstruction, window=window)
         error = error + ssim_weight * jnp.clip((1 - similarity) / 2, 0, 1)
     return error.mean(-1)
+
+
+def l1(x: jax.Array) -> jax.Array:
+    """Absolute value `|x|` whose gradient at zero is zero.
+
+    JAX's own has slope 1 there: equal images would push each other, all in the same direction.
+
+    Args:
+        x: residuals, `[...]`.
+
+    Returns:
+        `[...]`, float32 (float64 for float64).
+
+    Example:
+        >>> import jax
+        >>> from sslax import losses
+        >>> jax.grad(losses.l1)(0.0).item(), jax.grad(losses.l1)(-2.0).item()
+        (0.0, -1.0)
+    """
+    x = jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+    return jnp.sign(x) * x
 
 
 def charbonnier(x: jax.Array, *, epsilon: float = 1e-3, exponent: float = 0.45) -> jax.Array:
@@ -90,7 +111,7 @@ def charbonnier(x: jax.Array, *, epsilon: float = 1e-3, exponent: float = 0.45) 
     """
     if epsilon <= 0:
         raise ValueError(f"epsilon is {epsilon}; it must be positive, or the gradient at 0 is NaN.")
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
     return (x * x + epsilon**2) ** exponent
 
 
@@ -142,8 +163,8 @@ def robust_power(x: jax.Array, *, epsilon: float = 0.01, exponent: float = 0.4) 
     """
     if epsilon <= 0:
         raise ValueError(f"epsilon is {epsilon}; it must be positive, or the gradient at 0 is NaN.")
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return (jnp.abs(x) + epsilon) ** exponent
+    x = jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+    return (l1(x) + epsilon) ** exponent
 
 
 def census_error(

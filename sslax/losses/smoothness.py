@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from sslax.losses.photometric import l1
 from sslax.ops.image import image_gradients
 
 
@@ -18,7 +19,7 @@ def edge_aware_smoothness(
     edge: str = "exponential",
     mean_normalise: bool = False,
     cross_terms: bool = False,
-    penalty: Callable[[jax.Array], jax.Array] = jnp.abs,
+    penalty: Callable[[jax.Array], jax.Array] = l1,
 ) -> jax.Array:
     """Mean penalty of the field's derivatives, weighted down at the image's edges.
 

@@ -1,0 +1,73 @@
+"""Consistency of disparities and flows against loops over pixels in float64."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslax import losses
+
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "geometric.npz"
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN) as values:
+        return {name: np.asarray(value) for name, value in values.items()}
+
+
+def test_disparity_consistency_equals_loops(golden):
+    disparity = jnp.asarray(golden["disparity"])[:, None]
+    both = jax.jit(losses.disparity_consistency)(*disparity)
+    for (error, valid), name in zip(both, ("left_error", "right_error")):
+        expected = golden[name]
+        np.testing.assert_array_equal(valid[0], np.isfinite(expected))
+        ours = np.where(valid[0], error[0], np.nan)
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_constant_disparity_agrees_except_where_it_leaves_the_image():
+    disparity = jnp.full((1, 4, 10), 3.0)
+    (left, seen_left), (right, seen_right) = losses.disparity_consistency(disparity, disparity)
+    np.testing.assert_array_equal(left, 0)
+    np.testing.assert_array_equal(right, 0)
+    np.testing.assert_array_equal(seen_left[0, 0], np.arange(10) >= 3)
+    np.testing.assert_array_equal(seen_right[0, 0], np.arange(10) < 7)
+
+
+def test_disparity_gradient_reaches_both_maps_and_is_finite_at_zero(golden):
+    def loss(left, right):
+        return sum(losses.masked_mean(*pair) for pair in losses.disparity_consistency(left, right))
+
+    left, right = jnp.asarray(golden["disparity"])[:, None]
+    gradients = jax.jit(jax.grad(loss, (0, 1)))
+    for gradient in gradients(left, right):
+        assert jnp.isfinite(gradient).all()
+        assert (gradient != 0).mean() > 0.5
+    zeros = jnp.zeros_like(left)
+    for gradient in gradients(zeros, zeros):
+        assert jnp.isfinite(gradient).all()
+
+
+def test_forward_backward_error_equals_loops(golden):
+    flows = (jnp.asarray(golden[name])[None] for name in ("forward", "backward"))
+    error, valid = jax.jit(losses.forward_backward_error)(*flows)
+    expected = golden["consistency"]
+    np.testing.assert_array_equal(valid[0], np.isfinite(expected))
+    np.testing.assert_allclose(np.where(valid[0], error[0], np.nan), expected, rtol=1e-4)
+
+
+def test_forward_backward_gradient_is_zero_where_the_flows_agree():
+    def loss(forward, backward):
+        return losses.masked_mean(*losses.forward_backward_error(forward, backward))
+
+    gradients = jax.jit(jax.grad(loss, (0, 1)))
+    for shift in (0.0, 1.5):
+        flow = jnp.full((1, 5, 6, 2), shift)
+        for gradient in gradients(flow, -flow):
+            np.testing.assert_allclose(gradient, 0, atol=1e-6)
+        for gradient in gradients(flow, -flow + 0.5):
+            assert jnp.isfinite(gradient).all()
+            assert (gradient != 0).any()

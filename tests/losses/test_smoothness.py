@@ -1,0 +1,131 @@
+"""Edge-aware smoothness against loops over pixels in float64, and at fields without curvature."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from sslax import losses
+
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "geometric.npz"
+VARIANTS = [  # field, options: the order of the golden values
+    ("disparity", {}),
+    ("disparity", {"mean_normalise": True}),
+    ("forward", {"edge_weight": 150.0, "penalty": losses.robust_l1}),
+    (
+        "forward",
+        {"order": 2, "edge_weight": 10.0, "edge": "gaussian", "penalty": losses.robust_l1},
+    ),
+    ("disparity", {"order": 2, "edge_weight": 0.0, "cross_terms": True}),
+]
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN) as values:
+        golden = dict(values)
+    return {
+        "image": jnp.asarray(golden["pixels"][0], jnp.float32) / 255,
+        "disparity": jnp.asarray(golden["disparity"][0]),
+        "forward": jnp.asarray(golden["forward"]),
+        "smoothness": golden["smoothness"],
+    }
+
+
+@pytest.mark.parametrize("index", range(len(VARIANTS)))
+def test_variants_equal_loops(golden, index):
+    field, options = VARIANTS[index]
+    ours = losses.edge_aware_smoothness(golden[field], golden["image"], **options)
+    np.testing.assert_allclose(ours, golden["smoothness"][index], rtol=1e-4)
+
+
+def test_a_plane_has_slope_but_no_curvature(golden):
+    y, x = jnp.mgrid[:14, :16]
+    plane = 2.0 * x - 3.0 * y
+    flat = jnp.zeros_like(golden["image"])
+    assert losses.edge_aware_smoothness(plane, flat) == 5
+    second = losses.edge_aware_smoothness(plane, golden["image"], order=2, cross_terms=True)
+    assert second == 0
+
+
+def test_a_step_is_free_at_an_edge_of_the_image():
+    step = jnp.zeros((6, 8)).at[:, 4:].set(1.0)
+    image = jnp.repeat(step[..., None], 3, -1)
+    plain = losses.edge_aware_smoothness(step, jnp.zeros_like(image))
+    for edge, expected in (("exponential", np.exp(-2.0)), ("gaussian", np.exp(-4.0))):
+        aware = losses.edge_aware_smoothness(step, image, edge_weight=2.0, edge=edge)
+        np.testing.assert_allclose(aware / plain, expected, rtol=1e-5)
+
+
+def test_mean_normalisation_removes_the_scale(golden):
+    loss = lambda d: losses.edge_aware_smoothness(d, golden["image"], mean_normalise=True)  # noqa: E731
+    disparity = golden["disparity"]
+    np.testing.assert_allclose(loss(disparity), loss(0.01 * disparity), rtol=1e-4)
+    # Shrinking the disparity does not help: the gradient has no part along the disparity itself.
+    along = (jax.grad(loss)(disparity) * disparity).sum()
+    np.testing.assert_allclose(along, 0, atol=1e-5)
+    assert jnp.isfinite(jax.grad(loss)(jnp.zeros_like(disparity))).all()
+
+
+def test_gradient_is_finite_for_constant_fields_and_matches_finite_differences():
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        image, field = jnp.asarray(rng.random((5, 6, 3))), jnp.asarray(rng.random((5, 6, 2)))
+        for order in (1, 2):
+            loss = jax.jit(
+                lambda f, order=order: losses.edge_aware_smoothness(
+                    f, image, order=order, edge_weight=3.0, penalty=losses.robust_l1
+                )
+            )
+            slope = jax.jit(jax.grad(loss))
+            gradient = slope(field)
+            direction = jnp.asarray(rng.normal(size=field.shape))
+            difference = (loss(field + 1e-6 * direction) - loss(field - 1e-6 * direction)) / 2e-6
+            np.testing.assert_allclose((gradient * direction).sum(), difference, rtol=1e-6)
+            np.testing.assert_array_equal(slope(jnp.ones_like(field)), 0)
+        plain = jax.grad(lambda f: losses.edge_aware_smoothness(f, image))(jnp.ones_like(field))
+        np.testing.assert_array_equal(plain, 0)
+
+
+def test_eight_devices_equal_one_and_examples_count_alike(golden):
+    rng = np.random.default_rng(1)
+    fields = jnp.asarray(rng.random((8, 6, 7)), jnp.float32)
+    images = jnp.asarray(rng.random((8, 6, 7, 3)), jnp.float32)
+    loss = lambda f, i: losses.edge_aware_smoothness(f, i, mean_normalise=True)  # noqa: E731
+    value, gradient = jax.jit(jax.value_and_grad(loss))(fields, images)
+    each = jax.vmap(loss)(fields, images)
+    np.testing.assert_allclose(each.mean(), value, rtol=1e-5)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    spec = PartitionSpec("data")
+    batch = jax.device_put((fields, images), NamedSharding(mesh, spec))
+    mean = lambda f, i: jax.lax.pmean(loss(f, i), "data")  # noqa: E731
+    mapped = jax.shard_map(mean, mesh=mesh, in_specs=spec, out_specs=PartitionSpec())
+    for function in (loss, mapped):
+        sharded_value, sharded_gradient = jax.jit(jax.value_and_grad(function))(*batch)
+        np.testing.assert_allclose(sharded_value, value, rtol=1e-5)
+        np.testing.assert_allclose(sharded_gradient, gradient, rtol=1e-4, atol=1e-7)
+    per_device = jax.pmap(mean, axis_name="data")(fields[:, None], images[:, None])
+    np.testing.assert_allclose(per_device, jnp.full(8, value), rtol=1e-5)
+
+
+def test_bfloat16_is_reduced_in_float32(golden):
+    field, image = golden["forward"].astype(jnp.bfloat16), golden["image"].astype(jnp.bfloat16)
+    exact = losses.edge_aware_smoothness(field.astype(jnp.float32), image.astype(jnp.float32))
+    ours = losses.edge_aware_smoothness(field, image)
+    assert ours.dtype == jnp.float32
+    np.testing.assert_allclose(ours, exact, rtol=1e-6)
+
+
+def test_mistakes_are_named(golden):
+    field, image = golden["disparity"], golden["image"]
+    with pytest.raises(ValueError, match="1 or 2"):
+        losses.edge_aware_smoothness(field, image, order=3)
+    with pytest.raises(ValueError, match="'gaussian'"):
+        losses.edge_aware_smoothness(field, image, edge="gauss")
+    with pytest.raises(ValueError, match="order=2"):
+        losses.edge_aware_smoothness(field, image, cross_terms=True)
+    with pytest.raises(AssertionError):
+        losses.edge_aware_smoothness(field[:-1], image)

@@ -1,0 +1,160 @@
+"""Filters, resizing, structural similarity and census against torch, kornia, scikit-image."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslax import ops
+
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "image.npz"
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN) as values:
+        golden = dict(values)
+    return golden | {k: np.float32(golden[k]) / 255 for k in "ab"}
+
+
+def pair(golden):
+    return jnp.asarray(golden["a"]), jnp.asarray(golden["b"])
+
+
+@pytest.mark.parametrize(
+    ("window", "padding", "name"),
+    [
+        ("box3", "reflect", "ssim_torch_box"),
+        ("box3", "valid", "ssim_scikit_box"),
+        ("gaussian", "reflect", "ssim_kornia_gaussian"),
+        ("gaussian", "valid", "ssim_scikit_gaussian"),
+    ],
+)
+def test_ssim_equals_references(golden, window, padding, name):
+    ours = ops.ssim(*pair(golden), window=window, padding=padding)
+    # Variances are differences of second moments: float32 leaves 1e-7 of them beside 9e-4.
+    np.testing.assert_allclose(ours, golden[name], atol=5e-4)
+
+
+def test_ssim_gradients_equal_torch(golden):
+    loss = lambda a, b: (ops.ssim(a, b) ** 2).sum()  # noqa: E731
+    for ours, name in zip(jax.jit(jax.grad(loss, (0, 1)))(*pair(golden)), "ab"):
+        reference = golden[f"ssim_gradient_{name}"]
+        np.testing.assert_allclose(ours, reference, atol=1e-3 * abs(reference).max())
+
+
+def test_ssim_of_equal_images_is_one_with_zero_gradient(golden):
+    a, _ = pair(golden)
+    for image in (a, jnp.zeros_like(a), jnp.ones_like(a)):
+        loss = lambda x, y=image: ops.ssim(x, y).mean()  # noqa: E731
+        value, gradient = jax.jit(jax.value_and_grad(loss))(image)
+        np.testing.assert_allclose(value, 1, atol=1e-5)
+        np.testing.assert_allclose(gradient, 0, atol=1e-4)
+
+
+def test_ssim_broadcasts_one_target_and_maps_over_examples(golden):
+    a, b = pair(golden)
+    many = jnp.stack([a, b, a[::-1]])
+    results = []
+    for function in (ops.ssim, jax.vmap(ops.ssim, (None, 0))):
+        loss = lambda x, f=function: ((f(x, many) ** 2).sum(), f(x, many))  # noqa: E731
+        results.append(jax.jit(jax.grad(loss, has_aux=True))(a))
+    (gradient, together), (mapped_gradient, mapped) = results
+    np.testing.assert_allclose(together, mapped, atol=1e-4)
+    np.testing.assert_allclose(gradient, mapped_gradient, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("padding", ["reflect", "valid"])
+@pytest.mark.parametrize("taps", [(0.25, 0.5, 0.25), (0.1, 0.2, 0.4, 0.2, 0.1)])
+def test_filter_backward_is_the_transpose(padding, taps):
+    # <filter(x), y> = <x, filter^T(y)> for every x: the rule for the backward pass by hand, held
+    # against JAX's own transpose of a dense convolution of the padded image.
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 5, 6, 3)), jnp.float32)
+    reach = len(taps) // 2
+    kernel = jnp.outer(jnp.array(taps), jnp.array(taps))[:, :, None, None] * jnp.ones((1, 1, 1, 3))
+
+    def reference(x):
+        if padding == "reflect":
+            x = jnp.pad(x, [(0, 0), (reach, reach), (reach, reach), (0, 0)], mode="reflect")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "VALID", None, None, ("NHWC", "HWIO", "NHWC"), 3, precision="highest"
+        )
+
+    expected, transpose = jax.vjp(reference, x)
+    ours, backward = jax.vjp(lambda x: ops.separable_filter(x, taps, padding=padding), x)
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+    y = jnp.asarray(rng.normal(size=expected.shape), jnp.float32)
+    np.testing.assert_allclose(backward(y)[0], transpose(y)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "method"),
+    [
+        ("bilinear_twice", (32, 40), "bilinear"),
+        ("bilinear_odd", (27, 33), "bilinear"),
+        ("bilinear_smaller", (11, 13), "bilinear"),
+        ("area_half", (8, 10), "area"),
+        ("area_odd", (11, 13), "area"),
+    ],
+)
+def test_resize_equals_references(golden, name, size, method):
+    ours = ops.resize(jnp.asarray(golden["a"]), size, method=method)
+    np.testing.assert_allclose(ours, golden[name], atol=1e-5)
+
+
+def test_resize_keeps_a_ramp_at_pixel_centres():
+    ramp = jnp.broadcast_to(jnp.arange(12.0)[None, :, None], (4, 12, 1))
+    for width in (24, 36, 18, 6):
+        row = ops.resize(ramp, (4, width))[0, :, 0]
+        positions = (np.arange(width) + 0.5) * 12 / width - 0.5
+        np.testing.assert_allclose(row, np.clip(positions, 0, 11), atol=1e-5)
+
+
+def test_blur_gray_and_census_equal_references(golden):
+    a, _ = pair(golden)
+    np.testing.assert_allclose(ops.gaussian_blur(a, sigma=1.2, size=7), golden["blur"], atol=1e-6)
+    np.testing.assert_allclose(ops.rgb_to_gray(a)[..., 0], golden["gray"], atol=1e-6)
+    np.testing.assert_allclose(ops.census(a, radius=2), golden["census"], atol=2e-4)
+
+
+def test_gradients_and_pyramid():
+    image = jnp.arange(48.0).reshape(1, 6, 8, 1) ** 2
+    dx, dy = ops.image_gradients(image, stride=2)
+    np.testing.assert_array_equal(dx, image[:, :, 2:] - image[:, :, :-2])
+    np.testing.assert_array_equal(dy, image[:, 2:] - image[:, :-2])
+    pyramid = ops.image_pyramid(image, 3)
+    assert [level.shape[1:3] for level in pyramid] == [(6, 8), (3, 4), (1, 2)]
+    np.testing.assert_allclose([level.mean() for level in pyramid[:2]], image.mean(), rtol=1e-6)
+
+
+def test_bfloat16_is_computed_in_float32(golden):
+    a, b = (x.astype(jnp.bfloat16) for x in pair(golden))
+    exact = ops.ssim(a.astype(jnp.float32), b.astype(jnp.float32))
+    np.testing.assert_array_equal(ops.ssim(a, b), exact)
+    assert ops.ssim(a, b).dtype == jnp.float32
+    assert ops.gaussian_blur(a, sigma=1.0).dtype == jnp.bfloat16
+
+
+def test_mistakes_are_named():
+    image = jnp.zeros((4, 4, 3))
+    with pytest.raises(ValueError, match="odd"):
+        ops.separable_filter(image, (0.5, 0.5))
+    with pytest.raises(ValueError, match="half a pixel"):
+        ops.gaussian_blur(image, sigma=1.0, size=4)
+    with pytest.raises(ValueError, match="at least 6"):
+        ops.ssim(image, image, window="gaussian")
+    with pytest.raises(ValueError, match="'box3' or 'gaussian'"):
+        ops.ssim(image, image, window="box5")
+    with pytest.raises(ValueError, match="'reflect' or 'valid'"):
+        ops.ssim(image, image, padding="same")
+    with pytest.raises(ValueError, match="no 4 levels"):
+        ops.image_pyramid(image, 4)
+    with pytest.raises(ValueError, match="must be 3"):
+        ops.rgb_to_gray(image[..., :2])
+    with pytest.raises(ValueError, match="'bilinear' or 'area'"):
+        ops.resize(image, (2, 2), method="cubic")
+    with pytest.raises(AssertionError):
+        ops.ssim(image, image[:, :3])
