@@ -59,6 +59,7 @@ def project(
         >>> coords[0].tolist(), in_front.tolist()
         ([2.0, 0.0], [True, False])
     """
+    points = jnp.asarray(points)
     chex.assert_axis_dimension(points, -1, 3)
     _check_matrix(intrinsics, 3)
     points, in_front = _in_front(points, min_depth)
@@ -101,25 +102,30 @@ def rigid_flow(
 
     Zhou et al., "Unsupervised Learning of Depth and Ego-Motion from Video", 2017.
     """
+    depth, pose, intrinsics = jnp.asarray(depth), jnp.asarray(pose), jnp.asarray(intrinsics)
     _check_matrix(pose, 4)
     _check_matrix(intrinsics, 3)
     height, width = depth.shape[-2:]
     rays = _rays(height, width, intrinsics)
-    # Everything is divided by the target's depth, so that infinite depth is a rotation.
+    # All is divided by the target's depth, so that infinite depth is a rotation, and only what the
+    # motion changes is computed, so that the identity leaves no rounding.
     known = depth >= min_depth
-    inverse_depth = jnp.where(known, _reciprocal(depth), 0.0)
+    inverse_depth = jnp.where(known, _reciprocal(jnp.where(known, depth, 1.0)), 0.0)
     translation = _expand(pose[..., :3, 3], depth.ndim, matrix=False)
-    moved = _rotate(pose, rays, depth.ndim) + inverse_depth[..., None] * translation
-    moved, in_front = _in_front(moved, jnp.maximum(min_depth * inverse_depth, 1e-6))
+    turn = pose[..., :3, :3] - jnp.eye(3, dtype=pose.dtype)
+    change = _rotate(turn, rays, depth.ndim) + inverse_depth[..., None] * translation
+    moved, in_front = _in_front(rays + change, jnp.maximum(min_depth * inverse_depth, 1e-6))
     has_image = known & in_front
+    change = jnp.where(has_image[..., None], change, 0.0)
 
     x, y = moved[..., 0] / moved[..., 2], moved[..., 1] / moved[..., 2]
+    shift = (change[..., :2] - rays[..., :2] * change[..., 2:]) / moved[..., 2:]
     target = _expand(intrinsics, depth.ndim)
-    flow = _stretch(x - rays[..., 0], y - rays[..., 1], target)
+    flow = _stretch(shift[..., 0], shift[..., 1], target)
     if source_intrinsics is not None:
         _check_matrix(source_intrinsics, 3)
-        source = _expand(source_intrinsics, depth.ndim)
-        flow += _stretch(x, y, source - target) + (source - target)[..., :2, 2]
+        other = _expand(source_intrinsics - intrinsics, depth.ndim)
+        flow += _stretch(x, y, other) + other[..., :2, 2]
     flow = jnp.where(has_image[..., None], flow, 0.0)
     coords = pixel_grid(height, width) + flow
     last = jnp.array([width - 1, height - 1], coords.dtype)
@@ -144,7 +150,7 @@ def transform_points(pose: jax.Array, points: jax.Array) -> jax.Array:
     _check_matrix(pose, 4)
     chex.assert_axis_dimension(points, -1, 3)
     rank = points.ndim - 1
-    return _rotate(pose, points, rank) + _expand(pose[..., :3, 3], rank, matrix=False)
+    return _rotate(pose[..., :3, :3], points, rank) + _expand(pose[..., :3, 3], rank, matrix=False)
 
 
 def so3_exp(axis_angle: jax.Array) -> jax.Array:
@@ -164,6 +170,7 @@ def so3_exp(axis_angle: jax.Array) -> jax.Array:
         >>> so3_exp(jnp.array([0.0, 0.0, jnp.pi / 2])).round(3).tolist()
         [[-0.0, -1.0, 0.0], [1.0, -0.0, 0.0], [0.0, 0.0, 1.0]]
     """
+    axis_angle = jnp.asarray(axis_angle)
     chex.assert_axis_dimension(axis_angle, -1, 3)
     sine, cosine, _ = _exponential_series(axis_angle)
     x, y, z = jnp.moveaxis(sine[..., None] * axis_angle, -1, 0)
@@ -193,6 +200,7 @@ def se3_exp(twist: jax.Array) -> jax.Array:
         >>> se3_exp(jnp.array([1.0, 2.0, 3.0, 0.0, 0.0, 0.0]))[:3, 3].tolist()
         [1.0, 2.0, 3.0]
     """
+    twist = jnp.asarray(twist)
     chex.assert_axis_dimension(twist, -1, 6)
     rho, omega = twist[..., :3], twist[..., 3:]
     _, first, second = _exponential_series(omega)
@@ -281,6 +289,7 @@ def flip_intrinsics(intrinsics: jax.Array, width: int) -> jax.Array:
         >>> flip_intrinsics(jnp.array([[2.0, 0, 1], [0, 2, 0], [0, 0, 1]]), 4)[0, 2].item()
         2.0
     """
+    intrinsics = jnp.asarray(intrinsics)
     _check_matrix(intrinsics, 3)
     flipped = intrinsics.at[..., 0, 1].multiply(-1)  # the skew, if there is one
     return flipped.at[..., 0, 2].set(width - 1 - intrinsics[..., 0, 2])
@@ -302,6 +311,7 @@ def resize_intrinsics(
         >>> resize_intrinsics(jnp.array([[2.0, 0, 1], [0, 2, 0], [0, 0, 1]]), 0.5)[:2].tolist()
         [[1.0, 0.0, 0.25], [0.0, 1.0, -0.25]]
     """
+    intrinsics = jnp.asarray(intrinsics)
     _check_matrix(intrinsics, 3)
     scale = jnp.broadcast_to(jnp.asarray(scale, intrinsics.dtype), (2,))
     # The edge of the image, half a pixel before the first centre, stays where it is.
@@ -327,6 +337,7 @@ def crop_intrinsics(
         >>> crop_intrinsics(jnp.array([[2.0, 0, 1], [0, 2, 5], [0, 0, 1]]), 1, 2)[:2, 2].tolist()
         [0.0, 3.0]
     """
+    intrinsics = jnp.asarray(intrinsics)
     _check_matrix(intrinsics, 3)
     return intrinsics.at[..., 0, 2].add(-left).at[..., 1, 2].add(-top)
 
@@ -452,9 +463,8 @@ def _stretch(x: jax.Array, y: jax.Array, intrinsics: jax.Array) -> jax.Array:
     return jnp.stack([stretched, intrinsics[..., 1, 1] * y], axis=-1)
 
 
-def _rotate(pose: jax.Array, points: jax.Array, rank: int) -> jax.Array:
-    rotation = _expand(pose[..., :3, :3], rank)
-    return jnp.sum(rotation * points[..., None, :], axis=-1)
+def _rotate(rotation: jax.Array, points: jax.Array, rank: int) -> jax.Array:
+    return jnp.sum(_expand(rotation, rank) * points[..., None, :], axis=-1)
 
 
 def _in_front(points: jax.Array, min_depth: float | jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -53,6 +53,7 @@ def bilinear_sample(
 
     Jaderberg et al., "Spatial Transformer Networks", 2015.
     """
+    image, coords = jnp.asarray(image), jnp.asarray(coords)
     chex.assert_rank(image, 3)
     chex.assert_axis_dimension(coords, -1, 2)
     if coords.dtype.itemsize < 4 or not jnp.issubdtype(coords.dtype, jnp.floating):

@@ -1,0 +1,287 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslax import ops
+
+INTRINSICS = np.array([[50.0, 0.0, 30.0], [0.0, 45.0, 18.0], [0.0, 0.0, 1.0]], np.float32)
+HEIGHT, WIDTH = 40, 64
+
+rigid_flow = jax.jit(ops.rigid_flow)
+se3_exp = jax.jit(ops.se3_exp)
+so3_exp = jax.jit(ops.so3_exp)
+
+
+def depths(seed=0, shape=(HEIGHT, WIDTH)):
+    return np.random.default_rng(seed).uniform(2.0, 8.0, shape).astype(np.float32)
+
+
+def grid():
+    return np.stack(np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT)), axis=-1)
+
+
+# Against other codes.
+
+
+def test_projection_equals_kornia(golden, x64):
+    data = golden("camera")
+    intrinsics, pose = jnp.array(data["intrinsics"]), jnp.array(data["pose"])
+    points = ops.backproject(jnp.array(data["depth"]), intrinsics)
+    np.testing.assert_allclose(points, data["kornia_points"], atol=1e-12)
+    coords, in_front = ops.project(ops.transform_points(pose, points), intrinsics)
+    np.testing.assert_allclose(coords, data["kornia_coords"], atol=1e-12)
+    assert in_front.all()
+    flow, valid = rigid_flow(data["depth"], pose, intrinsics)
+    np.testing.assert_allclose(flow, data["kornia_flow"], atol=1e-12)
+    inside = (coords >= 0).all(-1) & (coords <= jnp.array([5, 3])).all(-1)
+    np.testing.assert_array_equal(valid, inside)
+    assert 0 < inside.sum() < inside.size
+
+
+def test_rotations_and_motions_equal_kornia_and_scipy(golden, x64):
+    data = golden("camera")
+    twists = jnp.array(data["twists"])
+    np.testing.assert_allclose(so3_exp(twists[:, 3:]), data["kornia_rotations"], atol=1e-7)
+    np.testing.assert_allclose(so3_exp(twists[:, 3:]), data["scipy_poses"][:, :3, :3], atol=1e-14)
+    np.testing.assert_allclose(se3_exp(twists), data["scipy_poses"], atol=1e-13)
+    np.testing.assert_allclose(
+        ops.euler_to_matrix(jnp.array(data["angles"])), data["scipy_euler"], atol=1e-14
+    )
+
+
+def test_motions_are_exact_in_float32(golden):
+    data = golden("camera")
+    np.testing.assert_allclose(
+        se3_exp(data["twists"].astype(np.float32)), data["scipy_poses"], atol=2e-6
+    )
+    # On both sides of the change from the series to the closed form, |ω| = 0.5.
+    for angle in [0.499, 0.501]:
+        rotation = so3_exp(np.float32([0, 0, angle]))
+        expected = [np.cos(angle), -np.sin(angle), 0]
+        np.testing.assert_allclose(rotation[0], expected, atol=1e-7)
+
+
+# Geometry.
+
+
+def test_identity_has_exactly_no_flow():
+    flow, valid = rigid_flow(depths(), np.eye(4, dtype=np.float32), INTRINSICS)
+    assert not np.any(flow)
+    assert valid.all()
+
+
+def test_plane_moves_by_its_homography():
+    normal, distance = np.array([0.1, -0.2, 0.97]), 4.0  # n · P = distance
+    pose = np.asarray(se3_exp(np.float32([0.2, -0.1, 0.3, 0.02, 0.05, -0.04])), np.float64)
+    K = INTRINSICS.astype(np.float64)
+    pixels = np.concatenate([grid(), np.ones((HEIGHT, WIDTH, 1))], axis=-1)
+    rays = pixels @ np.linalg.inv(K).T
+    depth = (distance / (rays @ normal)).astype(np.float32)
+    homography = K @ (pose[:3, :3] + np.outer(pose[:3, 3], normal) / distance) @ np.linalg.inv(K)
+    moved = pixels @ homography.T
+    flow, _ = rigid_flow(depth, pose.astype(np.float32), INTRINSICS)
+    np.testing.assert_allclose(flow, moved[..., :2] / moved[..., 2:] - grid(), atol=2e-4)
+
+
+def test_rotation_moves_every_depth_alike_and_infinity_only_rotates():
+    pose = se3_exp(np.float32([0, 0, 0, 0.02, -0.05, 0.1]))
+    flow, valid = rigid_flow(depths(0), pose, INTRINSICS)
+    other, _ = rigid_flow(depths(1), pose, INTRINSICS)
+    np.testing.assert_array_equal(flow, other)
+    forward = pose.at[:3, 3].set(jnp.array([1.0, 2.0, 3.0]))
+    horizon, seen = rigid_flow(np.full((HEIGHT, WIDTH), np.inf, np.float32), forward, INTRINSICS)
+    np.testing.assert_array_equal(horizon, flow)
+    np.testing.assert_array_equal(seen, valid)
+
+
+def test_camera_moving_right_sees_the_scene_move_left():
+    # The source camera stands 0.5 to the right: its points lie 0.5 to the left.
+    pose = np.eye(4, dtype=np.float32)
+    pose[0, 3] = -0.5
+    flow, valid = rigid_flow(depths(), pose, INTRINSICS)
+    disparity = ops.depth_to_disparity(depths(), INTRINSICS[0, 0], 0.5)
+    np.testing.assert_allclose(flow[..., 0], -disparity, atol=1e-4)
+    np.testing.assert_allclose(flow[..., 1], 0, atol=1e-4)
+    np.testing.assert_array_equal(valid, grid()[..., 0] + flow[..., 0] >= 0)
+
+
+def test_source_camera_may_differ():
+    pose = se3_exp(np.float32([0.2, -0.1, 0.3, 0.02, 0.05, -0.04]))
+    source = INTRINSICS * np.float32([[1.1], [0.9], [1]]) + np.float32(
+        [[0, 0.5, 3], [0] * 3, [0] * 3]
+    )
+    flow, _ = rigid_flow(depths(), pose, INTRINSICS, source_intrinsics=source)
+    points = ops.transform_points(pose, ops.backproject(depths(), INTRINSICS))
+    np.testing.assert_allclose(flow + grid(), ops.project(points, source)[0], atol=1e-4)
+
+
+def test_points_without_an_image_are_invalid_with_finite_gradients():
+    depth = depths()
+    depth[0, :6] = [0, -1, np.nan, np.inf, 1e-30, -np.inf]
+    back = np.diag([-1.0, 1, -1, 1]).astype(np.float32)  # turned about: all lies behind
+
+    def loss(depth, pose, intrinsics):
+        flow, valid = ops.rigid_flow(depth, pose, intrinsics)
+        return jnp.sum(flow**2), (flow, valid)
+
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))
+    near = se3_exp(np.float32([0.1, 0, -2.5, 0, 0.01, 0]))  # some points pass behind
+    for pose in [back, near, np.eye(4, dtype=np.float32)]:
+        gradients, (flow, valid) = gradient(depth, pose, INTRINSICS)
+        assert all(np.isfinite(x).all() for x in [flow, *gradients])
+        assert not valid[0, [0, 1, 2, 4, 5]].any()
+    assert valid[0, 3] and valid[1:].all()
+    _, (flow, valid) = gradient(depth, back, INTRINSICS)
+    assert not valid.any() and not np.any(flow)
+
+    points = np.float32(
+        [[1, 2, 0], [0, 0, 0], [1, 1, -3], [np.nan, 0, 1], [0, np.inf, 1], [0, 0, 1]]
+    )
+    coords, in_front = ops.project(points, INTRINSICS)
+    np.testing.assert_array_equal(in_front, [False] * 5 + [True])
+    slope = jax.grad(lambda p: jnp.sum(ops.project(p, INTRINSICS)[0] ** 2))(points)
+    assert np.isfinite(coords).all() and np.isfinite(slope).all()
+    assert np.any(slope[5]) and not np.any(slope[:5])
+
+
+def test_inverse_undoes_a_motion():
+    pose = se3_exp(np.random.default_rng(0).standard_normal((5, 6)).astype(np.float32))
+    inverse = ops.se3_inverse(pose)
+    np.testing.assert_allclose(np.asarray(inverse) @ np.asarray(pose), [np.eye(4)] * 5, atol=2e-6)
+    points = np.random.default_rng(1).standard_normal((5, 7, 3)).astype(np.float32)
+    there = ops.transform_points(pose, points)
+    np.testing.assert_allclose(ops.transform_points(inverse, there), points, atol=3e-6)
+    twist = np.float32([0.3, -0.2, 0.1, 0.5, -0.4, 0.2])
+    np.testing.assert_allclose(ops.se3_inverse(se3_exp(twist)), se3_exp(-twist), atol=1e-6)
+
+
+def test_batches_equal_vmap():
+    twists = np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32) * 0.1
+    pose, depth = se3_exp(twists), depths(0, (3, 4, 5))
+    intrinsics = INTRINSICS * np.linspace(0.9, 1.1, 3, dtype=np.float32)[:, None, None]
+    intrinsics[:, 2, 2] = 1
+    for arguments, axes in [
+        ((depth, pose, intrinsics), (0, 0, 0)),
+        ((depth, pose, INTRINSICS), (0, 0, None)),
+        ((depth, pose[0], intrinsics), (0, None, 0)),
+    ]:
+        mapped = jax.vmap(ops.rigid_flow, in_axes=axes)(*arguments)
+        for ours, theirs in zip(ops.rigid_flow(*arguments), mapped):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    points = jax.vmap(ops.backproject)(depth, intrinsics)
+    np.testing.assert_allclose(ops.backproject(depth, intrinsics), points, rtol=1e-6)
+    coords, _ = jax.vmap(ops.project)(points, intrinsics)
+    np.testing.assert_allclose(ops.project(points, intrinsics)[0], coords, rtol=1e-6)
+    # There and back: what backproject sees, project puts at its pixel.
+    y, x = np.mgrid[:4, :5]
+    np.testing.assert_allclose(
+        coords, np.broadcast_to(np.stack([x, y], -1), coords.shape), atol=1e-4
+    )
+
+
+# Gradients.
+
+
+def test_derivatives_equal_finite_differences_at_zero_rotation_too(check_derivatives):
+    twist = np.array([0.3, -0.2, 0.1, 0.4, -0.7, 0.2])
+    still = twist * [1, 1, 1, 0, 0, 0]
+    ramp = np.arange(16.0).reshape(4, 4)  # keeps sums of squares from being stationary at zero
+
+    def motions(twist, still, angles):
+        pose = ops.se3_exp(jnp.stack([twist, still]))
+        return jnp.append(pose + ramp, ops.euler_to_matrix(angles) + ramp[:3, :3])
+
+    check_derivatives(motions, twist, still, np.zeros(3))
+
+    def flows(depth, twists, intrinsics):
+        return ops.rigid_flow(depth, ops.se3_exp(twists), intrinsics * INTRINSICS)[0]
+
+    twists = 0.1 * np.stack([twist, still])
+    check_derivatives(flows, depths(0, (2, 2, 3)), twists, np.ones((2, 3, 3)))
+
+
+def test_derivative_at_zero_rotation_is_the_generators():
+    slopes = jax.jit(jax.jacobian(ops.so3_exp))(jnp.zeros(3))
+    generators = np.zeros((3, 3, 3))
+    for i in range(3):
+        j, k = (i + 1) % 3, (i + 2) % 3
+        generators[k, j, i], generators[j, k, i] = 1, -1
+    np.testing.assert_array_equal(slopes, generators)
+
+
+# Changes of the image.
+
+
+def test_intrinsics_follow_flip_resize_and_crop():
+    intrinsics = INTRINSICS.copy()
+    intrinsics[0, 1] = 0.7  # a skew
+    points = np.random.default_rng(0).uniform([-2, -2, 3], [2, 2, 6], (20, 3)).astype(np.float32)
+    coords, _ = ops.project(points, intrinsics)
+
+    mirrored = points * np.float32([-1, 1, 1])
+    flipped, _ = ops.project(mirrored, ops.flip_intrinsics(intrinsics, WIDTH))
+    np.testing.assert_allclose(
+        flipped, coords * np.array([-1, 1]) + np.array([WIDTH - 1, 0]), atol=1e-4
+    )
+
+    for scale in [0.5, (2.0, 0.25)]:
+        resized, _ = ops.project(points, ops.resize_intrinsics(intrinsics, scale))
+        np.testing.assert_allclose(resized, (coords + 0.5) * np.array(scale) - 0.5, atol=1e-4)
+
+    cropped, _ = ops.project(points, ops.crop_intrinsics(intrinsics, 7, 3.5))
+    np.testing.assert_allclose(cropped, coords - np.array([7, 3.5]), atol=1e-4)
+    batch = np.stack([intrinsics] * 2)
+    left = jnp.array([7, 0])
+    np.testing.assert_array_equal(
+        ops.crop_intrinsics(batch, left, left)[0], ops.crop_intrinsics(intrinsics, 7, 7)
+    )
+
+
+def test_resized_intrinsics_agree_with_a_resized_image():
+    # A ramp is linear, so averaging pairs of pixels is exact: the halved image of x is x' there.
+    ramp = np.broadcast_to(np.arange(16, dtype=np.float32), (8, 16))
+    halved = ramp.reshape(4, 2, 8, 2).mean((1, 3))
+    camera = np.float32([[10, 0, 7.5], [0, 10, 3.5], [0, 0, 1]])
+    small = ops.resize_intrinsics(camera, 0.5)
+    rays = ops.backproject(np.ones((4, 8), np.float32), small)
+    np.testing.assert_allclose(ops.project(rays, camera)[0][..., 0], halved, atol=1e-5)
+
+
+# Depth and disparity.
+
+
+def test_disparity_and_depth_invert_each_other():
+    # Calibration of Middlebury's motorcycle at the resolution of scikit-image, in mm.
+    focal, baseline, doffs = 994.978, 193.001, 31.086
+    disparity = np.float32([7.19, 38.7, 59.91])
+    depth = ops.disparity_to_depth(disparity, focal, baseline, doffs=doffs)
+    np.testing.assert_allclose(depth, focal * baseline / (disparity + doffs), rtol=1e-6)
+    back = ops.depth_to_disparity(depth, focal, baseline, doffs=doffs)
+    np.testing.assert_allclose(back, disparity, rtol=1e-5)
+
+    odd = np.float32([0, np.inf, np.nan])
+    np.testing.assert_array_equal(ops.disparity_to_depth(odd, 2.0, 3.0), [np.inf, 0, 0])
+    np.testing.assert_array_equal(ops.depth_to_disparity(odd, 2.0, 3.0), [np.inf, 0, 0])
+
+    def finite(d):
+        return jnp.sum(jnp.where(d > 0, 0.0, ops.disparity_to_depth(d, 2.0, 3.0)))
+
+    assert not np.any(jax.grad(finite)(odd))
+
+
+def test_sigmoid_to_depth_spans_the_range():
+    inverse, depth = ops.sigmoid_to_depth(jnp.array([0.0, 0.5, 1.0]), min_depth=0.5, max_depth=20.0)
+    np.testing.assert_allclose(inverse, [0.05, 1.025, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(depth, [20.0, 1 / 1.025, 0.5], rtol=1e-6)
+    with pytest.raises(ValueError, match="min_depth < max_depth"):
+        ops.sigmoid_to_depth(jnp.zeros(1), min_depth=2.0, max_depth=1.0)
+
+
+def test_shapes_are_checked():
+    with pytest.raises(AssertionError):
+        ops.backproject(depths(), np.eye(4))
+    with pytest.raises(AssertionError):
+        ops.se3_exp(np.zeros(3))
+    with pytest.raises(ValueError, match="leading axes"):
+        ops.project(np.ones(3, np.float32), np.ones((2, 3, 3), np.float32))
