@@ -62,8 +62,8 @@ def info_nce(
         >>> import jax.numpy as jnp
         >>> from sslax import losses
         >>> queries = keys = jnp.eye(4)
-        >>> losses.info_nce(queries, keys, temperature=0.5).round(4).tolist()
-        [0.3408..., 0.3408..., 0.3408..., 0.3408...]
+        >>> print(losses.info_nce(queries, keys, temperature=0.5).round(4))
+        [0.3408 0.3408 0.3408 0.3408]
 
     van den Oord et al., `Representation Learning with Contrastive Predictive Coding
     <https://arxiv.org/abs/1807.03748>`_, 2018; with a queue: He et al., `Momentum Contrast
@@ -131,8 +131,8 @@ def nt_xent(
     Example:
         >>> import jax.numpy as jnp
         >>> from sslax import losses
-        >>> losses.nt_xent(jnp.eye(2), jnp.eye(2), temperature=0.5).round(4).tolist()
-        [0.2395..., 0.2395..., 0.2395..., 0.2395...]
+        >>> print(losses.nt_xent(jnp.eye(2), jnp.eye(2), temperature=0.5).round(4))
+        [0.2395 0.2395 0.2395 0.2395]
 
     Chen et al., `A Simple Framework for Contrastive Learning of Visual Representations
     <https://arxiv.org/abs/2002.05709>`_, 2020.
@@ -182,8 +182,8 @@ def decoupled_contrastive(
     Example:
         >>> import jax.numpy as jnp
         >>> from sslax import losses
-        >>> losses.decoupled_contrastive(jnp.eye(2), jnp.eye(2), temperature=0.5).round(4).tolist()
-        [-1.3068..., -1.3068..., -1.3068..., -1.3068...]
+        >>> print(losses.decoupled_contrastive(jnp.eye(2), jnp.eye(2), temperature=0.5).round(4))
+        [-1.3069 -1.3069 -1.3069 -1.3069]
 
     Yeh et al., `Decoupled Contrastive Learning <https://arxiv.org/abs/2110.06848>`_, 2022.
     """
@@ -239,8 +239,8 @@ def sup_con(
     Example:
         >>> import jax.numpy as jnp
         >>> from sslax import losses
-        >>> losses.sup_con(jnp.eye(3), jnp.array([0, 0, 1]), temperature=1.0).round(4).tolist()
-        [0.6931..., 0.6931..., 0.0]
+        >>> print(losses.sup_con(jnp.eye(3), jnp.array([0, 0, 1]), temperature=1.0).round(4))
+        [0.6931 0.6931 0.    ]
 
     Khosla et al., `Supervised Contrastive Learning <https://arxiv.org/abs/2004.11362>`_, 2020.
     """
@@ -301,8 +301,8 @@ def sigmoid_contrastive(
     Example:
         >>> import jax.numpy as jnp
         >>> from sslax import losses
-        >>> losses.sigmoid_contrastive(jnp.eye(2), jnp.eye(2), bias=0.0).round(4).tolist()
-        [0.6932..., 0.6932...]
+        >>> print(losses.sigmoid_contrastive(jnp.eye(2), jnp.eye(2), bias=0.0).round(4))
+        [0.6932 0.6932]
 
     Zhai et al., `Sigmoid Loss for Language Image Pre-Training
     <https://arxiv.org/abs/2303.15343>`_, 2023.

@@ -34,6 +34,8 @@ from sslax.ops.occlusion import (
     forward_backward_mask,
     range_map_mask,
 )
+from sslax.ops.permutations import jigsaw_permutations
+from sslax.ops.sinkhorn import sinkhorn
 from sslax.ops.warp import (
     bilinear_sample,
     pixel_grid,
@@ -59,6 +61,7 @@ __all__ = [
     "gaussian_taps",
     "image_gradients",
     "image_pyramid",
+    "jigsaw_permutations",
     "pixel_grid",
     "project",
     "range_map",
@@ -72,6 +75,7 @@ __all__ = [
     "se3_inverse",
     "separable_filter",
     "sigmoid_to_depth",
+    "sinkhorn",
     "so3_exp",
     "splat",
     "ssim",
