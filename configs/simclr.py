@@ -30,7 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.augment = {"recipe": "simclr"}
         config.simclr = {
             "temperature": 0.2,
-            "projector": {"layers": 2, "hidden": 256, "output": 128},
+            "projector": {"layers": 2, "hidden": 256, "outputs": 128},
         }
         configuration.choose(variants, variant)(config)
     return config
@@ -40,8 +40,10 @@ def embedded(config: ConfigDict) -> None:
     """8,000 images of Fashion-MNIST: minutes on two cores."""
     config.batch_size = 256
     config.duration = "20 epochs"
-    config.model.update(name="resnet", stages=(1, 1, 1), width=0.5, mean=(0.286,), std=(0.353,))
-    config.augment.update(size=28, crop_scale=(0.6, 1.0), strength=0.5, grayscale=0.0, blur=0.0)
+    config.model.update(blocks=(1, 1), patch_stem=4, width=1.0, mean=(0.286,), std=(0.353,))
+    config.augment.update(
+        size=28, crop_scale=(0.6, 1.0), strength=0.5, grayscale=0.0, blur=0.0, erase=1.0
+    )
     config.optimizer.update(learning_rate=0.3, warmup="2 epochs", weight_decay=5e-4)
 
 
@@ -54,14 +56,14 @@ def cifar10(config: ConfigDict) -> None:
     config.data.source = "npz"
     config.model.update(
         name="resnet18",
-        stem="small",
+        small_stem=True,
         dtype="bfloat16",
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
     )
     config.augment.update(size=32, strength=0.5, blur=0.0)
     config.simclr.temperature = 0.1
-    config.simclr.projector.update(hidden=512, output=128)
+    config.simclr.projector.update(hidden=512, outputs=128)
     config.optimizer.update(learning_rate=0.12, warmup="10 epochs", weight_decay=5e-4)
 
 
@@ -76,10 +78,10 @@ def stl10(config: ConfigDict) -> None:
     )
     config.evaluate.data = {"train_split": "train", "test_split": "test", "labels": True}
     config.model.update(
-        name="resnet18", stem="small", dtype="bfloat16", mean=IMAGENET_MEAN, std=IMAGENET_STD
+        name="resnet18", small_stem=True, dtype="bfloat16", mean=IMAGENET_MEAN, std=IMAGENET_STD
     )
     config.augment.update(size=96, strength=0.5)
-    config.simclr.projector.update(hidden=512, output=128)
+    config.simclr.projector.update(hidden=512, outputs=128)
     config.optimizer.update(learning_rate=0.3, warmup="10 epochs")
 
 
@@ -93,7 +95,7 @@ def imagenet(config: ConfigDict) -> None:
     config.model.update(name="resnet50", dtype="bfloat16", mean=IMAGENET_MEAN, std=IMAGENET_STD)
     config.augment.update(size=224)
     config.simclr.temperature = 0.1
-    config.simclr.projector.update(layers=3, hidden=2048, output=128)
+    config.simclr.projector.update(layers=3, hidden=2048, outputs=128)
     config.optimizer.update(name="lars", learning_rate=0.3, warmup="10 epochs", weight_decay=1e-4)
 
 
@@ -104,7 +106,7 @@ def tiny(config: ConfigDict) -> None:
     config.duration = "12 steps"
     config.log_every = "2 steps"
     config.checkpoint_every = "4 steps"
-    config.model.update(stages=(1, 1), width=0.125)
+    config.model.update(blocks=(1, 1), width=0.125)
     config.augment.update(size=12)
-    config.simclr.projector.update(hidden=16, output=8)
+    config.simclr.projector.update(hidden=16, outputs=8)
     config.optimizer.update(warmup="2 steps")

@@ -40,23 +40,29 @@ def main(_: list[str]) -> None:
 
 
 def _images(
-    path: Path, section: ConfigDict, image_shape: tuple[int, ...]
+    path: Path, trained: ConfigDict, image_shape: tuple[int, ...]
 ) -> tuple[Source, list[str]]:
     """The images at `path`, of the size and channels that the encoder was trained with."""
+    from sslax import data
     from sslax.data import folder, records
 
     height, width, channels = image_shape
     shape = {"size": min(height, width), "channels": channels}
     if path.is_file():
         return folder.FolderSource([str(path)], None, **shape), [path.name]
-    below = folder.FolderSource(folder.image_paths(path), None, **shape)
-    kept, failures = below, []
-    if section.bad_images == "skip":
-        kept, failures = records.skip_unreadable(below, workers=section.workers)
+    section = data.defaults()
+    section.update(path=str(path), labels=False, channels=channels, image_size=shape["size"])
+    try:
+        found = folder.folder(section).train
+    except data.DataError as error:
+        raise UserError(str(error).replace("data.path", "--input")) from error
+    kept, failures = found, []
+    if trained.bad_images == "skip":
+        kept, failures = records.skip_unreadable(found, workers=trained.workers)
     for failure in failures:
         print(f"skipped: {failure}")
-    indices = kept.indices if failures else range(len(below))
-    return kept, [str(Path(below.paths[i]).relative_to(path)) for i in indices]
+    indices = kept.indices if failures else range(len(found))
+    return kept, [str(Path(found.paths[i]).relative_to(path)) for i in indices]
 
 
 if __name__ == "__main__":

@@ -45,9 +45,9 @@ def evaluate_run(workdir: str | Path, *, which: str = "latest") -> dict[str, flo
     trained = use.read_state(workdir, plan, mesh, which=which)
     untrained = jax.jit(plan.initial_state, out_shardings=partition.replicated(mesh))()
 
-    size = config.evaluate.batch_size
-    of_trained, labels = _encode(plan, trained, dataset, mesh, size)
-    of_untrained, _ = _encode(plan, untrained, dataset, mesh, size)
+    sizes = {"batch_size": config.evaluate.batch_size, "workers": config.data.workers}
+    of_trained, labels = _encode(plan, trained, dataset, mesh, sizes)
+    of_untrained, _ = _encode(plan, untrained, dataset, mesh, sizes)
     if jax.process_index() != 0:
         return {}
     outputs = {"": of_trained, "_untrained": of_untrained, "_pixels": _pixels(dataset)}
@@ -82,13 +82,13 @@ def _parts(dataset: data.Dataset) -> dict[str, data.Source]:
 
 
 def _encode(
-    plan: train.Plan, state: TrainState, dataset: data.Dataset, mesh: Mesh, batch_size: int
+    plan: train.Plan, state: TrainState, dataset: data.Dataset, mesh: Mesh, sizes: dict[str, int]
 ) -> tuple[Parts, dict[str, np.ndarray]]:
     """Of each part of the data: 'features' [N, D] with each stage's pooled activations; labels."""
     predict = use.Predictor(plan, state, mesh)
     found, labels = {}, {}
     for part, source in _parts(dataset).items():
-        outputs = predict.over(_batches(source, batch_size, mesh))
+        outputs = predict.over(_batches(source, mesh, **sizes))
         found[part] = {"features": outputs["features"], **outputs["stages"]}
         if "label" in outputs:
             labels[part] = outputs["label"]
@@ -112,11 +112,11 @@ def _shrunk(image: np.ndarray) -> np.ndarray:
     return np.stack([np.asarray(plane) for plane in planes], axis=-1)
 
 
-def _batches(source: data.Source, batch_size: int, mesh: Mesh) -> Iterator[Batch]:
+def _batches(source: data.Source, mesh: Mesh, *, batch_size: int, workers: int) -> Iterator[Batch]:
     """Batches of at most the set's size, in whole multiples of the devices."""
     size = min(batch_size, len(source))
     size = -(-size // mesh.size) * mesh.size
-    return data.evaluation_batches(source, batch_size=size, mesh=mesh)
+    return data.evaluation_batches(source, batch_size=size, mesh=mesh, workers=workers)
 
 
 def draw(

@@ -1,6 +1,5 @@
 """Networks: the only home of Flax modules. Everything else sees `sslax.types.Model`."""
 
-import difflib
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from sslax.errors import UserError, nearest
 from sslax.models.conv import Conv, conv2d
 from sslax.models.heads import Classifier, Projector
 from sslax.models.resnet import ResNet
@@ -23,6 +23,7 @@ __all__ = [
     "Projector",
     "ResNet",
     "build_encoder",
+    "build_projector",
     "conv2d",
     "defaults",
     "from_linen",
@@ -46,14 +47,17 @@ MODELS = {
 def defaults() -> ml_collections.ConfigDict:
     """The configuration section that `build_encoder` reads.
 
-    Fields: `name` (a key of `MODELS`), `width` (factor on the channels), `small_stem` (for images
-    up to 64 pixels), `zero_init_residual`, `dtype` ("float32" or "bfloat16"), and `mean`, `std`:
+    Fields: `name` (a key of `MODELS`), `blocks` (of each stage; empty for the name's own), `width`
+    (factor on the channels), `small_stem` (for images up to 64 pixels), `patch_stem` (for the
+    smallest budgets), `zero_init_residual`, `dtype` ("float32" or "bfloat16"), and `mean`, `std`:
     statistics of the images' channels, empty to leave the images as they are.
     """
     return ml_collections.ConfigDict(
         {
             "name": "resnet18",
+            "blocks": (),
             "width": 1.0,
+            "patch_stem": 0,
             "small_stem": False,
             "zero_init_residual": False,
             "dtype": "float32",
@@ -73,7 +77,7 @@ def build_encoder(config: ml_collections.ConfigDict) -> Model:
         A `Model` from images `[N, H, W, C]` to an `Encoding`.
 
     Raises:
-        ValueError: an unknown name or dtype.
+        UserError: an unknown name or dtype.
 
     Example:
         >>> config = defaults()
@@ -81,17 +85,29 @@ def build_encoder(config: ml_collections.ConfigDict) -> Model:
         >>> encoder = build_encoder(config)
     """
     if config.name not in MODELS:
-        near = difflib.get_close_matches(config.name, MODELS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"There is no encoder {config.name!r}; did you mean {near!r}?")
+        known = nearest(config.name, [*MODELS])
+        raise UserError(f'There is no encoder config.model.name = "{config.name}": {known}')
     if config.dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"dtype is {config.dtype!r}; choose 'float32' or 'bfloat16'.")
+        raise UserError(f"config.model.dtype is {config.dtype!r}; choose 'float32' or 'bfloat16'.")
+    blocks = {"blocks": tuple(config.blocks)} if config.blocks else {}
     module = MODELS[config.name](
+        **blocks,
+        patch_stem=config.patch_stem,
         width=config.width,
         small_stem=config.small_stem,
         zero_init_residual=config.zero_init_residual,
         dtype=jnp.dtype(config.dtype),
     )
     return from_linen(module, mean=config.mean, std=config.std)
+
+
+def build_projector(config: ml_collections.ConfigDict, *, dtype: str = "float32") -> Model:
+    """Builds the projector of a section whose entries are fields of `Projector`.
+
+    Example:
+        >>> projector = build_projector(ml_collections.ConfigDict({"hidden": 64, "outputs": 16}))
+    """
+    return from_linen(Projector(**config, dtype=jnp.dtype(dtype)))
 
 
 def from_linen(

@@ -85,6 +85,8 @@ class ResNet(nn.Module):
         width: factor on all channels.
         small_stem: 3x3 convolution at stride 1 without pooling, for images up to 64 pixels, in
             place of the 7x7 at stride 2 and its max-pooling.
+        patch_stem: side in pixels of the non-overlapping patches that the stem embeds, in place of
+            either, for the smallest budgets; 0 for none.
         zero_init_residual: the last scale of each block starts at 0 (Goyal et al. 2017).
         dtype: dtype of the computation; parameters are float32.
     """
@@ -93,6 +95,7 @@ class ResNet(nn.Module):
     bottleneck: bool = False
     width: float = 1.0
     small_stem: bool = False
+    patch_stem: int = 0
     zero_init_residual: bool = False
     dtype: Any = jnp.float32
 
@@ -102,10 +105,13 @@ class ResNet(nn.Module):
         chex.assert_rank(x, 4)
         conv, norm = _layers(train, self.dtype)
         channels = max(1, round(64 * self.width))
-        stem = (3, 1) if self.small_stem else (7, 2)
-        x = conv(channels, stem[0], stride=stem[1], name="conv1")(x.astype(self.dtype))
+        patch, standard = self.patch_stem, not (self.patch_stem or self.small_stem)
+        stem = {"kernel_size": 7, "stride": 2} if standard else {"kernel_size": 3, "stride": 1}
+        if patch:
+            stem = {"kernel_size": patch, "stride": patch, "padding": 0}
+        x = conv(channels, **stem, name="conv1")(x.astype(self.dtype))
         x = nn.relu(norm(name="bn1")(x))
-        if not self.small_stem:
+        if standard:
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         block = Bottleneck if self.bottleneck else BasicBlock
         stages = {}
