@@ -84,8 +84,8 @@ def effective_rank(z: Array) -> Array:
     gram = z.T @ z if z.shape[1] <= z.shape[0] else z @ z.T
     gram = gram / z.shape[0]
     # Equal rows leave a variance of about 1e-13 of their squared length; the floor makes its rank
-    # 0 and not that of rounding noise.
-    return jnp.trace(gram) ** 2 / (jnp.sum(gram * gram) + 1e-20)
+    # 0 and not that of rounding noise; its square, in the gradient, is still a float32.
+    return jnp.trace(gram) ** 2 / (jnp.sum(gram * gram) + 1e-17)
 
 
 def rankme(z: Array) -> Array:

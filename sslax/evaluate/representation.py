@@ -155,8 +155,8 @@ def suffixed(results: Mapping[str, float], suffix: str) -> dict[str, float]:
 def results_table(results: Mapping[str, float]) -> str:
     """The numbers as aligned text, trained, untrained and pixels side by side.
 
-    Accuracies in percent, standard deviations folded in as `±`; then the collapse measures, then any
-    other number.
+    Accuracies in percent, standard deviations folded in as `±`; then the collapse measures and
+    any other number.
 
     Args:
         results: numbers by name, suffixed where they are not of the trained encoder.
@@ -197,6 +197,7 @@ def results_table(results: Mapping[str, float]) -> str:
     for title, names, text in (
         ("accuracy, %", accuracies, percent),
         ("collapse", measures, number),
+        ("other", others, number),
     ):
         if names:
             rows = [[title, *columns]]

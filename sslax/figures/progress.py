@@ -1,0 +1,80 @@
+"""Training curves from `metrics.jsonl`."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from sslax.figures import style
+
+# One panel each, in this order; what the file has not is left out.
+_PANELS = (
+    ("loss", "Loss"),
+    ("accuracy", "Contrastive accuracy"),
+    ("probe_accuracy", "Online-probe accuracy"),
+    ("embedding_std", "Embedding standard deviation"),
+    ("effective_rank", "Effective rank of the embedding"),
+    ("learning_rate", "Learning rate"),
+    ("images_per_second", "Images per second"),
+)
+_BOUNDED = {"accuracy", "probe_accuracy"}
+
+
+def curves(metrics_path: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Loss, accuracies, collapse measures and learning rate against steps.
+
+    Args:
+        metrics_path: one JSON object a line with `step` and numbers by name. A line cut short by a
+            run that is still writing, or was killed, is passed over; of a step written twice (a
+            resumed run) the later line counts.
+        path: of the PNG.
+
+    Raises:
+        ValueError: if no line holds a step and one of the numbers that are drawn.
+    """
+    series = read_series(metrics_path)
+    panels = [(name, title) for name, title in _PANELS if name in series]
+    if not panels:
+        raise ValueError(
+            f"{metrics_path} has no line with a step and any of "
+            f"{', '.join(name for name, _ in _PANELS)}; nothing to draw."
+        )
+    columns = min(3 if len(panels) <= 6 else 4, len(panels))
+    rows = -(-len(panels) // columns)
+    with style.page(path, 3.6 * columns + 0.3, 2.3 * rows + 0.75) as figure:
+        style.heading(figure, "Training curves", "beside each name its last value")
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes, (name, title) in zip(grid.flat, panels):
+            steps, values = series[name]
+            axes.plot(steps, values, color=style.LINE, marker="o" if len(steps) < 3 else None)
+            axes.set_title(title)
+            axes.set_xlabel("step")
+            axes.margins(x=0.02)
+            if name in _BOUNDED:
+                axes.set_ylim(0, 1)
+            elif values.min() >= 0:
+                axes.set_ylim(0, 1.08 * max(values.max(), 1e-12))
+            axes.set_title(f"{values[-1]:.4g}", loc="right", color=style.FAINT)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_visible(False)
+        figure.tight_layout(rect=(0, 0, 1, 1 - 0.6 / figure.get_figheight()))
+
+
+def read_series(metrics_path: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Numbers of a `metrics.jsonl` by name: steps `[n]` and finite values `[n]`, in step order."""
+    found: dict[str, dict[int, float]] = {}
+    for line in Path(metrics_path).read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if not isinstance(record, dict) or "step" not in record:
+            continue
+        for name, value in record.items():
+            if name != "step" and isinstance(value, int | float) and np.isfinite(value):
+                found.setdefault(name, {})[int(record["step"])] = float(value)
+    return {
+        name: (np.array(sorted(by_step)), np.array([by_step[step] for step in sorted(by_step)]))
+        for name, by_step in found.items()
+    }

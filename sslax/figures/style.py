@@ -1,0 +1,120 @@
+"""One look for every picture: colours, type, and a page to draw on.
+
+Pages are `matplotlib.figure.Figure` objects, not pyplot's, so drawing leaves no global state and
+needs no display.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#222222"
+FAINT = "#8a8a8a"
+RIGHT = "#1b9e57"
+WRONG = "#d1393b"
+LINE = "#2b6cb0"
+# Ten hues that stay apart for most colour-blind readers in this order, then repeat.
+PALETTE = (
+    "#4477aa",
+    "#ee6677",
+    "#228833",
+    "#ccbb44",
+    "#66ccee",
+    "#aa3377",
+    "#ee9933",
+    "#777777",
+    "#88ccaa",
+    "#885522",
+)
+DPI = 120
+_STYLE = {
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": FAINT,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 1.4,
+    "figure.facecolor": "white",
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def page(path: str | os.PathLike, width: float, height: float) -> Iterator["Figure"]:
+    """An empty figure of `width` by `height` inches, written to `path` as a PNG at the end."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        FigureCanvasAgg(figure)
+        yield figure
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png")
+
+
+def colour(label: int) -> str:
+    """The colour of a class."""
+    return PALETTE[label % len(PALETTE)]
+
+
+def heading(figure: "Figure", title: str, note: str = "") -> None:
+    """Title at the top left of the page, a fainter note beneath it."""
+    inches = figure.get_figheight()
+    figure.text(0.15 / figure.get_figwidth(), 1 - 0.13 / inches, title, size=12, va="top")
+    if note:
+        figure.text(
+            0.15 / figure.get_figwidth(), 1 - 0.37 / inches, note, size=9, va="top", color=FAINT
+        )
+
+
+def show(axes: "Axes", image: np.ndarray, frame: str | None = None) -> None:
+    """Draws an image without ticks, in a frame of the given colour if any."""
+    axes.imshow(displayable(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(frame is not None)
+        spine.set_color(frame or FAINT)
+        spine.set_linewidth(2.2)
+
+
+def displayable(image: np.ndarray, side: int | None = None) -> np.ndarray:
+    """An image as matplotlib takes it: float in [0, 1], `[H, W]` or `[H, W, 3]`.
+
+    Args:
+        image: `[H, W]` or `[H, W, C]`, uint8 or float in [0, 1]; other than 1 or 3 channels are
+            averaged.
+        side: larger images are thinned to about this many pixels a side.
+    """
+    image = np.asarray(image)
+    image = image / 255.0 if image.dtype == np.uint8 else image.astype(np.float64)
+    if image.ndim == 3 and image.shape[-1] != 3:
+        image = image.mean(-1)
+    if side is not None:
+        stride = max(1, round(max(image.shape[:2]) / side))
+        image = image[::stride, ::stride]
+    return np.clip(np.nan_to_num(image), 0.0, 1.0)
