@@ -90,7 +90,7 @@ def project(features: np.ndarray, *, seed: int = 0) -> np.ndarray:
         start = points[:, :2] / points[:, 0].std() * 1e-4
         perplexity = min(30.0, (len(points) - 1) / 3)
         tsne = TSNE(init=start, perplexity=perplexity, max_iter=500, random_state=seed)
-        # One thread: several wait on each other at every step, which is slow where cores are shared.
+        # One thread: several wait on each other at every step, slow where cores are shared.
         with threadpool_limits(1):
             points = tsne.fit_transform(points)
     points = points[:, :2]
