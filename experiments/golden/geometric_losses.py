@@ -55,6 +55,14 @@ def photometric_values(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> dict[str,
     }
 
 
+def census_scale(height: int, width: int) -> np.ndarray:
+    """All neighbours over those inside the image: the sum over a full patch from a cut one."""
+    side = [
+        [min(n, i + RADIUS + 1) - max(0, i - RADIUS) for i in range(n)] for n in (height, width)
+    ]
+    return ((2 * RADIUS + 1) ** 2 - 1) / (np.outer(*side) - 1)
+
+
 def census_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = (255 * (x @ [0.299, 0.587, 0.114]) for x in (a, b))
     height, width = a.shape
@@ -67,7 +75,7 @@ def census_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
                     for i in (a, b)
                 )
                 out[y, x] += (ta - tb) ** 2 / (THRESHOLD + (ta - tb) ** 2)
-    return out
+    return out * census_scale(height, width)
 
 
 def census_gradient(a: np.ndarray, b: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
@@ -76,6 +84,7 @@ def census_gradient(a: np.ndarray, b: np.ndarray, cotangent: np.ndarray) -> np.n
     tensor = torch.from_numpy(b).requires_grad_()
     a, b = 255 * torch.from_numpy(a) @ luma, 255 * tensor @ luma
     height, width = a.shape
+    cotangent = cotangent * census_scale(height, width)
     total = torch.zeros((), dtype=torch.float64)
     for y, x in np.ndindex(height, width):
         top, left = max(0, y - RADIUS), max(0, x - RADIUS)

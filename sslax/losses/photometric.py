@@ -171,6 +171,7 @@ def census_error(
     target: jax.Array,
     reconstruction: jax.Array,
     *,
+    mask: jax.Array | None = None,
     radius: int = 3,
     softness: float = 0.81,
     threshold: float = 0.1,
@@ -178,11 +179,12 @@ def census_error(
     """Soft Hamming distance between the census transforms of two images.
 
     ```
-    error(p) = Σ_o d_o² / (threshold + d_o²),   d_o = census_o(target) - census_o(reconstruction)
+    error(p) = N mean_o d_o² / (threshold + d_o²)
+    d_o      = census_o(target)(p) - census_o(reconstruction)(p)
     ```
-    over the neighbours `o` inside the image. The images are compared as they are: multiplying
-    them by an occlusion mask first would draw the mask's outline into both transforms. Mask the
-    error instead: `masked_mean(robust_power(error), valid & visible)`.
+    with the mean over those of the N neighbours that lie inside the image and under the mask: a
+    plain sum where all of them do. Multiplying both images by the mask first, instead, would draw
+    its outline into both transforms.
 
     The offsets are visited one by one, forwards and backwards, so memory stays at a few images
     instead of `(2 radius + 1)²`.
@@ -190,14 +192,16 @@ def census_error(
     Args:
         target: `[..., H, W, C]` in [0, 1], C = 1 or 3.
         reconstruction: the same shape; leading axes broadcast.
-        radius: the neighbourhood is `2 radius + 1` pixels wide.
+        mask: `[..., H, W]`, 1 where the reconstruction is meaningful (the warp read inside its
+            source, say); broadcasts. None trusts every pixel.
+        radius: the neighbourhood is `2 radius + 1` pixels wide, `N = (2 radius + 1)² - 1`.
         softness: of the transform, see `ops.census`.
         threshold: a difference counts half where its square reaches it.
 
     Returns:
-        The error `[..., H, W]`, between 0 and `(2 radius + 1)² - 1`, float32; and `valid`, of the
-        same shape, bool: the whole neighbourhood lies inside the image. Divide by
-        `(2 radius + 1)²` for the mean over the patch that ARFlow uses.
+        The error `[..., H, W]`, between 0 and N, float32; and `valid`, of the same shape, bool:
+        under the mask, with the whole neighbourhood inside the image. `masked_mean` of
+        `robust_power` of the error is UFlow's loss; divide by N + 1 for ARFlow's mean.
 
     Example:
         >>> import jax.numpy as jnp
@@ -213,8 +217,18 @@ def census_error(
     chex.assert_equal_shape_suffix([target, reconstruction], 3)
     gray = [255 * rgb_to_gray(image)[..., 0] for image in (target, reconstruction)]
     a, b = jnp.broadcast_arrays(*gray)
-    error = _census_distance(radius, softness, threshold, a, b)
-    return error, _interior(error.shape, radius)
+    valid = _interior(a.shape, radius)
+    counted = jnp.ones(a.shape[-2:], a.dtype)
+    if mask is not None:
+        chex.assert_equal_shape_suffix([mask, a], 2)
+        valid &= mask > 0
+        counted = jax.lax.stop_gradient(mask > 0).astype(a.dtype)
+    side = 2 * radius + 1
+    window = (1,) * (counted.ndim - 2) + (side, side)
+    ones = (1,) * counted.ndim
+    neighbours = jax.lax.reduce_window(counted, 0.0, jax.lax.add, window, ones, "SAME") - counted
+    distance = _census_distance(radius, softness, threshold, a, b, counted)
+    return distance * ((side**2 - 1) / jnp.maximum(neighbours, 1)), valid
 
 
 def minimum_reprojection(
@@ -313,54 +327,59 @@ def _interior(shape: tuple[int, ...], border: int) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _census_distance(
-    radius: int, softness: float, threshold: float, a: jax.Array, b: jax.Array
+    radius: int,
+    softness: float,
+    threshold: float,
+    a: jax.Array,
+    b: jax.Array,
+    counted: jax.Array,
 ) -> jax.Array:
-    """Sum over the neighbours inside the image of the soft Hamming distance, `[..., H, W]`."""
-    neighbours = partial(_neighbours, radius=radius)
-    padded = neighbours(a), neighbours(b), neighbours(jnp.ones(a.shape[-2:], a.dtype))
+    """Sum over the counted neighbours of the soft Hamming distance, `[..., H, W]`."""
+    padded = [_pad(x, radius) for x in (a, b, counted)]
 
     def add(total: jax.Array, offset: jax.Array) -> tuple[jax.Array, None]:
-        there_a, there_b, inside = (_shifted(x, offset, a.shape) for x in padded)
+        there_a, there_b, there_counted = (_shifted(x, offset, a.shape) for x in padded)
         da, db = there_a - a, there_b - b
         d = da * jax.lax.rsqrt(softness + da * da) - db * jax.lax.rsqrt(softness + db * db)
-        return total + inside * (d * d / (threshold + d * d)), None
+        return total + there_counted * (d * d / (threshold + d * d)), None
 
     return jax.lax.scan(add, jnp.zeros_like(a), _offsets(radius))[0]
 
 
 def _census_distance_forward(
-    radius: int, softness: float, threshold: float, a: jax.Array, b: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _census_distance(radius, softness, threshold, a, b), (a, b)
+    radius: int,
+    softness: float,
+    threshold: float,
+    a: jax.Array,
+    b: jax.Array,
+    counted: jax.Array,
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    return _census_distance(radius, softness, threshold, a, b, counted), (a, b, counted)
 
 
 def _census_distance_backward(
     radius: int,
     softness: float,
     threshold: float,
-    images: tuple[jax.Array, jax.Array],
+    operands: tuple[jax.Array, ...],
     g: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, None]:
     # The pair (p, p + o) adds the same distance to both of its pixels, so its gradient arrives at
-    # p with the weight g(p) + g(p + o): a second gather, where autodiff would scatter.
-    a, b = images
-    neighbours = partial(_neighbours, radius=radius)
-    padded = (
-        neighbours(a),
-        neighbours(b),
-        neighbours(g),
-        neighbours(jnp.ones(a.shape[-2:], a.dtype)),
-    )
+    # p with the weights of both: a second gather, where autodiff would scatter.
+    a, b, counted = operands
+    padded = [_pad(x, radius) for x in (a, b, counted, g)]
 
     def add(total: tuple[jax.Array, jax.Array], offset: jax.Array) -> tuple[tuple, None]:
-        there_a, there_b, there_g, inside = (_shifted(x, offset, a.shape) for x in padded)
+        there_a, there_b, there_counted, there_g = (_shifted(x, offset, a.shape) for x in padded)
         da, db = there_a - a, there_b - b
         ra, rb = jax.lax.rsqrt(softness + da * da), jax.lax.rsqrt(softness + db * db)
         d = da * ra - db * rb
-        slope = 2 * threshold * softness * d / (threshold + d * d) ** 2 * (inside * g + there_g)
+        weight = there_counted * g + counted * there_g
+        slope = 2 * threshold * softness * d / (threshold + d * d) ** 2 * weight
         return (total[0] - slope * ra**3, total[1] + slope * rb**3), None
 
-    return jax.lax.scan(add, (jnp.zeros_like(a), jnp.zeros_like(b)), _offsets(radius))[0]
+    zeros = jnp.zeros_like(a), jnp.zeros_like(b)
+    return *jax.lax.scan(add, zeros, _offsets(radius))[0], None
 
 
 _census_distance.defvjp(_census_distance_forward, _census_distance_backward)
@@ -372,7 +391,7 @@ def _offsets(radius: int) -> jax.Array:
     return jnp.asarray(corners[(corners != radius).any(-1)], jnp.int32)
 
 
-def _neighbours(x: jax.Array, radius: int) -> jax.Array:
+def _pad(x: jax.Array, radius: int) -> jax.Array:
     return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(radius, radius)] * 2)
 
 

@@ -107,22 +107,49 @@ def test_census_error_is_zero_at_a_constant_shift_of_brightness(golden):
     assert loss(a[::-1]) > 1
 
 
-def test_a_mask_on_the_census_error_hides_what_is_under_it(golden):
-    # The images are equal except where the mask is 0: away from the mask's neighbourhood the
-    # error is 0. Multiplied into the images, the mask would leave its outline.
+def test_what_a_mask_hides_leaves_no_trace_in_the_census_error(golden):
+    # The images are equal except where the mask is 0. Multiplied into both images, the mask would
+    # leave its outline; left out, what it hides would reach its neighbours.
     a = golden["images"][0]
     mask = jnp.ones(a.shape[:2], bool).at[4:7, 4:7].set(False)
-    b = jnp.where(mask[..., None], a, 1 - a)
-    error, valid = losses.census_error(a, b, radius=2)
-    reached = np.zeros(mask.shape, bool)
-    reached[2:9, 2:9] = True
-    np.testing.assert_allclose(np.asarray(error)[~reached], 0, atol=1e-6)
+
+    @jax.jit
+    def value_and_grad(b, mask):
+        loss = lambda b: losses.masked_mean(*losses.census_error(a, b, mask=mask, radius=2))  # noqa: E731
+        return jax.value_and_grad(loss)(b)
+
+    hidden = jnp.where(mask[..., None], a, 1 - a)
+    np.testing.assert_allclose(value_and_grad(hidden, mask)[0], 0, atol=1e-6)
+    assert value_and_grad(hidden, jnp.ones_like(mask))[0] > 1
+    # Away from the mask nothing changes, and no gradient reaches what is hidden.
+    b = golden["images"][1]
+    plain, _ = losses.census_error(a, b, radius=2)
+    masked, valid = losses.census_error(a, b, mask=mask, radius=2)
+    np.testing.assert_allclose(masked[9:], plain[9:], rtol=1e-5)
+    np.testing.assert_array_equal(valid, mask & np.pad(np.ones((10, 12), bool), 2))
+    gradient = value_and_grad(b, mask)[1]
+    np.testing.assert_array_equal(gradient[~mask], 0)
+    assert (gradient[mask] != 0).mean() > 0.9
     # Everything occluded: a loss of zero and a gradient of zero, not NaN.
-    nothing = jnp.zeros_like(valid)
-    loss = lambda b: losses.masked_mean(losses.census_error(a, b)[0], nothing)  # noqa: E731
-    value, gradient = jax.jit(jax.value_and_grad(loss))(b)
+    value, gradient = value_and_grad(b, jnp.zeros_like(mask))
     assert value == 0
     np.testing.assert_array_equal(gradient, 0)
+
+
+def test_masked_census_gradient_equals_finite_differences():
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        a, b = rng.random((2, 5, 6, 1)) / 100  # a few grey levels: where the transform is curved
+        mask, cotangent = jnp.asarray(rng.random((5, 6)) > 0.3), jnp.asarray(rng.random((5, 6)))
+
+        @jax.jit
+        def loss(b):
+            return (
+                losses.census_error(jnp.asarray(a), b, mask=mask, radius=1)[0] * cotangent
+            ).sum()
+
+        gradient = jax.jit(jax.grad(loss))(jnp.asarray(b))
+        np.testing.assert_allclose(gradient, numerical_gradient(loss, b), rtol=1e-5, atol=1e-4)
 
 
 def test_minimum_reprojection_equals_the_minimum_over_everything(golden):
