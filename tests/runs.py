@@ -49,7 +49,9 @@ def interrupt_when(process, condition, number=signal.SIGKILL, timeout=120):
     deadline = time.monotonic() + timeout
     while not condition():
         if process.poll() is not None:
-            raise AssertionError(f"the run ended before it was interrupted:\n{process.stdout.read()}")
+            raise AssertionError(
+                f"the run ended before it was interrupted:\n{process.stdout.read()}"
+            )
         if time.monotonic() > deadline:
             process.kill()
             raise AssertionError("the run never got to where it was to be interrupted")

@@ -1,13 +1,12 @@
 """The evaluation of a run: its encoder, the same one untrained, and raw pixels, side by side."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from PIL import Image
 
 from sslax import data, figures, partition, train, use
 from sslax.evaluate import representation
@@ -16,8 +15,6 @@ from sslax.types import Batch, TrainState
 # Of each part of the data ('train', 'test') named arrays [N, ...].
 Parts = dict[str, dict[str, np.ndarray]]
 
-# Raw pixels are compared at this side at most: more of them say no more and take long.
-_PIXEL_SIDE = 32
 # Images of the training set that the pictures choose neighbours from, and test images shown.
 _SHOWN_TRAIN, _SHOWN_TEST = 8000, 1000
 
@@ -61,9 +58,9 @@ def evaluate_run(workdir: str | Path, *, which: str = "latest") -> dict[str, flo
             num_classes=dataset.num_classes,
         )
         results |= {name + suffix: value for name, value in numbers.items()}
+    print(representation.results_table(results), flush=True)
     results["step"] = int(trained.step)
     representation.write_results(workdir / "results.json", results)
-    print(representation.results_table(results), flush=True)
     if config.evaluate.figures:
         draw(workdir, plan, dataset, outputs, labels)
         print(f"Results in {workdir / 'results.json'}, pictures in {workdir / 'figures'}.")
@@ -96,20 +93,15 @@ def _encode(
 
 
 def _pixels(dataset: data.Dataset) -> Parts:
-    """The same for raw pixels, of images shrunk to `_PIXEL_SIDE` where they are larger."""
+    """The same for raw pixels, of images shrunk where they are large."""
     found = {}
     for part, source in _parts(dataset).items():
-        rows = [_shrunk(source[i]["image"]).reshape(-1) for i in range(len(source))]
-        found[part] = {"features": np.stack(rows).astype(np.float32) / 255.0}
+        chunks = [
+            range(start, min(start + 4096, len(source))) for start in range(0, len(source), 4096)
+        ]
+        rows = [representation.pixel_features(_stack(source, chunk)) for chunk in chunks]
+        found[part] = {"features": np.concatenate(rows)}
     return found
-
-
-def _shrunk(image: np.ndarray) -> np.ndarray:
-    if max(image.shape[:2]) <= _PIXEL_SIDE:
-        return image
-    size = (_PIXEL_SIDE, _PIXEL_SIDE)
-    planes = [Image.fromarray(plane).resize(size, Image.BOX) for plane in np.moveaxis(image, -1, 0)]
-    return np.stack([np.asarray(plane) for plane in planes], axis=-1)
 
 
 def _batches(source: data.Source, mesh: Mesh, *, batch_size: int, workers: int) -> Iterator[Batch]:
@@ -132,44 +124,45 @@ def draw(
     if (workdir / "metrics.jsonl").exists():
         figures.curves(workdir / "metrics.jsonl", folder / "curves.png")
 
-    batch = {"image": _stack(dataset.train, 8), "index": np.arange(min(8, len(dataset.train)))}
-    views = jax.device_get(jax.jit(plan.method.views)(jax.random.key(plan.seed), batch)["image"])
-    figures.augmentation_grid(batch["image"], views, folder / "views.png")
+    batch = {"image": _stack(dataset.train, _some(dataset.train, 8))}
+    batch["index"] = np.arange(len(batch["image"]), dtype=np.int32)
+    views = jax.jit(plan.method.views)(jax.random.key(plan.seed), batch)["image"]
+    figures.augmentation_grid(batch["image"], jax.device_get(views), folder / "views.png")
+
+    def shown(part: str, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        rows = _some(_parts(dataset)[part], count)
+        of_part = labels.get(part)
+        return rows, _stack(_parts(dataset)[part], rows), None if of_part is None else of_part[rows]
 
     part = "train" if dataset.test is None else "test"
-    shown = _parts(dataset)[part]
-    images = _stack(shown, _SHOWN_TEST)
-    figures.embedding_map(
-        outputs[""][part]["features"][: len(images)],
-        images,
-        _first(labels.get(part), len(images)),
-        dataset.class_names,
-        folder / "embedding.png",
-    )
+    rows, images, classes = shown(part, _SHOWN_TEST)
+    features = outputs[""][part]["features"][rows]
+    names = dataset.class_names
+    figures.embedding_map(features, images, classes, names, folder / "embedding.png")
     if dataset.test is None:
         return
-    neighbours = _stack(dataset.train, _SHOWN_TRAIN)
+    train_rows, train_images, train_classes = shown("train", _SHOWN_TRAIN)
+
+    def features_of(suffix: str) -> tuple[np.ndarray, np.ndarray]:
+        found = outputs[suffix]
+        return found["test"]["features"][rows], found["train"]["features"][train_rows]
+
     figures.neighbours(
         images,
-        neighbours,
-        before=_head(outputs["_untrained"], len(images), len(neighbours)),
-        after=_head(outputs[""], len(images), len(neighbours)),
-        labels=_first(labels.get("test"), len(images)),
-        train_labels=_first(labels.get("train"), len(neighbours)),
-        class_names=dataset.class_names,
+        train_images,
+        before=features_of("_untrained"),
+        after=features_of(""),
+        labels=classes,
+        train_labels=train_classes,
+        class_names=names,
         path=folder / "neighbours.png",
     )
 
 
-def _head(found: dict, test: int, train_: int) -> tuple[np.ndarray, np.ndarray]:
-    return found["test"]["features"][:test], found["train"]["features"][:train_]
+def _some(source: data.Source, count: int) -> np.ndarray:
+    """Places of `count` records drawn at random: folders are sorted by class."""
+    return np.random.default_rng(0).permutation(len(source))[:count]
 
 
-def _first(labels: np.ndarray | None, count: int) -> np.ndarray | None:
-    return None if labels is None else labels[:count]
-
-
-def _stack(source: data.Source, count: int) -> np.ndarray:
-    """The first images of a set, those of the first one's shape."""
-    images = [source[i]["image"] for i in range(min(count, len(source)))]
-    return np.stack([image for image in images if image.shape == images[0].shape])
+def _stack(source: data.Source, rows: Iterable[int]) -> np.ndarray:
+    return np.stack([source[int(i)]["image"] for i in rows])

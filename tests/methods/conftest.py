@@ -1,8 +1,6 @@
 """One tiny run of each method, compiled once and shared by the tests of the table."""
 
-import importlib.util
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import chex
@@ -12,8 +10,6 @@ from ml_collections import ConfigDict
 
 from sslax import data, partition, train
 from sslax.methods import METHODS
-
-CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 class Tiny(NamedTuple):
@@ -28,16 +24,8 @@ class Tiny(NamedTuple):
     batch: dict
 
 
-def load_config(name, variant):
-    """`get_config(variant)` of configs/<name>.py."""
-    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(variant)
-
-
 @pytest.fixture(scope="session", params=sorted(METHODS))
-def tiny(request):
+def tiny(request, load_config):
     config = load_config(request.param, "tiny")
     dataset = data.load(config.data)
     plan = train.make_plan(
