@@ -4,6 +4,7 @@
     python -m sslax.main --config=configs/simclr.py:cifar10 --config.data.path=cifar10.npz
     python -m sslax.main --config=configs/simclr.py:stl10        # see docs/data.md
     python -m sslax.main --config=configs/simclr.py:imagenet
+    python -m sslax.main --config=configs/simclr.py:folder --config.data.path=DIR
 
 Expected: see the table in README.md.
 """
@@ -16,12 +17,13 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The config of a variant: '' (embedded), cifar10, stl10, imagenet or tiny."""
+    """The config of a variant: '' (embedded), cifar10, stl10, imagenet, folder or tiny."""
     variants = {
         "": embedded,
         "cifar10": cifar10,
         "stl10": stl10,
         "imagenet": imagenet,
+        "folder": folder,
         "tiny": tiny,
     }
     config = configuration.defaults()
@@ -37,14 +39,17 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def embedded(config: ConfigDict) -> None:
-    """8,000 images of Fashion-MNIST: minutes on two cores."""
-    config.batch_size = 256
-    config.duration = "20 epochs"
-    config.model.update(blocks=(1, 1), patch_stem=4, width=1.0, mean=(0.286,), std=(0.353,))
+    """8,000 images of Fashion-MNIST, minutes on two cores; see experiments/search_default.py."""
+    config.batch_size = 128
+    config.duration = "30 epochs"
+    config.log_every = "20 steps"
+    config.checkpoint_every = "5 epochs"
+    config.model.update(blocks=(1, 1), patch_stem=4, mean=(0.286,), std=(0.353,))
     config.augment.update(
-        size=28, crop_scale=(0.6, 1.0), strength=0.5, grayscale=0.0, blur=0.0, erase=1.0
+        size=28, crop_scale=(0.5, 1.0), strength=0.5, grayscale=0.0, blur=0.0, erase=1.0
     )
-    config.optimizer.update(learning_rate=0.3, warmup="2 epochs", weight_decay=5e-4)
+    config.simclr.temperature = 0.1
+    config.optimizer.update(learning_rate=0.4, warmup="3 epochs", weight_decay=5e-4)
 
 
 def cifar10(config: ConfigDict) -> None:
@@ -97,6 +102,18 @@ def imagenet(config: ConfigDict) -> None:
     config.simclr.temperature = 0.1
     config.simclr.projector.update(layers=3, hidden=2048, outputs=128)
     config.optimizer.update(name="lars", learning_rate=0.3, warmup="10 epochs", weight_decay=1e-4)
+
+
+def folder(config: ConfigDict) -> None:
+    """Images of one's own at 64 pixels; with class subfolders set config.data.labels=True."""
+    config.batch_size = 128
+    config.duration = "100 epochs"
+    config.checkpoint_every = "2 epochs"
+    config.data.update(source="folder", image_size=72, labels=False)
+    config.model.update(small_stem=True, width=0.5, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    config.augment.update(size=64, crop_scale=(0.2, 1.0), strength=0.5)
+    config.simclr.temperature = 0.1
+    config.optimizer.update(learning_rate=0.12, warmup="5 epochs", weight_decay=5e-4)
 
 
 def tiny(config: ConfigDict) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sslax import configuration
+from sslax import configuration, train
 from sslax.errors import UserError
 
 
@@ -35,3 +35,14 @@ def test_value_of_another_type_is_refused():
 def test_unknown_variant_names_its_neighbour():
     with pytest.raises(UserError, match='did you mean "cifar10"'):
         configuration.choose({"": 1, "cifar10": 2}, "cifar")
+
+
+@pytest.mark.parametrize("variant", ["", "cifar10", "stl10", "imagenet", "folder", "tiny"])
+def test_every_variant_of_the_config_makes_a_plan(load_config, variant):
+    config = load_config("simclr", variant)
+    channels = len(config.model.mean)
+    plan = train.make_plan(
+        config, examples=8192, image_shape=(32, 32, channels), classes=None if variant else 10
+    )
+    assert plan.steps > 0 and plan.checkpoint_every % plan.log_every == 0
+    assert plan.batch["image"].shape == (config.batch_size, 32, 32, channels)
