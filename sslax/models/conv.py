@@ -2,7 +2,8 @@
 
 XLA's CPU backend runs matrix products near the machine's peak and convolutions, above all their
 weight gradients, far below it. On CPU the two convolutions residual networks are made of become
-matrix products here; everywhere else, and for every other kernel, `conv2d` is XLA's convolution.
+matrix products here; everywhere else, for every other kernel, and where the channels are few or the
+images small, `conv2d` is XLA's convolution.
 
 - 1x1: a product over the channels.
 - 3x3: Winograd's minimal filtering (Lavin and Gray 2015, https://arxiv.org/abs/1509.09308) on
@@ -27,6 +28,8 @@ import numpy as np
 from jax import lax
 
 _TILE = 4  # output pixels of a Winograd tile, a side
+_MIN_CHANNELS = 16 * 32  # of input times output: with fewer the transformations dominate
+_MIN_PRODUCTS = 1 << 27  # below, a few milliseconds at most: not worth the longer compilation
 _CHUNK = 1 << 19  # input elements of one loop step: about 2 MB, five times that in the cache
 
 
@@ -91,7 +94,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
     if jax.default_backend() == "cpu":
         if kernel.shape[:2] == (1, 1) and padding == 0:
             return x[:, ::stride, ::stride] @ kernel[0, 0]
-        if kernel.shape[:2] == (3, 3) and padding == 1 and stride in (1, 2):
+        if kernel.shape[:2] == (3, 3) and padding == 1 and stride in (1, 2) and _large(x, kernel):
             return conv3x3(x, kernel, stride)
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=_DIMENSIONS
@@ -176,6 +179,12 @@ def _backward(stride: int, residuals: tuple, g: jax.Array) -> tuple[jax.Array, j
 
 
 conv3x3.defvjp(_forward, _backward)
+
+
+def _large(x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether the products are worth the transformations, and their compilation."""
+    c, k = kernel.shape[2:]
+    return c * k >= _MIN_CHANNELS and x.size * 9 * k >= _MIN_PRODUCTS
 
 
 def _chunk(*shapes: tuple[int, ...]) -> int:
