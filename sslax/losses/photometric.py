@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sslax.ops.image import rgb_to_gray, ssim
+from sslax.ops.image import rgb_to_gray, separable_filter, ssim
 
 
 def photometric_error(
@@ -224,11 +224,10 @@ def census_error(
         valid &= mask > 0
         counted = jax.lax.stop_gradient(mask > 0).astype(a.dtype)
     side = 2 * radius + 1
-    window = (1,) * (counted.ndim - 2) + (side, side)
-    ones = (1,) * counted.ndim
-    neighbours = jax.lax.reduce_window(counted, 0.0, jax.lax.add, window, ones, "SAME") - counted
+    padded = _pad(counted, radius)[..., None]
+    in_patch = separable_filter(padded, (1.0,) * side, padding="valid")[..., 0]
     distance = _census_distance(radius, softness, threshold, a, b, counted)
-    return distance * ((side**2 - 1) / jnp.maximum(neighbours, 1)), valid
+    return distance * ((side**2 - 1) / jnp.maximum(in_patch - counted, 1)), valid
 
 
 def minimum_reprojection(
