@@ -6,11 +6,11 @@ mean grey or the grey image as base. The definitions, grey weights and clamps ar
 
 import itertools
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sslax import checks
 from sslax.augment.image import assert_float_image
 
 Array = jax.Array
@@ -260,7 +260,7 @@ def _jitter(
     costs most, stands once in the middle, and the three blends stand before it and after it, each
     an identity (factor 1) on the side where it is not due.
     """
-    chex.assert_shape([factors, order], (3,))
+    checks.assert_shape([factors, order], (3,))
 
     def blend(x: Array, slot: int, due: Array | bool) -> Array:
         operation = order[slot]

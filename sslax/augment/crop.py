@@ -3,10 +3,10 @@
 import math
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from sslax import checks
 from sslax.augment.image import apply_separable, to_float
 
 Array = jax.Array
@@ -68,7 +68,7 @@ def resized_crop(
         >>> resized_crop(image, 0, 2, 2, 2, size=1)[..., 0] * 16
         Array([[4.5]], dtype=float32)
     """
-    chex.assert_rank(image, 3)
+    checks.assert_rank(image, 3)
     rows, columns = _height_and_width(size)
     return apply_separable(
         to_float(image),
@@ -161,7 +161,7 @@ def random_resized_crop(
         >>> jax.vmap(lambda key, image: random_resized_crop(key, image, size=6))(keys, images).shape
         (4, 6, 6, 3)
     """
-    chex.assert_rank(image, 3)
+    checks.assert_rank(image, 3)
     box = sample_box(key, image.shape[0], image.shape[1], scale=scale, ratio=ratio)
     return resized_crop(image, *box, size=size)
 
@@ -186,7 +186,7 @@ def random_flip(key: Array, image: Array, *, probability: float = 0.5) -> Array:
                 [1.],
                 [0.]]], dtype=float32)
     """
-    chex.assert_rank(image, 3)
+    checks.assert_rank(image, 3)
     return jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image)
 
 
@@ -208,7 +208,7 @@ def resize(image: Array, *, size: Size) -> Array:
         >>> resize(jnp.array([[[0.0], [1.0]]]), size=(1, 4))[0, :, 0]
         Array([0.  , 0.25, 0.75, 1.  ], dtype=float32)
     """
-    chex.assert_rank(image, 3)
+    checks.assert_rank(image, 3)
     if _height_and_width(size) == image.shape[:2]:
         return to_float(image)
     return resized_crop(image, 0, 0, image.shape[0], image.shape[1], size=size)
@@ -232,7 +232,7 @@ def center_crop(image: Array, *, size: Size) -> Array:
         >>> center_crop(jnp.arange(5).reshape(1, 5, 1), size=(1, 3))[0, :, 0]
         Array([1, 2, 3], dtype=int32)
     """
-    chex.assert_rank(image, 3)
+    checks.assert_rank(image, 3)
     height, width = _height_and_width(size)
     if height > image.shape[0] or width > image.shape[1]:
         raise ValueError(f"A {image.shape[:2]} image has no {height, width} crop; resize it first.")

@@ -1,9 +1,9 @@
 """Random erasing."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from sslax import checks
 from sslax.augment.crop import sample_box
 
 Array = jax.Array
@@ -44,7 +44,7 @@ def random_erasing(
 
     Reference: Zhong et al., Random Erasing Data Augmentation, 2017 (arXiv:1708.04896).
     """
-    chex.assert_rank(image, 3)
+    checks.assert_rank(image, 3)
     height, width, channels = image.shape
     place, color, chance = jax.random.split(key, 3)
     box = sample_box(place, height, width, scale=scale, ratio=ratio)

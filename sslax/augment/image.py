@@ -1,8 +1,9 @@
 """What every augmentation starts from: float images, and separable linear maps of them."""
 
-import chex
 import jax
 import jax.numpy as jnp
+
+from sslax import checks
 
 Array = jax.Array
 
@@ -40,7 +41,7 @@ def assert_float_image(image: Array) -> None:
         TypeError: if the image holds integers.
         AssertionError: if it does not have three axes.
     """
-    chex.assert_rank(image, 3)
+    checks.assert_rank(image, 3)
     if not jnp.issubdtype(image.dtype, jnp.floating):
         raise TypeError(f"Expected a float image in [0, 1], got {image.dtype}; use to_float first.")
 
@@ -68,8 +69,8 @@ def apply_separable(image: Array, rows: Array, columns: Array) -> Array:
                [2.5]], dtype=float32)
     """
     assert_float_image(image)
-    chex.assert_shape(rows, (None, image.shape[0]))
-    chex.assert_shape(columns, (None, image.shape[1]))
+    checks.assert_shape(rows, (None, image.shape[0]))
+    checks.assert_shape(columns, (None, image.shape[1]))
     # [H, C, W] makes both products plain matrix products, without a transpose between them.
     # Full float32 precision, as lower ones err by more than one grey level.
     x = jnp.moveaxis(image, 2, 1)

@@ -4,10 +4,10 @@ import difflib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from sslax import checks
 from sslax.augment.blur import blur_kernel_size, random_gaussian_blur
 from sslax.augment.color import color_jitter, random_grayscale, random_solarize
 from sslax.augment.crop import center_crop, random_flip, random_resized_crop, resize
@@ -160,7 +160,7 @@ def make_view(key: Array, image: Array, recipe: ViewRecipe) -> Array:
         >>> jax.eval_shape(lambda key: make_view(key, image, recipe), jax.random.key(0)).shape
         (24, 24, 3)
     """
-    chex.assert_rank(image, 3)
+    checks.assert_rank(image, 3)
     _check(recipe)
     height, width = image.shape[:2] if recipe.size is None else (recipe.size, recipe.size)
     # One key for each operation, so that a knob of one changes no other.
@@ -257,13 +257,13 @@ def make_views(recipes: Sequence[ViewRecipe]) -> Callable[[Array, Batch], Batch]
         return jnp.stack([make_view(k, image, recipe) for k, recipe in zip(keys, recipes)])
 
     def views(rng: Array, batch: Batch) -> Batch:
-        chex.assert_rank(batch["image"], 4)
+        checks.assert_rank(batch["image"], 4)
         if "index" not in batch:
             raise ValueError(
                 "The batch has no 'index' [B], the examples' places in their set, from which each "
                 "example's random key is made; add it."
             )
-        chex.assert_equal_shape_prefix([batch["image"], batch["index"]], 1)
+        checks.assert_equal_shape_prefix([batch["image"], batch["index"]], 1)
         images = jax.vmap(example_views, in_axes=(None, 0, 0))(rng, batch["index"], batch["image"])
         return {**batch, "image": images}
 
