@@ -1,8 +1,9 @@
 """Class rebalancing for colourisation."""
 
-import chex
 import jax
 import jax.numpy as jnp
+
+from sslax import checks
 
 
 def color_class_balance(prior: jax.Array, *, gamma: float = 0.5, alpha: float = 1.0) -> jax.Array:
@@ -34,7 +35,7 @@ def color_class_balance(prior: jax.Array, *, gamma: float = 0.5, alpha: float = 
 
     Zhang, Isola and Efros, Colorful image colorization, ECCV 2016.
     """
-    chex.assert_rank(prior, 1)
+    checks.assert_rank(prior, 1)
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma is {gamma}; it mixes two distributions and lies in [0, 1].")
     prior = prior.astype(jnp.promote_types(prior.dtype, jnp.float32))

@@ -4,10 +4,10 @@ Both losses return errors with the mask of the pixels that could be compared, re
 `losses.masked_mean`.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from sslax import checks
 from sslax.losses.photometric import charbonnier, l1
 from sslax.ops.occlusion import forward_backward_difference
 from sslax.ops.warp import warp_disparity
@@ -41,8 +41,8 @@ def disparity_consistency(left: jax.Array, right: jax.Array) -> tuple[ErrorAndMa
 
     Godard et al., Unsupervised monocular depth estimation with left-right consistency, CVPR 2017.
     """
-    chex.assert_rank([left, right], 3)
-    chex.assert_equal_shape([left, right])
+    checks.assert_rank([left, right], 3)
+    checks.assert_equal_shape([left, right])
     dtype = jnp.promote_types(jnp.result_type(left, right), jnp.float32)
     left, right = left.astype(dtype), right.astype(dtype)
     seen_right, valid_left = warp_disparity(right[..., None], left, direction=-1)

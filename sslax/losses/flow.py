@@ -1,9 +1,9 @@
 """Losses of iterative flow networks."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from sslax import checks
 from sslax.losses.photometric import l1
 
 
@@ -64,9 +64,9 @@ def sequence_loss(
 
     Teed and Deng, RAFT: recurrent all-pairs field transforms for optical flow, ECCV 2020.
     """
-    chex.assert_equal_rank([flows, target[None]])
-    chex.assert_equal_shape_suffix([flows, target], target.ndim)
-    chex.assert_axis_dimension(target, -1, 2)
+    checks.assert_equal_rank([flows, target[None]])
+    checks.assert_equal_shape_suffix([flows, target], target.ndim)
+    checks.assert_axis_dimension(target, -1, 2)
     dtype = jnp.promote_types(jnp.result_type(flows, target), jnp.float32)
     known = jnp.isfinite(target).all(-1)
     # Unknown targets are replaced before anything is computed with them: NaN times zero is NaN.
@@ -77,5 +77,5 @@ def sequence_loss(
     error = jnp.tensordot(weights, errors, 1, precision="highest")
     if mask is None:
         return error, known
-    chex.assert_equal_shape([mask, known])
+    checks.assert_equal_shape([mask, known])
     return error, mask * known.astype(mask.dtype)

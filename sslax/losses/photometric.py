@@ -6,11 +6,11 @@ them. Robust penalties are per element.
 
 from functools import partial
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sslax import checks
 from sslax.ops.image import rgb_to_gray, separable_filter, ssim
 
 
@@ -52,7 +52,7 @@ def photometric_error(
 
     Godard et al., Unsupervised monocular depth estimation with left-right consistency, CVPR 2017.
     """
-    chex.assert_equal_shape_suffix([target, reconstruction], 3)
+    checks.assert_equal_shape_suffix([target, reconstruction], 3)
     if not 0 <= ssim_weight <= 1:
         raise ValueError(f"ssim_weight is {ssim_weight}; it mixes two errors and lies in [0, 1].")
     dtype = jnp.promote_types(jnp.result_type(target, reconstruction), jnp.float32)
@@ -214,13 +214,13 @@ def census_error(
     Meister et al., UnFlow, AAAI 2018; Jonschkowski et al., What matters in unsupervised optical
     flow, ECCV 2020.
     """
-    chex.assert_equal_shape_suffix([target, reconstruction], 3)
+    checks.assert_equal_shape_suffix([target, reconstruction], 3)
     gray = [255 * rgb_to_gray(image)[..., 0] for image in (target, reconstruction)]
     a, b = jnp.broadcast_arrays(*gray)
     valid = _interior(a.shape, radius)
     counted = jnp.ones(a.shape[-2:], a.dtype)
     if mask is not None:
-        chex.assert_equal_shape_suffix([mask, a], 2)
+        checks.assert_equal_shape_suffix([mask, a], 2)
         valid &= mask > 0
         counted = jax.lax.stop_gradient(mask > 0).astype(a.dtype)
     side = 2 * radius + 1
@@ -279,14 +279,14 @@ def minimum_reprojection(
         raise ValueError("key breaks ties with identity_errors, which are missing; pass both.")
     seen = jnp.ones(errors.shape[1:], bool)
     if valid is not None:
-        chex.assert_equal_shape([errors, valid])
+        checks.assert_equal_shape([errors, valid])
         valid = valid.astype(bool)
         seen = valid.any(0)
         errors = jnp.where(valid, errors, jnp.where(seen, jnp.inf, 0))
     error = errors.min(0)
     if identity_errors is None:
         return error, seen
-    chex.assert_equal_shape_suffix([errors, identity_errors], errors.ndim - 1)
+    checks.assert_equal_shape_suffix([errors, identity_errors], errors.ndim - 1)
     if key is not None:
         draw = jax.random.normal(key, identity_errors.shape, identity_errors.dtype)
         identity_errors = identity_errors + noise * draw

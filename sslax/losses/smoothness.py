@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from sslax import checks
 from sslax.losses.photometric import l1
 from sslax.ops.image import image_gradients
 
@@ -66,8 +66,8 @@ def edge_aware_smoothness(
     """
     if field.ndim == image.ndim - 1:
         field = field[..., None]
-    chex.assert_equal_rank([field, image])
-    chex.assert_equal_shape_prefix([field, image], field.ndim - 1)
+    checks.assert_equal_rank([field, image])
+    checks.assert_equal_shape_prefix([field, image], field.ndim - 1)
     if order not in (1, 2):
         raise ValueError(f"order is {order}; choose 1 or 2.")
     if edge not in ("exponential", "gaussian"):

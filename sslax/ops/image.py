@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from functools import partial
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from sslax import checks
 
 _BOX3 = (1 / 3, 1 / 3, 1 / 3)
 
@@ -235,7 +236,7 @@ def ssim(
 
     Wang et al., Image quality assessment: from error visibility to structural similarity, 2004.
     """
-    chex.assert_equal_shape_suffix([a, b], 3)
+    checks.assert_equal_shape_suffix([a, b], 3)
     windows = {"box3": _BOX3, "gaussian": gaussian_taps(1.5, 11)}
     if window not in windows:
         raise ValueError(f"window is {window!r}; choose 'box3' or 'gaussian'.")
@@ -277,7 +278,7 @@ def census(image: jax.Array, *, radius: int = 3, softness: float = 0.81) -> jax.
     Zabih and Woodfill, Non-parametric local transforms, ECCV 1994; soft form of Meister et al.,
     UnFlow, AAAI 2018.
     """
-    chex.assert_axis_dimension_gt(image, -3, 0)
+    checks.assert_axis_dimension_gt(image, -3, 0)
     gray = 255 * rgb_to_gray(image)[..., 0]
     height, width = gray.shape[-2:]
     borders = [(0, 0)] * (gray.ndim - 2) + [(radius, radius)] * 2

@@ -4,10 +4,10 @@ Masks are 1 (or True) where a pixel is visible, and carry no gradient: a flow mu
 loss by hiding pixels.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from sslax import checks
 from sslax.ops.warp import range_map, warp_flow
 
 
@@ -34,9 +34,9 @@ def forward_backward_difference(
         >>> float(abs(difference).max()), int(valid.sum())
         (0.0, 9)
     """
-    chex.assert_rank([forward, backward], 4)
-    chex.assert_equal_shape([forward, backward])
-    chex.assert_axis_dimension(forward, -1, 2)
+    checks.assert_rank([forward, backward], 4)
+    checks.assert_equal_shape([forward, backward])
+    checks.assert_axis_dimension(forward, -1, 2)
     # bfloat16 has eight bits: a flow of 200 pixels would be off by one.
     dtype = jnp.promote_types(jnp.result_type(forward, backward), jnp.float32)
     forward, backward = forward.astype(dtype), backward.astype(dtype)
@@ -136,8 +136,8 @@ def range_map_mask(backward: jax.Array, *, threshold: float | None = None) -> ja
 
     Wang et al., Occlusion aware unsupervised learning of optical flow, CVPR 2018.
     """
-    chex.assert_rank(backward, 4)
-    chex.assert_axis_dimension(backward, -1, 2)
+    checks.assert_rank(backward, 4)
+    checks.assert_axis_dimension(backward, -1, 2)
     backward = jax.lax.stop_gradient(backward)
     # Weights are summed, and positions are pixels: both need more than bfloat16's eight bits.
     arrivals = range_map(backward.astype(jnp.promote_types(backward.dtype, jnp.float32)))
