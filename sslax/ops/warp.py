@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from jax import lax
 
 _PADDINGS = ("border", "zeros", "reflection", "symmetric")
-_is_zero = lambda tangent: isinstance(tangent, jax.custom_derivatives.SymbolicZero)  # noqa: E731
 
 
 def bilinear_sample(
@@ -162,10 +161,10 @@ def splat(values: jax.Array, flow: jax.Array) -> jax.Array:
 
     def one(values: jax.Array, coords: jax.Array) -> jax.Array:
         height, width, _ = values.shape
-        x, fade_x = _into_image(coords[..., 0], width, "zeros")
-        y, fade_y = _into_image(coords[..., 1], height, "zeros")
-        faded = values * (fade_x * fade_y)[..., None]
-        read = lambda image: _blend(_at_least_two(image), (x, y))  # noqa: E731
+        x, y = coords[..., 0], coords[..., 1]
+        faded = values * (_fade(x, width) * _fade(y, height))[..., None]
+        inside = (_into_image(x, width, "zeros"), _into_image(y, height, "zeros"))
+        read = lambda image: _blend(_at_least_two(image), inside)  # noqa: E731
         (sums,) = jax.linear_transpose(read, faded)(faded)
         return sums.astype(values.dtype)
 
@@ -224,10 +223,11 @@ def _sample(
     valid = functools.reduce(
         jnp.logical_and, [(c >= 0) & (c <= size - 1) for c, size in zip(coords, sizes)]
     )
-    coords, fades = zip(*[_into_image(c, size, padding) for c, size in zip(coords, sizes)])
-    values = _interpolate(_at_least_two(image), coords)
+    inside = tuple(_into_image(c, size, padding) for c, size in zip(coords, sizes))
+    values = _interpolate(_at_least_two(image), inside)
     if padding == "zeros":
-        values = values * functools.reduce(jnp.multiply, fades)[..., None]
+        for c, size in zip(coords, sizes):
+            values = values * _fade(c, size)[..., None]
     return values.astype(image.dtype), valid
 
 
@@ -236,18 +236,21 @@ def _check_floating(image: jax.Array) -> None:
         raise TypeError(f"the image is {image.dtype}; convert it to float32 in [0, 1] first.")
 
 
-def _into_image(x: jax.Array, size: int, padding: str) -> tuple[jax.Array, jax.Array]:
-    """The coordinate in [0, size - 1] to read, and the weight of what is there in a black world."""
+def _into_image(x: jax.Array, size: int, padding: str) -> jax.Array:
+    """The coordinate in [0, size - 1] to read instead; 0, and no gradient, for NaN."""
     last = size - 1
-    x = jnp.where(jnp.isfinite(x), x, -2.0)  # outside, and no gradient passes
     if padding == "reflection":
         x = _mirror(x, last) if last else jnp.zeros_like(x)
     elif padding == "symmetric":
         x = _mirror(x + 0.5, size) - 0.5
-    outside = jnp.maximum(-x, x - last)
-    fade = jnp.where(outside > 0, jnp.maximum(0.0, 1.0 - outside), 1.0)
     # Not `clip`, whose gradient at exactly 0 and size - 1 is halved.
-    return jnp.where(x < 0, 0.0, jnp.where(x > last, float(last), x)), fade
+    return jnp.where(x >= 0, jnp.where(x <= last, x, float(last)), 0.0)
+
+
+def _fade(x: jax.Array, size: int) -> jax.Array:
+    """The weight of the nearest pixel where the world outside is black: 1 to 0 within a pixel."""
+    outside = jnp.maximum(-x, x - (size - 1))
+    return jnp.where(outside <= 0, 1.0, jnp.where(outside < 1, 1.0 - outside, 0.0))
 
 
 def _mirror(x: jax.Array, period: int) -> jax.Array:
@@ -273,11 +276,14 @@ def _interpolate(image: jax.Array, coords: tuple[jax.Array, ...]) -> jax.Array:
     return _value_and_slopes(image, coords)[0]
 
 
+def _is_zero(tangent: object) -> bool:
+    return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+
+
 def _interpolate_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     image, coords = primals
     d_image, d_coords = tangents
-    # The barrier keeps the gathers from being done again for every product with a slope.
-    value, *slopes = lax.optimization_barrier(_value_and_slopes(image, coords))
+    value, *slopes = _value_and_slopes(image, coords)
     tangent = jnp.zeros_like(value)
     for slope, d_coord in zip(slopes, d_coords):
         if not _is_zero(d_coord):
@@ -297,17 +303,20 @@ def _value_and_slopes(image: jax.Array, coords: tuple[jax.Array, ...]) -> tuple[
     dtype = jnp.promote_types(image.dtype, fx.dtype)
 
     def along_row(row: jax.Array) -> tuple[jax.Array, jax.Array]:
-        first = image.at[row, left].get(mode="promise_in_bounds").astype(dtype)
-        second = image.at[row, left + 1].get(mode="promise_in_bounds").astype(dtype)
-        return (1 - fx) * first + fx * second, second - first  # exact at the pixels
+        first = _read(image, row, left).astype(dtype)
+        slope = _read(image, row, left + 1).astype(dtype) - first
+        return first + fx * slope, slope
 
     upper, upper_slope = along_row(top)
     if not fy:
         return upper, upper_slope
     lower, lower_slope = along_row(top + 1)
     slope_y = lower - upper
-    value = (1 - fy[0]) * upper + fy[0] * lower
-    return value, upper_slope + fy[0] * (lower_slope - upper_slope), slope_y
+    return upper + fy[0] * slope_y, upper_slope + fy[0] * (lower_slope - upper_slope), slope_y
+
+
+def _read(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
+    return image.at[row, column].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def _blend(image: jax.Array, coords: tuple[jax.Array, ...]) -> jax.Array:
@@ -338,7 +347,7 @@ def _cell(
 ) -> tuple[tuple[jax.Array, jax.Array], list[jax.Array]]:
     """Rows and columns of the pixels above and left, and the fractions of the way to the next."""
     starts = [
-        jnp.clip(jnp.floor(c), 0, size - 2).astype(jnp.int32)
+        jnp.minimum(c.astype(jnp.int32), size - 2)  # truncation is the floor: none is negative
         for c, size in zip(coords, image.shape[1::-1])
     ]
     fractions = [c - start for c, start in zip(coords, starts)]
