@@ -11,10 +11,10 @@ accelerator keeps 8 to 11 bits of the mantissa, which is pixels of error in a pr
 import math
 from collections.abc import Sequence
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from sslax import checks
 from sslax.ops.warp import pixel_grid
 
 
@@ -60,7 +60,7 @@ def project(
         ([2.0, 0.0], [True, False])
     """
     points = jnp.asarray(points)
-    chex.assert_axis_dimension(points, -1, 3)
+    checks.assert_axis_dimension(points, -1, 3)
     _check_matrix(intrinsics, 3)
     points, in_front = _in_front(points, min_depth)
     intrinsics = _expand(intrinsics, points.ndim - 1)
@@ -148,7 +148,7 @@ def transform_points(pose: jax.Array, points: jax.Array) -> jax.Array:
         [1.0, 2.0, 3.0]
     """
     _check_matrix(pose, 4)
-    chex.assert_axis_dimension(points, -1, 3)
+    checks.assert_axis_dimension(points, -1, 3)
     rank = points.ndim - 1
     return _rotate(pose[..., :3, :3], points, rank) + _expand(pose[..., :3, 3], rank, matrix=False)
 
@@ -171,7 +171,7 @@ def so3_exp(axis_angle: jax.Array) -> jax.Array:
         [[-0.0, -1.0, 0.0], [1.0, -0.0, 0.0], [0.0, 0.0, 1.0]]
     """
     axis_angle = jnp.asarray(axis_angle)
-    chex.assert_axis_dimension(axis_angle, -1, 3)
+    checks.assert_axis_dimension(axis_angle, -1, 3)
     sine, cosine, _ = _exponential_series(axis_angle)
     x, y, z = jnp.moveaxis(sine[..., None] * axis_angle, -1, 0)
     zero = jnp.zeros_like(x)
@@ -201,7 +201,7 @@ def se3_exp(twist: jax.Array) -> jax.Array:
         [1.0, 2.0, 3.0]
     """
     twist = jnp.asarray(twist)
-    chex.assert_axis_dimension(twist, -1, 6)
+    checks.assert_axis_dimension(twist, -1, 6)
     rho, omega = twist[..., :3], twist[..., 3:]
     _, first, second = _exponential_series(omega)
     once = jnp.cross(omega, rho)
@@ -245,7 +245,7 @@ def rigid_transform(rotation: jax.Array, translation: jax.Array) -> jax.Array:
         [1.0, 0.0, 0.0, 1.0]
     """
     _check_matrix(rotation, 3)
-    chex.assert_axis_dimension(translation, -1, 3)
+    checks.assert_axis_dimension(translation, -1, 3)
     upper = jnp.concatenate([rotation, translation[..., None]], axis=-1)
     last = jnp.broadcast_to(jnp.array([0, 0, 0, 1], upper.dtype), (*upper.shape[:-2], 1, 4))
     return jnp.concatenate([upper, last], axis=-2)
@@ -264,7 +264,7 @@ def euler_to_matrix(angles: jax.Array) -> jax.Array:
         >>> euler_to_matrix(jnp.array([0.0, 0.0, jnp.pi / 2])).round(3)[0].tolist()
         [-0.0, -1.0, 0.0]
     """
-    chex.assert_axis_dimension(angles, -1, 3)
+    checks.assert_axis_dimension(angles, -1, 3)
     (cx, cy, cz), (sx, sy, sz) = (jnp.moveaxis(f(angles), -1, 0) for f in (jnp.cos, jnp.sin))
     return _matrix(
         [
@@ -431,8 +431,8 @@ def _reciprocal(x: jax.Array) -> jax.Array:
 
 
 def _check_matrix(matrix: jax.Array, size: int) -> None:
-    chex.assert_axis_dimension(matrix, -1, size)
-    chex.assert_axis_dimension(matrix, -2, size)
+    checks.assert_axis_dimension(matrix, -1, size)
+    checks.assert_axis_dimension(matrix, -2, size)
 
 
 def _matrix(rows: list[list[jax.Array]]) -> jax.Array:

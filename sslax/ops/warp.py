@@ -11,10 +11,11 @@ differentiates with respect to the image (`jax.lax.stop_gradient` on the image r
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from sslax import checks
 
 _PADDINGS = ("border", "zeros", "reflection", "symmetric")
 
@@ -53,8 +54,8 @@ def bilinear_sample(
     Jaderberg et al., "Spatial Transformer Networks", 2015.
     """
     image, coords = jnp.asarray(image), jnp.asarray(coords)
-    chex.assert_rank(image, 3)
-    chex.assert_axis_dimension(coords, -1, 2)
+    checks.assert_rank(image, 3)
+    checks.assert_axis_dimension(coords, -1, 2)
     if coords.dtype.itemsize < 4 or not jnp.issubdtype(coords.dtype, jnp.floating):
         raise TypeError(f"{coords.dtype} coordinates cannot place a sample; use float32.")
     return _sample(image, (coords[..., 0], coords[..., 1]), padding)
@@ -83,9 +84,9 @@ def warp_flow(
         >>> values[0, 0, :, 0].tolist(), valid[0, 0].tolist()
         ([1.0, 2.0, 3.0, 3.0], [True, True, True, False])
     """
-    chex.assert_rank([image, flow], 4)
-    chex.assert_equal_shape_prefix([image, flow], 1)
-    chex.assert_axis_dimension(flow, -1, 2)
+    checks.assert_rank([image, flow], 4)
+    checks.assert_equal_shape_prefix([image, flow], 1)
+    checks.assert_axis_dimension(flow, -1, 2)
     coords = pixel_grid(*flow.shape[1:3]) + flow
     return jax.vmap(functools.partial(bilinear_sample, padding=padding))(image, coords)
 
@@ -119,7 +120,7 @@ def warp_disparity(
 
     Godard et al., "Unsupervised Monocular Depth Estimation with Left-Right Consistency", 2017.
     """
-    chex.assert_rank([image, disparity], [4, 3])
+    checks.assert_rank([image, disparity], [4, 3])
     if image.shape[:3] != disparity.shape:
         raise ValueError(
             f"disparity {disparity.shape} is not of the image's resolution {image.shape[:3]}; "
@@ -153,9 +154,9 @@ def splat(values: jax.Array, flow: jax.Array) -> jax.Array:
         >>> splat(values, jnp.full((1, 1, 3, 2), jnp.array([0.5, 0.0])))[0, 0, :, 0].tolist()
         [0.5, 1.5, 3.0]
     """
-    chex.assert_rank([values, flow], 4)
-    chex.assert_equal_shape_prefix([values, flow], 3)
-    chex.assert_axis_dimension(flow, -1, 2)
+    checks.assert_rank([values, flow], 4)
+    checks.assert_equal_shape_prefix([values, flow], 3)
+    checks.assert_axis_dimension(flow, -1, 2)
     _check_floating(values)
     coords = pixel_grid(*flow.shape[1:3]) + flow
 
@@ -188,7 +189,7 @@ def range_map(flow: jax.Array) -> jax.Array:
 
     Wang et al., "Occlusion Aware Unsupervised Learning of Optical Flow", 2018.
     """
-    chex.assert_rank(flow, 4)
+    checks.assert_rank(flow, 4)
     ones = jnp.ones_like(flow[..., :1], dtype=jnp.promote_types(flow.dtype, jnp.float32))
     return splat(ones, flow)[..., 0]
 
