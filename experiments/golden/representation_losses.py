@@ -76,9 +76,8 @@ def sigmoid_contrastive(a, b, temperature, bias):
 def dino(student, teacher, centre):
     loss = lightly.DINOLoss(student.shape[1], teacher_temp=0.07, student_temp=0.2).double()
     loss.center.data[:] = centre
-    # Two teacher views and one student view that is none of them: the diagonal is left out, so
-    # that the first student view stands for the excluded pair.
-    return loss([teacher], [torch.zeros_like(student), student])
+    # The pair of the first views is left out; the student's first view is there for that alone.
+    return loss([teacher.detach()], [torch.zeros_like(student), student])
 
 
 def swav(scores, queue):

@@ -85,11 +85,9 @@ def test_nt_xent_orders_first_views_before_second_views():
     assert not np.allclose(loss[:7], loss[7:])
 
 
-@pytest.mark.parametrize(
-    ("name", "tile"), [("nt_xent", 4), ("nt_xent", 5), ("nt_xent", 100), ("info_nce", 4)]
-)
+@pytest.mark.parametrize(("name", "tile"), [("nt_xent", 5), ("info_nce", 100)])
 def test_tiles_equal_dense(name, tile):
-    """Ragged tiles, an even and an odd number of them, and a single one."""
+    """An odd number of ragged tiles (the references see an even one), and a single tile."""
     a, b = embeddings(21)
     weights = jnp.linspace(0.5, 1.5, 42)
 
@@ -106,9 +104,7 @@ def test_tiles_equal_dense(name, tile):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "tile"), [(x, 2) for x in LOSSES] + [("nt_xent", None), ("info_nce", None)]
-)
+@pytest.mark.parametrize(("name", "tile"), [(x, 2) for x in LOSSES] + [("nt_xent", None)])
 def test_one_device_equals_eight(check_parallel, name, tile):
     def loss(temperature, weights, a, b, axis_name):
         options = {"temperature": temperature, "tile": tile, "axis_name": axis_name}
@@ -180,7 +176,7 @@ def test_equal_and_zero_embeddings(check_derivatives, tile):
     check_derivatives(loss, a.at[1].set(0), b, step=1e-8, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["nt_xent", "info_nce", "decoupled", "sup_con", "sigmoid"])
+@pytest.mark.parametrize("name", ["nt_xent", "info_nce", "sigmoid"])
 def test_sharp_logits_stay_finite(name):
     """A temperature of 0.01, where exp(1 / temperature) overflows, and bfloat16."""
     a, b = embeddings(8, dimensions=16)

@@ -1,0 +1,62 @@
+"""SwAV's loss against lightly, with a queue and a small crop, on one device and on eight."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslax import losses
+
+
+def test_equals_reference(check_golden, representation):
+    scores, queue = representation["scores"], representation["queue_scores"]
+    check_golden(
+        lambda scores, queue: losses.swapped_prediction(scores, queue=queue),
+        "swapped_prediction",
+        scores,
+        queue,
+    )
+
+
+def test_derivatives_pass_by_the_codes(check_derivatives):
+    """The codes are constants: where every prediction is uniform, moving the scores of the code
+    views changes nothing but the predictions."""
+    scores = jnp.float32(np.random.default_rng(0).uniform(-1, 1, (4, 2, 3)))
+    total = jax.jit(jax.grad(lambda s: losses.swapped_prediction(s, code_views=1).sum()))
+    gradient = total(scores)
+    assert (gradient[:, 0] == 0).all() and jnp.abs(gradient[:, 1]).max() > 0
+    first = scores[:, :1]
+
+    def predictions(second):
+        both = jnp.concatenate([first, second], axis=1)
+        return losses.swapped_prediction(both, code_views=1)
+
+    check_derivatives(predictions, scores[:, 1:], order=2)
+
+
+def test_one_device_equals_eight(check_parallel):
+    rng = np.random.default_rng(0)
+    a, b = jnp.float32(rng.standard_normal((2, 16, 4)))
+
+    def loss(temperature, weights, a, b, axis_name):
+        scores = jnp.stack([jnp.tanh(a @ weights), jnp.tanh(b @ weights)], axis=1)
+        return losses.swapped_prediction(scores, temperature=temperature, axis_name=axis_name)
+
+    check_parallel(loss, a, b)
+
+
+def test_equal_scores_and_sharp_codes_stay_finite():
+    total = jax.jit(jax.value_and_grad(lambda scores: losses.swapped_prediction(scores).sum()))
+    for scores in (jnp.zeros((4, 2, 4)), 100 * jnp.eye(4)[:, None].repeat(2, 1)):
+        value, gradient = total(scores)
+        assert jnp.isfinite(value) and jnp.isfinite(gradient).all()
+
+
+def test_mistakes_are_named():
+    scores = jnp.ones((4, 2, 3))
+    with pytest.raises(ValueError, match="two views"):
+        losses.swapped_prediction(scores[:, :1], code_views=1)
+    with pytest.raises(ValueError, match="3 of 2 views"):
+        losses.swapped_prediction(scores, code_views=3)
+    with pytest.raises(AssertionError):
+        losses.swapped_prediction(scores, queue=jnp.ones((5, 1, 3)))

@@ -1,0 +1,81 @@
+"""Self-distillation losses against references and at singular points."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslax import losses
+
+
+def test_equal_references(check_golden, representation):
+    a, b = representation["a"], representation["b"]
+    check_golden(losses.negative_cosine, "negative_cosine", a, b)
+
+    def dino(student, teacher):
+        return losses.distillation_cross_entropy(
+            student,
+            teacher,
+            centre=representation["centre"],
+            student_temperature=0.2,
+            teacher_temperature=0.07,
+        )
+
+    check_golden(dino, "distillation_cross_entropy", a, b)
+
+
+def test_negative_cosine_at_equal_opposite_and_zero_vectors(check_derivatives):
+    a = jnp.array([[1.0, 2.0], [0.5, -1.0]])
+    np.testing.assert_allclose(losses.negative_cosine(a, 3 * a), -1, rtol=1e-6)
+    np.testing.assert_allclose(losses.negative_cosine(a, -a), 1, rtol=1e-6)
+    check_derivatives(losses.negative_cosine, a, a, order=2)
+    gradient = jax.grad(lambda x: losses.negative_cosine(x, a).sum())(0 * a)
+    assert jnp.isfinite(gradient).all() and jnp.abs(gradient).max() > 0
+
+
+def test_views_broadcast():
+    rng = np.random.default_rng(0)
+    student, teacher = rng.standard_normal((3, 4, 5)), rng.standard_normal((3, 2, 5))
+    pairs = losses.distillation_cross_entropy(
+        jnp.asarray(student)[:, None], jnp.asarray(teacher)[:, :, None]
+    )
+    assert pairs.shape == (3, 2, 4)
+    one = losses.distillation_cross_entropy(jnp.asarray(student[:, 3]), jnp.asarray(teacher[:, 1]))
+    np.testing.assert_allclose(pairs[:, 1, 3], one, rtol=1e-5)
+
+
+def test_distillation_cross_entropy_derivatives(check_derivatives):
+    rng = np.random.default_rng(0)
+    student, teacher = rng.standard_normal((2, 3, 5))
+    loss = partial(losses.distillation_cross_entropy, teacher=jnp.asarray(teacher))
+    check_derivatives(loss, student, order=2)
+    gradient = jax.grad(lambda t: losses.distillation_cross_entropy(student, t).sum())(teacher)
+    assert (gradient == 0).all()
+
+
+def test_large_logits_and_bfloat16_stay_finite():
+    student = jnp.array([[300.0, -300.0, 0.0]], jnp.bfloat16)
+    value, gradient = jax.value_and_grad(
+        lambda s: losses.distillation_cross_entropy(s, -student).sum()
+    )(student)
+    assert value == 6000 and jnp.isfinite(gradient).all()
+
+
+def test_centre_follows_the_mean_of_all_devices():
+    rng = np.random.default_rng(0)
+    centre, teacher = jnp.ones(5), jnp.float32(rng.standard_normal((8, 3, 2, 5)))
+    expected = 0.7 * centre + 0.3 * teacher.mean((0, 1, 2))
+    ours = losses.update_centre(centre, teacher, momentum=0.7)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+    update = partial(losses.update_centre, centre, momentum=0.7, axis_name="data")
+    for one in jax.pmap(update, axis_name="data")(teacher):
+        np.testing.assert_allclose(one, expected, rtol=1e-5)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(AssertionError):
+        losses.negative_cosine(jnp.ones((2, 3)), jnp.ones((2, 4)))
+    with pytest.raises(AssertionError):
+        losses.distillation_cross_entropy(jnp.ones((2, 3)), jnp.ones((2, 3)), centre=jnp.ones(2))

@@ -1,0 +1,77 @@
+"""Masked reconstruction against torch's arithmetic, and with nothing masked."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslax import losses
+
+
+def patches(shape=(2, 4, 6)):
+    rng = np.random.default_rng(0)
+    return jnp.float32(rng.standard_normal(shape)), jnp.float32(rng.uniform(size=shape))
+
+
+def test_equals_reference(check_golden, representation):
+    a, b = (representation[name].reshape(2, 3, -1) for name in "ab")
+    hidden = representation["hidden"]
+    count = hidden.sum(1)
+
+    def of_all_patches(predictions, targets):
+        rows = losses.masked_reconstruction(predictions, targets, hidden, normalize=True)
+        return (rows * count).sum() / count.sum()
+
+    check_golden(of_all_patches, "masked_reconstruction", a, b)
+
+
+@pytest.mark.parametrize("penalty", [jnp.square, jnp.abs])
+def test_is_the_mean_over_hidden_patches(penalty):
+    predictions, targets = patches()
+    mask = np.array([[1, 0, 1, 0], [0, 0, 0, 1]], bool)
+    ours = losses.masked_reconstruction(predictions, targets, mask, penalty=penalty)
+    errors = penalty(predictions - targets)
+    expected = [errors[0, [0, 2]].mean(), errors[1, 3].mean()]
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+
+
+def test_nothing_hidden_is_zero_with_zero_gradient():
+    predictions, targets = patches()
+    mask = jnp.array([[0, 0, 0, 0], [1, 1, 0, 0]])
+
+    def total(predictions):
+        return losses.masked_reconstruction(predictions, targets, mask).sum()
+
+    gradient = jax.grad(total)(predictions)
+    assert losses.masked_reconstruction(predictions, targets, mask)[0] == 0
+    assert (gradient[0] == 0).all() and jnp.abs(gradient[1, :2]).min() > 0
+
+
+def test_even_patches_stay_finite(check_derivatives):
+    predictions, _ = patches()
+    targets, mask = jnp.ones_like(predictions), jnp.ones(predictions.shape[:2])
+    loss = partial(losses.masked_reconstruction, targets=targets, mask=mask, normalize=True)
+    check_derivatives(loss, predictions)
+    gradient = jax.grad(lambda t: losses.masked_reconstruction(t, t, mask, normalize=True).sum())
+    assert jnp.isfinite(gradient(targets)).all()
+
+
+def test_bfloat16_is_reduced_in_float32():
+    predictions, targets = patches()
+    mask = jnp.ones((2, 4), jnp.bfloat16)
+    coarse = losses.masked_reconstruction(
+        predictions.astype(jnp.bfloat16), targets.astype(jnp.bfloat16), mask
+    )
+    assert coarse.dtype == jnp.float32
+    fine = losses.masked_reconstruction(predictions, targets, mask)
+    np.testing.assert_allclose(coarse, fine, rtol=0.02)
+
+
+def test_mistakes_are_named():
+    predictions, targets = patches((2, 4, 1))
+    with pytest.raises(ValueError, match="normalize=False"):
+        losses.masked_reconstruction(predictions, targets, jnp.ones((2, 4)), normalize=True)
+    with pytest.raises(AssertionError):
+        losses.masked_reconstruction(predictions, targets, jnp.ones((2, 3)))

@@ -1,0 +1,39 @@
+"""The masked mean, with invalid values and with nothing valid."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslax import losses
+
+
+def test_counts_valid_values_alone():
+    values = jnp.array([[1.0, jnp.nan], [5.0, jnp.inf]])
+    mask = jnp.array([[True, False], [True, False]])
+    value, gradient = jax.value_and_grad(losses.masked_mean)(values, mask)
+    assert value == 3
+    np.testing.assert_array_equal(gradient, [[0.5, 0], [0.5, 0]])
+
+
+def test_takes_weights():
+    np.testing.assert_allclose(
+        losses.masked_mean(jnp.array([1.0, 5.0]), jnp.array([0.75, 0.25])), 2.0
+    )
+
+
+def test_nothing_valid_is_zero_with_zero_gradient():
+    value, gradients = jax.value_and_grad(losses.masked_mean, (0, 1))(jnp.ones(3), jnp.zeros(3))
+    assert value == 0
+    assert all((g == 0).all() for g in gradients)
+
+
+def test_bfloat16_is_summed_in_float32():
+    values = jnp.ones(1000, jnp.bfloat16)  # a sum in bfloat16 stays at 256
+    mean = losses.masked_mean(values, jnp.ones(1000, bool))
+    assert mean == 1 and mean.dtype == jnp.float32
+
+
+def test_another_shape_is_named():
+    with pytest.raises(ValueError, match="broadcast_to"):
+        losses.masked_mean(jnp.ones((2, 3)), jnp.ones((2, 1)))

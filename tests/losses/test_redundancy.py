@@ -1,0 +1,123 @@
+"""Redundancy losses against references, by D x D and by N x N matrices, on one device and eight."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslax import losses
+
+
+def embeddings(n, dimensions, seed=0):
+    rng = np.random.default_rng(seed)
+    a = rng.standard_normal((n, dimensions))
+    return jnp.float32(a), jnp.float32(a + rng.standard_normal(a.shape))
+
+
+def correlation(a, b, epsilon=1e-5):
+    a, b = (x - x.mean(0) for x in (np.float64(a), np.float64(b)))
+    a, b = (x / np.sqrt((x**2).mean(0) + epsilon) for x in (a, b))
+    return a.T @ b / len(a)
+
+
+def test_equal_references(check_golden, representation):
+    a, b = representation["a"], representation["b"]
+    check_golden(losses.barlow_twins, "barlow_twins", a, b)
+    check_golden(losses.vicreg, "vicreg", a, b)
+
+
+def test_cross_correlation():
+    a, b = embeddings(9, 4)
+    np.testing.assert_allclose(losses.cross_correlation(a, b), correlation(a, b), atol=1e-6)
+
+
+def test_equal_views_have_ones_on_the_diagonal():
+    """Not (N - 1) / N, which a deviation over N - 1 would give."""
+    a, _ = embeddings(4, 3)
+    diagonal = jnp.diagonal(losses.cross_correlation(a, a))
+    np.testing.assert_allclose(diagonal, 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("dimensions", [4, 15, 16, 40])
+def test_either_matrix_gives_the_same(dimensions):
+    """Eight examples: 16 dimensions and more take N x N matrices."""
+    a, b = embeddings(8, dimensions)
+    matrix = correlation(a, b)
+    diagonal = np.diagonal(matrix)
+    off_diagonal = (matrix**2).sum() - (diagonal**2).sum()
+    expected = ((diagonal - 1) ** 2).sum() + 0.1 * off_diagonal
+    ours = losses.barlow_twins(a, b, off_diagonal_weight=0.1)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+    covariance = np.cov(np.float64(a).T)
+    expected = ((covariance**2).sum() - (np.diagonal(covariance) ** 2).sum()) / dimensions
+    np.testing.assert_allclose(losses.covariance_penalty(a), expected, rtol=1e-5)
+    expected = np.maximum(0, 2 - np.sqrt(np.diagonal(covariance) + 1e-4)).mean()
+    np.testing.assert_allclose(losses.variance_hinge(a, target=2.0), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dimensions", [3, 12])
+def test_derivatives_of_both_orders(check_derivatives, dimensions):
+    a, b = embeddings(5, dimensions)
+    check_derivatives(losses.barlow_twins, a, b, order=2)
+    check_derivatives(losses.vicreg, a, b, order=2)
+
+
+@pytest.mark.parametrize("dimensions", [3, 12])
+def test_collapsed_embeddings(dimensions):
+    """Dimensions that do not vary: worst value, finite gradient, and one that leads away."""
+    a, b = embeddings(4, dimensions)
+    still = a.at[:, 0].set(1.0)
+    for loss in (losses.barlow_twins, losses.vicreg):
+        value, gradient = jax.jit(jax.value_and_grad(loss, (0, 1)))(still, b)
+        assert jnp.isfinite(value) and all(jnp.isfinite(g).all() for g in gradient)
+        assert jnp.abs(gradient[0]).max() > 0
+        value, gradient = jax.jit(jax.value_and_grad(loss))(jnp.ones_like(a), jnp.ones_like(a))
+        assert jnp.isfinite(value) and jnp.isfinite(gradient).all()
+    ones = jnp.ones_like(a)
+    np.testing.assert_allclose(losses.barlow_twins(ones, ones), dimensions, rtol=1e-6)
+    np.testing.assert_allclose(losses.vicreg(ones, ones), 25 * 0.99, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dimensions", [3, 40])
+def test_one_device_equals_eight(check_parallel, dimensions):
+    def loss(temperature, weights, a, b, axis_name):
+        a, b = a @ weights / temperature, b @ weights
+        barlow_twins = losses.barlow_twins(a, b, axis_name=axis_name)
+        return barlow_twins + 0.01 * losses.vicreg(a, b, axis_name=axis_name)
+
+    check_parallel(loss, *embeddings(16, dimensions), every_way=dimensions == 40)
+
+
+def test_cross_correlation_over_devices():
+    a, b = embeddings(16, 3)
+    parts = [x.reshape(8, 2, 3) for x in (a, b)]
+    ours = jax.pmap(partial(losses.cross_correlation, axis_name="i"), axis_name="i")(*parts)
+    np.testing.assert_allclose(ours[5], correlation(a, b), atol=1e-6)
+
+
+def test_bfloat16_is_reduced_in_float32():
+    a, b = embeddings(8, 20)
+    for loss in (losses.barlow_twins, losses.vicreg):
+        coarse = loss(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16))
+        assert coarse.dtype == jnp.float32
+        np.testing.assert_allclose(coarse, loss(a, b), rtol=0.02)
+
+
+def test_no_square_matrix_of_many_dimensions():
+    """8,192 dimensions: a D x D matrix would take 256 MiB, the loss takes 64 MiB."""
+    a = jax.ShapeDtypeStruct((64, 8192), jnp.float32)
+    for loss in (losses.barlow_twins, losses.vicreg):
+        memory = jax.jit(jax.grad(loss)).lower(a, a).compile().memory_analysis()
+        assert memory.temp_size_in_bytes < 64 * 2**20
+
+
+def test_mistakes_are_named():
+    a, b = embeddings(4, 3)
+    with pytest.raises(ValueError, match="two examples"):
+        losses.vicreg(a[:1], b[:1])
+    for loss in (losses.barlow_twins, losses.vicreg, losses.cross_correlation):
+        with pytest.raises(AssertionError):
+            loss(a, b[:, :2])

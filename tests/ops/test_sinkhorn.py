@@ -1,0 +1,72 @@
+"""Sinkhorn-Knopp against multiplication in float64, sharp scores, and eight devices."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslax import ops
+
+SCORES = np.random.default_rng(0).uniform(-1, 1, (16, 5))
+
+
+def by_multiplication(scores, epsilon, iterations):
+    q = np.exp(scores / epsilon)
+    for _ in range(iterations):
+        q = q / q.sum(0)
+        q = q / q.sum(1, keepdims=True)
+    return q
+
+
+@pytest.mark.parametrize(("epsilon", "iterations"), [(0.05, 3), (0.5, 1)])
+def test_equals_multiplication(epsilon, iterations):
+    ours = ops.sinkhorn(jnp.float32(SCORES), epsilon=epsilon, iterations=iterations)
+    expected = by_multiplication(SCORES, epsilon, iterations)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_is_balanced():
+    ours = ops.sinkhorn(jnp.float32(SCORES), epsilon=0.1, iterations=100)
+    np.testing.assert_allclose(ours.sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(ours.sum(0), 16 / 5, rtol=1e-3)
+
+
+def test_sharp_scores_do_not_overflow():
+    scores = jnp.float32(SCORES) * 1000
+    assert not jnp.isfinite(jnp.exp(scores / 0.05)).all()
+    ours = ops.sinkhorn(scores, epsilon=0.05, iterations=3)
+    assert jnp.isfinite(ours).all()
+    np.testing.assert_allclose(ours.sum(1), 1, rtol=1e-5)
+    equal = ops.sinkhorn(jnp.zeros((4, 2)))
+    np.testing.assert_allclose(equal, 0.5, rtol=1e-6)
+
+
+def test_one_device_equals_eight():
+    scores = jnp.float32(SCORES)
+
+    def total(scores, weights, axis_name=None):
+        return (ops.sinkhorn(scores, axis_name=axis_name) * weights).sum()
+
+    weights = jnp.arange(80.0).reshape(16, 5)
+    expected = ops.sinkhorn(scores), jax.grad(total)(scores, weights)
+    parts = scores.reshape(8, 2, 5), weights.reshape(8, 2, 5)
+    ours = jax.pmap(partial(ops.sinkhorn, axis_name="data"), axis_name="data")(parts[0])
+    gradient = jax.pmap(jax.grad(partial(total, axis_name="data")), axis_name="data")(*parts)
+    np.testing.assert_allclose(ours.reshape(16, 5), expected[0], atol=1e-6)
+    np.testing.assert_allclose(gradient.reshape(16, 5), expected[1], atol=1e-2)
+    assert jnp.abs(expected[1]).max() > 1
+
+
+def test_gradient_equals_differences(x64):
+    scores, weights = jnp.asarray(SCORES), jnp.arange(80.0).reshape(16, 5)
+
+    def total(scores):
+        return (ops.sinkhorn(scores, epsilon=0.3) * weights).sum()
+
+    direction = jnp.asarray(np.random.default_rng(1).standard_normal((16, 5)))
+    value, gradient = jax.jit(total), jax.jit(jax.grad(total))
+    slope = jnp.vdot(gradient(scores), direction)
+    difference = value(scores + 1e-6 * direction) - value(scores - 1e-6 * direction)
+    np.testing.assert_allclose(slope, difference / 2e-6, rtol=1e-6)
