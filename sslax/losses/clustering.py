@@ -1,9 +1,9 @@
 """Clustering losses: one view predicts the cluster assignment of another."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from sslax import checks
 from sslax.ops.sinkhorn import sinkhorn
 
 Array = jax.Array
@@ -57,7 +57,7 @@ def swapped_prediction(
     Caron et al., `Unsupervised Learning of Visual Features by Contrasting Cluster Assignments
     <https://arxiv.org/abs/2006.09882>`_, 2020.
     """
-    chex.assert_rank(scores, 3)
+    checks.assert_rank(scores, 3)
     views = scores.shape[1]
     if not (views >= 2 and 1 <= code_views <= views):
         raise ValueError(
@@ -66,7 +66,7 @@ def swapped_prediction(
         )
     assigned = scores[:, :code_views]
     if queue is not None:
-        chex.assert_shape(queue, (None, code_views, scores.shape[2]))
+        checks.assert_shape(queue, (None, code_views, scores.shape[2]))
         assigned = jnp.concatenate([assigned, queue])
     codes = jax.vmap(
         lambda s: sinkhorn(s, epsilon=epsilon, iterations=iterations, axis_name=axis_name),

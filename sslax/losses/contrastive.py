@@ -9,10 +9,10 @@ returns the losses of that part, each against the whole batch. The embeddings th
 device to device around a ring.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from sslax import checks
 from sslax.losses.pairwise import LOG_SUM_EXP, SOFTPLUS_SUM, reduce_rows
 from sslax.losses.scores import Score, ScoreFunction, cosine, l2_normalize
 
@@ -69,11 +69,11 @@ def info_nce(
     <https://arxiv.org/abs/1807.03748>`_, 2018; with a queue: He et al., `Momentum Contrast
     <https://arxiv.org/abs/1911.05722>`_, 2020.
     """
-    chex.assert_rank([queries, keys], 2)
-    chex.assert_equal_shape_prefix([queries, keys], 1)
+    checks.assert_rank([queries, keys], 2)
+    checks.assert_equal_shape_prefix([queries, keys], 1)
     _check_temperature(temperature)
     others = keys if negatives is None else negatives
-    chex.assert_shape(others, (None, keys.shape[1]))
+    checks.assert_shape(others, (None, keys.shape[1]))
 
     if isinstance(score, Score):
         dtype = jnp.result_type(queries, keys)
@@ -244,8 +244,8 @@ def sup_con(
 
     Khosla et al., `Supervised Contrastive Learning <https://arxiv.org/abs/2004.11362>`_, 2020.
     """
-    chex.assert_rank([embeddings, labels], [2, 1])
-    chex.assert_equal_shape_prefix([embeddings, labels], 1)
+    checks.assert_rank([embeddings, labels], [2, 1])
+    checks.assert_equal_shape_prefix([embeddings, labels], 1)
     _check_temperature(temperature)
     z = (l2_normalize(embeddings) / jnp.sqrt(temperature)).astype(embeddings.dtype)
     total = reduce_rows(LOG_SUM_EXP, z, exclude=1, tile=tile, axis_name=axis_name)
@@ -307,8 +307,8 @@ def sigmoid_contrastive(
     Zhai et al., `Sigmoid Loss for Language Image Pre-Training
     <https://arxiv.org/abs/2303.15343>`_, 2023.
     """
-    chex.assert_rank([a, b], 2)
-    chex.assert_equal_shape([a, b])
+    checks.assert_rank([a, b], 2)
+    checks.assert_equal_shape([a, b])
     _check_temperature(temperature)
     dtype = jnp.result_type(a, b)
     rows, columns = l2_normalize(a) / temperature, l2_normalize(b)
@@ -355,8 +355,8 @@ def triplet(
     Schroff et al., `FaceNet <https://arxiv.org/abs/1503.03832>`_, 2015; the smooth form: Hermans
     et al., `In Defense of the Triplet Loss <https://arxiv.org/abs/1703.07737>`_, 2017.
     """
-    chex.assert_rank([anchors, positives, negatives], 2)
-    chex.assert_equal_shape([anchors, positives, negatives])
+    checks.assert_rank([anchors, positives, negatives], 2)
+    checks.assert_equal_shape([anchors, positives, negatives])
     difference = _distance(anchors, positives) - _distance(anchors, negatives)
     if margin is None:
         return jax.nn.softplus(difference)
@@ -385,8 +385,8 @@ def _row_products(x: Array, y: Array) -> Array:
 
 def _scaled_views(a: Array, b: Array, temperature: float | Array) -> tuple[Array, Array]:
     """Both views of unit length over the root of the temperature: products of two are logits."""
-    chex.assert_rank([a, b], 2)
-    chex.assert_equal_shape([a, b])
+    checks.assert_rank([a, b], 2)
+    checks.assert_equal_shape([a, b])
     _check_temperature(temperature)
     dtype = jnp.result_type(a, b)
     return tuple((l2_normalize(x) / jnp.sqrt(temperature)).astype(dtype) for x in (a, b))

@@ -4,10 +4,10 @@ These losses compare two rows; no example meets another, so that nothing changes
 device and many.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from sslax import checks
 from sslax.losses.scores import l2_normalize
 
 Array = jax.Array
@@ -44,7 +44,7 @@ def negative_cosine(predictions: Array, targets: Array) -> Array:
     <https://arxiv.org/abs/2011.10566>`_, 2021; Grill et al., `Bootstrap Your Own Latent
     <https://arxiv.org/abs/2006.07733>`_, 2020.
     """
-    chex.assert_equal_shape([predictions, targets])
+    checks.assert_equal_shape([predictions, targets])
     return -(l2_normalize(predictions) * l2_normalize(targets)).sum(-1)
 
 
@@ -90,10 +90,10 @@ def distillation_cross_entropy(
     Caron et al., `Emerging Properties in Self-Supervised Vision Transformers
     <https://arxiv.org/abs/2104.14294>`_, 2021.
     """
-    chex.assert_equal_shape_suffix([student, teacher], 1)
+    checks.assert_equal_shape_suffix([student, teacher], 1)
     student, teacher = _accurate(student), _accurate(jax.lax.stop_gradient(teacher))
     if centre is not None:
-        chex.assert_shape(centre, student.shape[-1:])
+        checks.assert_shape(centre, student.shape[-1:])
         teacher = teacher - jax.lax.stop_gradient(centre)
     targets = jax.nn.softmax(teacher / teacher_temperature)
     return -(targets * jax.nn.log_softmax(student / student_temperature)).sum(-1)
@@ -126,8 +126,8 @@ def update_centre(
         >>> losses.update_centre(jnp.zeros(2), jnp.array([[4.0, 0.0]]), momentum=0.5).tolist()
         [2.0, 0.0]
     """
-    chex.assert_rank(centre, 1)
-    chex.assert_equal_shape_suffix([centre, teacher], 1)
+    checks.assert_rank(centre, 1)
+    checks.assert_equal_shape_suffix([centre, teacher], 1)
     teacher = _accurate(jax.lax.stop_gradient(teacher)).reshape(-1, centre.shape[0])
     mean = teacher.mean(0)
     if axis_name is not None:

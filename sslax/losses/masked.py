@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
+
+from sslax import checks
 
 Array = jax.Array
 
@@ -51,9 +52,9 @@ def masked_reconstruction(
     <https://arxiv.org/abs/2111.09886>`_, 2022; Pathak et al., `Context Encoders
     <https://arxiv.org/abs/1604.07379>`_, 2016.
     """
-    chex.assert_rank([predictions, mask], [3, 2])
-    chex.assert_equal_shape([predictions, targets])
-    chex.assert_equal_shape_prefix([predictions, mask], 2)
+    checks.assert_rank([predictions, mask], [3, 2])
+    checks.assert_equal_shape([predictions, targets])
+    checks.assert_equal_shape_prefix([predictions, mask], 2)
     dtype = jnp.promote_types(jnp.result_type(predictions, targets), jnp.float32)
     predictions, targets, mask = (x.astype(dtype) for x in (predictions, targets, mask))
     if normalize:

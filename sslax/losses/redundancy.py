@@ -10,9 +10,10 @@ function runs inside shard_map or pmap, where every device holds its part of the
 loss of the whole batch.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
+
+from sslax import checks
 
 Array = jax.Array
 
@@ -48,8 +49,8 @@ def cross_correlation(
         >>> print(losses.cross_correlation(a, -a).diagonal().round(3))
         [-1. -1.]
     """
-    chex.assert_rank([a, b], 2)
-    chex.assert_equal_shape([a, b])
+    checks.assert_rank([a, b], 2)
+    checks.assert_equal_shape([a, b])
     n = _total(a, axis_name)
     x, y = (_standardize(z, epsilon, axis_name) for z in (a, b))
     return _sum_over_axis(x.T @ y, axis_name) / n
@@ -96,8 +97,8 @@ def barlow_twins(
 
     Zbontar et al., `Barlow Twins <https://arxiv.org/abs/2103.03230>`_, 2021.
     """
-    chex.assert_rank([a, b], 2)
-    chex.assert_equal_shape([a, b])
+    checks.assert_rank([a, b], 2)
+    checks.assert_equal_shape([a, b])
     n = _total(a, axis_name)
     x, y = (_standardize(z, epsilon, axis_name) for z in (a, b))
     x /= n
@@ -150,8 +151,8 @@ def vicreg(
     Bardes et al., `VICReg <https://arxiv.org/abs/2105.04906>`_, 2022. The variance term is halved
     as in the authors' code.
     """
-    chex.assert_rank([a, b], 2)
-    chex.assert_equal_shape([a, b])
+    checks.assert_rank([a, b], 2)
+    checks.assert_equal_shape([a, b])
     difference = _accurate(a) - _accurate(b)
     invariance = _sum_over_axis((difference**2).sum(), axis_name)
     invariance /= _total(a, axis_name) * a.shape[1]
@@ -194,7 +195,7 @@ def variance_hinge(
         >>> round(float(losses.variance_hinge(jnp.ones((4, 3)))), 3)
         0.99
     """
-    chex.assert_rank(embeddings, 2)
+    checks.assert_rank(embeddings, 2)
     freedom = _degrees_of_freedom(embeddings, axis_name)
     x = _center(embeddings, axis_name)
     variance = _sum_over_axis((x * x).sum(0), axis_name) / freedom
@@ -226,7 +227,7 @@ def covariance_penalty(embeddings: Array, *, axis_name: str | None = None) -> Ar
         >>> float(losses.covariance_penalty(jnp.array([[1.0, 1.0], [-1.0, -1.0]])))
         4.0
     """
-    chex.assert_rank(embeddings, 2)
+    checks.assert_rank(embeddings, 2)
     freedom = _degrees_of_freedom(embeddings, axis_name)
     x = _center(embeddings, axis_name) / freedom**0.5
     variance = _sum_over_axis((x * x).sum(0), axis_name)

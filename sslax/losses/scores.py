@@ -8,9 +8,10 @@ the N x M matrix. Any other function works too, at the price of the matrix.
 from collections.abc import Callable
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
+
+from sslax import checks
 
 Array = jax.Array
 ScoreFunction = Callable[[Array, Array], Array]
@@ -91,5 +92,5 @@ def bilinear(weight: Array) -> Score:
     van den Oord et al., `Representation Learning with Contrastive Predictive Coding
     <https://arxiv.org/abs/1807.03748>`_, 2018.
     """
-    chex.assert_rank(weight, 2)
+    checks.assert_rank(weight, 2)
     return Score(lambda x: x @ weight, _identity)

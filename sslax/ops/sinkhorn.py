@@ -1,8 +1,9 @@
 """Sinkhorn-Knopp: assign samples to prototypes so that all prototypes are used alike."""
 
-import chex
 import jax
 import jax.numpy as jnp
+
+from sslax import checks
 
 Array = jax.Array
 
@@ -44,7 +45,7 @@ def sinkhorn(
     Cuturi, `Sinkhorn Distances <https://arxiv.org/abs/1306.0895>`_, 2013; as used by Caron et al.,
     `SwAV <https://arxiv.org/abs/2006.09882>`_, 2020.
     """
-    chex.assert_rank(scores, 2)
+    checks.assert_rank(scores, 2)
     logits = scores.astype(jnp.promote_types(scores.dtype, jnp.float32)) / epsilon
     for _ in range(iterations):
         logits -= _log_sum_exp_of_samples(logits, axis_name)
