@@ -1,0 +1,155 @@
+"""Speed of Barlow Twins and VICReg with their gradients at 8,192 dimensions.
+
+    python experiments/benchmarks/cross_correlation.py --peer-python=PATH_TO_PYTHON_WITH_LIGHTLY
+
+For 256 and for 8,192 embeddings (one N x N matrices, the other D x D ones), round by round in turn:
+the loss, a plain JAX form with the D x D matrix, and lightly in another interpreter on the same
+cores (256 embeddings alone). Beside them, the time of three products of N x D and D x D, which
+any D x D form needs. Prints medians and ratios to ours, and XLA's temporary memory. Values must
+agree, or the times mean nothing.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+DIMENSIONS = 8192
+MIB = 2**20
+
+
+def inputs(count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((count, DIMENSIONS), np.float32)
+    return [a, a + rng.standard_normal(a.shape, np.float32)]
+
+
+def plain_barlow_twins(a, b):
+    import jax.numpy as jnp
+
+    a, b = ((x - x.mean(0)) / jnp.sqrt(x.var(0) + 1e-5) for x in (a, b))
+    c = a.T @ b / len(a)
+    diagonal = jnp.diagonal(c)
+    off_diagonal = jnp.where(jnp.eye(len(c), dtype=bool), 0, c)
+    return ((diagonal - 1) ** 2).sum() + 0.005 * (off_diagonal**2).sum()
+
+
+def plain_vicreg(a, b):
+    import jax
+    import jax.numpy as jnp
+
+    loss = 25 * ((a - b) ** 2).mean()
+    for x in (a, b):
+        x = x - x.mean(0)
+        loss += 12.5 * jax.nn.relu(1 - jnp.sqrt(x.var(0, ddof=1) + 1e-4)).mean()
+        c = x.T @ x / (len(x) - 1)
+        c = jnp.where(jnp.eye(len(c), dtype=bool), 0, c)
+        loss += (c**2).sum() / len(c)
+    return loss
+
+
+def serve(case: str) -> None:
+    """One timed step of lightly's for each line that comes in."""
+    import torch
+
+    library = torch.library.Library("torchvision", "DEF")  # see experiments/golden
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    from lightly.loss import BarlowTwinsLoss, VICRegLoss
+
+    loss = {"barlow_twins": BarlowTwinsLoss, "vicreg": VICRegLoss}[case]()
+    leaves = [torch.from_numpy(x).requires_grad_() for x in inputs(256)]
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        value = loss(*leaves)
+        torch.autograd.grad(value, leaves)
+        print(time.perf_counter() - start, value.item(), flush=True)
+
+
+def compare(case: str, count: int, peer_python: str | None, rounds: int) -> None:
+    import jax
+
+    from sslax import losses
+
+    arrays = [jax.numpy.asarray(x) for x in inputs(count)]
+    functions = {
+        case: {"barlow_twins": losses.barlow_twins, "vicreg": losses.vicreg}[case],
+        "plain JAX": {"barlow_twins": plain_barlow_twins, "vicreg": plain_vicreg}[case],
+    }
+    runs, memory = {}, {}
+    for name, function in functions.items():
+        step = jax.jit(jax.value_and_grad(function, (0, 1))).lower(*arrays).compile()
+        memory[name] = step.memory_analysis().temp_size_in_bytes
+
+        def run(step=step) -> tuple[float, float]:
+            start = time.perf_counter()
+            value, _ = jax.block_until_ready(step(*arrays))
+            return time.perf_counter() - start, float(value)
+
+        runs[name] = run
+
+    @jax.jit
+    def three_products(a, b):
+        c = a.T @ b
+        return b @ c.T, a @ c
+
+    def products() -> tuple[float, None]:
+        start = time.perf_counter()
+        jax.block_until_ready(three_products(*arrays))
+        return time.perf_counter() - start, None
+
+    runs["three products N D D"] = products
+    peer = None
+    if peer_python and count == 256:
+        peer = subprocess.Popen(
+            [peer_python, __file__, f"--serve={case}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+        def lightly() -> tuple[float, float]:
+            peer.stdin.write("\n")
+            peer.stdin.flush()
+            seconds, value = peer.stdout.readline().split()
+            return float(seconds), float(value)
+
+        runs["lightly"] = lightly
+
+    results = {name: [] for name in runs}
+    for _ in range(rounds + 1):
+        for name, run in runs.items():
+            results[name].append(run())
+    if peer:
+        peer.stdin.close()
+        peer.wait()
+    print(f"{case}: {count} embeddings of {DIMENSIONS} dimensions, value and gradients")
+    base = statistics.median(seconds for seconds, _ in results[case][1:])
+    for name, timings in results.items():
+        if timings[-1][1] is not None:
+            np.testing.assert_allclose(timings[-1][1], results[case][-1][1], rtol=1e-3)
+        median = statistics.median(seconds for seconds, _ in timings[1:])
+        size = f"{memory[name] / MIB:10.1f} MiB" if name in memory else ""
+        print(f"  {name:<24}{median * 1e3:10.1f} ms {median / base:8.2f} x{size}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peer-python", help="an interpreter that has torch and lightly")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--counts", type=int, nargs="+", default=[256, 8192])
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        return serve(arguments.serve)
+    for count in arguments.counts:
+        for case in ("barlow_twins", "vicreg"):
+            compare(case, count, arguments.peer_python, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
