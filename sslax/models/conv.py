@@ -93,7 +93,8 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
     chex.assert_equal(x.shape[-1], kernel.shape[2])
     if jax.default_backend() == "cpu":
         if kernel.shape[:2] == (1, 1) and padding == 0:
-            return x[:, ::stride, ::stride] @ kernel[0, 0]
+            # The barrier, in the backward pass on the errors, keeps their transpose a pure copy.
+            return lax.optimization_barrier(x[:, ::stride, ::stride] @ kernel[0, 0])
         if kernel.shape[:2] == (3, 3) and padding == 1 and stride in (1, 2) and _large(x, kernel):
             return conv3x3(x, kernel, stride)
     return lax.conv_general_dilated(
@@ -144,7 +145,7 @@ def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, t
     weights = _transform_kernel(_fold_kernel(kernel, stride), filtering.kernel)
     n, h, w, _ = x.shape
     shape = (n, -(-h // stride), -(-w // stride), kernel.shape[-1])
-    size = _chunk(x.shape, shape)
+    size = _chunk(weights, x.shape, shape)
     chunks = _split(x, size)
 
     def step(i: jax.Array, y: jax.Array) -> jax.Array:
@@ -159,7 +160,7 @@ def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, t
 def _backward(stride: int, residuals: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, weights = residuals
     filtering = _FILTERINGS[stride]
-    size = _chunk(x.shape, g.shape)
+    size = _chunk(weights, x.shape, g.shape)
     xs, gs = _split(x, size), _split(g, size)
 
     def step(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -187,11 +188,14 @@ def _large(x: jax.Array, kernel: jax.Array) -> bool:
     return c * k >= _MIN_CHANNELS and x.size * 9 * k >= _MIN_PRODUCTS
 
 
-def _chunk(*shapes: tuple[int, ...]) -> int:
-    """Images of one loop step: the largest divisor of the batch that keeps to `_CHUNK`."""
+def _chunk(weights: jax.Array, *shapes: tuple[int, ...]) -> int:
+    """Images of one loop step: a divisor of the batch.
+
+    As many as keep to `_CHUNK`, or more where the weights, which every step reads, are larger.
+    """
     n = shapes[0][0]
-    wanted = max(1, _CHUNK // max(np.prod(s[1:]) for s in shapes))
-    return max(d for d in range(1, min(n, wanted) + 1) if n % d == 0)
+    wanted = max(_CHUNK, weights[0, 0].size * 4) // max(np.prod(s[1:]) for s in shapes)
+    return max(d for d in range(1, min(n, max(1, wanted)) + 1) if n % d == 0)
 
 
 # A loop step takes one image of each of `size` runs of the batch, so that on a batch sharded

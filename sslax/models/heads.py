@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sslax.models.norm import BatchNorm
+
 
 class Projector(nn.Module):
     """Multilayer perceptron Linear-BN-ReLU-...-Linear-(BN).
@@ -46,15 +48,7 @@ class Projector(nn.Module):
             )
 
         def normalise(x: jax.Array, *, affine: bool, name: str) -> jax.Array:
-            return nn.BatchNorm(
-                use_running_average=not train,
-                momentum=0.9,
-                epsilon=1e-5,
-                use_scale=affine,
-                use_bias=affine,
-                dtype=self.dtype,
-                name=name,
-            )(x)
+            return BatchNorm(train, affine, dtype=self.dtype, name=name)(x)
 
         for i in range(1, self.layers):
             x = nn.Dense(self.hidden, use_bias=not self.norm, dtype=self.dtype, name=f"linear{i}")(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sslax.models.conv import Conv
+from sslax.models.norm import BatchNorm
 from sslax.types import Encoding
 
 # PyTorch's default for its residual networks: normal with variance 2 / (k k features).
@@ -57,9 +58,7 @@ class Bottleneck(nn.Module):
 
 def _layers(train: bool, dtype: Any) -> tuple[partial, partial]:
     conv = partial(Conv, dtype=dtype, kernel_init=_kaiming)
-    norm = partial(
-        nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype
-    )
+    norm = partial(BatchNorm, train=train, dtype=dtype)
     return conv, norm
 
 
