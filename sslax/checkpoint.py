@@ -14,6 +14,7 @@ import jax
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
+from sslax import files
 from sslax.errors import UserError
 from sslax.types import TrainState
 
@@ -112,16 +113,13 @@ def abstract_like(state: Any, sharding: jax.sharding.Sharding) -> Any:
     )
 
 
-def keep_description(
-    config: ConfigDict, data: dict[str, Any], workdir: Path, *, write: bool = True
-) -> None:
+def keep_description(config: ConfigDict, data: dict[str, Any], workdir: Path) -> None:
     """Writes `config.json` and `data.json` of a new run, or makes sure a resumed one is the same.
 
     Args:
         config: the whole config.
         data: what the state's shapes depend on beside it (see `read_description`).
         workdir: the run's folder.
-        write: whether this process writes.
 
     Raises:
         UserError: the run in `workdir` was started with another config or other data; the
@@ -129,10 +127,9 @@ def keep_description(
     """
     now = {"config": json.loads(config.to_json_best_effort()), "data": data}
     if not (workdir / "data.json").exists():
-        if write:
-            for name in ("config", "data"):
-                text = json.dumps(now[name], indent=2, sort_keys=True) + "\n"
-                (workdir / f"{name}.json").write_text(text)
+        for name in ("config", "data"):
+            text = json.dumps(now[name], indent=2, sort_keys=True) + "\n"
+            files.write_text(workdir / f"{name}.json", text)
         return
     before = {name: _read(workdir / f"{name}.json") for name in now}
     changes = _differences(before["config"], now["config"], "config")

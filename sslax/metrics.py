@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import jax
 import numpy as np
 
+from sslax import files
 from sslax.errors import UserError
 from sslax.types import Metrics
 
@@ -66,7 +67,7 @@ class Writer:
 
         path = workdir / "metrics.jsonl"
         kept = [line for line in read_jsonl(path) if line["step"] <= start_step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        files.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._lines = path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
 

@@ -182,7 +182,8 @@ def fit(
     }
     plan = make_plan(config, **spec, methods=methods)
     workdir.mkdir(parents=True, exist_ok=True)
-    checkpoint.keep_description(config, spec, workdir, write=jax.process_index() == 0)
+    if jax.process_index() == 0:  # where it refuses, the others end with it
+        checkpoint.keep_description(config, spec, workdir)
 
     with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
         state = start(plan, mesh, checkpoints)

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sslax import files
 from sslax.evaluate import collapse, knn, linear
 from sslax.types import Array
 
@@ -239,9 +240,7 @@ def write_results(path: str | os.PathLike, results: Mapping[str, float]) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: float(value) for name, value in results.items()}
     plain = {name: value if math.isfinite(value) else None for name, value in plain.items()}
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n")
-    os.replace(draft, path)
+    files.write_text(path, json.dumps(plain, indent=2, sort_keys=True) + "\n")
 
 
 def _pooled(features: Array) -> Array:
