@@ -7,6 +7,11 @@ from absl import app, flags, logging
 
 from sslax.errors import UserError
 
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "latest", ["latest", "best"], "Which checkpoint to evaluate or predict with."
+)
+
 
 def entry(main: Callable[[list[str]], None]) -> None:
     """Parses the flags and runs `main`; a `UserError` becomes a sentence and exit status 1."""

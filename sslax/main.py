@@ -1,6 +1,7 @@
 """`python -m sslax.main --config=configs/METHOD.py`: train, evaluate, draw.
 
-Flags, distributed start, and `train.fit`; nothing else.
+Flags, distributed start, and `train.fit`; nothing else. `--workdir` is the folder of the run, by
+default runs/METHOD[-VARIANT]; a run that is there already goes on.
 """
 
 from pathlib import Path
@@ -13,9 +14,6 @@ from sslax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with its variant: configs/simclr.py:cifar10.", lock_config=True
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; default runs/METHOD[-VARIANT]. An old run goes on there."
 )
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other processes of a cluster: SLURM, GKE, TPU pod, or by hand."
@@ -39,7 +37,7 @@ def main(_: list[str]) -> None:
         _ = config.method
     except OSError as error:  # raised late, at the first use
         raise UserError(f"--config={file}: there is no such config file.") from error
-    workdir = Path(_WORKDIR.value or default_workdir(file))
+    workdir = Path(command.WORKDIR.value or default_workdir(file))
     print(f"Run in {workdir}", flush=True)
     state = train.fit(config, workdir)
     _, plan = use.read_plan(workdir)

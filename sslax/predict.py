@@ -10,10 +10,8 @@ from sslax import command
 from sslax.data import Source
 from sslax.errors import UserError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-_INPUT = flags.DEFINE_string("input", None, "A folder of images.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "The .npz to write.", required=True)
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ["latest", "best"], "Which checkpoint.")
+_INPUT = flags.DEFINE_string("input", None, "An image, or a folder of images.")
+_OUTPUT = flags.DEFINE_string("output", None, "The .npz to write.")
 _STAGES = flags.DEFINE_bool("stages", False, "Also the pooled activations of every stage.")
 
 
@@ -26,9 +24,9 @@ def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value)
     if output.suffix != ".npz":
         raise UserError(f"--output={output} must end in .npz.")
-    config, plan = use.read_plan(_WORKDIR.value)
+    config, plan = use.read_plan(command.WORKDIR.value)
     mesh = partition.make_mesh(jax.local_devices()[:1])
-    state = use.read_state(_WORKDIR.value, plan, mesh, which=_CHECKPOINT.value)
+    state = use.read_state(command.WORKDIR.value, plan, mesh, which=command.CHECKPOINT.value)
     source, files = _images(Path(_INPUT.value), config.data, plan.batch["image"].shape[1:])
     size = min(config.evaluate.batch_size, len(source))
     batches = data.evaluation_batches(source, batch_size=size, mesh=mesh)
@@ -66,4 +64,5 @@ def _images(
 
 
 if __name__ == "__main__":
+    flags.mark_flags_as_required(["workdir", "input", "output"])
     command.entry(main)

@@ -24,13 +24,15 @@ def _params(workdir):
 
 def _assert_close(ours, theirs):
     # Sums over devices round differently; six steps of training magnify that a little.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), ours, theirs)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=1e-3), ours, theirs)
 
 
 def test_two_processes_get_the_result_of_one(tmp_path):
     cache = tmp_path / "compiled"
     single = tmp_path / "single"
-    status, output = runs.finish(runs.start(runs.command(single, *OPTIONS), runs.environment(cache)))
+    status, output = runs.finish(
+        runs.start(runs.command(single, *OPTIONS), runs.environment(cache))
+    )
     assert status == 0, output
 
     together = tmp_path / "together"
