@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from sslax import checkpoint, partition, train
+from sslax import checkpoint, models, partition, train
 from sslax.errors import UserError
 from sslax.types import Array, Batch, TrainState
 
@@ -76,6 +76,10 @@ class Encoder:
     def stages(self, images: Any, *, batch_size: int = 256) -> dict[str, np.ndarray]:
         """Pooled activations `[N, C]` of each stage of the encoder, as `__call__` takes images."""
         return self._over(images, batch_size)["stages"]
+
+    def save(self, path: str | Path) -> None:
+        """Writes the encoder's weights to a safetensors file, for `models.load_safetensors`."""
+        models.save_safetensors(path, self.params["encoder"], self.model_state["encoder"])
 
     def _over(self, images: Any, batch_size: int) -> dict[str, Any]:
         images = np.asarray(images)

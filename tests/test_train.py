@@ -12,7 +12,7 @@ import runs
 from PIL import Image
 
 import sslax
-from sslax import metrics, partition, train, use
+from sslax import metrics, models, partition, train, use
 from sslax.errors import UserError
 from sslax.evaluate import run
 from sslax.methods import METHODS
@@ -91,6 +91,16 @@ def test_load_encodes_images_of_any_kind(workdir, images):
         "stage2": (5, 16),
     }
     assert sslax.load(workdir, which="best").step in (4, 8, 12)
+
+
+def test_an_encoder_leaves_as_safetensors_and_comes_back(workdir, config, images, tmp_path):
+    encoder = sslax.load(workdir)
+    encoder.save(tmp_path / "encoder.safetensors")
+    like = (encoder.params["encoder"], encoder.model_state["encoder"])
+    params, state = models.load_safetensors(tmp_path / "encoder.safetensors", like)
+    x = jnp.asarray(images[0][:3], jnp.float32) / 255.0
+    encoding, _ = models.build_encoder(config.model).apply(params, state, x, False)
+    np.testing.assert_allclose(encoding.features, encoder(images[0][:3]), atol=1e-5)
 
 
 @pytest.mark.parametrize(
