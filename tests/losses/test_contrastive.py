@@ -104,10 +104,15 @@ def test_tiles_equal_dense(name, tile):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "tile"), [(x, 2) for x in LOSSES] + [("nt_xent", None)])
+@pytest.mark.parametrize(
+    ("name", "tile"),
+    [(x, None if x == "sup_con" else 2) for x in LOSSES] + [("nt_xent", None)],
+)
 def test_one_device_equals_eight(check_parallel, name, tile):
     def loss(temperature, weights, a, b, axis_name):
         options = {"temperature": temperature, "tile": tile, "axis_name": axis_name}
+        if name == "info_nce_queue":
+            options["negatives"] = QUEUE @ weights  # the same on all devices, and learned
         return LOSSES[name](a @ weights, b @ weights, **options)
 
     check_parallel(loss, *embeddings(24), every_way=(name, tile) in EVERY_WAY)
@@ -148,6 +153,9 @@ def test_derivatives_of_both_orders(check_derivatives, tile):
         return losses.nt_xent(a, b, temperature=temperature, tile=tile)
 
     check_derivatives(loss, a, b, jnp.array(0.4), order=2)
+    if tile:
+        with pytest.raises(TypeError, match="forward-mode"):
+            jax.jvp(lambda a: loss(a, b, 0.4), (a,), (a,))
 
 
 def test_derivatives_of_both_orders_in_a_rectangle(check_derivatives):

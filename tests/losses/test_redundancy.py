@@ -88,7 +88,7 @@ def test_one_device_equals_eight(check_parallel, dimensions):
         barlow_twins = losses.barlow_twins(a, b, axis_name=axis_name)
         return barlow_twins + 0.01 * losses.vicreg(a, b, axis_name=axis_name)
 
-    check_parallel(loss, *embeddings(16, dimensions), every_way=dimensions == 40)
+    check_parallel(loss, *embeddings(16, dimensions), every_way=dimensions == 3)
 
 
 def test_cross_correlation_over_devices():
