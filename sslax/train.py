@@ -90,6 +90,12 @@ class Plan(NamedTuple):
         batch = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.batch)
         return init_state(self.method, self.tx, jax.random.key(self.seed), batch)
 
+    def abstract_state(self, mesh: Mesh) -> TrainState:
+        """Shapes and types of the state, replicated over `mesh`: what a checkpoint is read into."""
+        return checkpoint.abstract_like(
+            jax.eval_shape(self.initial_state), partition.replicated(mesh)
+        )
+
 
 def make_plan(
     config: ConfigDict,
@@ -212,10 +218,8 @@ def fit(
 
 def start(plan: Plan, mesh: Mesh, checkpoints: checkpoint.Checkpoints) -> TrainState:
     """The state to go on from: the latest readable checkpoint, or a fresh one, on the mesh."""
-    everywhere = partition.replicated(mesh)
-    abstract = checkpoint.abstract_like(jax.eval_shape(plan.initial_state), everywhere)
-    restored = checkpoints.restore(abstract)
-    return restored or jax.jit(plan.initial_state, out_shardings=everywhere)()
+    restored = checkpoints.restore(plan.abstract_state(mesh))
+    return restored or jax.jit(plan.initial_state, out_shardings=partition.replicated(mesh))()
 
 
 def compile_step(plan: Plan, mesh: Mesh, take: Callable[[Any, Array], Batch]) -> Callable:

@@ -132,12 +132,9 @@ def read_state(
     """
     if which not in ("latest", "best"):
         raise UserError(f'A checkpoint is "latest" or "best", not "{which}".')
-    abstract = checkpoint.abstract_like(
-        jax.eval_shape(plan.initial_state), partition.replicated(mesh)
-    )
     with checkpoint.Checkpoints(Path(workdir) / "checkpoints") as checkpoints:
         step = checkpoints.best_step() if which == "best" else None
-        state = checkpoints.restore(abstract, step=step)
+        state = checkpoints.restore(plan.abstract_state(mesh), step=step)
     if state is None:
         raise UserError(f"The run in {workdir} has no checkpoint yet.")
     return state
