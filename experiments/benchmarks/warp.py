@@ -3,9 +3,15 @@
     python experiments/benchmarks/warp.py --peer-python=PATH_TO_PYTHON_WITH_TORCH
 
 Rounds are interleaved with torch's, which runs in another interpreter with as many threads as
-there are cores. Every derivative is timed together with the forward pass, as training pays for it:
-to the coordinates, or to the coordinates and the image. Prints medians in milliseconds, and the
-ratio of torch's to ours (above 1: ours is faster).
+there are cores, and whose threads sleep while they wait, lest they take a shared machine's cores
+from each other. Every derivative is timed together with the forward pass, as training pays for it:
+to the coordinates, or to the coordinates and the image. Prints lower quartiles in milliseconds,
+since other work on the machine only adds, and the ratio of torch's to ours (above 1: ours is
+faster).
+
+glibc gives the temporary memory of a step back to the system where it exceeds 32 MiB, and the
+system clears it again: `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736` before the command
+keeps it.
 """
 
 import argparse
@@ -130,7 +136,7 @@ def serve():
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer-python", default=sys.executable)
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--serve", action="store_true")
     args = parser.parse_args()
     if args.serve:
@@ -142,7 +148,12 @@ def main():
     command = [args.peer_python, __file__, "--serve"]
     times = {}
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        env=os.environ | {"OMP_WAIT_POLICY": "passive"},
     ) as peer:
         assert peer.stdout.readline().strip() == "ready"
         for _ in range(args.rounds):
@@ -153,14 +164,14 @@ def main():
                     times.setdefault((name, *key), []).append(timed(functions[name, *key]))
         peer.stdin.close()
 
-    medians = {key: statistics.median(values) for key, values in times.items()}
+    quartiles = {key: statistics.quantiles(values)[0] for key, values in times.items()}
     for shape in SHAPES:
         print(f"\n{'x'.join(map(str, shape))}, ms (torch / this)")
         for t in TASKS:
-            reference = medians["torch", shape, t]
+            reference = quartiles["torch", shape, t]
             row = [f"torch {reference:6.2f}"]
             for name in ["warp_flow", "warp_disparity", "map_coordinates"]:
-                value = medians[name, shape, t]
+                value = quartiles[name, shape, t]
                 row.append(f"{name} {value:6.2f} ({reference / value:.2f})")
             print(f"  {t:22s}" + "   ".join(row))
 
