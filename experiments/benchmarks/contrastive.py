@@ -9,7 +9,8 @@ it comes, the whole matrix at once (`tile` above the batch) and lightly in anoth
 the same cores; optax at 256 pairs, beside the loss as it comes. It prints medians, ratios to the
 loss as it comes, and XLA's temporary memory; for a million embeddings on an accelerator, whose
 tiles are larger, it compiles the step and prints the memory, without running it. Values must
-agree, or the times mean nothing.
+agree, or the times mean nothing. Before all that it prints the memory of InfoNCE beside that of its
+dense forms and of one array N x D.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import numpy as np
 
@@ -151,6 +153,34 @@ def small(peer_python: str | None, rounds: int) -> None:
     print(f"1,048,576 embeddings with gradients: {total / 2**30:.2f} GiB in all")
 
 
+def info_nce_memory() -> None:
+    import jax
+    import jax.numpy as jnp
+
+    from sslax import losses
+    from sslax.losses import pairwise
+
+    def plain(a, b):
+        a, b = (x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+        return -jnp.diagonal(jax.nn.log_softmax(a @ b.T / TEMPERATURE))
+
+    def info_nce(a, b):
+        return losses.info_nce(a, b, temperature=TEMPERATURE)
+
+    def temporary(loss, rows):
+        return compiled(loss, rows).memory_analysis().temp_size_in_bytes / MIB
+
+    for rows in (4096, 16384):
+        sizes = {"info_nce": temporary(info_nce, rows), "plain JAX": temporary(plain, rows)}
+        with mock.patch.object(pairwise, "default_tile", lambda rows=rows: rows):
+            sizes["its dense form"] = temporary(info_nce, rows)
+        text = ", ".join(
+            f"{name} {size:.1f} ({sizes['info_nce'] / size:.1%})" for name, size in sizes.items()
+        )
+        one = rows * DIMENSIONS * 4 / MIB
+        print(f"info_nce, {rows} rows, MiB temporary: {text}; one array N x D {one:.0f}")
+
+
 def large() -> None:
     pairs = 2**16
     step = compiled(nt_xent(), pairs)
@@ -209,6 +239,7 @@ def main() -> None:
         jax.config.update("jax_num_cpu_devices", arguments.devices)
         over_devices(arguments.devices)
     else:
+        info_nce_memory()
         small(arguments.peer_python, arguments.rounds)
 
 

@@ -1,11 +1,12 @@
-"""Speed of Barlow Twins and VICReg with their gradients at 8,192 dimensions.
+"""Speed of Barlow Twins and VICReg with their gradients, for few and for many embeddings.
 
     python experiments/benchmarks/cross_correlation.py --peer-python=PATH_TO_PYTHON_WITH_LIGHTLY
 
-For 256 and for 8,192 embeddings (one N x N matrices, the other D x D ones), round by round in turn:
-the loss, a plain JAX form with the D x D matrix, and lightly in another interpreter on the same
-cores (256 embeddings alone). Beside them, the time of three products of N x D and D x D, which
-any D x D form needs. Prints medians and ratios to ours, and XLA's temporary memory. Values must
+For each shape (N embeddings x D dimensions; few embeddings make N x N matrices, many D x D ones),
+round by round in turn: the loss, a plain JAX form with the D x D matrix, and lightly in another
+interpreter on the same cores (256 embeddings alone). Beside them, the time of the products of
+N x D and D x D that any D x D form needs: three for Barlow Twins, and two a view for VICReg, whose
+matrices are symmetric. Prints medians and ratios to ours, and XLA's temporary memory. Values must
 agree, or the times mean nothing.
 """
 
@@ -17,13 +18,13 @@ import time
 
 import numpy as np
 
-DIMENSIONS = 8192
+PEER_SHAPE = (256, 8192)
 MIB = 2**20
 
 
-def inputs(count: int) -> list[np.ndarray]:
+def inputs(count: int, dimensions: int) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    a = rng.standard_normal((count, DIMENSIONS), np.float32)
+    a = rng.standard_normal((count, dimensions), np.float32)
     return [a, a + rng.standard_normal(a.shape, np.float32)]
 
 
@@ -61,7 +62,7 @@ def serve(case: str) -> None:
     from lightly.loss import BarlowTwinsLoss, VICRegLoss
 
     loss = {"barlow_twins": BarlowTwinsLoss, "vicreg": VICRegLoss}[case]()
-    leaves = [torch.from_numpy(x).requires_grad_() for x in inputs(256)]
+    leaves = [torch.from_numpy(x).requires_grad_() for x in inputs(*PEER_SHAPE)]
     for _ in sys.stdin:
         start = time.perf_counter()
         value = loss(*leaves)
@@ -69,12 +70,25 @@ def serve(case: str) -> None:
         print(time.perf_counter() - start, value.item(), flush=True)
 
 
-def compare(case: str, count: int, peer_python: str | None, rounds: int) -> None:
+def needed_products(case: str):
+    """The products of any form that makes D x D matrices, and their number."""
+
+    def of_two(a, b):
+        c = a.T @ b
+        return b @ c.T, a @ c
+
+    def of_each(a, b):
+        return [x @ (x.T @ x) for x in (a, b)]
+
+    return {"barlow_twins": (of_two, 3), "vicreg": (of_each, 4)}[case]
+
+
+def compare(case: str, shape: tuple[int, int], peer_python: str | None, rounds: int) -> None:
     import jax
 
     from sslax import losses
 
-    arrays = [jax.numpy.asarray(x) for x in inputs(count)]
+    arrays = [jax.numpy.asarray(x) for x in inputs(*shape)]
     functions = {
         case: {"barlow_twins": losses.barlow_twins, "vicreg": losses.vicreg}[case],
         "plain JAX": {"barlow_twins": plain_barlow_twins, "vicreg": plain_vicreg}[case],
@@ -91,19 +105,17 @@ def compare(case: str, count: int, peer_python: str | None, rounds: int) -> None
 
         runs[name] = run
 
-    @jax.jit
-    def three_products(a, b):
-        c = a.T @ b
-        return b @ c.T, a @ c
+    products, number = needed_products(case)
+    products = jax.jit(products)
 
-    def products() -> tuple[float, None]:
+    def run_products() -> tuple[float, None]:
         start = time.perf_counter()
-        jax.block_until_ready(three_products(*arrays))
+        jax.block_until_ready(products(*arrays))
         return time.perf_counter() - start, None
 
-    runs["three products N D D"] = products
+    runs[f"{number} products N D D"] = run_products
     peer = None
-    if peer_python and count == 256:
+    if peer_python and shape == PEER_SHAPE:
         peer = subprocess.Popen(
             [peer_python, __file__, f"--serve={case}"],
             stdin=subprocess.PIPE,
@@ -127,7 +139,7 @@ def compare(case: str, count: int, peer_python: str | None, rounds: int) -> None
     if peer:
         peer.stdin.close()
         peer.wait()
-    print(f"{case}: {count} embeddings of {DIMENSIONS} dimensions, value and gradients")
+    print(f"{case}: {shape[0]} embeddings of {shape[1]} dimensions, value and gradients")
     base = statistics.median(seconds for seconds, _ in results[case][1:])
     for name, timings in results.items():
         if timings[-1][1] is not None:
@@ -141,14 +153,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer-python", help="an interpreter that has torch and lightly")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--counts", type=int, nargs="+", default=[256, 8192])
+    parser.add_argument("--shapes", nargs="+", default=["256x8192", "8192x512", "8192x8192"])
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         return serve(arguments.serve)
-    for count in arguments.counts:
+    for shape in arguments.shapes:
+        count, dimensions = map(int, shape.split("x"))
         for case in ("barlow_twins", "vicreg"):
-            compare(case, count, arguments.peer_python, arguments.rounds)
+            compare(case, (count, dimensions), arguments.peer_python, arguments.rounds)
 
 
 if __name__ == "__main__":

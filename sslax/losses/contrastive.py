@@ -78,11 +78,14 @@ def info_nce(
     if isinstance(score, Score):
         dtype = jnp.result_type(queries, keys)
         rows = (score.row(queries) / temperature).astype(dtype)
-        positive = _row_products(rows, score.column(keys).astype(dtype))
+        columns = score.column(keys).astype(dtype)
+        positive = _row_products(rows, columns)
+        if negatives is not None:
+            columns = score.column(negatives).astype(dtype)
         total = reduce_rows(
             LOG_SUM_EXP,
             rows,
-            score.column(others).astype(dtype),
+            columns,
             shared=negatives is not None,
             tile=tile,
             axis_name=axis_name,

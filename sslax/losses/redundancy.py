@@ -101,9 +101,8 @@ def barlow_twins(
     checks.assert_equal_shape([a, b])
     n = _total(a, axis_name)
     x, y = (_standardize(z, epsilon, axis_name) for z in (a, b))
-    x /= n
-    diagonal = _sum_over_axis((x * y).sum(0), axis_name)
-    off_diagonal = _off_diagonal_squares(x, y, diagonal, axis_name)
+    diagonal = _sum_over_axis((x * y).sum(0), axis_name) / n
+    off_diagonal = _off_diagonal_squares(x, y, n * diagonal, axis_name) / n**2
     return ((diagonal - 1) ** 2).sum() + off_diagonal_weight * off_diagonal
 
 
@@ -229,9 +228,10 @@ def covariance_penalty(embeddings: Array, *, axis_name: str | None = None) -> Ar
     """
     checks.assert_rank(embeddings, 2)
     freedom = _degrees_of_freedom(embeddings, axis_name)
-    x = _center(embeddings, axis_name) / freedom**0.5
-    variance = _sum_over_axis((x * x).sum(0), axis_name)
-    return _off_diagonal_squares(x, x, variance, axis_name) / embeddings.shape[1]
+    x = _center(embeddings, axis_name)
+    diagonal = _sum_over_axis((x * x).sum(0), axis_name)
+    squares = _off_diagonal_squares(x, x, diagonal, axis_name) / freedom**2
+    return squares / embeddings.shape[1]
 
 
 def _accurate(x: Array) -> Array:
@@ -265,10 +265,23 @@ def _standardize(x: Array, epsilon: float, axis_name: str | None) -> Array:
     return x * jax.lax.rsqrt(_sum_over_axis((x * x).sum(0), axis_name) / n + epsilon)
 
 
+@jax.custom_jvp
+def _gram(x: Array) -> Array:
+    """`x^T x`. Its derivative is symmetric too, and so takes one product where JAX takes two."""
+    return x.T @ x
+
+
+@_gram.defjvp
+def _gram_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    half = x.T @ dx
+    return _gram(x), half + half.T
+
+
 def _off_diagonal_squares(x: Array, y: Array, diagonal: Array, axis_name: str | None) -> Array:
     """The sum of the squared off-diagonal entries of `x^T y`, x and y being split over the axis."""
     if 2 * _total(x, axis_name) > x.shape[1]:
-        matrix = _sum_over_axis(x.T @ y, axis_name)
+        matrix = _sum_over_axis(_gram(x) if y is x else x.T @ y, axis_name)
         return jnp.where(jnp.eye(x.shape[1], dtype=bool), 0, matrix * matrix).sum()
     all_x, all_y = x, y
     if axis_name is not None:
