@@ -1,0 +1,187 @@
+"""What treats examples one by one gives the same on one device and on eight, and moves no example.
+
+Losses in which examples meet are tested beside their definitions, with `check_parallel`.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from sslax import losses, ops
+
+EXAMPLES, HEIGHT, WIDTH = 8, 7, 9
+
+
+def a_batch() -> dict:
+    rng = np.random.default_rng(0)
+
+    def uniform(*shape, high=1.0):
+        return jnp.float32(rng.uniform(0.05, high, (EXAMPLES, *shape)))
+
+    def flow():
+        return jnp.float32(rng.uniform(-2, 2, (EXAMPLES, HEIGHT, WIDTH, 2)))
+
+    focal = jnp.array([[9.0, 0, 4], [0, 9, 3], [0, 0, 1]])
+    return {
+        "image": uniform(HEIGHT, WIDTH, 3),
+        "other": uniform(HEIGHT, WIDTH, 3),
+        "third": uniform(HEIGHT, WIDTH, 3),
+        "forward": flow(),
+        "backward": flow(),
+        "left": uniform(HEIGHT, WIDTH, high=4.0),
+        "right": uniform(HEIGHT, WIDTH, high=4.0),
+        "rows": uniform(4, 6),
+        "targets": uniform(4, 6),
+        "negatives": uniform(4, 6),
+        "hidden": uniform(4) > 0.4,
+        "seen": uniform(HEIGHT, WIDTH) > 0.3,
+        "twist": uniform(6, high=0.1),
+        "intrinsics": jnp.broadcast_to(focal, (EXAMPLES, 3, 3)) + uniform(1, 1, high=0.1),
+    }
+
+
+def minimum_reprojection(x):
+    errors = jnp.stack([losses.l1(x["image"] - x[name]).mean(-1) for name in ("other", "third")])
+    seen = jnp.stack([x["seen"], ~x["seen"]])
+    return losses.minimum_reprojection(errors, identity_errors=errors[::-1] * 1.1, valid=seen)
+
+
+def smoothness(x, **options):
+    one = lambda field, image: losses.edge_aware_smoothness(field, image, **options)  # noqa: E731
+    return jax.vmap(one)(x["left"], x["image"])  # the batch's loss is the mean of its examples'
+
+
+# Every function: a batch `[B, ...]` to arrays `[B, ...]`.
+FUNCTIONS = {
+    "forward_backward_difference": lambda x: ops.forward_backward_difference(
+        x["forward"], x["backward"]
+    ),
+    "forward_backward_mask": lambda x: ops.forward_backward_mask(x["forward"], x["backward"]),
+    "forward_backward_confidence": lambda x: ops.forward_backward_confidence(
+        x["forward"], x["backward"], sigma=3.0
+    ),
+    "range_map_mask": lambda x: ops.range_map_mask(x["backward"]),
+    "rigid_flow": lambda x: ops.rigid_flow(x["left"], ops.se3_exp(x["twist"]), x["intrinsics"]),
+    "image_pyramid": lambda x: ops.image_pyramid(x["image"], 2),
+    "photometric_error": lambda x: losses.photometric_error(x["image"], x["other"]),
+    "census_error": lambda x: losses.census_error(x["image"], x["other"], mask=x["seen"], radius=1),
+    "minimum_reprojection": minimum_reprojection,
+    "disparity_consistency": lambda x: losses.disparity_consistency(x["left"], x["right"]),
+    "forward_backward_error": lambda x: losses.forward_backward_error(x["forward"], x["backward"]),
+    "edge_aware_smoothness": lambda x: [
+        smoothness(x, mean_normalise=True),
+        smoothness(x, order=2, edge_weight=10.0),
+    ],
+    "sequence_loss": lambda x: losses.sequence_loss(
+        jnp.stack([x["forward"], x["backward"]]), x["forward"] + x["backward"], mask=x["seen"]
+    ),
+    "penalties": lambda x: [
+        penalty(x["forward"])
+        for penalty in (losses.l1, losses.charbonnier, losses.robust_l1, losses.robust_power)
+    ],
+    "explainability_regularisation": lambda x: losses.explainability_regularisation(x["left"]),
+    "masked_reconstruction": lambda x: losses.masked_reconstruction(
+        x["rows"], x["targets"], x["hidden"], normalize=True
+    ),
+    "negative_cosine": lambda x: losses.negative_cosine(x["rows"], x["targets"]),
+    "distillation_cross_entropy": lambda x: losses.distillation_cross_entropy(
+        x["rows"], x["targets"], centre=jnp.full(6, 0.1)
+    ),
+    "triplet": lambda x: losses.triplet(*(x[n][:, 0] for n in ("rows", "targets", "negatives"))),
+}
+
+
+def _floating(tree: dict) -> dict:
+    return {k: v for k, v in tree.items() if jnp.issubdtype(v.dtype, jnp.floating)}
+
+
+def values_and_gradients(batch: dict) -> dict:
+    """Of every function, and of its weighted sum: `{name: (values, gradient)}`."""
+
+    def of(function):
+        def total(floating):
+            values = function(batch | floating)
+            leaves = [v for v in jax.tree.leaves(values) if jnp.issubdtype(v.dtype, jnp.floating)]
+            return sum((((0.5 + v) * v).sum() for v in leaves), jnp.float32(0)), values
+
+        gradient, values = jax.grad(total, has_aux=True)(_floating(batch))
+        return values, gradient
+
+    return {name: of(function) for name, function in FUNCTIONS.items()}
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+
+
+@pytest.fixture(scope="module")
+def expected():
+    result = jax.tree.map(np.asarray, jax.jit(values_and_gradients)(a_batch()))
+    for name, (values, gradient) in result.items():
+        assert all(np.isfinite(v).all() and v.any() for v in jax.tree.leaves(values)), name
+        moves = any(g.any() for g in gradient.values())
+        assert moves != name.endswith(("_mask", "_confidence")), name  # those have no gradient
+    return result
+
+
+@pytest.mark.parametrize("way", ["global arrays", "shard_map", "shard_map unchecked", "pmap"])
+def test_one_device_equals_eight(mesh, expected, way):
+    batch, spec = a_batch(), P("data")
+    if way == "global arrays":
+        sharded = jax.device_put(batch, NamedSharding(mesh, spec))
+        step = jax.jit(values_and_gradients).lower(sharded).compile()
+        for message in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+            assert message not in step.as_text()
+        result = step(sharded)
+    elif way == "pmap":
+        parts = jax.tree.map(lambda x: x[:, None], batch)
+        result = jax.pmap(values_and_gradients)(parts)
+        result = jax.tree.map(lambda x: np.asarray(x)[:, 0], result)
+    else:
+        step = jax.shard_map(
+            values_and_gradients,
+            mesh=mesh,
+            in_specs=spec,
+            out_specs=spec,
+            check_vma=way == "shard_map",
+        )
+        result = jax.jit(step)(batch)
+    assert jax.tree.structure(result) == jax.tree.structure(expected)
+    for name in FUNCTIONS:
+        for ours, theirs in zip(jax.tree.leaves(result[name]), jax.tree.leaves(expected[name])):
+            scale = max(1.0, np.abs(theirs).max())
+            np.testing.assert_allclose(ours, theirs, atol=2e-5 * scale, err_msg=name)
+
+
+def test_a_masked_mean_of_sharded_arrays_is_that_of_the_whole_batch(mesh):
+    values = jnp.arange(24.0).reshape(8, 3) ** 2
+    mask = jnp.tri(8, 3, -1)  # the first device has nothing valid, and the others unequal numbers
+    expected = jax.value_and_grad(losses.masked_mean)(values, mask)
+    assert abs(expected[0] - losses.masked_mean(values, jnp.ones_like(mask))) > 1
+
+    sharded = jax.device_put((values, mask), NamedSharding(mesh, P("data")))
+    step = jax.jit(jax.value_and_grad(losses.masked_mean))
+    text = step.lower(*sharded).compile().as_text()
+    assert "all-reduce" in text and "all-gather" not in text
+
+    def of_all(values, mask):
+        """Inside shard_map and pmap both sums cross the devices before the division."""
+        count = jax.lax.psum(mask.sum(), "data")
+        return jax.lax.psum(losses.masked_mean(values, mask) * mask.sum(), "data") / count
+
+    def mapped(check_vma):
+        return jax.shard_map(
+            of_all, mesh=mesh, in_specs=P("data"), out_specs=P(), check_vma=check_vma
+        )
+
+    results = [step(*sharded)]
+    results += [jax.jit(jax.value_and_grad(mapped(check)))(*sharded) for check in (True, False)]
+    for value, gradient in results:
+        np.testing.assert_allclose(value, expected[0], rtol=1e-6)
+        np.testing.assert_allclose(gradient, expected[1], rtol=1e-6)
+    per_device = jax.pmap(of_all, axis_name="data")(values[:, None], mask[:, None])
+    np.testing.assert_allclose(per_device, jnp.full(8, expected[0]), rtol=1e-6)
