@@ -1,7 +1,7 @@
 """From a recipe to one function that makes the views of a batch on the device."""
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,6 +16,10 @@ from sslax.augment.image import to_float
 
 Array = jax.Array
 Batch = dict[str, Array]
+
+# Folded into an example's key for its local views. A small number would not do: fold_in(key, v)
+# and split(key, V)[v] are the same key.
+_LOCAL = 0x10CA1
 
 
 class ViewRecipe(NamedTuple):
@@ -89,6 +93,8 @@ _MOCO_V1 = ViewRecipe(
 _MOCO_V2 = _MOCO_V1._replace(jitter=0.8, hue=0.1, grayscale_first=False, blur=0.5)
 _BYOL = _SIMCLR._replace(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
 _BYOL_VIEWS = (_BYOL._replace(blur=1.0), _BYOL._replace(blur=0.1, solarize=0.2))
+_SWAV = _SIMCLR._replace(crop_scale=(0.14, 1.0))
+_DINO_VIEWS = tuple(recipe._replace(crop_scale=(0.4, 1.0)) for recipe in _BYOL_VIEWS)
 
 RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
     "identity": (ViewRecipe(),),
@@ -98,8 +104,18 @@ RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
     "moco_v3": _BYOL_VIEWS,
     "byol": _BYOL_VIEWS,
     "barlow_twins": _BYOL_VIEWS,
+    "swav": (_SWAV, _SWAV),
+    "dino": _DINO_VIEWS,
+    "mae": (ViewRecipe(crop_scale=(0.2, 1.0), flip=0.5),),
+    "supervised": (ViewRecipe(crop_scale=(0.08, 1.0), flip=0.5),),
 }
 """Recipes of the papers by name, one `ViewRecipe` for each view."""
+
+LOCAL_RECIPES: dict[str, ViewRecipe] = {
+    "swav": _SWAV._replace(crop_scale=(0.05, 0.14)),
+    "dino": _BYOL._replace(crop_scale=(0.05, 0.4), blur=0.5),
+}
+"""Recipes of the small crops of multi-crop by name, one `ViewRecipe` for all of them."""
 
 
 def get_recipes(name: str, **knobs: object) -> tuple[ViewRecipe, ...]:
@@ -120,13 +136,46 @@ def get_recipes(name: str, **knobs: object) -> tuple[ViewRecipe, ...]:
         >>> first.brightness * first.strength, first.blur, first == second
         (0.4, 0.0, True)
     """
-    for word, known in [(name, RECIPES), *((knob, ViewRecipe._fields) for knob in knobs)]:
-        if word not in known:
-            nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"Unknown {word!r}; did you mean {nearest!r}? Known: {', '.join(known)}."
-            )
-    return tuple(recipe._replace(**knobs) for recipe in RECIPES[name])
+    _assert_known(name, RECIPES)
+    return tuple(_replace_known(recipe, knobs) for recipe in RECIPES[name])
+
+
+def get_local_recipes(name: str, count: int, **knobs: object) -> tuple[ViewRecipe, ...]:
+    """A paper's recipe of small crops, `count` times, with some knobs replaced.
+
+    Args:
+        name: key of `LOCAL_RECIPES`.
+        count: how many small crops; 0 for none.
+        **knobs: fields of `ViewRecipe`; `size` above all, 96 for views of 224 pixels.
+
+    Returns:
+        `count` equal `ViewRecipe`.
+
+    Raises:
+        ValueError: for an unknown name or knob (it names the nearest known one), or a negative
+            count.
+
+    Example:
+        >>> recipes = get_local_recipes("dino", 8, size=96)
+        >>> len(recipes), recipes[0].crop_scale
+        (8, (0.05, 0.4))
+    """
+    _assert_known(name, LOCAL_RECIPES)
+    if count < 0:
+        raise ValueError(f"count is a number of views, at least 0; got {count}.")
+    return (_replace_known(LOCAL_RECIPES[name], knobs),) * count
+
+
+def _assert_known(word: str, known: Iterable[str]) -> None:
+    if word not in known:
+        nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.0)[0]
+        raise ValueError(f"Unknown {word!r}; did you mean {nearest!r}? Known: {', '.join(known)}.")
+
+
+def _replace_known(recipe: ViewRecipe, knobs: dict[str, object]) -> ViewRecipe:
+    for knob in knobs:
+        _assert_known(knob, ViewRecipe._fields)
+    return recipe._replace(**knobs)
 
 
 def _check(recipe: ViewRecipe) -> None:
@@ -213,48 +262,53 @@ def _largest_box(image: Array, height: int, width: int) -> Array:
     return center_crop(image, size=(round(scale * height), round(scale * width)))
 
 
-def make_views(recipes: Sequence[ViewRecipe]) -> Callable[[Array, Batch], Batch]:
+def make_views(
+    recipes: Sequence[ViewRecipe], local_recipes: Sequence[ViewRecipe] = ()
+) -> Callable[[Array, Batch], Batch]:
     """Function that makes the views of a batch: one for each recipe.
 
     The key of view v of an example is ``split(fold_in(rng, index), V)[v]``: an example's views
     depend on `rng` and on its index in the set, not on its place in the batch, on the batch's size
     or on the number of devices. Examples never meet, so a batch sharded over devices stays where
-    it is.
+    it is. The local views, small crops of another size (multi-crop), have keys of their own: with
+    and without them, the others are the same.
 
     Args:
         recipes: one for each view; all of the same `size`.
+        local_recipes: one for each local view; all of the same `size`, usually a smaller one.
 
     Returns:
         `(rng, batch) -> batch`: reads 'image' `[B, H, W, C]`, uint8 or float in [0, 1], and 'index'
-        `[B]` int32; replaces 'image' by the views, `[B, V, h, w, C]` float32 in [0, 1], and passes
-        everything else through.
+        `[B]` int32; replaces 'image' by the views, `[B, V, h, w, C]` float32 in [0, 1], adds
+        'local' `[B, L, h', w', C]` where there are local recipes, and passes everything else
+        through.
 
     Raises:
         ValueError: if there is no recipe, sizes differ or a knob is out of its range.
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> views = jax.jit(make_views(get_recipes("simclr", size=16)))
+        >>> local = get_local_recipes("swav", 4, size=8)
+        >>> views = make_views(get_recipes("swav", size=16), local)
         >>> batch = {"image": jnp.zeros((2, 20, 20, 3), jnp.uint8), "index": jnp.arange(2)}
-        >>> views(jax.random.key(0), batch)["image"].shape
-        (2, 2, 16, 16, 3)
+        >>> batch = jax.eval_shape(views, jax.random.key(0), batch)
+        >>> batch["image"].shape, batch["local"].shape
+        ((2, 2, 16, 16, 3), (2, 4, 8, 8, 3))
+
+    Reference for multi-crop: Caron et al., Unsupervised Learning of Visual Features by Contrasting
+    Cluster Assignments, 2020 (arXiv:2006.09882).
     """
-    recipes = tuple(recipes)
+    recipes, local_recipes = tuple(recipes), tuple(local_recipes)
     if not recipes:
         raise ValueError("make_views needs one recipe for each view; got none.")
-    for recipe in recipes:
+    for recipe in recipes + local_recipes:
         _check(recipe)
-    if len({recipe.size for recipe in recipes}) > 1:
-        raise ValueError(
-            f"Views are stacked, so their sizes must be equal; got {[r.size for r in recipes]}. "
-            "Give every recipe the same size, or call make_views once for each size."
-        )
-
-    def example_views(rng: Array, index: Array, image: Array) -> Array:
-        keys = jax.random.split(jax.random.fold_in(rng, index), len(recipes))
-        if len(set(recipes)) == 1:  # compiled once, whatever the number of views
-            return jax.vmap(lambda key: make_view(key, image, recipes[0]))(keys)
-        return jnp.stack([make_view(k, image, recipe) for k, recipe in zip(keys, recipes)])
+    for group in (recipes, local_recipes):
+        if len({recipe.size for recipe in group}) > 1:
+            raise ValueError(
+                f"Views are stacked, so their sizes must be equal; got {[r.size for r in group]}. "
+                "Give every recipe the same size; small crops are `local_recipes`."
+            )
 
     def views(rng: Array, batch: Batch) -> Batch:
         checks.assert_rank(batch["image"], 4)
@@ -264,7 +318,23 @@ def make_views(recipes: Sequence[ViewRecipe]) -> Callable[[Array, Batch], Batch]
                 "example's random key is made; add it."
             )
         checks.assert_equal_shape_prefix([batch["image"], batch["index"]], 1)
-        images = jax.vmap(example_views, in_axes=(None, 0, 0))(rng, batch["index"], batch["image"])
-        return {**batch, "image": images}
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, batch["index"])
+        made = {"image": _stack_views(keys, batch["image"], recipes)}
+        if local_recipes:
+            keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, _LOCAL)
+            made["local"] = _stack_views(keys, batch["image"], local_recipes)
+        return {**batch, **made}
 
     return views
+
+
+def _stack_views(keys: Array, images: Array, recipes: tuple[ViewRecipe, ...]) -> Array:
+    """`[B, V, h, w, C]` views of `[B, H, W, C]` images, one key each."""
+
+    def example_views(key: Array, image: Array) -> Array:
+        keys = jax.random.split(key, len(recipes))
+        if len(set(recipes)) == 1:  # compiled once, whatever the number of views
+            return jax.vmap(lambda key: make_view(key, image, recipes[0]))(keys)
+        return jnp.stack([make_view(k, image, recipe) for k, recipe in zip(keys, recipes)])
+
+    return jax.vmap(example_views)(keys, images)

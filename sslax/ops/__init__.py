@@ -17,6 +17,14 @@ from sslax.ops.camera import (
     so3_exp,
     transform_points,
 )
+from sslax.ops.color import (
+    ab_histogram,
+    annealed_mean,
+    in_gamut_ab_bins,
+    lab_to_rgb,
+    rgb_to_lab,
+    soft_encode_ab,
+)
 from sslax.ops.image import (
     census,
     gaussian_blur,
@@ -46,6 +54,8 @@ from sslax.ops.warp import (
 )
 
 __all__ = [
+    "ab_histogram",
+    "annealed_mean",
     "backproject",
     "bilinear_sample",
     "census",
@@ -61,7 +71,9 @@ __all__ = [
     "gaussian_taps",
     "image_gradients",
     "image_pyramid",
+    "in_gamut_ab_bins",
     "jigsaw_permutations",
+    "lab_to_rgb",
     "pixel_grid",
     "project",
     "range_map",
@@ -69,6 +81,7 @@ __all__ = [
     "resize",
     "resize_intrinsics",
     "rgb_to_gray",
+    "rgb_to_lab",
     "rigid_flow",
     "rigid_transform",
     "se3_exp",
@@ -77,6 +90,7 @@ __all__ = [
     "sigmoid_to_depth",
     "sinkhorn",
     "so3_exp",
+    "soft_encode_ab",
     "splat",
     "ssim",
     "transform_points",

@@ -81,6 +81,53 @@ def test_equal_recipes_give_what_unequal_ones_would(batch):
     np.testing.assert_allclose(together, apart["image"], atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def multi_crop(batch):
+    """With and without local views; few operations, which compile fast."""
+    views = augment.get_recipes("mae", size=8) * 2
+    local = augment.get_local_recipes("dino", 5, size=6, jitter=0.0, grayscale=0.0)
+    alone = jax.jit(augment.make_views(views))(RNG, batch)
+    make = jax.jit(augment.make_views(views, local))
+    return make, make(RNG, batch), alone
+
+
+def test_local_views_leave_the_others_as_they_are(multi_crop):
+    _, result, alone = multi_crop
+    np.testing.assert_allclose(result["image"], alone["image"], atol=1e-6)
+    assert "local" not in alone
+    local = np.asarray(result["local"])
+    assert local.shape == (8, 5, 6, 6, 3) and local.dtype == np.float32
+    assert local.min() >= 0.0 and local.max() <= 1.0 + 1e-6
+    # No two local views of an example are the same.
+    gaps = np.abs(local[:, :, None] - local[:, None]).mean(axis=(3, 4, 5))
+    assert gaps[:, ~np.eye(5, dtype=bool)].min() > 1e-3
+
+
+def test_local_views_depend_on_the_index_alone(batch, multi_crop):
+    make, result, _ = multi_crop
+    order = np.array([5, 2, 7, 0, 1, 6, 4, 3])
+    permuted = make(RNG, {k: v[order] for k, v in batch.items()})
+    np.testing.assert_allclose(permuted["local"], result["local"][order], atol=1e-6)
+
+
+def test_no_key_serves_twice(batch):
+    """Views of one size and one recipe, global and local, are all different draws."""
+    crop = augment.ViewRecipe(size=8, crop_scale=(0.1, 0.9))
+    result = jax.jit(augment.make_views((crop,) * 5, (crop,) * 5))(RNG, batch)
+    views = np.concatenate([result["image"], result["local"]], axis=1)
+    gaps = np.abs(views[:, :, None] - views[:, None]).mean(axis=(3, 4, 5))
+    assert gaps[:, ~np.eye(10, dtype=bool)].min() > 1e-3
+
+
+def test_local_views_on_eight_devices(batch, multi_crop):
+    make, result, _ = multi_crop
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    sharded = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+    local = make(jax.device_put(RNG, NamedSharding(mesh, PartitionSpec())), sharded)["local"]
+    assert local.sharding.is_equivalent_to(sharded["image"].sharding, local.ndim)
+    np.testing.assert_allclose(local, result["local"], atol=1e-6)
+
+
 def test_identity_is_the_image_to_the_bit(batch):
     views = jax.jit(augment.make_views(augment.RECIPES["identity"]))(RNG, batch)["image"]
     np.testing.assert_array_equal(views[:, 0], augment.to_float(batch["image"]))
@@ -137,9 +184,18 @@ def test_recipes_have_the_papers_numbers():
         "byol": [byol_1, byol_2],
         "barlow_twins": [byol_1, byol_2],
         "moco_v3": [byol_1, byol_2],
+        "swav": [((0.14, 1.0), *simclr[1:])] * 2,
+        "dino": [((0.4, 1.0), *byol_1[1:]), ((0.4, 1.0), *byol_2[1:])],
+        "mae": [(small_crop, 0.5, (0.0,) * 5, 0.0, 0.0, 0.0, False)],
+        "supervised": [(crop, 0.5, (0.0,) * 5, 0.0, 0.0, 0.0, False)],
     }.items():
         assert [row(recipe) for recipe in augment.RECIPES[name]] == rows
-    for recipes in augment.RECIPES.values():
+    local = {name: row(recipe) for name, recipe in augment.LOCAL_RECIPES.items()}
+    assert local == {
+        "swav": ((0.05, 0.14), *simclr[1:]),
+        "dino": ((0.05, 0.4), *byol_1[1:4], 0.5, 0.0, False),
+    }
+    for recipes in (*augment.RECIPES.values(), augment.LOCAL_RECIPES.values()):
         for recipe in recipes:
             assert recipe.blur_sigma == (0.1, 2.0) and recipe.crop_ratio == (3 / 4, 4 / 3)
             assert recipe.solarize_threshold == 0.5 and recipe.strength == 1.0
@@ -150,6 +206,18 @@ def test_mistakes_are_named(batch):
         augment.get_recipes("simcrl")
     with pytest.raises(ValueError, match="did you mean 'solarize'"):
         augment.get_recipes("byol", solarise=0.0)
+    with pytest.raises(ValueError, match="did you mean 'dino'"):
+        augment.get_local_recipes("dion", 2)
+    with pytest.raises(ValueError, match="did you mean 'size'"):
+        augment.get_local_recipes("dino", 2, sise=8)
+    with pytest.raises(ValueError, match="at least 0; got -1"):
+        augment.get_local_recipes("dino", -1)
+    with pytest.raises(ValueError, match="sizes must be equal"):
+        augment.make_views(
+            [augment.ViewRecipe()], [augment.ViewRecipe(size=8), augment.ViewRecipe(size=4)]
+        )
+    with pytest.raises(ValueError, match="flip is a probability"):
+        augment.make_views([augment.ViewRecipe()], [augment.ViewRecipe(flip=2.0)])
     with pytest.raises(ValueError, match="sizes must be equal"):
         augment.make_views([augment.ViewRecipe(size=8), augment.ViewRecipe(size=4)])
     with pytest.raises(ValueError, match="blur is a probability"):
