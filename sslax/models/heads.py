@@ -1,4 +1,4 @@
-"""Heads on pooled features: projection networks and a linear classifier."""
+"""Heads on pooled features: projection networks, prototypes and classifiers."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sslax.models.norm import BatchNorm
+from sslax.models.vit import gelu
 
 
 class Projector(nn.Module):
@@ -27,6 +28,8 @@ class Projector(nn.Module):
         last_norm: batch normalisation after the last layer: "none", "plain" (neither scale nor
             shift) or "affine".
         last_bias: the last linear map has a bias.
+        norm_groups: groups of examples with batch statistics of their own (see `BatchNorm`).
+        norm_blocks: these groups are consecutive examples, rather than interleaved.
         dtype: dtype of the computation; parameters and outputs are float32.
     """
 
@@ -36,6 +39,8 @@ class Projector(nn.Module):
     norm: bool = True
     last_norm: str = "none"
     last_bias: bool = False
+    norm_groups: int = 1
+    norm_blocks: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -48,7 +53,14 @@ class Projector(nn.Module):
             )
 
         def normalise(x: jax.Array, *, affine: bool, name: str) -> jax.Array:
-            return BatchNorm(train, affine, dtype=self.dtype, name=name)(x)
+            return BatchNorm(
+                train,
+                affine,
+                groups=self.norm_groups,
+                blocks=self.norm_blocks,
+                dtype=self.dtype,
+                name=name,
+            )(x)
 
         for i in range(1, self.layers):
             x = nn.Dense(self.hidden, use_bias=not self.norm, dtype=self.dtype, name=f"linear{i}")(
@@ -74,3 +86,128 @@ class Classifier(nn.Module):
         del train
         chex.assert_rank(x, 2)
         return nn.Dense(self.classes, kernel_init=nn.initializers.zeros, name="linear")(x)
+
+
+class Prototypes(nn.Module):
+    """Cosine similarities of features and trained prototypes, as SwAV's.
+
+    `scores_nk = <z_n, c_k> / (|z_n| |c_k|)`
+
+    Both are normalised in the forward pass, so that the length of a prototype has no influence and
+    its gradient is orthogonal to it; SwAV's code normalises the stored weights before each step.
+
+    Attributes:
+        count: prototypes.
+        dtype: dtype of the product's factors; the scores are float32.
+
+    Caron et al., SwAV, https://arxiv.org/abs/2006.09882, 2020.
+    """
+
+    count: int = 3000
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps features `[N, D]` to scores `[N, count]` in [-1, 1], float32."""
+        del train
+        chex.assert_rank(x, 2)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[1], self.count))
+        x, kernel = _unit(x.astype(jnp.float32), axis=1), _unit(kernel, axis=0)
+        return jnp.matmul(
+            x.astype(self.dtype), kernel.astype(self.dtype), preferred_element_type=jnp.float32
+        )
+
+
+def _unit(x: jax.Array, *, axis: int) -> jax.Array:
+    """Vectors of length 1; the zero vector, with a finite gradient, stays what it is."""
+    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis, keepdims=True) + 1e-12)
+
+
+class DINOHead(nn.Module):
+    """DINO's head: a perceptron with GELU to a bottleneck, then `Prototypes`.
+
+    The last layer is weight-normalised with the norms fixed to 1, has no bias and sees bottleneck
+    vectors of length 1, so that the outputs are cosines; the loss divides them by its temperatures.
+    Linear maps start truncated normal with deviation 0.02.
+
+    Attributes:
+        hidden: units of the hidden layers.
+        bottleneck: units of the perceptron's last layer.
+        outputs: prototypes.
+        layers: linear layers of the perceptron.
+        norm: batch normalisation after the hidden layers; their linear maps then have no bias.
+        dtype: dtype of the computation; parameters and outputs are float32.
+
+    Caron et al., DINO, https://arxiv.org/abs/2104.14294, 2021.
+    """
+
+    hidden: int = 2048
+    bottleneck: int = 256
+    outputs: int = 65536
+    layers: int = 3
+    norm: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps features `[N, D]` to `[N, outputs]` in [-1, 1], float32."""
+        chex.assert_rank(x, 2)
+        init = nn.initializers.truncated_normal(0.02)
+        for i in range(1, self.layers + 1):
+            last = i == self.layers
+            x = nn.Dense(
+                self.bottleneck if last else self.hidden,
+                use_bias=last or not self.norm,
+                kernel_init=init,
+                dtype=self.dtype,
+                name=f"linear{i}",
+            )(x)
+            if not last:
+                x = BatchNorm(train, dtype=self.dtype, name=f"bn{i}")(x) if self.norm else x
+                x = gelu(x)
+        return Prototypes(self.outputs, self.dtype, name="prototypes")(x, train=train)
+
+
+class TileClassifier(nn.Module):
+    """Classifies how the tiles of an image lie to each other, from the features of each.
+
+    A Linear-BN-ReLU that the tiles share embeds them, their embeddings are concatenated in order,
+    a second Linear-BN-ReLU follows where `hidden` is not 0, and a linear map gives the logits. Its
+    kernel starts so small that the first cross-entropy is log(classes).
+
+    - Context prediction (https://arxiv.org/abs/1505.05192): 2 tiles, `classes=8, embed=4096,
+      hidden=4096`.
+    - Jigsaw puzzles (https://arxiv.org/abs/1603.09246) as Kolesnikov et al. 2019 do them: 9 tiles,
+      `classes` the number of permutations, `embed=1000`.
+
+    Attributes:
+        classes: of the answer.
+        embed: units of a tile's embedding.
+        hidden: units of the layer after the concatenation; 0 for none.
+        norm: batch normalisation; the linear maps before it then have no bias.
+        dtype: dtype of the computation; parameters and outputs are float32.
+    """
+
+    classes: int
+    embed: int = 1000
+    hidden: int = 0
+    norm: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Maps the features `[B, T, D]` of T tiles to logits `[B, classes]` float32."""
+        chex.assert_rank(x, 3)
+
+        def layer(x: jax.Array, units: int, name: str) -> jax.Array:
+            x = nn.Dense(units, use_bias=not self.norm, dtype=self.dtype, name=f"{name}_linear")(x)
+            if self.norm:
+                x = BatchNorm(train, dtype=self.dtype, name=f"{name}_bn")(x)
+            return nn.relu(x)
+
+        x = layer(x, self.embed, "embed").reshape(len(x), -1)
+        if self.hidden:
+            x = layer(x, self.hidden, "hidden")
+        small = nn.initializers.variance_scaling(1e-4, "fan_in", "normal")
+        x = nn.Dense(self.classes, kernel_init=small, dtype=self.dtype, name="logits")(x)
+        return x.astype(jnp.float32)

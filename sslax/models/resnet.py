@@ -22,17 +22,19 @@ class BasicBlock(nn.Module):
     channels: int
     stride: int
     zero_init_residual: bool
+    norm_groups: int
+    norm_blocks: bool
     dtype: Any
 
     expansion = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        conv, norm = _layers(train, self.dtype)
+        conv, norm = _layers(self, train)
         y = nn.relu(norm(name="bn1")(conv(self.channels, stride=self.stride, name="conv1")(x)))
         last = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
         y = norm(scale_init=last, name="bn2")(conv(self.channels, name="conv2")(y))
-        return nn.relu(y + _shortcut(x, self.channels, self.stride, train, self.dtype))
+        return nn.relu(y + _shortcut(self, x, self.channels, train))
 
 
 class Bottleneck(nn.Module):
@@ -41,32 +43,41 @@ class Bottleneck(nn.Module):
     channels: int
     stride: int
     zero_init_residual: bool
+    norm_groups: int
+    norm_blocks: bool
     dtype: Any
 
     expansion = 4
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        conv, norm = _layers(train, self.dtype)
+        conv, norm = _layers(self, train)
         outputs = self.channels * self.expansion
         y = nn.relu(norm(name="bn1")(conv(self.channels, 1, name="conv1")(x)))
         y = nn.relu(norm(name="bn2")(conv(self.channels, stride=self.stride, name="conv2")(y)))
         last = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
         y = norm(scale_init=last, name="bn3")(conv(outputs, 1, name="conv3")(y))
-        return nn.relu(y + _shortcut(x, outputs, self.stride, train, self.dtype))
+        return nn.relu(y + _shortcut(self, x, outputs, train))
 
 
-def _layers(train: bool, dtype: Any) -> tuple[partial, partial]:
-    conv = partial(Conv, dtype=dtype, kernel_init=_kaiming)
-    norm = partial(BatchNorm, train=train, dtype=dtype)
+def _layers(module: nn.Module, train: bool) -> tuple[partial, partial]:
+    """The convolution and the normalisation of a block or of the whole network."""
+    conv = partial(Conv, dtype=module.dtype, kernel_init=_kaiming)
+    norm = partial(
+        BatchNorm,
+        train=train,
+        groups=module.norm_groups,
+        blocks=module.norm_blocks,
+        dtype=module.dtype,
+    )
     return conv, norm
 
 
-def _shortcut(x: jax.Array, channels: int, stride: int, train: bool, dtype: Any) -> jax.Array:
-    if stride == 1 and x.shape[-1] == channels:
+def _shortcut(block: nn.Module, x: jax.Array, channels: int, train: bool) -> jax.Array:
+    if block.stride == 1 and x.shape[-1] == channels:
         return x
-    conv, norm = _layers(train, dtype)
-    x = conv(channels, 1, stride=stride, name="downsample_conv")(x)
+    conv, norm = _layers(block, train)
+    x = conv(channels, 1, stride=block.stride, name="downsample_conv")(x)
     return norm(name="downsample_bn")(x)
 
 
@@ -87,6 +98,8 @@ class ResNet(nn.Module):
         patch_stem: side in pixels of the non-overlapping patches that the stem embeds, in place of
             either, for the smallest budgets; 0 for none.
         zero_init_residual: the last scale of each block starts at 0 (Goyal et al. 2017).
+        norm_groups: groups of examples with batch statistics of their own (see `BatchNorm`).
+        norm_blocks: these groups are consecutive examples, rather than interleaved.
         dtype: dtype of the computation; parameters are float32.
     """
 
@@ -96,13 +109,15 @@ class ResNet(nn.Module):
     small_stem: bool = False
     patch_stem: int = 0
     zero_init_residual: bool = False
+    norm_groups: int = 1
+    norm_blocks: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> Encoding:
         """Encodes images `[N, H, W, C]`; features are `[N, D]` float32."""
         chex.assert_rank(x, 4)
-        conv, norm = _layers(train, self.dtype)
+        conv, norm = _layers(self, train)
         channels = max(1, round(64 * self.width))
         patch, standard = self.patch_stem, not (self.patch_stem or self.small_stem)
         stem = {"kernel_size": 7, "stride": 2} if standard else {"kernel_size": 3, "stride": 1}
@@ -121,6 +136,8 @@ class ResNet(nn.Module):
                     channels * 2**i,
                     stride,
                     self.zero_init_residual,
+                    self.norm_groups,
+                    self.norm_blocks,
                     self.dtype,
                     name=f"layer{i + 1}_{j}",
                 )(x, train=train)

@@ -1,11 +1,19 @@
-"""Projection heads and the linear classifier."""
+"""Heads: projections, prototypes, classifiers."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
-from sslax.models import Classifier, Projector, from_linen
+from sslax.models import (
+    Classifier,
+    DINOHead,
+    Projector,
+    Prototypes,
+    TileClassifier,
+    from_linen,
+)
 
 
 def features():
@@ -64,3 +72,126 @@ def test_classifier_starts_at_zero_and_learns():
     assert not np.any(model.apply(params, state, features(), True)[0])
     gradient = jax.grad(lambda p: model.apply(p, state, features(), True)[0][:, 0].sum())(params)
     np.testing.assert_allclose(gradient["linear"]["kernel"][:, 0], features().sum(0), rtol=1e-4)
+
+
+def gradients(model, params, state, x):
+    """Of a scalar that no symmetry of the heads leaves unchanged."""
+
+    @jax.jit
+    def run(params, x):
+        def scalar(params, x):
+            out = model.apply(params, state, x, True)[0]
+            weights = jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)
+            return jnp.sum(weights * jnp.sin(3 * out))
+
+        return jax.grad(scalar, argnums=(0, 1))(params, x)
+
+    return run(params, x)
+
+
+def test_prototypes_give_cosines():
+    model = from_linen(Prototypes(5))
+    params, state = model.init(jax.random.key(0), features())
+    scores, _ = model.apply(params, state, 100 * features(), True)
+    z, c = np.asarray(features(), np.float64), np.asarray(params["kernel"], np.float64)
+    expected = z @ c / (np.linalg.norm(z, axis=1)[:, None] * np.linalg.norm(c, axis=0))
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    longer = model.apply({"kernel": 7 * params["kernel"]}, state, features(), True)[0]
+    np.testing.assert_allclose(longer, expected, atol=1e-6)
+
+
+def test_gradient_of_prototypes_is_orthogonal_to_them():
+    model = from_linen(Prototypes(5))
+    params, state = model.init(jax.random.key(0), features())
+    gradient = gradients(model, params, state, features())[0]["kernel"]
+    assert np.all(np.linalg.norm(gradient, axis=0) > 0.1)
+    along = np.sum(np.asarray(gradient * params["kernel"]), axis=0)
+    np.testing.assert_allclose(along, 0, atol=1e-5)
+
+
+def test_prototypes_of_zero_features_are_finite_with_their_gradient():
+    model = from_linen(Prototypes(5))
+    params, state = model.init(jax.random.key(0), features())
+    zero = jnp.zeros((2, 6))
+    assert not np.any(model.apply(params, state, zero, True)[0])
+    of_params, of_x = gradients(model, params, state, zero)
+    assert np.all(np.isfinite(of_x)) and np.all(np.isfinite(of_params["kernel"]))
+
+
+def test_dino_head_equals_the_formula():
+    model = from_linen(DINOHead(hidden=7, bottleneck=3, outputs=5))
+    params, state = jax.jit(model.init)(jax.random.key(0), features())
+    params = jax.tree.map(lambda leaf: 10 * leaf + 0.1, params)
+    out, _ = jax.jit(lambda p: model.apply(p, state, features(), True))(params)
+    x = np.asarray(features(), np.float64)
+    for i in (1, 2, 3):
+        layer = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params[f"linear{i}"])
+        x = x @ layer["kernel"] + layer["bias"]
+        x = x * scipy.special.ndtr(x) if i < 3 else x
+    c = np.asarray(params["prototypes"]["kernel"], np.float64)
+    expected = x @ c / (np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(c, axis=0))
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+    assert x.shape[1] == 3 and out.shape == (16, 5)
+
+
+def test_tile_embedding_is_shared_and_the_order_matters():
+    tiles = jnp.asarray(np.random.RandomState(1).standard_normal((4, 3, 6)), jnp.float32)
+    model = from_linen(TileClassifier(10, embed=8, hidden=7))
+    params, state = jax.jit(model.init)(jax.random.key(0), tiles)
+    assert params["embed_linear"]["kernel"].shape == (6, 8)
+    assert params["hidden_linear"]["kernel"].shape == (24, 7)
+    params["logits"]["kernel"] = 100 * params["logits"]["kernel"]
+    apply = jax.jit(lambda x: model.apply(params, state, x, True)[0])
+    logits = apply(tiles)
+
+    def layer(x, name):
+        x = x @ np.asarray(params[f"{name}_linear"]["kernel"], np.float64)
+        axes = tuple(range(x.ndim - 1))
+        return np.maximum((x - x.mean(axes)) / np.sqrt(x.var(axes) + 1e-5), 0)
+
+    x = layer(np.asarray(tiles, np.float64), "embed").reshape(4, 24)
+    expected = layer(x, "hidden") @ np.asarray(params["logits"]["kernel"])
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * expected.std())
+    assert np.abs(apply(tiles[:, ::-1]) - logits).max() > 0.1 * logits.std()
+
+
+@pytest.mark.parametrize("knobs", [{}, {"hidden": 64}, {"norm": False}])
+def test_tile_classifier_starts_at_chance(knobs):
+    tiles = 3 * jnp.asarray(np.random.RandomState(1).standard_normal((32, 9, 16)), jnp.float32)
+    model = from_linen(TileClassifier(100, embed=64, **knobs))
+    params, state = jax.jit(model.init)(jax.random.key(0), tiles)
+    logits, _ = jax.jit(lambda p: model.apply(p, state, tiles, True))(params)
+    loss = jnp.mean(jax.nn.logsumexp(logits, axis=1) - logits[:, 0])
+    np.testing.assert_allclose(loss, np.log(100), rtol=0.01)
+    assert np.std(logits) > 0
+
+
+HEADS = [
+    (Prototypes(5), (16, 6)),
+    (DINOHead(hidden=7, bottleneck=3, outputs=5), (16, 6)),
+    (DINOHead(hidden=7, bottleneck=3, outputs=5, norm=True), (16, 6)),
+    (TileClassifier(4, embed=8, hidden=7), (4, 3, 6)),
+    (TileClassifier(4, embed=8, norm=False), (4, 3, 6)),
+]
+
+
+@pytest.mark.parametrize("head, shape", HEADS)
+def test_every_parameter_has_a_gradient(head, shape):
+    x = jnp.asarray(np.random.RandomState(2).standard_normal(shape), jnp.float32)
+    model = from_linen(head)
+    params, state = jax.jit(model.init)(jax.random.key(0), x)
+    for leaf in jax.tree.leaves(gradients(model, params, state, x)):
+        assert np.all(np.isfinite(leaf)) and np.any(leaf != 0)
+
+
+@pytest.mark.parametrize("head, shape", HEADS)
+def test_bfloat16_keeps_parameters_and_outputs_in_float32(head, shape):
+    head = head.clone(dtype=jnp.bfloat16)
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def run(x):
+        variables = head.init(jax.random.key(0), x, train=True)
+        out = head.apply(variables, x, train=True, mutable=["batch_stats"])
+        return variables, out
+
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(jax.eval_shape(run, x)))

@@ -1,0 +1,415 @@
+"""Vision transformers: against torch.nn's modules, kept patches, frozen patches, sharding."""
+
+import re
+import zlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from sslax.errors import UserError
+from sslax.models import (
+    MODELS,
+    MAEDecoder,
+    ViT,
+    build_encoder,
+    defaults,
+    from_linen,
+    is_vit,
+    parameter_count,
+    patchify,
+    sincos_positions,
+    unpatchify,
+)
+from sslax.models.vit import gelu
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "vit.npz")
+SMALL = ViT(patch=4, width=24, depth=2, heads=3)
+KEEP = jnp.array([[4, 0, 3], [1, 5, 2]], jnp.int32)
+
+
+def images(n=2, height=8, width=12, channels=3):
+    values = np.random.RandomState(0).rand(n, height, width, channels)
+    return jnp.asarray(values, jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def small():
+    model = from_linen(SMALL)
+    return model, *jax.jit(model.init)(jax.random.key(0), images())
+
+
+@pytest.fixture(scope="module")
+def apply(small):
+    """One compiled function for all tests: outputs and gradients by parameters and images."""
+    model, _, state = small
+
+    @jax.jit
+    def run(params, image, keep):
+        def scalar(params, image):
+            out, _ = model.apply(params, state, {"image": image, "keep": keep}, True)
+            return jnp.sum(jnp.sin(3 * out.features)) + jnp.sum(
+                jnp.sin(out.stages["tokens"][:, 1:])
+            ), out
+
+        gradients, out = jax.grad(scalar, argnums=(0, 1), has_aux=True)(params, image)
+        return out, *gradients
+
+    return run
+
+
+# Torch's modules, their weights drawn as in experiments/golden/vit.py.
+
+
+def fill(name, shape):
+    random = np.random.RandomState(zlib.crc32(name.encode()))
+    values = random.standard_normal(shape).astype(np.float32)
+    if len(shape) > 1:
+        return values * np.float32(1 / np.sqrt(np.prod(shape[1:])))
+    if "norm" in name and name.endswith("weight"):
+        return 1 + np.float32(0.2) * np.tanh(values)
+    return np.float32(0.2) * values
+
+
+def torch_name(prefix, path):
+    """'block01/attention/qkv/kernel' -> 'encoder.layers.0.self_attn.in_proj_weight'."""
+    name = re.sub(r"^block(\d+)", lambda m: f"layers.{int(m[1]) - 1}", path).replace("/", ".")
+    name = re.sub(r"\.(kernel|scale)$", ".weight", name)
+    name = name.replace("attention.qkv.", "self_attn.in_proj_")
+    name = name.replace("attention.projection", "self_attn.out_proj")
+    return f"{prefix}.{name}".replace("patch_embedding", "patches")
+
+
+def like_torch(params, prefix):
+    """The parameters' names in torch, and functions to and from its layout."""
+
+    def to_torch(path, value):
+        if path == "patch_embedding/kernel":
+            return value.reshape(4, 4, 3, -1).transpose(3, 2, 0, 1)
+        return value.T if path.endswith("kernel") else value
+
+    def from_torch(path, value):
+        if path == "patch_embedding/kernel":
+            return value.transpose(2, 3, 1, 0).reshape(-1, value.shape[0])
+        return value.T if path.endswith("kernel") else value
+
+    flat, tree = jax.tree.flatten_with_path(params)
+    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat]
+    shapes = [to_torch(path, leaf).shape for path, (_, leaf) in zip(paths, flat)]
+    values = [
+        jnp.asarray(from_torch(path, fill(torch_name(prefix, path), shape)))
+        for path, shape in zip(paths, shapes)
+    ]
+
+    def check_gradients(gradients):
+        for path, gradient in zip(paths, jax.tree.leaves(gradients)):
+            expected = GOLDEN[f"gradient/{torch_name(prefix, path)}"]
+            ours = np.asarray(to_torch(path, gradient)).ravel()
+            ours = ours[:: -(-ours.size // 24)]
+            scale = np.abs(expected).max()
+            np.testing.assert_allclose(ours, expected, atol=2e-5 * scale, rtol=0, err_msg=path)
+
+    return jax.tree.unflatten(tree, values), check_gradients
+
+
+def assert_close(ours, golden, tolerance=1e-5):
+    np.testing.assert_allclose(ours, golden, atol=tolerance * np.abs(golden).max(), rtol=0)
+
+
+def test_outputs_and_gradients_equal_torch(small):
+    model, like, state = small
+    params, check_gradients = like_torch(like, "encoder")
+
+    @jax.jit
+    def run(params):
+        def scalar(params):
+            out, _ = model.apply(params, state, GOLDEN["images"], False)
+            tokens = out.stages["tokens"]
+            return jnp.sum(jnp.sin(3 * out.features)) + jnp.sum(jnp.sin(tokens[:, 1:])), out
+
+        return jax.grad(scalar, has_aux=True)(params)
+
+    gradients, out = run(params)
+    assert list(model.apply(params, state, images(), False)[0].stages) == [
+        "block01",
+        "block02",
+        "tokens",
+    ]
+    for name, stage in out.stages.items():
+        assert_close(stage, GOLDEN[name.replace("block0", "block")])
+    assert_close(out.features, GOLDEN["tokens"][:, 0])
+    check_gradients(gradients)
+
+
+def test_masked_autoencoder_equals_torch(small):
+    model, like, state = small
+    decoder = from_linen(MAEDecoder(patch=4, width=16, depth=1, heads=2))
+    pixels, keep = jnp.asarray(GOLDEN["images"]), jnp.asarray(GOLDEN["keep"])
+    inputs = {"tokens": jnp.zeros((2, 4, 24)), "keep": keep, "like": pixels}
+    like_decoder, decoder_state = jax.eval_shape(decoder.init, jax.random.key(0), inputs)
+    like_decoder = jax.tree.map(lambda s: jnp.zeros(s.shape), like_decoder)
+    params, _ = like_torch(like, "encoder")
+    decoder_params, check_gradients = like_torch(like_decoder, "decoder")
+
+    @jax.jit
+    def run(params, decoder_params):
+        def scalar(params, decoder_params):
+            out, _ = model.apply(params, state, {"image": pixels, "keep": keep}, True)
+            inputs = {"tokens": out.stages["tokens"], "keep": keep, "like": pixels}
+            predicted, _ = decoder.apply(decoder_params, decoder_state, inputs, True)
+            return jnp.sum(jnp.sin(predicted)), predicted
+
+        return jax.grad(scalar, argnums=(0, 1), has_aux=True)(params, decoder_params)
+
+    (gradient, of_decoder), predicted = run(params, decoder_params)
+    assert_close(predicted, GOLDEN["predicted"])
+    check_gradients(of_decoder)
+    kernel = gradient["patch_embedding"]["kernel"].reshape(4, 4, 3, -1).transpose(3, 2, 0, 1)
+    expected = GOLDEN["gradient/patches"]
+    assert_close(np.asarray(kernel).ravel()[:: -(-kernel.size // 24)], expected, 2e-5)
+
+
+def test_positions_equal_the_formula_in_float64():
+    table = sincos_positions((3, 5), 16)
+    assert table.dtype == np.float32
+    np.testing.assert_allclose(table, GOLDEN["positions"], atol=1e-7)
+    assert len(np.unique(table.round(5), axis=0)) == 15
+
+
+def test_patches_hold_their_pixels_in_order():
+    x = np.asarray(images())
+    patches = np.asarray(patchify(jnp.asarray(x), 4))
+    assert patches.shape == (2, 6, 48)
+    for t in range(6):
+        row, column = 4 * (t // 3), 4 * (t % 3)
+        expected = x[:, row : row + 4, column : column + 4].reshape(2, -1)
+        np.testing.assert_array_equal(patches[:, t], expected)
+    np.testing.assert_array_equal(unpatchify(jnp.asarray(patches), 4, (8, 12)), x)
+    with pytest.raises(ValueError, match="8 x 12 pixels"):
+        patchify(jnp.asarray(x), 5)
+    with pytest.raises(AssertionError):
+        unpatchify(jnp.asarray(patches), 4, (8, 8))
+
+
+def test_keeping_all_patches_in_any_order_is_keeping_none_back(small, apply):
+    model, params, state = small
+    plain, _ = model.apply(params, state, images(), False)
+    order = jnp.array([[5, 0, 3, 1, 2, 4], [0, 1, 2, 3, 4, 5]])
+    kept, *_ = apply(params, images(), order)
+    np.testing.assert_allclose(kept.features, plain.features, atol=1e-5)
+    for name, stage in plain.stages.items():
+        moved = jnp.take_along_axis(stage[:, 1:], order[..., None], axis=1)
+        np.testing.assert_allclose(kept.stages[name][:, 1:], moved, atol=1e-5)
+
+
+def test_hidden_patches_have_no_influence_and_no_gradient(small, apply):
+    _, params, _ = small
+    visible = np.zeros((2, 6, 48), bool)
+    np.put_along_axis(visible, np.asarray(KEEP)[..., None], True, axis=1)
+    visible = np.asarray(unpatchify(jnp.asarray(visible), 4, (8, 12)))
+    out, of_params, of_image = apply(params, images(), KEEP)
+    np.testing.assert_array_equal(np.any(np.asarray(of_image) != 0, axis=-1), visible[..., 0])
+    others = apply(params, jnp.where(visible, images(), 7.0), KEEP)
+    for a, b in zip(jax.tree.leaves((out, of_params)), jax.tree.leaves(others[:2])):
+        np.testing.assert_array_equal(a, b)  # which also says that it repeats to the bit
+    assert out.features.shape == (2, 24) and out.stages["tokens"].shape == (2, 4, 24)
+
+
+def test_every_parameter_has_a_gradient(small, apply):
+    _, params, _ = small
+    for leaf in jax.tree.leaves(apply(params, images(), KEEP)[1]):
+        assert np.all(np.isfinite(leaf)) and np.any(leaf != 0)
+
+
+def test_frozen_patch_embedding_is_state_and_changes_nothing_else(small):
+    _, params, _ = small
+    model = from_linen(SMALL.clone(freeze_patch_embedding=True))
+    frozen_params, state = jax.jit(model.init)(jax.random.key(0), images())
+    assert set(params) - set(frozen_params) == {"patch_embedding"}
+    shapes = jax.tree.map(jnp.shape, state["frozen"]["patch_embedding"])
+    assert shapes == {"kernel": (48, 24), "bias": (24,)}
+    assert np.std(state["frozen"]["patch_embedding"]["kernel"]) > 0.1
+    rest = {name: value for name, value in params.items() if name != "patch_embedding"}
+    state = {"frozen": {"patch_embedding": params["patch_embedding"]}}
+    out, updated = jax.jit(lambda p, s: model.apply(p, s, images(), True))(rest, state)
+    expected, _ = jax.jit(lambda p: from_linen(SMALL).apply(p, {}, images(), True))(params)
+    np.testing.assert_array_equal(out.features, expected.features)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), state, updated))
+
+
+def test_mean_pooling_leaves_the_class_token_out(small):
+    _, params, _ = small
+    out = SMALL.clone(pool="mean").apply({"params": params}, images(), train=False)
+    expected = np.asarray(out.stages["tokens"])[:, 1:].mean(1)
+    np.testing.assert_allclose(out.features, expected, atol=1e-6)
+    bare = SMALL.clone(pool="mean", class_token=False)
+    rest = {name: value for name, value in params.items() if name != "class_token"}
+    out = bare.apply({"params": rest}, images(), train=False)
+    assert out.stages["tokens"].shape == (2, 6, 24) and out.features.shape == (2, 24)
+    with pytest.raises(ValueError, match="needs the class token"):
+        SMALL.clone(class_token=False).apply({"params": rest}, images(), train=False)
+
+
+def test_learned_positions_are_resized_for_other_grids():
+    model = from_linen(SMALL.clone(position="learned", depth=1))
+    learned, state = jax.jit(model.init)(jax.random.key(0), images())
+    assert learned["position"].shape == (2, 3, 24)
+    assert 0.01 < np.std(learned["position"]) < 0.025
+    fixed = from_linen(SMALL.clone(depth=1))
+    rest = {name: value for name, value in learned.items() if name != "position"}
+    as_table = {**learned, "position": sincos_positions((2, 3), 24).reshape(2, 3, 24)}
+    out, _ = model.apply(as_table, state, images(), True)
+    expected, _ = fixed.apply(rest, {}, images(), True)
+    np.testing.assert_array_equal(out.features, expected.features)
+
+    @jax.jit
+    def at_other_size(params):
+        return model.apply(params, state, images(2, 12, 16), True)[0].features
+
+    ramp = jnp.linspace(0, 1, 24) + jnp.zeros((2, 3, 1))  # the same everywhere at every size
+    same = at_other_size({**learned, "position": ramp})
+    tiled = jnp.linspace(0, 1, 24) + jnp.zeros((3, 4, 1))
+    np.testing.assert_allclose(same, at_other_size({**learned, "position": tiled}), atol=1e-5)
+    gradient = jax.grad(lambda p: jnp.sum(jnp.sin(at_other_size(p))))(learned)
+    assert np.all(np.any(np.asarray(gradient["position"]) != 0, axis=-1))
+
+
+def test_bfloat16_keeps_parameters_and_outputs_in_float32(small):
+    _, params, _ = small
+    half = SMALL.clone(dtype=jnp.bfloat16)
+    shapes = jax.eval_shape(lambda x: half.init(jax.random.key(0), x, train=True), images())
+    out = half.apply({"params": params}, images(), train=True)
+    exact = SMALL.apply({"params": params}, images(), train=True)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((shapes, out)))
+    assert 0 < np.abs(out.features - exact.features).max() < 0.05
+
+
+def test_initialisation_is_as_stated():
+    module = ViT(patch=4, width=96, depth=1, heads=3)
+    init = jax.jit(lambda key: module.init(key, images(), train=True))
+    params = init(jax.random.key(0))["params"]
+    kernels = {
+        "q": params["block01"]["attention"]["qkv"]["kernel"][:, :96],
+        "v": params["block01"]["attention"]["qkv"]["kernel"][:, 192:],
+        "mlp": params["block01"]["linear1"]["kernel"],
+        "patches": params["patch_embedding"]["kernel"],
+    }
+    for name, kernel in kernels.items():
+        limit = np.sqrt(6 / sum(kernel.shape))
+        assert 0.98 * limit < np.abs(kernel).max() <= limit, name
+        np.testing.assert_allclose(np.std(kernel), limit / np.sqrt(3), rtol=0.05)
+    np.testing.assert_allclose(np.std(params["class_token"]), 0.02, rtol=0.25)
+    assert not np.any(params["block01"]["attention"]["qkv"]["bias"])
+
+
+def test_gelu_is_exact():
+    from scipy.special import ndtr
+
+    x = np.linspace(-6, 6, 101)
+    np.testing.assert_allclose(gelu(jnp.asarray(x, jnp.float32)), x * ndtr(x), atol=1e-6)
+
+
+# The usual networks' counts at 16-pixel patches, less their table of positions and classifier.
+@pytest.mark.parametrize(
+    "name, features, count",
+    [
+        ("vit_tiny", 192, 5_717_416 - 193_000 - 197 * 192),
+        ("vit_small", 384, 22_050_664 - 385_000 - 197 * 384),
+        ("vit_base", 768, 86_567_656 - 769_000 - 197 * 768),
+        ("vit_large", 1024, 304_326_632 - 1_025_000 - 197 * 1024),
+    ],
+)
+def test_sizes_are_the_usual_ones(name, features, count):
+    config = defaults()
+    config.name = name
+    model = build_encoder(config)
+    x = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
+    params, state = jax.eval_shape(model.init, jax.random.key(0), x)
+    assert parameter_count(params) == count
+    out, _ = jax.eval_shape(lambda p, s, x: model.apply(p, s, x, False), params, state, x)
+    assert out.features.shape == (2, features)
+    depth = {"vit_large": 24}.get(name, 12)
+    assert list(out.stages) == [f"block{depth * i // 4:02}" for i in (1, 2, 3, 4)] + ["tokens"]
+    assert {stage.shape for stage in out.stages.values()} == {(2, 197, features)}
+
+
+def test_kept_patches_of_a_sharded_batch_move_no_image(small):
+    model, params, state = small
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    data, replicated = (NamedSharding(mesh, PartitionSpec(*p)) for p in (("data",), ()))
+    x = {"image": images(8), "keep": jnp.tile(KEEP, (4, 1))}
+
+    @jax.jit
+    def run(params, x):
+        def scalar(params):
+            out, _ = model.apply(params, state, x, True)
+            return jnp.sum(jnp.sin(3 * out.stages["tokens"])), out.features
+
+        return jax.value_and_grad(scalar, has_aux=True)(params)
+
+    placed = jax.device_put(params, replicated), jax.device_put(x, data)
+    text = run.lower(*placed).compile().as_text()
+    assert "all-reduce" in text
+    assert not re.search(r"all-gather|all-to-all|collective-permute", text)
+    (_, features), gradient = run(*placed)
+    (_, expected), expected_gradient = run(params, x)
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient)):
+        np.testing.assert_allclose(a, b, atol=2e-5 * np.abs(b).max())
+
+
+def test_image_of_a_dictionary_is_normalised(small):
+    plain, params, state = small
+    scaled = from_linen(SMALL, mean=(0.5, 0.25, 0.75), std=(2.0, 0.5, 1.0))
+    x = {"image": images(), "keep": KEEP}
+    normal = (images() - jnp.array([0.5, 0.25, 0.75])) / jnp.array([2.0, 0.5, 1.0])
+    out, _ = scaled.apply(params, state, x, False)
+    expected, _ = plain.apply(params, state, {**x, "image": normal}, False)
+    np.testing.assert_allclose(out.features, expected.features, atol=1e-6)
+
+
+def test_config_scales_a_transformer():
+    config = defaults()
+    config.update(name="vit_micro", patch=4, width=0.25, blocks=(2,), pool="mean")
+    x = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32)
+    params, _ = jax.eval_shape(build_encoder(config).init, jax.random.key(0), x)
+    assert params["block02"]["linear1"]["kernel"].shape == (32, 128) and "block03" not in params
+    config.width = 0.01
+    params, _ = jax.eval_shape(build_encoder(config).init, jax.random.key(0), x)
+    assert params["class_token"].shape == (4,)
+    assert [name for name in MODELS if is_vit(name)] == [name for name in MODELS if "vit" in name]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"name": "vit_micro", "small_stem": True}, "small_stem is True, which only a ResNet"),
+        ({"name": "vit_micro", "blocks": (1, 1)}, "has one stage"),
+        ({"name": "resnet18", "patch": 4}, "patch is 4, which only a ViT has"),
+        ({"name": "resnet18", "pool": "mean"}, "set it back to 'cls'"),
+    ],
+)
+def test_fields_of_the_other_family_are_refused(change, message):
+    config = defaults()
+    config.update(change)
+    with pytest.raises(UserError, match=re.escape(message)):
+        build_encoder(config)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"patch": 16}, "8 x 12 pixels are no whole number of patches of 16"),
+        ({"pool": "max"}, "choose 'cls' or 'mean'"),
+        ({"position": "none"}, "choose 'sincos' or 'learned'"),
+        ({"heads": 5}, "5 heads do not divide a width of 24"),
+        ({"width": 21}, "multiple of 4"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change, message):
+    module = SMALL.clone(**change)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=True), images())
