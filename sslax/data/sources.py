@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from sslax.data.arrays import embedded, npz
 from sslax.data.folder import folder
+from sslax.data.photographs import photographs
 from sslax.data.records import (
     DataError,
     Dataset,
@@ -24,6 +25,7 @@ SOURCES: dict[str, Callable[[ConfigDict], Dataset]] = {
     "embedded": embedded,
     "folder": folder,
     "npz": npz,
+    "photographs": photographs,
     "tfds": tfds,
 }
 
