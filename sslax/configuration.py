@@ -1,15 +1,11 @@
 """Configs: the sections every method shares, durations, and the checks before anything starts."""
 
 import re
-from collections.abc import Mapping
-from typing import TypeVar
 
 from ml_collections import ConfigDict
 
 from sslax import data, models, optim
-from sslax.errors import UserError, nearest
-
-T = TypeVar("T")
+from sslax.errors import UserError
 
 
 def defaults() -> ConfigDict:
@@ -64,15 +60,3 @@ def steps_of(duration: str, *, batch_size: int, steps_per_epoch: int) -> int:
     number, unit = float(match[1]), match[2]
     steps = {"step": 1.0, "epoch": float(steps_per_epoch), "example": 1.0 / batch_size}[unit]
     return round(number * steps)
-
-
-def choose(variants: Mapping[str, T], name: str) -> T:
-    """The variant of a config by its name, the part of `--config=FILE:NAME` after the colon.
-
-    Raises:
-        UserError: there is none of that name; the nearest one is named.
-    """
-    if name not in variants:
-        known = nearest(name, [variant for variant in variants if variant])
-        raise UserError(f'This config has no variant "{name}": {known}')
-    return variants[name]

@@ -134,12 +134,8 @@ def make_plan(
     log_every = max(to_steps(config.log_every), 1)
     # Whole intervals of the log, so that a resumed run writes the same lines.
     checkpoint_every = max(to_steps(config.checkpoint_every) // log_every, 1) * log_every
-    rate = optim.warmup_cosine(
-        optim.scaled_learning_rate(config.optimizer.learning_rate, config.optimizer.scaling, size),
-        warmup=to_steps(config.optimizer.warmup),
-        total=steps,
-        final_fraction=config.optimizer.final_fraction,
-    )
+    warmup = to_steps(config.optimizer.warmup)
+    rate = optim.learning_rate(config.optimizer, batch_size=size, warmup=warmup, total=steps)
     method = methods[config.method](config, steps)
     batch = {
         "image": jax.ShapeDtypeStruct((size, *image_shape), jnp.uint8),
@@ -151,7 +147,7 @@ def make_plan(
             method = online_probe.attach(method, classes=classes)
     return Plan(
         method=method,
-        tx=optim.build(config.optimizer, rate),
+        tx=optim.build(config.optimizer, rate, steps),
         rate=rate,
         steps=steps,
         steps_per_epoch=per_epoch,

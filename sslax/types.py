@@ -21,12 +21,13 @@ class Model(NamedTuple):
     """A network as two pure functions, so that any library's modules fit.
 
     Attributes:
-        init: `(rng, x) -> (params, model_state)`.
+        init: `(rng, x) -> (params, model_state)`; x is an array, or a dictionary of arrays where
+            a network takes several.
         apply: `(params, model_state, x, train) -> (output, model_state)`; `train` is static.
     """
 
-    init: Callable[[Array, Array], tuple[PyTree, PyTree]]
-    apply: Callable[[PyTree, PyTree, Array, bool], tuple[Any, PyTree]]
+    init: Callable[[Array, Any], tuple[PyTree, PyTree]]
+    apply: Callable[[PyTree, PyTree, Any, bool], tuple[Any, PyTree]]
 
 
 class Encoding(NamedTuple):
@@ -69,13 +70,19 @@ class LossOutput(NamedTuple):
 class Method(NamedTuple):
     """A self-supervised method: a record of pure functions.
 
+    `variables` stands for `params, model_state, extra`.
+
     Attributes:
         views: `(rng, batch) -> batch`, augmentation on the device; identity where there is none.
         init: `(rng, batch) -> Variables`, from a batch that went through `views`.
         loss: `(params, model_state, extra, batch, rng, step) -> (scalar, LossOutput)`.
         update: `(params, extra, step) -> extra`, after the optimiser's step: moving averages.
-        predict: `(params, model_state, extra, batch) -> dict` from a batch as the data gives it:
-            'features' `[B, D]` and 'stages', or 'disparity', 'pose', 'flow', ...
+        predict: `(*variables, batch) -> dict` from a batch as the data gives it: 'features'
+            `[B, D]` and 'stages', or 'disparity', 'pose', 'flow', ...
+        show: `(*variables, batch, rng) -> dict`, the task in pictures, for people: a title for
+            each column, and under it an image `[B, h, w, C]` in [0, 1] for each example.
+        encoder: `(*variables) -> (params, model_state)`, the encoder that a user takes away.
+        prepare: `images -> x`, what that encoder is given of images `[N, H, W, C]` in [0, 1].
     """
 
     views: Callable[[Array, Batch], Batch]
@@ -83,6 +90,9 @@ class Method(NamedTuple):
     loss: Callable[[PyTree, PyTree, PyTree, Batch, Array, Array], tuple[Array, LossOutput]]
     update: Callable[[PyTree, PyTree, Array], PyTree]
     predict: Callable[[PyTree, PyTree, PyTree, Batch], dict[str, Any]]
+    show: Callable[[PyTree, PyTree, PyTree, Batch, Array], dict[str, Array]]
+    encoder: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+    prepare: Callable[[Array], Array]
 
 
 class TrainState(NamedTuple):

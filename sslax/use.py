@@ -54,6 +54,7 @@ class Encoder:
         self.step = int(state.step)
         self.params = state.params
         self.model_state = state.model_state
+        self._encoder = plan.method.encoder(state.params, state.model_state, state.extra)
         self._channels = plan.batch["image"].shape[-1]
         self._predictor = Predictor(plan, state, partition.make_mesh(jax.local_devices()[:1]))
 
@@ -79,7 +80,7 @@ class Encoder:
 
     def save(self, path: str | Path) -> None:
         """Writes the encoder's weights to a safetensors file, for `models.load_safetensors`."""
-        models.save_safetensors(path, self.params["encoder"], self.model_state["encoder"])
+        models.save_safetensors(path, *self._encoder)
 
     def _over(self, images: Any, batch_size: int) -> dict[str, Any]:
         images = np.asarray(images)

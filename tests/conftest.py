@@ -21,6 +21,13 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
+def pytest_collection_modifyitems(items):
+    """One worker keeps what shares fixtures: the tests of a file, and of a method of the table."""
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        item.add_marker(pytest.mark.xdist_group(parameters.get("tiny", item.path.name)))
+
+
 @pytest.fixture(scope="session")
 def load_config():
     """`(name, variant) -> ConfigDict`: get_config(variant) of configs/<name>.py."""

@@ -1,6 +1,9 @@
 """Durations, and the mistakes a config can hold."""
 
+import runpy
+
 import pytest
+import runs
 
 from sslax import configuration, train
 from sslax.errors import UserError
@@ -32,17 +35,33 @@ def test_value_of_another_type_is_refused():
         config.batch_size = "many"
 
 
-def test_unknown_variant_names_its_neighbour():
+def test_unknown_variant_names_its_neighbour(load_config):
     with pytest.raises(UserError, match='did you mean "cifar10"'):
-        configuration.choose({"": 1, "cifar10": 2}, "cifar")
+        load_config("simclr", "cifar")
 
 
-@pytest.mark.parametrize("variant", ["", "cifar10", "stl10", "imagenet", "folder", "tiny"])
-def test_every_variant_of_the_config_makes_a_plan(load_config, variant):
-    config = load_config("simclr", variant)
+CONFIGS = [
+    (path.stem, variant)
+    for path in sorted((runs.ROOT / "configs").glob("*.py"))
+    for variant in runpy.run_path(str(path))["VARIANTS"]
+]
+
+
+@pytest.mark.parametrize(("name", "variant"), CONFIGS)
+def test_every_variant_of_every_config_makes_a_plan(load_config, name, variant):
+    config = load_config(name, variant)
     channels = len(config.model.mean)
+    side = max(config.augment.size, 32)
     plan = train.make_plan(
-        config, examples=8192, image_shape=(32, 32, channels), classes=None if variant else 10
+        config, examples=8192, image_shape=(side, side, channels), classes=None if variant else 10
     )
     assert plan.steps > 0 and plan.checkpoint_every % plan.log_every == 0
-    assert plan.batch["image"].shape == (config.batch_size, 32, 32, channels)
+    assert plan.batch["image"].shape == (config.batch_size, side, side, channels)
+
+
+def test_a_variant_keeps_what_it_does_not_name(load_config):
+    config = load_config("moco", "imagenet_v1")
+    assert config.moco.projector.layers == 1 and config.moco.projector.outputs == 128
+    assert config.model.name == "resnet50" and config.augment.recipe == "moco_v1"
+    tiny = load_config("moco", "tiny")
+    assert tiny.augment.erase == 1.0 and tiny.augment.size == 12 and tiny.model.patch_stem == 4

@@ -75,7 +75,7 @@ def test_the_evaluation_names_its_baselines(workdir):
     assert results["linear_pixels"] == 1.0  # dark and bright: anybody can tell
     assert results["step"] == 12
     pictures = {path.name for path in (workdir / "figures").iterdir()}
-    assert pictures == {"curves.png", "views.png", "neighbours.png", "embedding.png"}
+    assert pictures == {"curves.png", "task.png", "neighbours.png", "embedding.png"}
 
 
 def test_load_encodes_images_of_any_kind(workdir, images):

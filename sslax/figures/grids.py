@@ -1,7 +1,9 @@
-"""Grids of images: what augmentation does, and what the features hold to be alike."""
+"""Grids of images: what a method is asked, and what its features hold to be alike."""
 
 import os
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import chex
 import numpy as np
@@ -10,32 +12,38 @@ from sslax.evaluate.knn import nearest_neighbours
 from sslax.figures import style
 from sslax.types import Array
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _CELL = 0.82  # inches
 
 
-def augmentation_grid(originals: Array, views: Array, path: str | os.PathLike) -> None:
-    """Each row an image as the data has it, then its views as the network sees them.
+def task_grid(
+    columns: Mapping[str, Array], path: str | os.PathLike, *, title: str = "The task"
+) -> None:
+    """What a method is asked and what it answers: each row an example, each column a picture.
 
     Args:
-        originals: `[B, H, W, C]`, uint8 or float in [0, 1].
-        views: `[B, V, h, w, C]`, likewise.
+        columns: under each title, images `[B, h, w, C]`, uint8 or float in [0, 1].
         path: of the PNG.
+        title: heading of the page.
     """
-    originals, views = np.asarray(originals), np.asarray(views)
-    chex.assert_rank([originals, views], [4, 5])
-    chex.assert_equal_shape_prefix([originals, views], 1)
-    count, per_image = views.shape[:2]
-    gap = 0.25
-    top, left = 0.75, 0.15
-    width = max(left + (1 + per_image) * _CELL + gap + 0.15, 3.2)
-    height = top + count * _CELL + 0.15
+    columns = {name: np.asarray(images) for name, images in columns.items()}
+    chex.assert_rank([*columns.values()], 4)
+    chex.assert_equal_shape_prefix([*columns.values()], 1)
+    count = len(next(iter(columns.values())))
+    cell = max(_CELL, min(1.3, 10.4 / len(columns)))  # few columns are drawn larger
+    lines = {name: textwrap.wrap(name, max(9, round(13 * cell))) for name in columns}
+    top = 0.5 + 0.16 * max(len(text) for text in lines.values())
+    width = max(0.15 + len(columns) * cell + 0.05, 3.2)
+    height = top + count * cell + 0.05
     with style.page(path, width, height) as figure:
-        style.heading(figure, "Augmentation", "original, then its views")
-        for row in range(count):
-            images = [originals[row], *views[row]]
-            for column, image in enumerate(images):
-                x = left + column * _CELL + (gap if column else 0)
-                _cell(figure, x, top + row * _CELL, image)
+        style.heading(figure, title)
+        for column, (name, images) in enumerate(columns.items()):
+            x = 0.15 + column * cell
+            figure.text(x / width, 1 - (top - 0.06) / height, "\n".join(lines[name]), size=8.5)
+            for row in range(count):
+                _cell(figure, x, top + row * cell, images[row], side=cell)
 
 
 def neighbours(
@@ -119,9 +127,17 @@ def neighbours(
                     _cell(figure, start + column * _CELL, y, train_images[index], frame)
 
 
-def _cell(figure, x: float, y: float, image: np.ndarray, frame: str | None = None) -> None:  # noqa: ANN001
-    """An image whose cell begins `x` inches from the left and `y` from the top."""
-    width, height, side = figure.get_figwidth(), figure.get_figheight(), _CELL - 0.1
+def _cell(
+    figure: "Figure",
+    x: float,
+    y: float,
+    image: np.ndarray,
+    frame: str | None = None,
+    *,
+    side: float = _CELL,
+) -> None:
+    """An image whose cell of `side` inches begins `x` from the left and `y` from the top."""
+    width, height, side = figure.get_figwidth(), figure.get_figheight(), side - 0.1
     axes = figure.add_axes((x / width, 1 - (y + side) / height, side / width, side / height))
     style.show(axes, style.displayable(image, 128), frame)
 

@@ -11,7 +11,7 @@ from sslax.figures import style
 # One panel each, in this order; what the file has not is left out.
 _PANELS = (
     ("loss", "Loss"),
-    ("accuracy", "Contrastive accuracy"),
+    ("accuracy", "Accuracy in the task"),
     ("probe_accuracy", "Online-probe accuracy"),
     ("embedding_std", "Embedding standard deviation"),
     ("effective_rank", "Effective rank of the embedding"),
@@ -48,13 +48,19 @@ def curves(metrics_path: str | os.PathLike, path: str | os.PathLike) -> None:
         for axes, (name, title) in zip(grid.flat, panels):
             steps, values = series[name]
             axes.plot(steps, values, color=style.LINE, marker="o" if len(steps) < 3 else None)
+            top = values.max()
+            if f"{name}_at_chance" in series:
+                at, chance = series[f"{name}_at_chance"]
+                axes.plot(at, chance, color=style.FAINT, linestyle="--", label="chance")
+                axes.legend(loc="best")
+                top = max(top, chance.max())
             axes.set_title(title)
             axes.set_xlabel("step")
             axes.margins(x=0.02)
             if name in _BOUNDED:
                 axes.set_ylim(0, 1)
             elif values.min() >= 0:
-                axes.set_ylim(0, 1.08 * max(values.max(), 1e-12))
+                axes.set_ylim(0, 1.08 * max(top, 1e-12))
             axes.set_title(f"{values[-1]:.4g}", loc="right", color=style.FAINT)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)

@@ -1,7 +1,41 @@
 """The methods, one file each; a row here makes one selectable as `config.method`."""
 
-from sslax.methods import simclr
+from sslax.methods import (
+    absolute_location,
+    barlow_twins,
+    byol,
+    colorization,
+    context_prediction,
+    dino,
+    inpainting,
+    jigsaw,
+    mae,
+    moco,
+    moco_v3,
+    rotation,
+    simclr,
+    simsiam,
+    sup_con,
+    swav,
+    vicreg,
+)
 
 METHODS = {
+    "absolute_location": absolute_location.build,
+    "barlow_twins": barlow_twins.build,
+    "byol": byol.build,
+    "colorization": colorization.build,
+    "context_prediction": context_prediction.build,
+    "dino": dino.build,
+    "inpainting": inpainting.build,
+    "jigsaw": jigsaw.build,
+    "mae": mae.build,
+    "moco": moco.build,
+    "moco_v3": moco_v3.build,
+    "rotation": rotation.build,
     "simclr": simclr.build,
+    "simsiam": simsiam.build,
+    "sup_con": sup_con.build,
+    "swav": swav.build,
+    "vicreg": vicreg.build,
 }

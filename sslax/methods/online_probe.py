@@ -1,5 +1,7 @@
 """A linear classifier that learns beside any method and never touches it."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -46,10 +48,20 @@ def attach(method: Method, *, classes: int) -> Method:
     def update(params: PyTree, extra: PyTree, step: Array) -> PyTree:
         return {**extra, "method": method.update(params, extra["method"], step)}
 
-    def predict(params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch) -> dict:
-        return method.predict(params, model_state, extra["method"], batch)
+    def inner(function: Callable) -> Callable:
+        """The method's function of `(params, model_state, extra, ...)`, given its own extra."""
+        return lambda params, model_state, extra, *rest: function(
+            params, model_state, extra["method"], *rest
+        )
 
-    return Method(method.views, init, loss, update, predict)
+    return method._replace(
+        init=init,
+        loss=loss,
+        update=update,
+        predict=inner(method.predict),
+        show=inner(method.show),
+        encoder=inner(method.encoder),
+    )
 
 
 def _learn(probe: PyTree, features: Array, labels: Array) -> tuple[PyTree, dict[str, Array]]:

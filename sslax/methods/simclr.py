@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import losses, models
-from sslax.evaluate import collapse
 from sslax.methods import common
 from sslax.types import Array, Batch, LossOutput, Method, Model, PyTree, Schedule, Variables
 
@@ -33,61 +32,30 @@ def simclr(
         evaluation_view: for `predict`, from images `[B, H, W, C]` to the encoder's input.
         temperature: of NT-Xent, or a schedule of it.
     """
+    network = common.chain(encoder=encoder, projector=projector)
 
     def init(rng: Array, batch: Batch) -> Variables:
-        encoder_rng, projector_rng = jax.random.split(rng)
-        images = common.merge_views(batch["image"])
-        encoder_variables = encoder.init(encoder_rng, images)
-        encoding, _ = encoder.apply(*encoder_variables, images, False)
-        projector_variables = projector.init(projector_rng, encoding.features)
-        params, model_state = (
-            {"encoder": of_encoder, "projector": of_projector}
-            for of_encoder, of_projector in zip(encoder_variables, projector_variables)
-        )
-        return Variables(params, model_state, extra={})
+        return Variables(*network.init(rng, common.merge_views(batch["image"])), extra={})
 
     def loss(
         params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
         images = common.merge_views(batch["image"])
-        encoding, encoder_state = encoder.apply(
-            params["encoder"], model_state["encoder"], images, True
-        )
-        embeddings, projector_state = projector.apply(
-            params["projector"], model_state["projector"], encoding.features, True
-        )
-        features = common.split_views(encoding.features, 2)
+        (encoding, embeddings), model_state = network.apply(params, model_state, images, True)
         embeddings = common.split_views(embeddings, 2)
         first, second = embeddings[:, 0], embeddings[:, 1]
         per_view = losses.nt_xent(first, second, temperature=common.at_step(temperature, step))
         metrics = {
-            "accuracy": contrastive_accuracy(first, second),
+            "accuracy": common.contrastive_accuracy(first, second),
             "loss_at_chance": jnp.log(2.0 * first.shape[0] - 1.0),
-            "embedding_std": collapse.embedding_std(first),
-            "effective_rank": collapse.effective_rank(first),
+            **common.embedding_metrics(first),
         }
-        return jnp.mean(per_view), LossOutput(
-            model_state={"encoder": encoder_state, "projector": projector_state},
-            extra=extra,
-            metrics=jax.lax.stop_gradient(metrics),
-            features=jax.lax.stop_gradient(features),
-        )
+        features = jax.lax.stop_gradient(common.split_views(encoding.features, 2))
+        return jnp.mean(per_view), LossOutput(model_state, extra, metrics, features)
 
-    def predict(params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch) -> dict:
-        images = evaluation_view(batch["image"])
-        encoding, _ = encoder.apply(params["encoder"], model_state["encoder"], images, False)
-        return {"features": encoding.features, "stages": common.pool(encoding.stages)}
-
-    return Method(views, init, loss, common.no_update, predict)
-
-
-def contrastive_accuracy(first: Array, second: Array) -> Array:
-    """Share of first views whose nearest second view is their own; chance is 1 / N."""
-    first, second = (
-        z / (jnp.linalg.norm(z, axis=-1, keepdims=True) + 1e-12) for z in (first, second)
+    return common.method_of_encoder(
+        encoder, views=views, evaluation_view=evaluation_view, init=init, loss=loss
     )
-    nearest = jnp.argmax(first @ second.T, axis=-1)
-    return jnp.mean(nearest == jnp.arange(first.shape[0]))
 
 
 def build(config: ConfigDict, steps: int) -> Method:

@@ -56,15 +56,14 @@ def test_curves(tmp_path):
         figures.curves(log, tmp_path / "none.png")
 
 
-def test_augmentation_grid_shows_the_images(tmp_path):
-    originals = np.zeros((2, 6, 6, 3), np.uint8)
-    originals[..., 0] = 255  # red originals, blue views
-    views = np.zeros((2, 3, 4, 4, 3), np.float32)
-    views[..., 2] = 1.0
-    figures.augmentation_grid(originals, views, tmp_path / "a.png")
+def test_task_grid_shows_its_columns(tmp_path):
+    red, blue = np.zeros((2, 6, 6, 3), np.uint8), np.zeros((2, 4, 4, 3), np.float32)
+    red[..., 0], blue[..., 2] = 255, 1.0
+    columns = {"red": red, "blue": blue, "a title of several words": blue, "blue again": blue}
+    figures.task_grid(columns, tmp_path / "a.png")
     picture = read(tmp_path / "a.png")
     assert 2.7 < near(picture, "#0000ff") / near(picture, "#ff0000") < 3.3
-    figures.augmentation_grid(originals[:1, ..., :1], views[:1, :1, ..., :1], tmp_path / "b.png")
+    figures.task_grid({"grey": red[:1, ..., :1]}, tmp_path / "b.png", title="One")
     assert read(tmp_path / "b.png").std() > 5
 
 

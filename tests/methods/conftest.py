@@ -3,8 +3,9 @@
 from functools import cache
 from typing import Any, NamedTuple
 
-import chex
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -19,44 +20,55 @@ class Tiny(NamedTuple):
     config: ConfigDict
     plan: train.Plan
     abstract: train.TrainState
-    state: Any  # (devices=1) -> a fresh initial state
-    step: Any  # (devices) -> compiled (state, batch) -> (state, metrics), traced at most once
+    state: Any  # (devices=1) -> the initial state, on that many devices
+    step: Any  # (devices=1) -> compiled (state, batch) -> (state, metrics)
+    traces: list  # grows by the devices of a step whenever it is traced
+    look: Any  # compiled (state, images) -> (what `predict` says, what `show` draws)
     batch: dict
 
 
 @pytest.fixture(scope="session", params=sorted(METHODS))
 def tiny(request, load_config):
     config = load_config(request.param, "tiny")
+    # Without decay a leaf moves if and only if it has a gradient.
+    config.optimizer.weight_decay = 0.0
+    # A key's bias has a gradient of rounding noise, which Adam's usual epsilon would amplify.
+    config.optimizer.epsilon = 1e-3
     dataset = data.load(config.data)
     plan = train.make_plan(
         config,
         examples=len(dataset.train),
         image_shape=dataset.train[0]["image"].shape,
-        classes=dataset.num_classes,
+        classes=dataset.num_classes if config.data.labels else None,
     )
-    one = partition.make_mesh(jax.devices()[:1])
-    feed = data.make_feed(
-        dataset.train, batch_size=config.batch_size, seed=0, mesh=one, mode="resident"
-    )
-    batch = jax.device_get(feed.batch(feed.arrays(0), 0))
+    rows = [dataset.train[i] for i in range(config.batch_size)]
+    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    batch["index"] = np.arange(len(rows), dtype=np.int32)
 
     def everywhere(devices):
         return partition.replicated(partition.make_mesh(jax.devices()[:devices]))
 
-    initial = cache(
-        lambda devices: jax.jit(plan.initial_state, out_shardings=everywhere(devices))()
-    )
-
+    @cache
     def state(devices=1):
-        return initial(devices)
+        initial = jax.jit(plan.initial_state, out_shardings=everywhere(1))
+        return initial() if devices == 1 else jax.device_put(state(1), everywhere(devices))
+
+    traces = []
 
     @cache
-    def step(devices):
-        @chex.assert_max_traces(n=1)
-        def one_trace(state, batch):
+    def step(devices=1):
+        def traced(state, batch):
+            traces.append(devices)
             return train.train_step(plan.method, plan.tx, state, batch)
 
-        return jax.jit(one_trace, out_shardings=(everywhere(devices), everywhere(devices)))
+        return jax.jit(traced, out_shardings=(everywhere(devices), everywhere(devices)))
+
+    @jax.jit
+    def look(state, images):
+        variables = (state.params, state.model_state, state.extra)
+        batch = {"image": images, "index": jnp.arange(len(images))}
+        shown = plan.method.show(*variables, batch, jax.random.key(1))
+        return plan.method.predict(*variables, batch), shown
 
     return Tiny(
         name=request.param,
@@ -65,5 +77,7 @@ def tiny(request, load_config):
         abstract=jax.eval_shape(plan.initial_state),
         state=state,
         step=step,
+        traces=traces,
+        look=look,
         batch=batch,
     )

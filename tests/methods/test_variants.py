@@ -1,0 +1,95 @@
+"""Knobs that change what is computed, and the mistakes that are named; nothing is compiled here."""
+
+import jax
+import numpy as np
+import pytest
+
+from sslax import train
+from sslax.errors import UserError
+
+
+@pytest.fixture
+def shapes(load_config):
+    """`(name, overrides, channels, classes) -> (state, metrics)` after one step, as shapes."""
+
+    def trace(name, overrides, *, channels=1, classes=10):
+        config = load_config(name, "tiny")
+        config.update_from_flattened_dict(overrides)
+        plan = train.make_plan(config, examples=64, image_shape=(28, 28, channels), classes=classes)
+        state = jax.eval_shape(plan.initial_state)
+        return jax.eval_shape(
+            lambda state, batch: train.train_step(plan.method, plan.tx, state, batch),
+            state,
+            plan.batch,
+        )
+
+    return trace
+
+
+VIT = {"model.name": "vit_micro", "model.blocks": (1,), "model.patch_stem": 0, "model.patch": 4}
+VIT |= {"model.width": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "metric"),
+    [
+        ("moco", {"moco.symmetric": True}, "accuracy"),
+        ("inpainting", {"inpainting.adversarial_weight": 0.0}, "l2"),
+        ("inpainting", {"inpainting.hole": "region"}, "critic_accuracy"),
+        ("swav", {"swav.queue_size": 0, "augment.local.count": 0}, "prototypes_used"),
+        ("dino", {**VIT, "augment.local.count": 0}, "teacher_entropy"),
+        ("moco_v3", {**VIT, "model.freeze_patch_embedding": True}, "accuracy"),
+        ("mae", {"mae.normalize": False}, "loss"),
+        ("context_prediction", {"context_prediction.colors": "keep"}, "accuracy"),
+    ],
+)
+def test_knobs_of_the_methods(shapes, name, overrides, metric):
+    state, metrics = shapes(name, overrides)
+    assert metrics[metric].shape == ()
+    if name == "inpainting":
+        assert ("discriminator" in state.params) == ("inpainting.hole" in overrides)
+    if name == "moco_v3":  # a random projection that nothing moves, and its momentum copy too
+        frozen = state.model_state["encoder"]["frozen"]["patch_embedding"]["kernel"]
+        assert frozen.shape == (16, 128)
+        assert "patch_embedding" not in state.params["encoder"]
+
+
+def test_colours_are_projected(shapes):
+    projected = {"context_prediction.colors": "project"}
+    _, metrics = shapes("context_prediction", projected, channels=3)
+    assert metrics["accuracy_at_chance"].shape == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "rest", "message"),
+    [
+        ("sup_con", {}, {"classes": None}, "learns from labels and this set has none"),
+        ("moco", {"moco.queue_size": 24}, {}, "no multiple of the 16 keys"),
+        ("colorization", {}, {}, "these images are grey"),
+        ("inpainting", {"inpainting.hole": "hole"}, {}, "choose one of"),
+        ("jigsaw", {"jigsaw.tile": 9}, {}, "a tile of 9 with a jitter of 1 needs 11"),
+        ("context_prediction", {"context_prediction.colors": "lose"}, {}, '"drop", "project"'),
+    ],
+)
+def test_mistakes_are_named(shapes, load_config, name, overrides, rest, message):
+    with pytest.raises(UserError, match=message):
+        shapes(name, overrides, **rest)
+
+
+def test_a_grey_batch_moves_nothing_of_colorization(load_config):
+    """A batch of images without a colour in them, as files of three equal channels: no NaN."""
+    config = load_config("colorization", "tiny")
+    plan = train.make_plan(config, examples=64, image_shape=(16, 16, 3), classes=None)
+    state = jax.jit(plan.initial_state)()
+    grey = np.random.default_rng(0).integers(0, 255, (config.batch_size, 16, 16, 1))
+    batch = {
+        "image": np.broadcast_to(grey, (*grey.shape[:3], 3)).astype(np.uint8),
+        "index": np.arange(config.batch_size, dtype=np.int32),
+    }
+    views = jax.jit(plan.method.views)(jax.random.key(0), batch)
+    assert not views["colored"].any()
+    loss = jax.jit(jax.value_and_grad(plan.method.loss, has_aux=True))
+    (value, output), gradient = loss(*state[1:4], views, state.rng, state.step)
+    assert value == 0.0
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+    np.testing.assert_array_equal(output.extra["prior"], state.extra["prior"])
