@@ -1,11 +1,12 @@
 """The protocol for one encoder: features and labels in, named numbers out.
 
 Names: `knn` (k = 200, T = 0.1), `knn20` (k = 20, T = 0.07), `linear` (logistic regression to
-convergence), `linear_sgd` (the probe papers train), `linear_<stage>` for every inner stage,
-`knn_10_labels` and `linear_10_labels` (ten labels a class, mean of five draws; `..._std` beside
-them), then the collapse measures `embedding_std`, `relative_embedding_std`, `effective_rank`,
-`rankme`, `uniformity`. Accuracies are fractions of 1. The same encoder before training and the
-bare pixels carry the suffixes `_untrained` and `_pixels`.
+convergence), `linear_sgd` (the probe papers train), `linear_<stage>` for every inner stage and
+`linear_best_stage` (the best of them on held-out data), `knn_10_labels` and `linear_10_labels` (ten
+labels a class), `linear_1_percent` and `linear_10_percent` (of the labels), means of five draws
+with `..._std` beside them; then the collapse measures `embedding_std`, `relative_embedding_std`,
+`effective_rank`, `rankme`, `uniformity`. Accuracies are fractions of 1. The same encoder before
+training and the bare pixels carry the suffixes `_untrained` and `_pixels`.
 """
 
 import json
@@ -25,7 +26,10 @@ from sslax.types import Array
 FEATURES = "features"  # the encoder's pooled output; every other entry is a stage
 COLUMNS = ("trained", "untrained", "pixels")
 UNLABELLED = "Only collapse was measured: accuracies need labels, for training and for testing."
+BEST_STAGE = "linear_best_stage"
+ALIGNMENT = "alignment"  # of two views, which features alone do not have
 _FEW = 10
+_PERCENT = (1, 10)  # of the labels
 _STAGE_L2 = 1e-2
 _MEASURES = {
     "embedding_std": jax.jit(collapse.embedding_std),
@@ -33,6 +37,10 @@ _MEASURES = {
     "effective_rank": jax.jit(collapse.effective_rank),
     "rankme": jax.jit(collapse.rankme),
     "uniformity": jax.jit(collapse.uniformity),
+}
+_NO_STAGES = {
+    *("linear", "linear_sgd", BEST_STAGE, f"linear_{_FEW}_labels"),
+    *(f"linear_{percent}_percent" for percent in _PERCENT),
 }
 
 
@@ -50,8 +58,9 @@ def evaluate_features(
     kNN, logistic regression, SGD and few-label accuracies on `'features'`; logistic regression of
     fixed strength (1e-2, stopped at gradient norm 1e-3) on every stage; collapse measures on the
     test set's `'features'`. k is lowered to the number of training examples where there are fewer;
-    few-label accuracies are left out where a class has fewer than ten. Without labels only the
-    collapse measures are taken.
+    few-label accuracies are left out where a class has fewer than ten, those from a percentage of
+    the labels where that is less than one of a class. Without labels only the collapse measures are
+    taken.
 
     Args:
         train: `{'features': [N, D], stage: [N, C] or [N, ..., C], ...}`; what lies between the
@@ -94,17 +103,25 @@ def evaluate_features(
         *sets, num_classes=num_classes, seed=seed
     ).accuracy
     results["linear_sgd"] = linear.sgd_probe(*sets, num_classes=num_classes, seed=seed).accuracy
-    for stage in sorted(set(train) - {FEATURES}):
-        results[f"linear_{stage}"] = linear.logistic_regression(
+    probes = {
+        f"linear_{stage}": linear.logistic_regression(
             _pooled(train[stage]),
             train_labels,
             _pooled(test[stage]),
             test_labels,
             num_classes=num_classes,
-            l2=_STAGE_L2,
+            l2_grid=(_STAGE_L2,),
             tolerance=1e-3,
-        ).accuracy
-    if np.bincount(np.asarray(train_labels), minlength=num_classes).min() >= _FEW:
+            seed=seed,
+        )
+        for stage in sorted(set(train) - {FEATURES})
+    }
+    results |= {name: probe.accuracy for name, probe in probes.items()}
+    if probes:
+        best = max(probes.values(), key=lambda probe: probe.held_out_accuracy[_STAGE_L2])
+        results[BEST_STAGE] = best.accuracy
+    smallest = np.bincount(np.asarray(train_labels), minlength=num_classes).min()
+    if smallest >= _FEW:
         few = linear.few_label_accuracy(
             *sets, num_classes=num_classes, labels_per_class=_FEW, seed=seed
         )
@@ -112,6 +129,13 @@ def evaluate_features(
         results[f"knn_{_FEW}_labels_std"] = few.knn_std
         results[f"linear_{_FEW}_labels"] = few.linear
         results[f"linear_{_FEW}_labels_std"] = few.linear_std
+    for percent in _PERCENT:
+        if percent * smallest >= 100:
+            part = linear.label_fraction_accuracy(
+                *sets, num_classes=num_classes, fraction=percent / 100, seed=seed
+            )
+            results[f"linear_{percent}_percent"] = part.accuracy
+            results[f"linear_{percent}_percent_std"] = part.std
     return results
 
 
@@ -156,8 +180,8 @@ def suffixed(results: Mapping[str, float], suffix: str) -> dict[str, float]:
 def results_table(results: Mapping[str, float]) -> str:
     """The numbers as aligned text, trained, untrained and pixels side by side.
 
-    Accuracies in percent, standard deviations folded in as `±`; then the collapse measures and
-    any other number.
+    Accuracies in percent, standard deviations folded in as `±` and the best stage named; then the
+    collapse measures and any other number.
 
     Args:
         results: numbers by name, suffixed where they are not of the trained encoder.
@@ -179,13 +203,19 @@ def results_table(results: Mapping[str, float]) -> str:
         cells.setdefault(key.removesuffix(f"_{column}"), {})[column] = value
     columns = [c for c in COLUMNS if any(c in row for row in cells.values())]
     spreads = [n for n in cells if n.endswith("_std") and n.removesuffix("_std") in cells]
-    accuracies = [n for n in cells if n.startswith(("knn", "linear")) and n not in spreads]
-    measures = [n for n in cells if n in _MEASURES]
+    accuracies = [
+        n for n in cells if n.startswith(("knn", "linear", "finetune")) and n not in spreads
+    ]
+    stages = [n for n in accuracies if n.startswith("linear_") and n not in _NO_STAGES]
+    measures = [n for n in cells if n in _MEASURES or n == ALIGNMENT]
     others = [n for n in cells if n not in {*accuracies, *spreads, *measures}]
 
     def percent(name: str, column: str) -> str:
         spread = cells.get(f"{name}_std", {}).get(column)
         text = f"{100 * cells[name][column]:.1f}"
+        if name == BEST_STAGE:
+            same = [n for n in stages if cells[n].get(column) == cells[name][column]]
+            text += f" ({same[0].removeprefix('linear_')})" if same else ""
         return text if spread is None else f"{text} ± {100 * spread:.1f}"
 
     def number(name: str, column: str) -> str:

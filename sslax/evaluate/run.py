@@ -1,53 +1,63 @@
 """The evaluation of a run: its encoder, the same one untrained, and raw pixels, side by side."""
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from sslax import data, figures, partition, train, use
-from sslax.evaluate import representation
-from sslax.types import Batch, TrainState
+from sslax import augment, data, figures, models, partition, train, use
+from sslax.data import records
+from sslax.errors import UserError
+from sslax.evaluate import collapse, linear, representation
+from sslax.evaluate.finetune import finetune
+from sslax.methods import common
+from sslax.types import Array, Batch, Model, PyTree, TrainState
 
 # Of each part of the data ('train', 'test') named arrays [N, ...].
 Parts = dict[str, dict[str, np.ndarray]]
 
 # Images of the training set that the pictures choose neighbours from, and test images shown.
 _SHOWN_TRAIN, _SHOWN_TEST = 8000, 1000
+_ALIGNED = 512  # images whose views are compared
 
 
-def evaluate_run(workdir: str | Path, *, which: str = "latest") -> dict[str, float]:
+def evaluate_run(
+    workdir: str | Path, *, which: str = "latest", other: Mapping[str, Any] | None = None
+) -> dict[str, float]:
     """Evaluates the run in `workdir`; every process of a run calls it, the first one writes.
 
-    Writes `results.json` and `figures/` in the run's folder and prints the table.
+    Writes `results.json` and `figures/` in the run's folder and prints the table; of another set
+    than the run's, `results-NAME.json` and `figures-NAME/`.
 
     Args:
         workdir: the run's folder.
         which: `latest` or `best` checkpoint.
+        other: what differs from the run's `data` section: another set, other splits. Its images
+            are brought to the size and the channels that the encoder was trained with.
 
     Returns:
-        Named numbers: those of `representation.evaluate_features` for the trained encoder, and
-        with the suffixes `_untrained` and `_pixels` for its baselines.
+        Named numbers: those of `representation.evaluate_features` and `alignment` for the trained
+        encoder, and with the suffixes `_untrained` and `_pixels` for its baselines.
 
     Raises:
-        UserError: no run, or no checkpoint, there.
+        UserError: no run, or no checkpoint, there; or the set cannot be read.
     """
-    workdir = Path(workdir)
-    config, plan = use.read_plan(workdir)
-    mesh = partition.make_mesh()
-    dataset = data.load(_section(config))
-    trained = use.read_state(workdir, plan, mesh, which=which)
-    untrained = jax.jit(plan.initial_state, out_shardings=partition.replicated(mesh))()
-
+    subject = _open(Path(workdir), which, other)
+    config, plan, mesh, dataset = subject.config, subject.plan, subject.mesh, subject.dataset
     sizes = {"batch_size": config.evaluate.batch_size, "workers": config.data.workers}
-    of_trained, labels = _encode(plan, trained, dataset, mesh, sizes)
-    of_untrained, _ = _encode(plan, untrained, dataset, mesh, sizes)
+    outputs, aligned = {}, {}
+    for suffix, state in subject.states.items():
+        outputs[suffix], labels = _encode(plan, state, dataset, mesh, sizes)
+        aligned[suffix] = _alignment(config, plan, state, dataset, mesh, sizes)
     if jax.process_index() != 0:
         return {}
-    outputs = {"": of_trained, "_untrained": of_untrained, "_pixels": _pixels(dataset)}
+    outputs["_pixels"] = _pixels(dataset)
     results = {}
     for suffix, found in outputs.items():
         numbers = representation.evaluate_features(
@@ -57,21 +67,183 @@ def evaluate_run(workdir: str | Path, *, which: str = "latest") -> dict[str, flo
             labels.get("test"),
             num_classes=dataset.num_classes,
         )
+        numbers |= aligned.get(suffix, {})
         results |= {name + suffix: value for name, value in numbers.items()}
-    print(representation.results_table(results), flush=True)
-    results["step"] = int(trained.step)
-    representation.write_results(workdir / "results.json", results)
+    folder = subject.workdir / f"figures{subject.suffix}"
+    path = _write(subject, "", results)
     if config.evaluate.figures:
-        draw(workdir, plan, dataset, outputs, labels)
-        print(f"Results in {workdir / 'results.json'}, pictures in {workdir / 'figures'}.")
+        draw(subject, folder, outputs, labels)
+        print(f"Results in {path}, pictures in {folder}.")
     return results
 
 
-def _section(config: ConfigDict) -> ConfigDict:
-    """The `data` section, with what `evaluate.data` replaces in it: another set, other splits."""
+def finetune_run(
+    workdir: str | Path,
+    *,
+    which: str = "latest",
+    other: Mapping[str, Any] | None = None,
+    fractions: Sequence[float] = (1.0,),
+    duration: str = "",
+    learning_rate: float | None = None,
+) -> dict[str, float]:
+    """Fine-tunes the encoder of the run in `workdir`, and as a baseline the same one untrained.
+
+    Writes `results-finetune.json` (of another set than the run's, `results-NAME-finetune.json`)
+    and prints the table. Views are those of the recipe `supervised`, at the size, and with the
+    crops and flips, that the run's `augment` section names. ResNets learn by SGD; vision
+    transformers by AdamW with weight decay 0.05 and, where trained before, layer decay 0.75.
+
+    Args:
+        workdir: the run's folder.
+        which: `latest` or `best` checkpoint.
+        other: as in `evaluate_run`.
+        fractions: of the labels, each in (0, 1], drawn by `linear.draw_fraction`.
+        duration: as in `finetune`.
+        learning_rate: at its peak, for 256 examples a step; None for 0.4 with SGD, 1e-3 with
+            AdamW.
+
+    Returns:
+        `finetune`, for fractions below 1 `finetune_10_percent` and the like, and these of the
+        untrained encoder with the suffix `_untrained`.
+
+    Raises:
+        UserError: no run, or no checkpoint, there; the set cannot be read, or lacks labels or a
+            test part; a fraction that is none.
+    """
+    if wrong := [fraction for fraction in fractions if not 0 < fraction <= 1]:
+        raise UserError(f"A fraction of the labels lies in (0, 1], such as 0.1; got {wrong[0]:g}.")
+    subject = _open(Path(workdir), which, other)
+    dataset, config = subject.dataset, subject.config
+    if dataset.test is None or dataset.num_classes is None:
+        raise UserError(
+            "Fine-tuning needs labels and a test set: see --data.labels, and --data.test_path or "
+            "--data.test_fraction."
+        )
+    labels = _labels(dataset.train, config.data.workers)
+    crops = {
+        name: config.augment[name]
+        for name in ("size", "crop_scale", "crop_ratio", "flip")
+        if name in config.augment
+    }
+    results = {}
+    for fraction in fractions:
+        part = records.subset(dataset.train, linear.draw_fraction(labels, fraction))
+        name = "finetune" if fraction == 1 else f"finetune_{100 * fraction:g}_percent"
+        for suffix, state in subject.states.items():
+            if jax.process_index() == 0:
+                print(f"{name}{suffix}: {len(part)} labelled images", flush=True)
+            results[name + suffix] = finetune(
+                _encoder(config, subject.plan),
+                *subject.plan.method.encoder(state.params, state.model_state, state.extra),
+                part,
+                dataset.test,
+                num_classes=dataset.num_classes,
+                views=common.training_views(ConfigDict({"recipe": "supervised", **crops})),
+                evaluation_view=common.evaluation_view(config.augment),
+                duration=duration,
+                **_rates(config.model.name, learning_rate, trained=not suffix),
+                mesh=subject.mesh,
+                workers=config.data.workers,
+                progress=jax.process_index() == 0,
+            ).accuracy
+    if jax.process_index() == 0:
+        print(f"Results in {_write(subject, '-finetune', results)}.")
+    return results
+
+
+class _Subject(NamedTuple):
+    """A run on a set of images: what is evaluated."""
+
+    workdir: Path
+    config: ConfigDict
+    plan: train.Plan
+    mesh: Mesh
+    dataset: data.Dataset
+    states: dict[str, TrainState]  # by the suffix of their numbers: the trained one's is ''
+    suffix: str  # of the files written: '' for the set that the run evaluates at its end
+
+
+def _open(workdir: Path, which: str, other: Mapping[str, Any] | None) -> _Subject:
+    config, plan = use.read_plan(workdir)
+    mesh = partition.make_mesh()
+    section = _section(config, other or {}, plan.batch["image"].shape[1:])
+    dataset = data.load(section)
+    trained = use.read_state(workdir, plan, mesh, which=which)
+    untrained = jax.jit(plan.initial_state, out_shardings=partition.replicated(mesh))()
+    states = {"": trained, "_untrained": untrained}
+    suffix = f"-{_name(section)}" if other else ""
+    return _Subject(workdir, config, plan, mesh, dataset, states, suffix)
+
+
+def _section(
+    config: ConfigDict, other: Mapping[str, Any], image_shape: tuple[int, ...]
+) -> ConfigDict:
+    """The `data` section, with what `evaluate.data` and then `other` replace in it."""
     section = ConfigDict(config.data.to_dict())
     section.update(config.evaluate.data)
+    if not other:
+        return section
+    height, width, channels = image_shape
+    if other.get("channels", channels) != channels:
+        raise UserError(
+            f"This encoder takes images of {channels} channels, and those of any set are brought "
+            "to it: leave out --data.channels."
+        )
+    if other.keys() & {"source", "path", "name"}:  # another set: nothing of the old one fits it
+        own, section = section, data.defaults()
+        section.source = other.get("source", own.source)
+        section.path = own.path if section.source == own.source else ""
+    section.update(image_size=min(height, width), channels=channels)
+    section.update(other)
     return section
+
+
+def _name(section: ConfigDict) -> str:
+    """A name for the set that a `data` section describes, to be part of a file's name.
+
+    Example:
+        >>> _name(data.defaults())
+        'embedded'
+    """
+    name = section.source
+    if section.source == "tfds" and section.name:
+        name = section.name
+    elif section.source == "npz":
+        name = Path(section.path).stem
+    elif section.path:  # '.../flowers/train' and '.../birds/train' are two sets
+        name = "-".join(Path(section.path).expanduser().resolve().parts[-2:])
+    return re.sub(r"[^\w.-]+", "-", name).strip("-")
+
+
+def _write(subject: _Subject, kind: str, results: dict[str, float]) -> Path:
+    """Prints the table and writes the numbers, with the step they are of; returns the file."""
+    print(representation.results_table(results), flush=True)
+    results["step"] = int(subject.states[""].step)
+    path = subject.workdir / f"results{subject.suffix}{kind}.json"
+    representation.write_results(path, results)
+    return path
+
+
+def _labels(source: data.Source, workers: int) -> np.ndarray:
+    """All labels int32 `[N]`, read with the images where the source does not know them."""
+    known = records.labels_of(source)
+    if known is not None:
+        return known
+    with ThreadPoolExecutor(records.threads(workers)) as pool:
+        return np.array([*pool.map(lambda i: source[i]["label"], range(len(source)))], np.int32)
+
+
+def _rates(name: str, learning_rate: float | None, *, trained: bool) -> dict[str, Any]:
+    """How the encoder of that name is fine-tuned."""
+    knobs = {"optimizer": "sgd", "learning_rate": 0.4}
+    if models.is_vit(name):
+        knobs = {
+            "optimizer": "adamw",
+            "learning_rate": 1e-3,
+            "weight_decay": 0.05,
+            "layer_decay": 0.75 if trained else 1.0,
+        }
+    return knobs if learning_rate is None else knobs | {"learning_rate": learning_rate}
 
 
 def _parts(dataset: data.Dataset) -> dict[str, data.Source]:
@@ -90,6 +262,47 @@ def _encode(
         if "label" in outputs:
             labels[part] = outputs["label"]
     return found, labels
+
+
+def _encoder(config: ConfigDict, plan: train.Plan) -> Model:
+    """The run's encoder as a model of images, whatever it is given of them."""
+    model, prepare = models.build_encoder(config.model), plan.method.prepare
+
+    def apply(params: PyTree, model_state: PyTree, x: Array, train: bool) -> tuple[Any, PyTree]:
+        return model.apply(params, model_state, prepare(x), train)
+
+    return model._replace(apply=apply)
+
+
+def _alignment(
+    config: ConfigDict,
+    plan: train.Plan,
+    state: TrainState,
+    dataset: data.Dataset,
+    mesh: Mesh,
+    sizes: dict[str, int],
+) -> dict[str, float]:
+    """`alignment` of the first two views of some images, where the method's views are images.
+
+    Nothing where the recipe makes one view only: what pretext tasks make of it are pieces.
+    """
+    if len(augment.RECIPES[config.augment.recipe]) < 2:
+        return {}
+    source = dataset.train if dataset.test is None else dataset.test
+    source = records.subset(source, _some(source, _ALIGNED))
+    encoder = _encoder(config, plan)
+
+    def embed(variables: tuple, batch: Batch) -> tuple[Array, Array]:
+        views = plan.method.views(jax.random.key(plan.seed), batch)["image"][:, :2]
+        images = common.merge_views(views)
+        encoding, _ = encoder.apply(*plan.method.encoder(*variables), images, False)
+        return common.split_views(encoding.features, 2), batch["mask"]
+
+    embed = jax.jit(embed, out_shardings=partition.replicated(mesh))
+    variables = (state.params, state.model_state, state.extra)
+    found = [jax.device_get(embed(variables, b)) for b in _batches(source, mesh, **sizes)]
+    features = np.concatenate([rows[mask] for rows, mask in found])
+    return {representation.ALIGNMENT: float(collapse.alignment(features[:, 0], features[:, 1]))}
 
 
 def _pixels(dataset: data.Dataset) -> Parts:
@@ -112,22 +325,20 @@ def _batches(source: data.Source, mesh: Mesh, *, batch_size: int, workers: int) 
 
 
 def draw(
-    workdir: Path,
-    plan: train.Plan,
-    dataset: data.Dataset,
-    outputs: dict[str, Parts],
-    labels: dict[str, np.ndarray],
+    subject: _Subject, folder: Path, outputs: dict[str, Parts], labels: dict[str, np.ndarray]
 ) -> None:
-    """The pictures of a run, in its `figures/`."""
-    folder = workdir / "figures"
+    """The pictures of a run, in `folder`."""
+    plan, dataset, state = subject.plan, subject.dataset, subject.states[""]
     folder.mkdir(exist_ok=True)
-    if (workdir / "metrics.jsonl").exists():
-        figures.curves(workdir / "metrics.jsonl", folder / "curves.png")
+    if (subject.workdir / "metrics.jsonl").exists():
+        figures.curves(subject.workdir / "metrics.jsonl", folder / "curves.png")
 
     batch = {"image": _stack(dataset.train, _some(dataset.train, 8))}
     batch["index"] = np.arange(len(batch["image"]), dtype=np.int32)
-    views = jax.jit(plan.method.views)(jax.random.key(plan.seed), batch)["image"]
-    figures.augmentation_grid(batch["image"], jax.device_get(views), folder / "views.png")
+    # On this process alone, the one that draws: fetched, they belong to no global computation.
+    variables = jax.device_get((state.params, state.model_state, state.extra))
+    columns = jax.jit(plan.method.show)(*variables, batch, jax.random.key(plan.seed))
+    figures.task_grid(jax.device_get(columns), folder / "task.png")
 
     def shown(part: str, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         rows = _some(_parts(dataset)[part], count)

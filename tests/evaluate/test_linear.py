@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from sslax.evaluate import linear
 
@@ -129,6 +130,40 @@ def test_few_labels(problem):
     assert whole.knn_std == 0
     with pytest.raises(ValueError, match="Class 0 has 40 training examples; 41 of each"):
         linear.few_label_accuracy(x, y, t, truth, num_classes=4, labels_per_class=41)
+
+
+def test_a_fraction_of_the_labels_matches_scikit_learn_on_the_same_draws(problem):
+    x, y, t, truth = problem
+    found = linear.label_fraction_accuracy(
+        x, y, t, truth, num_classes=4, fraction=0.2, trials=3, seed=5
+    )
+    train, test = ((a - x.mean(0)) / x.std(0) for a in (x, t))
+    accuracies = []
+    for trial in range(3):
+        index = linear.draw_fraction(y, 0.2, seed=5 + trial)
+        reference = LogisticRegression(C=1 / (len(index) * 1e-2), tol=1e-8, max_iter=10000)
+        accuracies.append(reference.fit(train[index], y[index]).score(test, truth))
+    assert found.accuracy == pytest.approx(np.mean(accuracies), abs=1e-6)
+    assert found.std == pytest.approx(np.std(accuracies), abs=1e-6)
+    assert found.std > 0
+
+
+def test_draws_are_class_balanced():
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], 200))
+    for fraction, each in ((0.01, 2), (0.1, 20), (1.0, 200)):
+        index = linear.draw_fraction(labels, fraction)
+        assert np.bincount(labels[index]).tolist() == [each] * 3
+        assert (np.diff(index) > 0).all()
+    # Proportions stay, and no class goes missing.
+    labels = np.repeat([0, 1, 2, 3], [100, 30, 4, 1])
+    counts = np.bincount(labels[linear.draw_fraction(labels, 0.1)])
+    assert counts.tolist() == [10, 3, 1, 1]
+    np.testing.assert_array_equal(linear.draw_fraction(labels, 1.0), np.arange(135))
+    draws = [linear.draw_fraction(labels, 0.1, seed=seed).tolist() for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    for fraction in (0.0, 1.5):
+        with pytest.raises(ValueError, match=f"lies in .0, 1.; got {fraction}"):
+            linear.draw_fraction(labels, fraction)
 
 
 def test_held_out_is_stratified():
