@@ -1,0 +1,313 @@
+"""Every way of learning a representation, under one budget: which features does it find?
+
+    python experiments/compare.py --output=FOLDER [--cifar10=FILE.npz] [--only METHOD ...]
+
+Trains each method of `METHODS` on two sets with the same network, batch and number of epochs, and
+measures its features: nearest neighbours, a linear probe, and the best of the linear probes of all
+stages; beside them bare pixels and the network before training. Nothing is tuned for a method but
+the learning rate that its config brings.
+
+Each run is a folder below the output, and each result a line of `results.jsonl` there. Broken off
+and started again, the script goes on where it was; it ends with `table.md`, `chart.png` and
+`losses.png`. What was measured, and concluded from it, is in experiments/README.md.
+
+`--cifar10` names an archive of images `x_train`, `y_train`, `x_test`, `y_test`, or one of JPEG
+files: `jpeg_train`, their bytes end to end, `off_train`, where each begins, and `y_train`, and the
+same for `test`. Random 8,000 and 2,000 of them are used.
+"""
+
+import argparse
+import io
+import json
+import runpy
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from sslax import data, partition, train, use
+from sslax.evaluate import knn, linear, representation
+from sslax.figures import style
+from sslax.figures.progress import read_series
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+METHODS = (
+    *("sup_con", "simclr", "moco", "moco_v3", "barlow_twins", "vicreg", "byol", "simsiam"),
+    *("swav", "dino", "mae", "rotation", "jigsaw", "context_prediction", "inpainting"),
+    "colorization",
+)
+BUDGET = {
+    "duration": "10 epochs",
+    "optimizer.warmup": "1 epochs",
+    "checkpoint_every": "5 epochs",
+    "log_every": "31 steps",
+    "evaluate.figures": False,
+}
+# What changes from the grey embedded images to small colour images.
+COLOUR = {
+    "model.mean": (0.49, 0.48, 0.45),
+    "model.std": (0.25, 0.24, 0.26),
+    "data.channels": 3,
+    "data.labels": True,
+    "data.image_size": 0,
+}
+COLOUR_VIEWS = {"augment.crop_scale": (0.2, 1.0), "augment.grayscale": 0.2, "augment.erase": 0.0}
+STANDARDISED = ("jigsaw", "context_prediction", "colorization")  # their input is no plain image
+SIZES = {"jigsaw": 48, "context_prediction": 64}  # others at 32
+SCORES = ("knn", "linear", "best_stage")
+
+
+def config_of(method: str, dataset: str, archive: Path | None) -> ConfigDict:
+    """The method's default config under the common budget, on 'embedded' or 'cifar10'."""
+    config = runpy.run_path(str(CONFIGS / f"{method}.py"))["get_config"]()
+    config.update_from_flattened_dict(BUDGET)
+    if dataset == "embedded":
+        return config
+    changes = {**COLOUR, "data.source": "npz", "data.path": str(archive)}
+    if method in STANDARDISED:
+        changes = {k: v for k, v in changes.items() if not k.startswith("model.")}
+    elif "erase" in config.augment:
+        changes |= COLOUR_VIEWS
+    if "local" in config.augment:
+        config.augment.local.crop_scale = (0.1, 0.4)
+    config.update_from_flattened_dict(changes)
+    config.augment.size = SIZES.get(method, 32)
+    config.evaluate.data = {}
+    return config
+
+
+def subset_of_cifar10(source: Path, target: Path) -> None:
+    """Writes random 8,000 training and 2,000 test images as `data.source=npz` reads them."""
+    if target.exists():
+        return
+    rng, arrays = np.random.default_rng(0), {}
+    with np.load(source) as archive:
+        for part, count in (("train", 8000), ("test", 2000)):
+            labels = archive[f"y_{part}"]
+            rows = np.sort(rng.permutation(len(labels))[:count])
+            if f"x_{part}" in archive:
+                images = archive[f"x_{part}"][rows]
+            else:
+                stream, offsets = archive[f"jpeg_{part}"], archive[f"off_{part}"]
+                pieces = (stream[offsets[i] : offsets[i + 1]].tobytes() for i in rows)
+                images = np.stack([np.asarray(Image.open(io.BytesIO(piece))) for piece in pieces])
+            arrays |= {f"x_{part}": images, f"y_{part}": labels[rows].astype(np.int64)}
+    np.savez(target, **arrays)
+
+
+def scores_of(found: dict, labels: dict, classes: int) -> dict[str, float]:
+    """kNN (k = 20) and linear accuracy of the features, and the best stage's linear accuracy."""
+    train_labels, test_labels = labels["train"], labels["test"]
+
+    def probe(name: str) -> float:
+        return linear.logistic_regression(
+            found["train"][name],
+            train_labels,
+            found["test"][name],
+            test_labels,
+            num_classes=classes,
+            l2=1e-2,
+            tolerance=1e-3,
+        ).accuracy
+
+    stages = {name: probe(name) for name in found["train"]}
+    best = max(stages, key=stages.get)
+    nearest = knn.knn_accuracy(
+        found["train"]["features"],
+        train_labels,
+        found["test"]["features"],
+        test_labels,
+        num_classes=classes,
+        k=20,
+        temperature=0.07,
+    )
+    return {
+        "knn": nearest,
+        "linear": stages["features"],
+        "best_stage": stages[best],
+        "which_stage": best,
+    }
+
+
+def features_of(plan: train.Plan, state: train.TrainState, dataset: data.Dataset) -> tuple:
+    """Features and pooled stages of both parts, and the labels."""
+    mesh = partition.make_mesh()
+    predict = use.Predictor(plan, state, mesh)
+    found, labels = {}, {}
+    for part in ("train", "test"):
+        batches = data.evaluation_batches(getattr(dataset, part), batch_size=500, mesh=mesh)
+        outputs = predict.over(batches)
+        found[part] = {"features": outputs["features"], **outputs["stages"]}
+        labels[part] = outputs["label"]
+    return found, labels
+
+
+def pixels_of(dataset: data.Dataset) -> tuple[dict, dict]:
+    """The same of bare pixels."""
+    found, labels = {}, {}
+    for part in ("train", "test"):
+        source = getattr(dataset, part)
+        rows = [source[i] for i in range(len(source))]
+        images = np.stack([row["image"] for row in rows])
+        found[part] = {"features": np.asarray(representation.pixel_features(images, max_side=32))}
+        labels[part] = np.array([row["label"] for row in rows])
+    return found, labels
+
+
+def measure(config: ConfigDict, folder: Path) -> dict:
+    """Trains in `folder` and measures the trained encoder and the untrained one."""
+    began = time.monotonic()
+    train.fit(config, folder)
+    seconds = round(time.monotonic() - began)
+    section = ConfigDict(config.data.to_dict())
+    section.update(config.evaluate.data)
+    dataset = data.load(section)
+    _, plan = use.read_plan(folder)
+    mesh = partition.make_mesh()
+    trained = scores_of(
+        *features_of(plan, use.read_state(folder, plan, mesh), dataset), dataset.num_classes
+    )
+    start = jax.jit(plan.initial_state, out_shardings=partition.replicated(mesh))()
+    untrained = scores_of(*features_of(plan, start, dataset), dataset.num_classes)
+    return {
+        "train_seconds": seconds,
+        **trained,
+        **{f"{name}_untrained": untrained[name] for name in SCORES},
+    }
+
+
+def table(rows: list[dict], dataset: str) -> str:
+    """The matrix of one set in Markdown, in %."""
+    lines = [
+        "| method | kNN | linear | best stage | untrained: kNN | linear | best stage | training |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if row["dataset"] != dataset:
+            continue
+        cells = [f"{100 * row[name]:.1f}" for name in SCORES]
+        if "which_stage" in row:
+            cells[2] += f" ({row['which_stage']})"
+            cells += [f"{100 * row[f'{name}_untrained']:.1f}" for name in SCORES]
+            cells.append(f"{row['train_seconds']} s")
+        else:
+            cells += [""] * 4
+        lines.append(f"| {row['method']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def chart(rows: list[dict], path: Path) -> None:
+    """Bars of the three scores for each method, a panel for each set, pixels as lines."""
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    names = {"knn": "kNN, k = 20", "linear": "linear", "best_stage": "linear, best stage"}
+    with style.page(path, 10.5, 0.6 + 3.1 * len(datasets)) as figure:
+        style.heading(
+            figure,
+            "What each method's features hold",
+            f"test accuracy after {BUDGET['duration']}; black marks: the network before training",
+        )
+        grid = figure.subplots(len(datasets), 1, squeeze=False)[:, 0]
+        for axes, dataset in zip(grid, datasets):
+            of_set = [row for row in rows if row["dataset"] == dataset]
+            methods = [row for row in of_set if "which_stage" in row]
+            place = np.arange(len(methods))
+            for i, (score, label) in enumerate(names.items()):
+                x = place + 0.27 * (i - 1)
+                bars = {"width": 0.25, "color": style.PALETTE[i], "label": label}
+                axes.bar(x, [100 * row[score] for row in methods], **bars)
+                before = [100 * row[f"{score}_untrained"] for row in methods]
+                axes.plot(x, before, linestyle="", marker="_", markersize=7, color="black")
+            for row in of_set:
+                if row["method"] == "pixels":
+                    for i, score in enumerate(("knn", "linear")):
+                        line = {"color": style.PALETTE[i], "linestyle": "--", "linewidth": 1}
+                        axes.axhline(100 * row[score], **line, label=f"pixels, {names[score]}")
+            labels = [row["method"].replace("_", "\n") for row in methods]
+            axes.set_xticks(place, labels, fontsize=8)
+            axes.grid(False, axis="x")
+            low = min(min(r[f"{s}_untrained"] for r in methods for s in SCORES), 1.0)
+            axes.set_ylim(max(0, 100 * low - 12), None)
+            axes.set_title(dataset)
+            axes.set_ylabel("accuracy, %")
+        grid[0].legend(loc="upper right", ncols=5, fontsize=7.5)
+        figure.tight_layout(rect=(0, 0, 1, 1 - 0.55 / figure.get_figheight()))
+
+
+def loss_curves(folder: Path, path: Path) -> None:
+    """A panel for each method's run: the loss, its value at chance, and the online probe."""
+    runs = [m for m in METHODS if (folder / m / "metrics.jsonl").exists()]
+    columns = 4
+    lines = -(-len(runs) // columns)
+    with style.page(path, 10.5, 0.6 + 1.75 * lines) as figure:
+        style.heading(
+            figure,
+            "Losses of real runs",
+            "dashed: the loss at chance; green, from 0 to 1: accuracy of the online probe",
+        )
+        grid = figure.subplots(lines, columns, squeeze=False)
+        for axes in grid.flat[len(runs) :]:
+            axes.set_visible(False)
+        for axes, method in zip(grid.flat, runs):
+            series = read_series(folder / method / "metrics.jsonl")
+            axes.plot(*series["loss"], color=style.LINE)
+            axes.plot(*series["loss_at_chance"], color=style.FAINT, linestyle="--", linewidth=1)
+            axes.set_title(method)
+            axes.set_xticks([])
+            if "probe_accuracy" in series:
+                probe = axes.twinx()
+                probe.plot(*series["probe_accuracy"], color=style.RIGHT, linewidth=0.9)
+                probe.set_ylim(0, 1)
+                probe.set_yticks([])
+        figure.tight_layout(rect=(0, 0, 1, 1 - 0.55 / figure.get_figheight()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--cifar10", type=Path)
+    parser.add_argument("--only", nargs="*", choices=METHODS, default=METHODS)
+    arguments = parser.parse_args()
+    folder = arguments.output
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = folder / "cifar10_subset.npz"
+    datasets = ["embedded"]
+    if arguments.cifar10:
+        subset_of_cifar10(arguments.cifar10, archive)
+        datasets.append("cifar10")
+    results = folder / "results.jsonl"
+    rows = (
+        [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    )
+
+    def keep(row: dict) -> None:
+        rows.append(row)
+        print(row, flush=True)
+        with results.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    for method in ("pixels", *arguments.only):
+        for dataset in datasets:
+            if any((row["method"], row["dataset"]) == (method, dataset) for row in rows):
+                continue
+            name = {"method": method, "dataset": dataset}
+            if method == "pixels":
+                opened = data.load(config_of("simclr", dataset, archive).data)
+                scores = scores_of(*pixels_of(opened), opened.num_classes)
+                keep({**name, "knn": scores["knn"], "linear": scores["linear"]})
+            else:
+                config = config_of(method, dataset, archive)
+                keep({**name, **measure(config, folder / dataset / method)})
+    order = {name: i for i, name in enumerate(("pixels", *METHODS))}
+    rows.sort(key=lambda row: order[row["method"]])
+    tables = [f"{dataset}\n\n{table(rows, dataset)}\n" for dataset in datasets]
+    (folder / "table.md").write_text("\n".join(tables))
+    chart(rows, folder / "chart.png")
+    loss_curves(folder / "embedded", folder / "losses.png")
+    print("\n".join(tables))
+
+
+if __name__ == "__main__":
+    main()
