@@ -188,7 +188,7 @@ def table(rows: list[dict], dataset: str) -> str:
     for row in rows:
         if row["dataset"] != dataset:
             continue
-        cells = [f"{100 * row[name]:.1f}" for name in SCORES]
+        cells = [f"{100 * row[name]:.1f}" if name in row else "" for name in SCORES]
         if "which_stage" in row:
             cells[2] += f" ({row['which_stage']})"
             cells += [f"{100 * row[f'{name}_untrained']:.1f}" for name in SCORES]
