@@ -8,8 +8,8 @@ stages; beside them bare pixels and the network before training. Nothing is tune
 the learning rate that its config brings.
 
 Each run is a folder below the output, and each result a line of `results.jsonl` there. Broken off
-and started again, the script goes on where it was; it ends with `table.md`, `chart.png` and
-`losses.png`. What was measured, and concluded from it, is in experiments/README.md.
+and started again, the script goes on where it was; it ends with `table.md`, `chart.png`,
+`losses.png` and `tasks.png`. What was measured, and concluded from it, is in experiments/README.md.
 
 `--cifar10` names an archive of images `x_train`, `y_train`, `x_test`, `y_test`, or one of JPEG
 files: `jpeg_train`, their bytes end to end, `off_train`, where each begins, and `y_train`, and the
@@ -28,7 +28,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from sslax import data, partition, train, use
+from sslax import data, figures, partition, train, use
 from sslax.evaluate import knn, linear, representation
 from sslax.figures import style
 from sslax.figures.progress import read_series
@@ -57,6 +57,8 @@ COLOUR = {
 COLOUR_VIEWS = {"augment.crop_scale": (0.2, 1.0), "augment.grayscale": 0.2, "augment.erase": 0.0}
 STANDARDISED = ("jigsaw", "context_prediction", "colorization")  # their input is no plain image
 SIZES = {"jigsaw": 48, "context_prediction": 64}  # others at 32
+TASKS = ("context_prediction", "jigsaw", "rotation", "inpainting", "colorization", "mae")
+SHOWN = 4  # the first of the images in the picture of the tasks
 SCORES = ("knn", "linear", "best_stage")
 
 
@@ -226,7 +228,7 @@ def chart(rows: list[dict], path: Path) -> None:
                         line = {"color": style.PALETTE[i], "linestyle": "--", "linewidth": 1}
                         axes.axhline(100 * row[score], **line, label=f"pixels, {names[score]}")
             labels = [row["method"].replace("_", "\n") for row in methods]
-            axes.set_xticks(place, labels, fontsize=8)
+            axes.set_xticks(place, labels, fontsize=7)
             axes.grid(False, axis="x")
             low = min(min(r[f"{s}_untrained"] for r in methods for s in SCORES), 1.0)
             axes.set_ylim(max(0, 100 * low - 12), None)
@@ -262,6 +264,31 @@ def loss_curves(folder: Path, path: Path) -> None:
                 probe.set_ylim(0, 1)
                 probe.set_yticks([])
         figure.tight_layout(rect=(0, 0, 1, 1 - 0.55 / figure.get_figheight()))
+
+
+def tasks(folder: Path, path: Path) -> None:
+    """What the methods with a task of their own are asked, and answer, on three images each."""
+    pages = []
+    for method in TASKS:
+        config, plan = use.read_plan(folder / method)
+        state = use.read_state(folder / method, plan, partition.make_mesh())
+        source = data.load(config.data).test
+        images = np.stack([source[i]["image"] for i in range(SHOWN, SHOWN + 3)])
+        batch = {"image": images, "index": np.arange(len(images), dtype=np.int32)}
+        columns = use.pictures(plan, state, batch, jax.random.key(0))
+        page = path.with_name(f"task_{method}.png")
+        figures.task_grid(columns, page, title=method)
+        pages.append(Image.open(page).convert("RGB"))
+    sides = (sum(page.width for page in pages[:3]), pages[0].height + 8)
+    canvas = Image.new(
+        "RGB", (max(sides[0], sum(p.width for p in pages[3:])), 2 * sides[1]), "white"
+    )
+    for row in range(2):
+        left = 0
+        for page in pages[3 * row : 3 * row + 3]:
+            canvas.paste(page, (left, row * sides[1]))
+            left += page.width
+    canvas.save(path)
 
 
 def main() -> None:
@@ -306,6 +333,8 @@ def main() -> None:
     (folder / "table.md").write_text("\n".join(tables))
     chart(rows, folder / "chart.png")
     loss_curves(folder / "embedded", folder / "losses.png")
+    if all((folder / datasets[-1] / method).exists() for method in TASKS):
+        tasks(folder / datasets[-1], folder / "tasks.png")
     print("\n".join(tables))
 
 

@@ -40,6 +40,22 @@ class Predictor:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *outputs)
 
 
+def pictures(plan: train.Plan, state: TrainState, batch: Batch, rng: Array) -> dict[str, Any]:
+    """What the method's `show` draws of a batch, compiled, its columns in their order."""
+    titles: list[str] = []
+
+    @jax.jit
+    def show(variables: tuple, batch: Batch, rng: Array) -> list[Array]:
+        columns = plan.method.show(*variables, batch, rng)
+        titles.extend(columns)  # a dictionary would come back sorted by title
+        return list(columns.values())
+
+    # On this process alone, the one that draws: fetched, they belong to no global computation.
+    variables = jax.device_get((state.params, state.model_state, state.extra))
+    images = jax.device_get(show(variables, batch, rng))
+    return dict(zip(titles, images))
+
+
 class Encoder:
     """A trained encoder: `encoder(images) -> features`.
 

@@ -335,10 +335,8 @@ def draw(
 
     batch = {"image": _stack(dataset.train, _some(dataset.train, 8))}
     batch["index"] = np.arange(len(batch["image"]), dtype=np.int32)
-    # On this process alone, the one that draws: fetched, they belong to no global computation.
-    variables = jax.device_get((state.params, state.model_state, state.extra))
-    columns = jax.jit(plan.method.show)(*variables, batch, jax.random.key(plan.seed))
-    figures.task_grid(jax.device_get(columns), folder / "task.png")
+    columns = use.pictures(plan, state, batch, jax.random.key(plan.seed))
+    figures.task_grid(columns, folder / "task.png")
 
     def shown(part: str, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         rows = _some(_parts(dataset)[part], count)
