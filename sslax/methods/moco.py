@@ -89,7 +89,7 @@ def moco(
         start = (step * len(keys)) % queue_size
         extra = {
             "target": extra["target"]._replace(model_state=target_state),
-            "queue": jax.lax.dynamic_update_slice(queue, keys, (start, 0)),
+            "queue": jax.lax.dynamic_update_slice_in_dim(queue, keys, start, axis=0),
         }
         return jnp.mean(per_query), LossOutput(model_state, extra, metrics, features)
 

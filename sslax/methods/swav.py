@@ -103,7 +103,7 @@ def swav(
             )
             start = (step * len(scores)) % queue_size
             newest = jax.lax.stop_gradient(embeddings[:, :2])
-            extra = {"queue": jax.lax.dynamic_update_slice(queue, newest, (start, 0, 0))}
+            extra = {"queue": jax.lax.dynamic_update_slice_in_dim(queue, newest, start, axis=0)}
         else:
             per_image = predict_assignments(None)
         metrics = {
