@@ -1,0 +1,198 @@
+"""Photographs that move over each other by affine motions, with exact flow."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sslax import ops
+from sslax.data.scenes.render import pixel_means, product
+from sslax.data.scenes.samples import exposed
+from sslax.data.scenes.textures import Pyramid, as_pyramid, look_up
+
+Array = jax.Array
+_SIDES = 6  # of the polygons, at most
+_NOWHERE, _EVERYWHERE, _ELLIPSE, _POLYGON = range(4)
+
+
+class Layers(NamedTuple):
+    """L layers at one time, the last on top; in its own coordinates a layer is in the unit disc.
+
+    Attributes:
+        inverse: `[L, 3, 3]`, affine, from pixels to the layer's coordinates.
+        shape: `[L]` int32: nowhere, everywhere, the unit disc (an ellipse in the image), a polygon.
+        angles: `[L, 6]`, directions of a polygon's sides.
+        radii: `[L, 6]`, their distances from the origin.
+        texture: `[L]` int32.
+        tile: `[L]`, the length in the layer's coordinates that one texture covers.
+        gain: `[L]`, brightness.
+    """
+
+    inverse: Array
+    shape: Array
+    angles: Array
+    radii: Array
+    texture: Array
+    tile: Array
+    gain: Array
+
+
+def layered(
+    key: Array,
+    textures: Array | Pyramid,
+    *,
+    size: tuple[int, int] = (64, 128),
+    layers: int = 4,
+    speed: float = 1.0,
+    brightness: float = 0.0,
+    rays: int = 2,
+) -> dict[str, Array]:
+    """Two frames of a photograph, and over it ellipses and polygons of 1 to `layers` others.
+
+    Each moves by an affine motion of its own, `p' = c + B (p - c) + e`.
+
+    Args:
+        key: random key.
+        textures: `[K, h, w, 3]`, uint8 or float in [0, 1], sides powers of two; or their `pyramid`.
+        size: height H and width W.
+        layers: greatest number of photographs over the first.
+        speed: 1 moves them by up to 8 % of the width across and 4 % up or down, and turns and
+            stretches them by up to 8 degrees and 8 %; the background by half of that.
+        brightness: each image is multiplied by up to `exp(±brightness)`.
+        rays: per pixel, squared.
+
+    Returns:
+        'image' `[2, H, W, 3]`; 'flow' `[2, H, W, 2]`, `(x, y)` in pixels, of the first to the
+        second and of the second to the first; 'visible' `[2, H, W]` (bool), seen in the other.
+
+    Dosovitskiy et al., "FlowNet: Learning Optical Flow with Convolutional Networks", 2015.
+    """
+    keys = jax.random.split(key, 3)
+    levels = as_pyramid(textures)
+    first, centres = _random_layers(keys[0], len(levels.texels), layers, size)
+    moves = _random_moves(keys[1], centres, size[1], speed)
+    second = first._replace(inverse=product(first.inverse, _inverse(moves)))
+    both = jax.tree.map(lambda *pair: jnp.stack(pair), first, second)
+    other = jax.tree.map(lambda x: x[::-1], both)
+    images = jax.vmap(lambda scene: _draw(scene, size, levels, rays))(both)
+    flow, visible = jax.vmap(lambda scene, other, moves: _motion(scene, other, moves, size))(
+        both, other, jnp.stack([moves, _inverse(moves)])
+    )
+    return {"image": exposed(keys[2], images, brightness), "flow": flow, "visible": visible}
+
+
+def _random_layers(
+    key: Array, textures: int, layers: int, size: tuple[int, int]
+) -> tuple[Layers, Array]:
+    """The layers in the first frame, and their centres `[L, 2]` in pixels."""
+    height, width = size
+    # One large draw, because each that is compiled costs a fraction of a second.
+    draws = jax.random.uniform(key, (10 + 2 * _SIDES, layers + 1))
+    number = jnp.arange(layers + 1)
+    behind = number == 0
+    middle = jnp.array([width - 1, height - 1]) / 2
+    centres = middle * (1 + jnp.where(behind, 0.0, 1.8 * draws[:2] - 0.9).T)
+    # Half lengths uniform in the logarithm, from a tenth of the height to half of it.
+    stretch = jnp.exp(0.8 * draws[2] - 0.4)
+    halves = 0.5 * height * 0.2 ** draws[3] * jnp.stack([stretch, 1 / stretch])
+    halves = jnp.where(behind, width / 2, halves).T
+    turned = _turned(jnp.where(behind, 0.0, draws[4] - 0.5))
+    last = 1 + jnp.floor(layers * draws[5, 0])
+    shape = jnp.where(draws[6] < 0.5, _ELLIPSE, _POLYGON)
+    layers = Layers(
+        inverse=_inverse(_affine(turned * halves[:, None], centres)),
+        shape=jnp.where(behind, _EVERYWHERE, jnp.where(number <= last, shape, _NOWHERE)),
+        angles=2 * jnp.pi / _SIDES * (jnp.arange(_SIDES) + 0.8 * draws[10 : 10 + _SIDES].T),
+        radii=0.5 + 0.5 * draws[10 + _SIDES :].T,
+        texture=jnp.minimum((textures * draws[7]).astype(jnp.int32), textures - 1),
+        tile=(1 + draws[8]) * jnp.where(behind, 1.0, 2.0),
+        gain=0.7 + 0.3 * draws[9],
+    )
+    return layers, centres
+
+
+def _random_moves(key: Array, centres: Array, width: int, speed: float) -> Array:
+    """`[L, 3, 3]` affine motions of the layers, from pixels to pixels."""
+    shift, turn, stretch = jnp.split(
+        jax.random.uniform(key, (len(centres), 5), minval=-1.0), (2, 3), axis=1
+    )
+    speed = speed * jnp.where(jnp.arange(len(centres)) == 0, 0.5, 1.0)[:, None]
+    matrix = _turned(0.14 * speed * turn)[:, 0] * (1 + 0.08 * speed * stretch)[:, None]
+    stays = centres - jnp.sum(matrix * centres[:, None], axis=-1)
+    return _affine(matrix, stays + 0.08 * width * speed * shift * jnp.array([1.0, 0.5]))
+
+
+def _top(scene: Layers, coords: Array) -> Array:
+    """The uppermost layer `[...]` int32 at points `[..., 2]` of the image."""
+
+    def cover(top: Array, layer: tuple[Array, Layers]) -> tuple[Array, None]:
+        number, (inverse, shape, angles, radii, *_) = layer
+        x, y = _apply(inverse, coords)
+        sides = zip(jnp.cos(angles), jnp.sin(angles), radii)
+        beyond = functools.reduce(jnp.logical_or, (c * x + s * y > r for c, s, r in sides))
+        outside = jnp.where(shape == _POLYGON, beyond, x * x + y * y > 1)
+        covers = (shape == _EVERYWHERE) | ((shape != _NOWHERE) & ~outside)
+        return jnp.where(covers, number, top), None
+
+    bottom = jnp.zeros(coords.shape[:-1], jnp.int32)
+    return jax.lax.scan(cover, bottom, (jnp.arange(len(scene.shape)), scene))[0]
+
+
+def _motion(
+    scene: Layers, other: Layers, moves: Array, size: tuple[int, int]
+) -> tuple[Array, Array]:
+    """Flow `[H, W, 2]` to the other frame, and whether the pixel is seen there."""
+    height, width = size
+    grid = ops.pixel_grid(*size)
+    top = _top(scene, grid)
+    flow = jnp.stack(_apply((moves - jnp.eye(3))[top], grid), axis=-1)
+    coords = grid + flow
+    inside = jnp.all((coords >= 0) & (coords <= jnp.array([width - 1, height - 1])), axis=-1)
+    return flow, inside & (_top(other, coords) == top)
+
+
+def _draw(scene: Layers, size: tuple[int, int], levels: Pyramid, rays: int) -> Array:
+    """The image `[H, W, 3]`, the mean of `rays²` points of each pixel."""
+    texels = jnp.array(levels.size[::-1]) / scene.tile[:, None]  # [L, 2], to one unit
+    # A pixel to the right and one down, in texels.
+    lengths = jnp.linalg.norm(scene.inverse[:, :2, :2] * texels[:, :, None], axis=1)
+    footprint = lengths.max(1) / rays
+
+    def colour(coords: Array) -> Array:
+        top = _top(scene, coords)
+        u, v = _apply(scene.inverse[top], coords)
+        place = u * texels[top, 0], v * texels[top, 1]
+        texel = look_up(levels, scene.texture[top], place, footprint[top])
+        return texel * scene.gain[top][..., None]
+
+    return pixel_means(colour, size, rays)
+
+
+def _turned(angle: Array) -> Array:
+    """Rotations `[..., 2, 2]` by angles in radians."""
+    cosine, sine = jnp.cos(angle), jnp.sin(angle)
+    rows = jnp.stack([cosine, -sine], axis=-1), jnp.stack([sine, cosine], axis=-1)
+    return jnp.stack(rows, axis=-2)
+
+
+def _affine(matrix: Array, shift: Array) -> Array:
+    """`[..., 3, 3]` of `x → matrix x + shift`."""
+    upper = jnp.concatenate([matrix, shift[..., None]], axis=-1)
+    last = jnp.broadcast_to(jnp.array([0.0, 0.0, 1.0]), (*upper.shape[:-2], 1, 3))
+    return jnp.concatenate([upper, last], axis=-2)
+
+
+def _inverse(affine: Array) -> Array:
+    a, b, c, d = (affine[..., i, j] for i in range(2) for j in range(2))
+    rows = jnp.stack([d, -b], axis=-1), jnp.stack([-c, a], axis=-1)
+    matrix = jnp.stack(rows, axis=-2) / (a * d - b * c)[..., None, None]
+    return _affine(matrix, -jnp.sum(matrix * affine[..., None, :2, 2], axis=-1))
+
+
+def _apply(affine: Array, coords: Array) -> tuple[Array, Array]:
+    """x and y of affine maps `[..., 3, 3]` of points `[..., 2]`."""
+    x, y = coords[..., 0], coords[..., 1]
+    return tuple(
+        affine[..., i, 0] * x + affine[..., i, 1] * y + affine[..., i, 2] for i in range(2)
+    )

@@ -1,0 +1,282 @@
+"""Ray-casting of textured boxes: images with exact depth, motion and visibility.
+
+A scene is boxes, of which the first is the room and is seen from inside. A pixel's ray meets every
+box in closed form, so depth is exact; where a point goes is a rigid motion, so flow is exact; and
+whether it is seen there is asked of one more ray, to the very point of the other image at which it
+would be seen, so visibility needs no tolerance.
+
+Cameras are `[4, 4]` matrices from the camera to the world. All else is as in `sslax.ops`: pixel
+centres at integers, x right, y down, the camera looks along +z and depth is z.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sslax import checks, ops
+from sslax.data.scenes.textures import Pyramid, as_pyramid, look_up
+
+Array = jax.Array
+FACES = 6  # of a box: low x, high x, low y, high y, low z, high z
+
+
+class Scene(NamedTuple):
+    """N boxes of six textured faces each; the first is the room.
+
+    Attributes:
+        poses: `[N, 4, 4]`, from a box's frame, whose origin is its centre, to the world.
+        halves: `[N, 3]`, half the lengths of its sides.
+        texture: `[N, 6]` int32, which texture a face shows.
+        tile: `[N, 6]`, the length that one texture covers; mirror images follow it.
+        offset: `[N, 6, 2]`, where in the texture the face's centre lies, in tiles.
+        gain: `[N, 6]`, brightness by which the texture is multiplied.
+    """
+
+    poses: Array
+    halves: Array
+    texture: Array
+    tile: Array
+    offset: Array
+    gain: Array
+
+
+def moved(scene: Scene, motions: Array) -> Scene:
+    """The scene after each box has moved.
+
+    Args:
+        scene: N boxes.
+        motions: `[N, 4, 4]`, rigid, in the world's frame.
+
+    Returns:
+        The scene with `motions @ poses`.
+    """
+    return scene._replace(poses=product(motions, scene.poses))
+
+
+def render(
+    scene: Scene,
+    camera: Array,
+    intrinsics: Array,
+    size: tuple[int, int],
+    textures: Array | Pyramid,
+    *,
+    rays: int = 2,
+) -> dict[str, Array]:
+    """What a camera sees.
+
+    The image is the mean of `rays²` rays through each pixel, each of which reads its texture at the
+    level of detail (trilinear between levels) that its share of the pixel covers. Depth and surface
+    are those of the one ray through the pixel's centre. Not differentiable across edges.
+
+    Args:
+        scene: the boxes; the camera must be inside the first and outside the others.
+        camera: `[4, 4]`, from the camera to the world.
+        intrinsics: `[3, 3]`, in pixels.
+        size: height H and width W.
+        textures: `[K, h, w, 3]`, uint8 or float in [0, 1], sides powers of two; or their `pyramid`.
+        rays: per pixel, squared.
+
+    Returns:
+        'image' `[H, W, 3]` in [0, 1], 'depth' `[H, W]` and 'surface' `[H, W]` int32, which is six
+        times the box's number plus the face's.
+
+    Example:
+        >>> one = jnp.ones((1, 6))
+        >>> room = Scene(jnp.eye(4)[None], jnp.full((1, 3), 2.0), 0 * one.astype(int), one,
+        ...              jnp.zeros((1, 6, 2)), one)
+        >>> K = jnp.array([[4.0, 0, 1.5], [0, 4, 0.5], [0, 0, 1]])
+        >>> view = render(room, jnp.eye(4), K, (2, 4), jnp.full((1, 32, 32, 3), 0.5))
+        >>> view["depth"][0].tolist(), view["surface"][0].tolist(), float(view["image"].max())
+        ([2.0, 2.0, 2.0, 2.0], [5, 5, 5, 5], 0.5)
+    """
+    checks.assert_shape(camera, (4, 4))
+    checks.assert_shape(intrinsics, (3, 3))
+    levels = as_pyramid(textures)
+    depth, surface = cast(scene, camera, intrinsics, ops.pixel_grid(*size))
+    faces = _faces(scene, camera, levels)
+
+    def colour(coords: Array) -> Array:
+        surfaces = cast(scene, camera, intrinsics, coords)
+        return _shade(scene, faces, surfaces, intrinsics, coords, levels, 1 / rays)
+
+    return {"image": pixel_means(colour, size, rays), "depth": depth, "surface": surface}
+
+
+def pixel_means(colour: Callable[[Array], Array], size: tuple[int, int], rays: int) -> Array:
+    """Means of `colour`, `[H, W, 2] -> [H, W, 3]`, at `rays²` points of each pixel."""
+    grid = ops.pixel_grid(*size)
+    steps = (jnp.arange(rays) + 0.5) / rays - 0.5
+    shifts = jnp.stack(jnp.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+    # One point of every pixel after another: a quarter of the memory.
+    add = lambda image, shift: (image + colour(grid + shift), None)  # noqa: E731
+    image, _ = jax.lax.scan(add, jnp.zeros((*size, 3)), shifts)
+    return image / rays**2
+
+
+def cast(scene: Scene, camera: Array, intrinsics: Array, coords: Array) -> tuple[Array, Array]:
+    """The first surface on the ray through each point of the image.
+
+    Args:
+        scene: the boxes.
+        camera: `[4, 4]`, from the camera to the world.
+        intrinsics: `[3, 3]`, in pixels.
+        coords: `[..., 2]`, `(x, y)` in pixels, not only whole ones.
+
+    Returns:
+        Depth `[...]` along the optical axis, and the surface `[...]` int32.
+    """
+    boxes = product(ops.se3_inverse(camera), scene.poses)  # to the camera's frame
+    ray = _rays(coords, intrinsics)
+
+    def meet(first: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], None]:
+        depth, surface = first
+        nearer, face = _entry(boxes[i], scene.halves[i], ray)
+        closer = nearer < depth
+        depth = jnp.where(closer, nearer, depth)
+        return (depth, jnp.where(closer, FACES * i + face, surface)), None
+
+    # A loop, because unrolled it takes many times as long to compile.
+    wall = _exit(boxes[0], scene.halves[0], ray)
+    return jax.lax.scan(meet, wall, jnp.arange(1, len(scene.poses)))[0]
+
+
+def motion(
+    view: dict[str, Array],
+    poses: Array,
+    intrinsics: Array,
+    other: Scene,
+    other_camera: Array,
+) -> tuple[Array, Array]:
+    """Where the points of one view go in another, and whether they are seen there.
+
+    Args:
+        view: 'depth' and 'surface' `[H, W]` of the first view.
+        poses: `[N, 4, 4]`, for each box from the first camera to the other: `C'⁻¹ M' M⁻¹ C` with
+            the cameras C and the box's motions M in the world.
+        intrinsics: `[3, 3]` of both cameras, in pixels.
+        other: the scene at the time of the other view.
+        other_camera: `[4, 4]`, from that camera to the world.
+
+    Returns:
+        Flow `[H, W, 2]`, `(x, y)` in pixels, also where it leads out of the image, and `visible`
+        `[H, W]` (bool): it does not, and the first surface there is the one that the point is on.
+        Points that pass behind the other camera have zero flow and are not visible.
+    """
+    flow, inside = ops.rigid_flow(view["depth"], poses[view["surface"] // FACES], intrinsics)
+    coords = ops.pixel_grid(*view["depth"].shape) + flow
+    # A ray meets the plane of a face once: where it meets the same face, it meets the same point.
+    _, surface = cast(other, other_camera, intrinsics, coords)
+    return flow, inside & (surface == view["surface"])
+
+
+def product(*matrices: Array) -> Array:
+    """Matrix product in full precision, which accelerators' default is not."""
+    result = matrices[0]
+    for matrix in matrices[1:]:
+        result = jnp.matmul(result, matrix, precision="highest")
+    return result
+
+
+def _rays(coords: Array, intrinsics: Array) -> tuple[Array, Array]:
+    """x and y of the ray's direction `K⁻¹ (x, y, 1)`; z is 1, so that lengths are depths."""
+    y = (coords[..., 1] - intrinsics[1, 2]) / intrinsics[1, 1]
+    x = (coords[..., 0] - intrinsics[0, 2] - intrinsics[0, 1] * y) / intrinsics[0, 0]
+    return x, y
+
+
+def _crossings(box: Array, half: Array, ray: tuple[Array, Array]) -> tuple[list, list, list]:
+    """For each axis of a box: depths at which the ray passes its two planes, and its direction."""
+    x, y = ray
+    near, far, rising = [], [], []
+    for axis in range(3):
+        right, down, ahead = box[0, axis], box[1, axis], box[2, axis]
+        direction = right * x + down * y + ahead
+        origin = -(right * box[0, 3] + down * box[1, 3] + ahead * box[2, 3])
+        parallel = jnp.abs(direction) < 1e-9
+        inverse = 1 / jnp.where(parallel, 1e-9, direction)
+        middle, extent = -origin * inverse, half[axis] * jnp.abs(inverse)
+        near.append(middle - extent)
+        far.append(middle + extent)
+        rising.append((inverse > 0).astype(jnp.int32))
+    return near, far, rising
+
+
+def _exit(box: Array, half: Array, ray: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Depth and face at which the ray leaves a box that it starts in."""
+    _, far, rising = _crossings(box, half, ray)
+    depth, face = far[0], rising[0]
+    for axis in (1, 2):
+        sooner = far[axis] < depth
+        depth = jnp.where(sooner, far[axis], depth)
+        face = jnp.where(sooner, 2 * axis + rising[axis], face)
+    return depth, face
+
+
+def _entry(box: Array, half: Array, ray: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Depth and face at which the ray enters a box from outside; infinite where it misses."""
+    near, far, rising = _crossings(box, half, ray)
+    depth, face = near[0], 1 - rising[0]
+    for axis in (1, 2):
+        later = near[axis] > depth
+        depth = jnp.where(later, near[axis], depth)
+        face = jnp.where(later, 2 * axis + 1 - rising[axis], face)
+    leaves = jnp.minimum(jnp.minimum(far[0], far[1]), far[2])
+    return jnp.where((depth < leaves) & (depth > 0), depth, jnp.inf), face
+
+
+def _faces(scene: Scene, camera: Array, levels: Pyramid) -> Array:
+    """`[6 N, 12]` for each face: from a point of the camera's frame to texels, and its normal.
+
+    Two rows `(a, b)` with `texel = a · X + b`, the normal n, and the gain.
+    """
+    boxes = product(ops.se3_inverse(camera), scene.poses)
+    axes, centre = jnp.swapaxes(boxes[:, :3, :3], 1, 2), boxes[:, :3, 3]  # [N, axis, 3]
+    height, width = levels.size
+    rows = []
+    for face in range(FACES):
+        normal = face // 2
+        # Pictures stand upright on walls: what is down in the box is down in them.
+        across, along = ((2, 1), (0, 2), (0, 1))[normal]
+        row = []
+        for side, axis, texels in ((0, across, width), (1, along, height)):
+            a = axes[:, axis] * (texels / scene.tile[:, face])[:, None]
+            b = texels * scene.offset[:, face, side] - jnp.sum(a * centre, axis=1)
+            row += [a, b[:, None]]
+        rows.append(jnp.concatenate([*row, axes[:, normal], scene.gain[:, face, None]], axis=1))
+    return jnp.stack(rows, axis=1).reshape(-1, 12)
+
+
+def _shade(
+    scene: Scene,
+    faces: Array,
+    hit: tuple[Array, Array],
+    intrinsics: Array,
+    coords: Array,
+    levels: Pyramid,
+    extent: float,
+) -> Array:
+    """The colours `[H, W, 3]` of what the rays at `coords` hit, each `extent` pixels wide."""
+    depth, surface = hit
+    x, y = _rays(coords, intrinsics)
+    # Slices of single columns, because XLA's CPU backend would otherwise store all twelve.
+    column = [faces[:, i][surface] for i in range(12)]
+    (nx, ny, nz), gain = column[8:11], column[11]
+    # On the plane n · X = c the point X = z r changes by z (dr - r (n · dr) / (n · r)) where the
+    # ray r changes by dr: 1 / fx along x for one pixel to the right.
+    facing = nx * x + ny * y + nz
+    facing = jnp.where(jnp.abs(facing) < 1e-6, 1e-6, facing)
+    right, down = 1 / intrinsics[0, 0], 1 / intrinsics[1, 1]
+    place, across, along = [], [], []
+    for ax, ay, az, b in (column[:4], column[4:8]):
+        towards = ax * x + ay * y + az
+        place.append(depth * towards + b)
+        across.append(depth * right * (ax - towards * nx / facing))
+        along.append(depth * down * (ay - towards * ny / facing))
+    footprint = jnp.sqrt(
+        jnp.maximum(across[0] ** 2 + across[1] ** 2, along[0] ** 2 + along[1] ** 2)
+    )
+    texture = scene.texture.reshape(-1)[surface]
+    colour = look_up(levels, texture, tuple(place), extent * footprint)
+    return colour * gain[..., None]

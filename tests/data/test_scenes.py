@@ -1,0 +1,446 @@
+"""Scenes: against a ray-caster of triangles in float64, analytic cases, and their own images."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslax import ops, partition
+from sslax.data import photographs, scenes
+from sslax.data.scenes.layered import Layers, _motion
+
+HEIGHT, WIDTH = SIZE = (24, 40)
+BATCH = 8
+K = np.array([[30.0, 0.0, 20.3], [0.0, 28.0, 11.1], [0.0, 0.0, 1.0]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return scenes.textures("train", count=12, side=64)
+
+
+flow_sample = functools.partial(scenes.flow, size=SIZE, moving=0.7)
+layered_sample = functools.partial(scenes.layered, size=SIZE)
+numbers = np.arange(BATCH)
+
+
+@pytest.fixture(scope="module")
+def make_flow(pictures):
+    return scenes.sampler(flow_sample, pictures, seed=5)
+
+
+@pytest.fixture(scope="module")
+def flow(make_flow):
+    return make_flow(numbers)
+
+
+@pytest.fixture(scope="module")
+def stereo(pictures):
+    return scenes.sampler(functools.partial(scenes.stereo, size=SIZE), pictures, seed=5)(numbers)
+
+
+@pytest.fixture(scope="module")
+def video(pictures):
+    sample = functools.partial(scenes.video, size=SIZE, still=0.5, moving=0.5, baseline=0.25)
+    return scenes.sampler(sample, pictures, seed=5)(numbers)
+
+
+@pytest.fixture(scope="module")
+def layered(pictures):
+    return scenes.sampler(layered_sample, pictures, seed=5)(numbers)
+
+
+rigid_flow = jax.jit(ops.rigid_flow)
+warp_disparity = jax.jit(ops.warp_disparity, static_argnames="direction")
+forward_backward_mask = jax.jit(ops.forward_backward_mask)
+
+
+# Geometry, against triangles.
+
+CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
+
+
+def triangles(scene, camera):
+    """`[T, 3, 3]` corners in the camera's frame and `[T]` surfaces: two triangles a face."""
+    corners, surfaces = [], []
+    for box, (pose, half) in enumerate(zip(*(np.float64(x) for x in scene[:2]))):
+        to_camera = np.linalg.inv(np.float64(camera)) @ pose
+        for face in range(6):
+            axis, side = divmod(face, 2)
+            a, b, c, d = CORNERS[CORNERS[:, axis] == 2 * side - 1] * half
+            for triangle in ((a, b, c), (d, b, c)):
+                corners.append(np.stack(triangle) @ to_camera[:3, :3].T + to_camera[:3, 3])
+                surfaces.append(6 * box + face)
+    return np.stack(corners), np.array(surfaces)
+
+
+def crossings(origin, ends, corners):
+    """`[R, T]` share of the way from the origin to the ends at which a triangle lies, else inf."""
+    first, edges = corners[:, 0], corners[:, 1:] - corners[:, :1]
+    ends = np.broadcast_to(ends[:, None], (len(ends), len(corners), 3))
+    columns = np.stack(
+        [ends - origin, *(np.broadcast_to(-edges[:, i], ends.shape) for i in (0, 1))]
+    )
+    system = np.moveaxis(columns, 0, -1)
+    with np.errstate(all="ignore"):
+        singular = np.abs(np.linalg.det(system)) < 1e-12
+        system[singular] = np.eye(3)
+        solved = np.linalg.solve(system, (first - origin - 0 * ends)[..., None])[..., 0]
+    way, u, v = np.moveaxis(solved, -1, 0)
+    hit = (u >= 0) & (v >= 0) & (u + v <= 1) & (way > 1e-9) & ~singular
+    return np.where(hit, way, np.inf)
+
+
+def far_ends(coords):
+    inverse = np.linalg.inv(np.float64(K))
+    return np.concatenate([coords, np.ones((*coords.shape[:-1], 1))], axis=-1) @ inverse.T
+
+
+def frame(both, i):
+    return jax.tree.map(lambda x: x[i], both)
+
+
+@pytest.fixture(scope="module")
+def two_views():
+    """Two frames of a scene in which the camera and a box move, and faces turn away."""
+    keys = jax.random.split(jax.random.key(19), 3)
+
+    @jax.jit
+    def views():
+        scene = scenes.random_scene(keys[0], 4)
+        cameras = scenes.trajectory(keys[1], 2, speed=3.0)
+        motions = scenes.random_motion(keys[2], scene, 3 * jnp.arange(2))
+        both = jax.vmap(scenes.moved, (None, 0))(scene, motions)
+        grid = ops.pixel_grid(*SIZE)
+        depth, surface = jax.vmap(scenes.cast, (0, 0, None, None))(both, cameras, K, grid)
+        poses = ops.se3_inverse(cameras[1]) @ motions[1]
+        view = {"depth": depth[0], "surface": surface[0]}
+        second = frame(both, 1)
+        return both, cameras, depth, surface, scenes.motion(view, poses, K, second, cameras[1])
+
+    return jax.tree.map(np.asarray, views())
+
+
+def test_depth_and_surface_equal_triangles(two_views):
+    both, cameras, depth, surface, _ = two_views
+    ends = far_ends(np.asarray(ops.pixel_grid(*SIZE), np.float64).reshape(-1, 2))
+    for i, scene in enumerate((frame(both, 0), frame(both, 1))):
+        corners, surfaces = triangles(scene, cameras[i])
+        way = crossings(np.zeros(3), ends, corners)
+        np.testing.assert_array_equal(surface[i].ravel(), surfaces[way.argmin(1)])
+        np.testing.assert_allclose(depth[i].ravel(), way.min(1), rtol=1e-5)
+        assert len(np.unique(surface[i] // 6)) > 4  # the room and most boxes
+
+
+def test_flow_and_visibility_equal_triangles(two_views):
+    both, cameras, depth, surface, (flow, visible) = two_views
+    grid = np.asarray(ops.pixel_grid(*SIZE), np.float64).reshape(-1, 2)
+    points = far_ends(grid) * np.float64(depth[0]).reshape(-1, 1)
+    box = surface[0].ravel() // 6
+    chain = np.linalg.inv(np.float64(cameras[1])) @ np.float64(both.poses[1])
+    chain = chain @ np.linalg.inv(np.float64(both.poses[0])) @ np.float64(cameras[0])
+    chain = chain[box]
+    points = np.einsum("rij,rj->ri", chain[:, :3, :3], points) + chain[:, :3, 3]
+    coords = (points / points[:, 2:]) @ np.float64(K).T
+    expected = (coords[:, :2] - grid).reshape(*SIZE, 2)
+    np.testing.assert_allclose(flow, expected, atol=2e-4)
+    assert np.abs(flow[surface[0] // 6 == 1]).max() > 3 and np.abs(flow).max() < WIDTH
+
+    # Hidden is a point between which and the camera there is something.
+    corners, _ = triangles(frame(both, 1), cameras[1])
+    nearest = crossings(np.zeros(3), points, corners).min(1)
+    inside = ((coords[:, :2] >= 0) & (coords[:, :2] <= [WIDTH - 1, HEIGHT - 1])).all(1)
+    expected = inside & (nearest > 1 - 1e-4)
+    np.testing.assert_array_equal(visible.ravel(), expected)
+    assert (inside & ~expected).sum() > 20 and expected.sum() > 400
+
+
+def test_poses_in_a_still_scene_give_ops_flow(flow, video):
+    still = ~flow["moving"][:, 0]
+    expected, seen = rigid_flow(flow["depth"][:, 0], flow["pose"], flow["intrinsics"])
+    np.testing.assert_allclose(flow["flow"][:, 0][still], expected[still], atol=1e-4)
+    assert not (flow["visible"][:, 0] & still & ~seen).any()
+    back = rigid_flow(flow["depth"][:, 1], ops.se3_inverse(flow["pose"]), flow["intrinsics"])[0]
+    still = ~flow["moving"][:, 1]
+    np.testing.assert_allclose(flow["flow"][:, 1][still], back[still], atol=1e-4)
+    # The box that moves does so beyond what the camera's motion explains.
+    moves = flow["moving"][:, 0]
+    difference = jnp.linalg.norm(flow["flow"][:, 0] - expected, axis=-1)
+    assert moves.any() and difference[moves].mean() > 0.3
+
+    still = ~video["moving"]
+    for i in (0, 2, 3):
+        expected, _ = rigid_flow(video["depth"][:, 1], video["pose"][:, i], video["intrinsics"])
+        np.testing.assert_allclose(video["flow"][:, i][still], expected[still], atol=1e-4)
+
+
+# Images, where they are known.
+
+
+def room(**fields):
+    """A room of 4 x 4 x 8 around the camera, which faces its back wall at depth 4."""
+    shape = (1, 6)
+    scene = scenes.Scene(
+        jnp.eye(4)[None],
+        jnp.array([[2.0, 2.0, 4.0]]),
+        jnp.zeros(shape, jnp.int32),
+        jnp.full(shape, 8.0),
+        jnp.full((*shape, 2), 0.5),
+        jnp.ones(shape),
+    )
+    return scene._replace(**fields)
+
+
+render = jax.jit(scenes.render, static_argnames=("size", "rays"))
+
+
+def test_a_wall_shows_its_texture_where_it_should():
+    # 64 texels to 8 metres, brightness that grows with the column in red and the row in green.
+    ramp = np.zeros((1, 64, 64, 3), np.float32)
+    ramp[..., 0] = (np.arange(64) + 0.5) / 64
+    ramp[..., 1] = ramp[..., 0].swapaxes(1, 2)
+    # 3 pixels a texel, the optical axis at the texture's middle; seen are 16 x 12 pixels.
+    intrinsics = jnp.array([[96.0, 0, 7.5], [0, 96, 5.5], [0, 0, 1]])
+    view = render(room(), jnp.eye(4), intrinsics, (12, 16), ramp)
+    np.testing.assert_array_equal(view["depth"], np.full((12, 16), 4.0, np.float32))
+    np.testing.assert_array_equal(view["surface"], 5)
+    x, y = np.arange(16) - 7.5, np.arange(12) - 5.5
+    np.testing.assert_allclose(view["image"][..., 0], np.tile(0.5 + x / 192, (12, 1)), atol=1e-5)
+    np.testing.assert_allclose(view["image"][..., 1].T, np.tile(0.5 + y / 192, (16, 1)), atol=1e-5)
+    # A camera to the right sees it further left: disparity f b / Z = 2, exactly.
+    aside = jnp.eye(4).at[0, 3].set(2 * 4 / 96)
+    right = render(room(), aside, intrinsics, (12, 16), ramp)
+    np.testing.assert_allclose(right["image"][:, :-2], view["image"][:, 2:], atol=1e-5)
+
+
+def test_small_texels_do_not_alias():
+    # Stripes of one texel, of which each pixel covers six and more.
+    stripes = jnp.tile(jnp.array([0.0, 1.0])[:, None], (1, 64, 32, 3)).reshape(1, 64, 64, 3)
+    view = render(room(tile=jnp.ones((1, 6))), jnp.eye(4), K * 0.3, SIZE, stripes)
+    np.testing.assert_allclose(view["image"], 0.5, atol=1e-5)
+    assert set(np.unique(view["surface"])) == {0, 1, 3, 5}
+    # Everything the same colour stays so at all levels, and is multiplied by the gain alone.
+    gain = jnp.linspace(0.5, 1.0, 6)[None]
+    view = render(room(gain=gain), jnp.eye(4), K * 0.3, SIZE, 0 * stripes + 0.8)
+    at_centre = np.abs(view["image"][..., 0] - 0.8 * gain[0][view["surface"]])
+    assert np.mean(at_centre < 1e-5) > 0.8 and at_centre.max() < 0.4  # edges are mixed
+
+
+def test_levels_of_detail_are_means():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3), np.uint8)
+    texels = scenes.pyramid(pixels).texels
+    np.testing.assert_allclose(texels[:, : 32 * 64].reshape(pixels.shape), pixels / 255, atol=1e-6)
+    blocks = pixels.reshape(2, 1, 32, 2, 32, 3).mean((2, 4)) / 255
+    np.testing.assert_allclose(texels[:, -2:].reshape(2, 1, 2, 3), blocks, atol=1e-6)
+    for shape in [(48, 64), (16, 64)]:
+        with pytest.raises(ValueError, match="powers of two, 32"):
+            scenes.pyramid(np.zeros((1, *shape, 3), np.uint8))
+
+
+# Images against each other: what warps and masks are for.
+
+
+@jax.jit
+def photometric(target, source, flow, visible):
+    """Mean error of the warped source, and of the source as it is, where it is visible."""
+    warped, _ = ops.warp_flow(source, flow)
+    errors = (jnp.abs(image - target).mean(-1) for image in (warped, source))
+    return [(error * visible).sum() / visible.sum() for error in errors]
+
+
+def test_the_right_image_gives_the_left(stereo):
+    left, right = stereo["image"][:, 0], stereo["image"][:, 1]
+    for i, (target, source) in enumerate([(left, right), (right, left)]):
+        disparity, visible = stereo["disparity"][:, i], stereo["visible"][:, i]
+        focal = stereo["intrinsics"][:, 0, 0][:, None, None]
+        expected = focal * stereo["baseline"][:, None, None] / stereo["depth"][:, i]
+        np.testing.assert_allclose(disparity, expected, rtol=1e-6)
+        direction = 2 * i - 1
+        _, inside = warp_disparity(source, disparity, direction=direction)
+        assert not (visible & ~inside).any()
+        flow = jnp.stack([direction * disparity, 0 * disparity], axis=-1)
+        error, none = photometric(target, source, flow, visible)
+        assert error < 0.03 and none > 4 * error
+        # Where it is hidden, a surface that is nearer is in its place.
+        other = stereo["disparity"][:, 1 - i, ..., None]
+        there = warp_disparity(other, disparity, direction=direction)[0][..., 0]
+        hidden = inside & ~visible
+        assert jnp.mean((there - disparity)[hidden] > 0.05) > 0.9
+        assert jnp.mean(jnp.abs(there - disparity)[visible] < 0.05) > 0.9
+
+
+@pytest.mark.parametrize("name", ["flow", "layered"])
+def test_each_frame_gives_the_other(name, request):
+    sample = request.getfixturevalue(name)
+    for i in range(2):
+        forward, visible = sample["flow"][:, i], sample["visible"][:, i]
+        target, source = sample["image"][:, i], sample["image"][:, 1 - i]
+        error, none = photometric(target, source, forward, visible)
+        assert error < 0.03 and none > 3 * error
+        estimate = forward_backward_mask(forward, sample["flow"][:, 1 - i])
+        assert jnp.mean(estimate == visible) > 0.93
+        assert 0.6 < jnp.mean(visible) < 0.97
+
+
+def test_video(video):
+    shape = video["image"].shape
+    assert shape == (BATCH, 4, *SIZE, 3)
+    np.testing.assert_array_equal(video["pose"][:, 1], np.tile(np.eye(4), (BATCH, 1, 1)))
+    np.testing.assert_array_equal(video["flow"][:, 1], 0)
+    assert video["visible"][:, 1].all()
+    for i in (0, 2, 3):
+        error, none = photometric(
+            video["image"][:, 1], video["image"][:, i], video["flow"][:, i], video["visible"][:, i]
+        )
+        assert error < 0.03 and none > 2 * error
+    # The last frame is the right-hand partner.
+    disparity = video["intrinsics"][:, 0, 0][:, None, None] * 0.25 / video["depth"][:, 1]
+    np.testing.assert_allclose(video["flow"][:, 3, ..., 0], -disparity, atol=1e-4)
+
+    stands = np.array([(pose == np.eye(4)).all() for pose in np.asarray(video["pose"][:, :3])])
+    moves = np.asarray(video["moving"].any((1, 2)))
+    assert stands.any() and not stands.all() and moves.any() and not moves.all()
+    frozen = stands & ~moves
+    assert frozen.any() and (stands & moves).any()
+    images, flow = np.asarray(video["image"]), np.asarray(video["flow"])
+    np.testing.assert_array_equal(images[frozen, 0], images[frozen, 1])
+    np.testing.assert_array_equal(flow[frozen, :3], 0)
+    # While the camera stands, what moves is the box that is said to.
+    only = stands & moves
+    np.testing.assert_array_equal((flow[only, 2] != 0).any(-1), video["moving"][only])
+
+
+def test_brightness_is_of_whole_images(pictures, layered):
+    sample = functools.partial(layered_sample, brightness=0.4)
+    bright = np.asarray(scenes.sampler(sample, pictures, seed=5)(numbers)["image"])
+    plain = np.asarray(layered["image"])
+    inner = (plain > 0.05) & (bright < 1)
+    ratio = np.where(inner, bright / np.maximum(plain, 1e-3), np.nan)
+    of_image = np.nanmean(ratio, axis=(2, 3, 4), keepdims=True)
+    assert np.nanmax(np.abs(ratio - of_image)) < 1e-4
+    assert of_image.min() > np.exp(-0.41) and of_image.max() < np.exp(0.41)
+    assert of_image.std() > 0.1
+
+
+# Layers.
+
+
+def test_a_disc_over_a_background():
+    """A disc of radius 6.2 goes 4 to the right, the background 2 down."""
+    centre = np.array([15.0, 12.0])
+
+    def layers(disc):
+        inverse = np.tile(np.eye(3, dtype=np.float32), (2, 1, 1))
+        inverse[1, :2] = np.array([[1, 0, -disc[0]], [0, 1, -disc[1]]]) / 6.2
+        zeros = jnp.zeros((2, 6))
+        return Layers(inverse, jnp.array([1, 2]), zeros, zeros, *jnp.zeros((3, 2)))
+
+    moves = np.tile(np.eye(3, dtype=np.float32), (2, 1, 1))
+    moves[0, 1, 2], moves[1, 0, 2] = 2, 4
+    flow, visible = _motion(layers(centre), layers(centre + np.array([4, 0])), moves, SIZE)
+
+    grid = np.asarray(ops.pixel_grid(*SIZE), np.float64)
+    disc = ((grid - centre) ** 2).sum(-1) <= 6.2**2
+    np.testing.assert_allclose(flow, np.where(disc[..., None], [4, 0], [0, 2]), atol=1e-6)
+    under = ((grid - centre - np.array([4, -2])) ** 2).sum(-1) <= 6.2**2
+    inside = np.where(disc, grid[..., 0] + 4 <= WIDTH - 1, grid[..., 1] + 2 <= HEIGHT - 1)
+    np.testing.assert_array_equal(visible, inside & (disc | ~under))
+
+
+def test_layers_differ(layered):
+    flow = np.asarray(layered["flow"])
+    # Affine pieces have no second differences but where one meets another.
+    second = np.abs(np.diff(flow, n=2, axis=3)).max((1, 2, 4))
+    assert ((second > 0.2).any(1)).mean() > 0.8 and (second < 1e-3).mean() > 0.3
+    assert 0.3 < np.linalg.norm(flow, axis=-1).mean() < 0.1 * WIDTH
+
+
+# The sampler.
+
+
+def assert_same(one, other):
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], atol=2e-5, err_msg=name)
+
+
+def test_samples_depend_on_seed_and_number_alone(make_flow, flow):
+    again = make_flow(jnp.array([7, 6, 5, 4, 3, 2, 1, 0]))
+    assert_same(jax.tree.map(lambda x: x[::-1], again), flow)
+    assert len({image.tobytes() for image in np.asarray(flow["image"])}) == BATCH
+
+
+def test_another_seed_gives_other_samples(pictures, layered):
+    other = scenes.sampler(layered_sample, pictures, seed=6)(numbers)
+    assert all((a != b).any() for a, b in zip(other["flow"], layered["flow"]))
+
+
+def test_numbers_on_eight_devices_make_a_batch_there(make_flow, flow):
+    mesh = partition.make_mesh()
+    assert len(mesh.devices) == 8
+    sharding = partition.batch_sharding(mesh)
+    spread = make_flow(jax.device_put(numbers, sharding))
+    assert spread["image"].sharding.is_equivalent_to(sharding, 5)
+    assert_same(spread, flow)
+
+
+def test_training_and_test_share_no_photograph(monkeypatch):
+    pictures = scenes.textures("train", count=6, side=64)
+    assert pictures.shape == (6, 64, 64, 3) and pictures.dtype == np.uint8
+    np.testing.assert_array_equal(pictures, scenes.textures("train", count=6, side=64))
+    # Six photographs, all of them textured.
+    assert np.abs(np.diff(pictures.astype(float), axis=2)).mean((1, 2, 3)).min() > 4
+
+    # Photographs that say which they are and in which part, and how far right and down.
+    right, down = np.mgrid[:90, :120][::-1]
+    parts = (
+        [np.stack([right, down, 0 * down + 10 * i + part], -1).astype(np.uint8) for i in range(8)]
+        for part in (0, 5)
+    )
+    both = photographs._Parts(*parts)
+    monkeypatch.setattr(photographs, "_parts", lambda: both)
+    kinds = [name.split("/")[-1].split(".")[0] for _, name in photographs.FILES]
+    for part, code, out in [
+        ("train", 0, {"motorcycle_left", "rocket"}),
+        ("test", 5, {"motorcycle_left", "rocket", "flower"}),
+    ]:
+        crops = scenes.textures(part, count=24, side=32).astype(int)
+        assert (crops[..., 2] == crops[:, :1, :1, 2]).all()
+        seen = {kinds[value // 10] for value in crops[:, 0, 0, 2]}
+        assert (crops[..., 2] % 10 == code).all() and seen == set(kinds) - out
+        # From 32 to 90 pixels on a side, neither stretched nor turned.
+        step = np.diff(crops[:, 8:24, 8:24], axis=2)[..., 0].mean((1, 2))
+        np.testing.assert_allclose(
+            np.diff(crops[:, 8:24], axis=1)[..., 1].mean((1, 2)), step, atol=0.07
+        )
+        assert step.min() < 1.7 and 2.3 < step.max() < 2.9
+    with pytest.raises(ValueError, match="'train' or 'test'"):
+        scenes.textures("validation")
+
+
+# The real pair.
+
+
+@pytest.mark.parametrize("size", [(80, 112), (48, 96), (64, 48)])
+def test_motorcycle(size):
+    pair = scenes.motorcycle(size)
+    known, disparity = pair["known"], pair["disparity"]
+    assert pair["image"].shape == (2, *size, 3) and pair["image"].dtype == np.uint8
+    np.testing.assert_array_equal(known, np.isfinite(disparity))
+    assert 0.9 < known.mean() < 0.97
+    np.testing.assert_array_equal(pair["depth"] > 0, known)
+    # Two metres or so of a garage.
+    assert pair["depth"][known].min() > 2 and pair["depth"].max() < 6
+    flow, seen = rigid_flow(pair["depth"], pair["pose"], pair["intrinsics"])
+    np.testing.assert_allclose(flow[known], pair["flow"][known], atol=1e-4)
+    left, right = pair["image"].astype(np.float32)[:, None] / 255
+
+    def error(shift):
+        warped, inside = warp_disparity(right, jnp.asarray(disparity + shift)[None])
+        return np.abs(warped - left).mean(-1)[inside & known].mean()
+
+    # As good as at full resolution, and worse for any other offset.
+    assert error(0) < 0.04
+    assert error(0) < min(error(-0.5), error(0.5)) - 0.003
+    np.testing.assert_array_equal(np.asarray(seen)[~known], False)
