@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from sslax import data, figures, partition, train, use
-from sslax.evaluate import knn, linear, representation
+from sslax.evaluate import knn, linear, representation, run
 from sslax.figures import style
 from sslax.figures.progress import read_series
 
@@ -134,19 +134,6 @@ def scores_of(found: dict, labels: dict, classes: int) -> dict[str, float]:
     }
 
 
-def features_of(plan: train.Plan, state: train.TrainState, dataset: data.Dataset) -> tuple:
-    """Features and pooled stages of both parts, and the labels."""
-    mesh = partition.make_mesh()
-    predict = use.Predictor(plan, state, mesh)
-    found, labels = {}, {}
-    for part in ("train", "test"):
-        batches = data.evaluation_batches(getattr(dataset, part), batch_size=500, mesh=mesh)
-        outputs = predict.over(batches)
-        found[part] = {"features": outputs["features"], **outputs["stages"]}
-        labels[part] = outputs["label"]
-    return found, labels
-
-
 def pixels_of(dataset: data.Dataset) -> tuple[dict, dict]:
     """The same of bare pixels."""
     found, labels = {}, {}
@@ -169,11 +156,12 @@ def measure(config: ConfigDict, folder: Path) -> dict:
     dataset = data.load(section)
     _, plan = use.read_plan(folder)
     mesh = partition.make_mesh()
-    trained = scores_of(
-        *features_of(plan, use.read_state(folder, plan, mesh), dataset), dataset.num_classes
-    )
     start = jax.jit(plan.initial_state, out_shardings=partition.replicated(mesh))()
-    untrained = scores_of(*features_of(plan, start, dataset), dataset.num_classes)
+    sizes = {"batch_size": 500, "workers": config.data.workers}
+    trained, untrained = (
+        scores_of(*run.encode(plan, state, dataset, mesh, sizes), dataset.num_classes)
+        for state in (use.read_state(folder, plan, mesh), start)
+    )
     return {
         "train_seconds": seconds,
         **trained,

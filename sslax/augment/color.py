@@ -20,7 +20,8 @@ _ORDERS = np.array(list(itertools.permutations(range(3))), np.int32)
 _BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
 
 
-def _assert_color_image(image: Array) -> None:
+def assert_color_image(image: Array) -> None:
+    """A float image `[H, W, C]` of one channel or three."""
     assert_float_image(image)
     if image.shape[-1] not in (1, 3):
         raise ValueError(
@@ -58,7 +59,7 @@ def to_grayscale(image: Array) -> Array:
         >>> to_grayscale(jnp.array([[[1.0, 0.0, 0.0]]]))
         Array([[[0.2989, 0.2989, 0.2989]]], dtype=float32)
     """
-    _assert_color_image(image)
+    assert_color_image(image)
     return jnp.broadcast_to(_grey(image), image.shape)
 
 
@@ -80,7 +81,7 @@ def adjust_brightness(image: Array, factor: Array) -> Array:
         >>> adjust_brightness(jnp.full((1, 1, 1), 0.75), 2.0).item()
         1.0
     """
-    _assert_color_image(image)
+    assert_color_image(image)
     return _blend(image, 0.0, factor)
 
 
@@ -102,7 +103,7 @@ def adjust_contrast(image: Array, factor: Array) -> Array:
         >>> adjust_contrast(jnp.array([[[0.25], [0.75]]]), 0.5)[0, :, 0]
         Array([0.375, 0.625], dtype=float32)
     """
-    _assert_color_image(image)
+    assert_color_image(image)
     return _blend(image, jnp.mean(_grey(image)), factor)
 
 
@@ -124,7 +125,7 @@ def adjust_saturation(image: Array, factor: Array) -> Array:
         >>> adjust_saturation(jnp.array([[[1.0, 0.0, 0.0]]]), 0.0)
         Array([[[0.2989, 0.2989, 0.2989]]], dtype=float32)
     """
-    _assert_color_image(image)
+    assert_color_image(image)
     if image.shape[-1] == 1:
         return image
     return _blend(image, _grey(image), factor)
@@ -152,7 +153,7 @@ def adjust_hue(image: Array, shift: Array) -> Array:
         >>> adjust_hue(jnp.array([[[1.0, 0.0, 0.0]]]), 0.5)
         Array([[[0., 1., 1.]]], dtype=float32)
     """
-    _assert_color_image(image)
+    assert_color_image(image)
     if image.shape[-1] == 1:
         return image
     red, green, blue = (image[..., c : c + 1] for c in range(3))
@@ -225,7 +226,7 @@ def color_jitter(
         >>> color_jitter(jax.random.key(0), x, brightness=0.4, hue=0.1).shape
         (2, 2, 3)
     """
-    _assert_color_image(image)
+    assert_color_image(image)
     strengths = (brightness, contrast, saturation)
     if min(strengths) < 0 or not 0 <= hue <= 0.5:
         raise ValueError(

@@ -29,7 +29,7 @@ def _height_and_width(size: Size) -> tuple[int, int]:
     return height, width
 
 
-def _resize_weights(start: Array, extent: Array, source: int, target: int) -> Array:
+def resize_weights(start: Array, extent: Array, source: int, target: int) -> Array:
     """`[target, source]` weights that resize the pixels [start, start + extent) to `target`."""
     pixel = jnp.arange(source, dtype=jnp.float32)
     scale = jnp.asarray(extent, jnp.float32) / target
@@ -72,8 +72,8 @@ def resized_crop(
     rows, columns = _height_and_width(size)
     return apply_separable(
         to_float(image),
-        _resize_weights(top, height, image.shape[0], rows),
-        _resize_weights(left, width, image.shape[1], columns),
+        resize_weights(top, height, image.shape[0], rows),
+        resize_weights(left, width, image.shape[1], columns),
     )
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sslax import checks
-from sslax.augment.crop import _resize_weights
+from sslax.augment.crop import resize_weights
 from sslax.augment.image import apply_separable, assert_float_image
 
 Array = jax.Array
@@ -320,5 +320,5 @@ def _round_trip_weights(size: int, small: Array) -> Array:
     centre = (jnp.minimum(pixel, small - 1) + 0.5) * scale - 0.5
     down = jnp.maximum(0.0, 1.0 - jnp.abs(pixel - centre[:, None]) / scale)
     down = down / jnp.sum(down, axis=1, keepdims=True)
-    up = _resize_weights(0, small, size, size)
+    up = resize_weights(0, small, size, size)
     return jnp.matmul(up, down, precision=jax.lax.Precision.HIGHEST)

@@ -9,7 +9,7 @@ away; `render_aberration` puts it into images, to measure whether a network uses
 import jax
 import jax.numpy as jnp
 
-from sslax.augment.color import _assert_color_image
+from sslax.augment.color import assert_color_image
 from sslax.augment.image import apply_separable
 
 Array = jax.Array
@@ -47,7 +47,7 @@ def drop_colors(key: Array, patch: Array, *, noise_std: float = 0.01) -> Array:
     Reference: Doersch et al., Unsupervised Visual Representation Learning by Context Prediction,
     2015 (arXiv:1505.05192).
     """
-    _assert_color_image(patch)
+    assert_color_image(patch)
     channels = patch.shape[-1]
     if channels == 1:
         return patch
@@ -86,7 +86,7 @@ def project_colors(image: Array) -> Array:
     Reference: Doersch et al., Unsupervised Visual Representation Learning by Context Prediction,
     2015 (arXiv:1505.05192).
     """
-    _assert_color_image(image)
+    assert_color_image(image)
     if image.shape[-1] == 1:
         return image
     red, green, blue = (image[..., c : c + 1] for c in range(3))
@@ -122,7 +122,7 @@ def render_aberration(image: Array, *, scale_red: Array, scale_blue: Array) -> A
                [0.5 , 0.5 , 0.5 ],
                [0.75, 1.  , 1.  ]], dtype=float32)
     """
-    _assert_color_image(image)
+    assert_color_image(image)
     if image.shape[-1] == 1:
         return image
 

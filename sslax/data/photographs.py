@@ -49,7 +49,7 @@ class PhotographSource:
     def __getitem__(self, i: int) -> Record:
         if not 0 <= i < self.length:
             raise IndexError(f"there are {self.length} crops, counted from 0; got {i}")
-        parts = _parts()
+        parts = photograph_parts()
         pictures = parts.test if self.part == "test" else parts.train
         # Raw bits, because NumPy may change its distributions' streams but not this one.
         bits = np.random.Philox(key=[i, self.part == "test"]).random_raw(4)
@@ -78,7 +78,7 @@ def photographs(config: ConfigDict) -> Dataset:
             "data.path is set but data.source='photographs' reads no path: set "
             "data.source='folder' for photographs of your own"
         )
-    size, narrowest = config.image_size or DEFAULT_SIDE, _parts().narrowest
+    size, narrowest = config.image_size or DEFAULT_SIDE, photograph_parts().narrowest
     if size > narrowest:
         raise DataError(
             f"data.image_size={size} is more than the photographs have: set it to at most "
@@ -91,7 +91,7 @@ def photographs(config: ConfigDict) -> Dataset:
     return Dataset(train, test, None)
 
 
-class _Parts(NamedTuple):
+class PhotographParts(NamedTuple):
     """What is cut from the photographs: uint8 `[H, W, 3]` each."""
 
     train: list[np.ndarray]
@@ -104,18 +104,18 @@ class _Parts(NamedTuple):
 
 
 @functools.cache
-def _parts() -> _Parts:
+def photograph_parts() -> PhotographParts:
     """All photographs, decoded once in a process, each cut in two."""
     train, test = [], []
     for package, name in FILES:
-        picture = images.decode(_file(package, name))
+        picture = images.decode(installed_file(package, name))
         cut = round(TEST_WIDTH * picture.shape[1])
         test.append(picture[:, :cut])
         train.append(picture[:, cut:])
-    return _Parts(train, test)
+    return PhotographParts(train, test)
 
 
-def _file(package: str, name: str) -> Path:
+def installed_file(package: str, name: str) -> Path:
     """Where a file of an installed package is; the package is not imported."""
     spec = importlib.util.find_spec(package)
     for root in (spec and spec.submodule_search_locations) or ():

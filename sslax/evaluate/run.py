@@ -53,7 +53,7 @@ def evaluate_run(
     sizes = {"batch_size": config.evaluate.batch_size, "workers": config.data.workers}
     outputs, aligned = {}, {}
     for suffix, state in subject.states.items():
-        outputs[suffix], labels = _encode(plan, state, dataset, mesh, sizes)
+        outputs[suffix], labels = encode(plan, state, dataset, mesh, sizes)
         aligned[suffix] = _alignment(config, plan, state, dataset, mesh, sizes)
     if jax.process_index() != 0:
         return {}
@@ -250,7 +250,7 @@ def _parts(dataset: data.Dataset) -> dict[str, data.Source]:
     return {"train": dataset.train} | ({"test": dataset.test} if dataset.test is not None else {})
 
 
-def _encode(
+def encode(
     plan: train.Plan, state: TrainState, dataset: data.Dataset, mesh: Mesh, sizes: dict[str, int]
 ) -> tuple[Parts, dict[str, np.ndarray]]:
     """Of each part of the data: 'features' [N, D] with each stage's pooled activations; labels."""

@@ -7,7 +7,6 @@ Prediction, ICCV 2015, section 4.
 """
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import augment, models
@@ -63,9 +62,8 @@ def absolute_location(
         images = common.merge_views(batch["image"])
         (encoding, logits), model_state = network.apply(params, model_state, images, True)
         value, metrics = common.classification(logits, batch["cell"].ravel())
-        features = common.split_views(encoding.features, patches)
-        mean = jax.lax.stop_gradient(jnp.mean(features, axis=1, keepdims=True))
-        return value, LossOutput(model_state, extra, metrics, mean)
+        features = common.mean_of_tiles(encoding.features, patches)
+        return value, LossOutput(model_state, extra, metrics, features)
 
     def show(
         params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array

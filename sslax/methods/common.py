@@ -142,6 +142,12 @@ def classification(logits: Array, labels: Array) -> tuple[Array, Metrics]:
     }
 
 
+def mean_of_tiles(features: Array, tiles: int) -> Array:
+    """Features `[B·T, D]` of tiles as one for each image, `[B, 1, D]`, without a gradient."""
+    features = jax.lax.stop_gradient(features)
+    return jnp.mean(split_views(features, tiles), axis=1, keepdims=True)
+
+
 def pool(stages: dict[str, Array]) -> dict[str, Array]:
     """Each stage's activations `[N, ..., C]`, averaged over their places: `[N, C]` float32."""
     return {

@@ -79,9 +79,8 @@ def context_prediction(
         patches = common.merge_views(batch["image"])
         (encoding, logits), model_state = network.apply(params, model_state, patches, True)
         value, metrics = common.classification(logits, batch["direction"].ravel())
-        features = common.split_views(encoding.features, 2 * pairs)
-        mean = jax.lax.stop_gradient(jnp.mean(features, axis=1, keepdims=True))
-        return value, LossOutput(model_state, extra, metrics, mean)
+        features = common.mean_of_tiles(encoding.features, 2 * pairs)
+        return value, LossOutput(model_state, extra, metrics, features)
 
     def show(
         params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array

@@ -66,18 +66,17 @@ def dino(
         large = common.merge_views(batch["image"])
         (_, teacher), target_state = network.apply(*extra["target"], large, True)
         teacher = common.split_views(teacher, 2)
+        sharpness = common.at_step(teacher_temperature, step)
         pairs = losses.distillation_cross_entropy(
             student[:, None],
             teacher[:, :, None],
             centre=extra["centre"],
             student_temperature=student_temperature,
-            teacher_temperature=common.at_step(teacher_temperature, step),
+            teacher_temperature=sharpness,
         )
         others = ~jnp.eye(2, student.shape[1], dtype=bool)
         value = jnp.sum(jnp.mean(pairs, axis=0) * others) / jnp.sum(others)
-        targets = jax.nn.softmax(
-            (teacher - extra["centre"][None, None]) / common.at_step(teacher_temperature, step)
-        )
+        targets = jax.nn.softmax((teacher - extra["centre"][None, None]) / sharpness)
         metrics = {
             "accuracy": common.contrastive_accuracy(student[:, 0], teacher[:, 1]),
             # Collapse to one output has entropy 0, to the uniform one log K.

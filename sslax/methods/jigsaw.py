@@ -68,9 +68,8 @@ def jigsaw(
         images = _standardized(batch["image"])
         (encoding, logits), model_state = network.apply(params, model_state, images, True)
         value, metrics = common.classification(logits, batch["order"])
-        features = common.split_views(encoding.features, tiles)
-        mean = jax.lax.stop_gradient(jnp.mean(features, axis=1, keepdims=True))
-        return value, LossOutput(model_state, extra, metrics, mean)
+        features = common.mean_of_tiles(encoding.features, tiles)
+        return value, LossOutput(model_state, extra, metrics, features)
 
     def show(
         params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array

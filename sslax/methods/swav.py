@@ -63,7 +63,7 @@ def swav(
             extra["queue"] = jnp.zeros((queue_size, 2, embeddings.shape[1]))
         return Variables(params, model_state, extra)
 
-    def codes_from_queue(params: PyTree, model_state: PyTree, queue: Array) -> Array:
+    def scores_of_queue(params: PyTree, model_state: PyTree, queue: Array) -> Array:
         """Scores `[M, 2, K]` of earlier embeddings under today's prototypes."""
         scores, _ = prototypes.apply(
             params["prototypes"], model_state["prototypes"], common.merge_views(queue), True
@@ -98,7 +98,7 @@ def swav(
             queue = extra["queue"]
             per_image = jax.lax.cond(
                 step >= max(queue_start, queue_size // len(scores)),  # full, and asked for
-                lambda: predict_assignments(codes_from_queue(params, model_state, queue)),
+                lambda: predict_assignments(scores_of_queue(params, model_state, queue)),
                 lambda: predict_assignments(None),
             )
             start = (step * len(scores)) % queue_size

@@ -186,7 +186,7 @@ class Attention(nn.Module):
         x = linear(3 * width, self.dtype, "qkv", kernel_init=_xavier_of_three)(x)
         x = x.reshape(n, tokens, 3, self.heads, -1)
         q, k, v = jnp.moveaxis(x, (2, 3), (0, 2))  # each [N, heads, T, width / heads]
-        # On CPU these two products take half the time of jax.nn.dot_product_attention.
+        # On CPU faster than jax.nn.dot_product_attention: half to nine tenths of its time.
         scores = jnp.matmul(
             q * q.shape[-1] ** -0.5, jnp.swapaxes(k, 2, 3), preferred_element_type=jnp.float32
         )

@@ -36,11 +36,11 @@ def ramps(monkeypatch):
         return np.stack([x, y, np.full_like(x, name)], -1).astype(np.uint8)
 
     monkeypatch.setattr(photographs, "FILES", ((None, 0), (None, 1)))
-    monkeypatch.setattr(photographs, "_file", lambda package, name: name)
+    monkeypatch.setattr(photographs, "installed_file", lambda package, name: name)
     monkeypatch.setattr(photographs.images, "decode", decode)
-    photographs._parts.cache_clear()
+    photographs.photograph_parts.cache_clear()
     yield
-    photographs._parts.cache_clear()
+    photographs.photograph_parts.cache_clear()
 
 
 def boxes(source):
@@ -98,7 +98,7 @@ def test_records_are_functions_of_their_number():
 
 
 def test_these_are_photographs_in_colour():
-    parts = photographs._parts()
+    parts = photographs.photograph_parts()
     assert len(parts.train) == len(parts.test) == 8 and parts.narrowest == 135
     for right, left in zip(parts.train, parts.test):
         whole = np.concatenate([left, right], axis=1)
@@ -121,9 +121,9 @@ def test_mistakes(monkeypatch):
     assert "at most 135" in error(image_size=136)
     assert "data.test_fraction" in error(test_fraction=0.1)
     monkeypatch.setattr(photographs, "FILES", (("skimage", "data/nothing.png"),))
-    photographs._parts.cache_clear()
+    photographs.photograph_parts.cache_clear()
     assert "install scikit-image again" in error()
     monkeypatch.setattr(photographs.importlib.util, "find_spec", lambda name: None)
     assert "skimage/data/nothing.png" in error()
     monkeypatch.undo()
-    assert len(photographs._parts().train) == 8
+    assert len(photographs.photograph_parts().train) == 8

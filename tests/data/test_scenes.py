@@ -398,8 +398,8 @@ def test_training_and_test_share_no_photograph(monkeypatch):
         [np.stack([right, down, 0 * down + 10 * i + part], -1).astype(np.uint8) for i in range(8)]
         for part in (0, 5)
     )
-    both = photographs._Parts(*parts)
-    monkeypatch.setattr(photographs, "_parts", lambda: both)
+    both = photographs.PhotographParts(*parts)
+    monkeypatch.setattr(photographs, "photograph_parts", lambda: both)
     kinds = [name.split("/")[-1].split(".")[0] for _, name in photographs.FILES]
     for part, code, out in [
         ("train", 0, {"motorcycle_left", "rocket"}),

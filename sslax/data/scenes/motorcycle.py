@@ -38,10 +38,10 @@ def motorcycle(size: tuple[int, int] = (160, 224)) -> dict[str, np.ndarray]:
     Scharstein et al., "High-Resolution Stereo Datasets with Subpixel-Accurate Ground Truth", 2014.
     """
     left, right = (
-        images.decode(photographs._file("skimage", f"data/motorcycle_{side}.png"))
+        images.decode(photographs.installed_file("skimage", f"data/motorcycle_{side}.png"))
         for side in ("left", "right")
     )
-    with np.load(photographs._file("skimage", "data/motorcycle_disp.npz")) as archive:
+    with np.load(photographs.installed_file("skimage", "data/motorcycle_disp.npz")) as archive:
         measured = archive["arr_0"]
     box = _box(left.shape[0], left.shape[1] - DOFFS, size)
     scale = size[1] / (box[2] - box[0])

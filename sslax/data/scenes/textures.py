@@ -56,7 +56,9 @@ def textures(part: str = "train", *, count: int = 48, side: int = 128) -> np.nda
         raise ValueError(f"part is {part!r}; choose 'train' or 'test'.")
     pictures = [
         picture
-        for (_, name), picture in zip(photographs.FILES, getattr(photographs._parts(), part))
+        for (_, name), picture in zip(
+            photographs.FILES, getattr(photographs.photograph_parts(), part)
+        )
         if not any(word in name for word in _LEFT_OUT[part])
     ]
     rng = np.random.Generator(np.random.Philox(key=[count, part == "test"]))
