@@ -12,20 +12,15 @@ import pytest
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
-# Compilation dominates: what one test compiled, another with the same program takes from here.
+# Compilation dominates: code is generated without LLVM's optimisation (XLA's own passes stay), which
+# takes 0.6 of the time; what one test compiled, another with the same program takes from here.
+jax.config.update("jax_disable_most_optimizations", True)
 _CACHE = tempfile.mkdtemp(prefix="compiled")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", _CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-
-
-def pytest_collection_modifyitems(items):
-    """One worker keeps what shares fixtures: the tests of a file, and of a method of the table."""
-    for item in items:
-        parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        item.add_marker(pytest.mark.xdist_group(parameters.get("tiny", item.path.name)))
 
 
 @pytest.fixture(scope="session")
