@@ -12,8 +12,8 @@ import pytest
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
-# Compilation dominates: code is generated without LLVM's optimisation (XLA's own passes stay), which
-# takes 0.6 of the time; what one test compiled, another with the same program takes from here.
+# Compilation dominates: code is generated without LLVM's optimisation (XLA's own passes stay),
+# which takes 0.6 of the time; what one test compiled, another with the same program reads back.
 jax.config.update("jax_disable_most_optimizations", True)
 _CACHE = tempfile.mkdtemp(prefix="compiled")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
