@@ -2,8 +2,7 @@
 
     python -m sslax.main --config=configs/simclr.py              # embedded Fashion-MNIST, CPU
     python -m sslax.main --config=configs/simclr.py:cifar10 --config.data.path=cifar10.npz
-
-python -m sslax.main --config=configs/simclr.py:stl10        # see docs/data.md
+    python -m sslax.main --config=configs/simclr.py:stl10        # see docs/data.md
     python -m sslax.main --config=configs/simclr.py:imagenet
     python -m sslax.main --config=configs/simclr.py:folder --config.data.path=DIR
 

@@ -30,6 +30,14 @@ def defaults() -> ConfigDict:
                 "batch_size": 256,
                 "figures": True,
                 "data": {},  # what differs from the `data` section: another set, other splits
+                "depth": {  # see docs/geometric-evaluation.md
+                    "scaling": "median",  # 'median': of each image; 'global': of the set; 'none'
+                    "crop": "",  # 'garg' or 'eigen'
+                    "min_depth": 1e-3,
+                    "max_depth": 80.0,
+                    "cap_truth": True,  # leave out what is farther than max_depth
+                    "post_process": False,  # mean of the image's and the mirror image's disparity
+                },
             },
         }
     )

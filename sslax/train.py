@@ -6,9 +6,9 @@ run on files needs: data, checkpoints, metrics, signals.
 
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from sslax import checkpoint, configuration, data, metrics, optim, partition
+from sslax import checkpoint, configuration, data, metrics, models, optim, partition
 from sslax.errors import UserError, nearest
 from sslax.methods import METHODS, online_probe
 from sslax.types import Array, Batch, Method, Metrics, Schedule, TrainState
@@ -90,6 +90,12 @@ class Plan(NamedTuple):
         batch = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.batch)
         return init_state(self.method, self.tx, jax.random.key(self.seed), batch)
 
+    def predictions(self) -> dict[str, Any]:
+        """Shapes and types of what the method predicts of a batch."""
+        state = jax.eval_shape(self.initial_state)
+        variables = (state.params, state.model_state, state.extra)
+        return jax.eval_shape(self.method.predict, *variables, self.batch)
+
     def abstract_state(self, mesh: Mesh) -> TrainState:
         """Shapes and types of the state, replicated over `mesh`: what a checkpoint is read into."""
         return checkpoint.abstract_like(
@@ -101,8 +107,9 @@ def make_plan(
     config: ConfigDict,
     *,
     examples: int,
-    image_shape: tuple[int, ...],
+    image_shape: Sequence[int],
     classes: int | None,
+    others: Mapping[str, tuple[str, Sequence[int]]] = MappingProxyType({}),
     methods: Mapping[str, Build] = METHODS,
 ) -> Plan:
     """Builds the method and its optimiser and turns durations into steps.
@@ -110,8 +117,9 @@ def make_plan(
     Args:
         config: a whole config.
         examples: size of the training set.
-        image_shape: [H, W, C] of the images in a batch.
+        image_shape: [H, W, C] of the images in a batch, or [V, H, W, C] where V belong together.
         classes: number of classes; None where the set is unlabelled.
+        others: dtype and shape of what else a record holds, by name.
         methods: the table of methods, name to `build(config, steps)`.
 
     Raises:
@@ -141,6 +149,8 @@ def make_plan(
         "image": jax.ShapeDtypeStruct((size, *image_shape), jnp.uint8),
         "index": jax.ShapeDtypeStruct((size,), jnp.int32),
     }
+    for name, (dtype, shape) in others.items():
+        batch[name] = jax.ShapeDtypeStruct((size, *shape), jnp.dtype(dtype))
     if classes is not None:
         batch["label"] = jax.ShapeDtypeStruct((size,), jnp.int32)
         if config.online_probe:
@@ -156,6 +166,20 @@ def make_plan(
         seed=config.seed,
         batch=batch,
     )
+
+
+def describe(dataset: data.Dataset) -> dict[str, Any]:
+    """What `make_plan` wants to know of a data set, as JSON has it."""
+    record = data.shapes(dataset.train)
+    others = record.keys() - {"image", "label"}
+    spec = {
+        "examples": len(dataset.train),
+        "image_shape": list(record["image"].shape),
+        "classes": dataset.num_classes if "label" in record else None,
+    }
+    if others:
+        spec["others"] = {n: [record[n].dtype.name, list(record[n].shape)] for n in sorted(others)}
+    return spec
 
 
 def fit(
@@ -176,12 +200,7 @@ def fit(
     workdir = Path(workdir)
     mesh = partition.make_mesh()
     dataset = data.load(config.data)
-    example = dataset.train[0]
-    spec = {
-        "examples": len(dataset.train),
-        "image_shape": list(example["image"].shape),
-        "classes": dataset.num_classes if "label" in example else None,
-    }
+    spec = describe(dataset)
     plan = make_plan(config, **spec, methods=methods)
     workdir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:  # where it refuses, the others end with it
@@ -205,11 +224,15 @@ def fit(
         )
         writer = metrics.Writer(workdir, first) if jax.process_index() == 0 else None
         try:
-            return _loop(plan, mesh, state, feed, checkpoints, writer)
+            state = _loop(plan, mesh, state, feed, checkpoints, writer)
         finally:
             feed.close()
             if writer:
                 writer.close()
+    if writer and int(state.step) == plan.steps:
+        encoder = plan.method.encoder(state.params, state.model_state, state.extra)
+        models.save_safetensors(workdir / "encoder.safetensors", *encoder)
+    return state
 
 
 def start(plan: Plan, mesh: Mesh, checkpoints: checkpoint.Checkpoints) -> TrainState:
@@ -310,12 +333,13 @@ def _announce(
         return
     device = mesh.devices.flat[0]
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    height, width, channels = spec["image_shape"]
+    *views, height, width, channels = spec["image_shape"]
+    images = f"{spec['examples']} " + (f"samples of {views[0]} images" if views else "images")
     classes = f", {spec['classes']} classes" if spec["classes"] else ""
     print(
-        f"{config.method}: {spec['examples']} images of {height}x{width}x{channels}{classes}; "
+        f"{config.method}: {images} of {height}x{width}x{channels}{classes}; "
         f"{count / 1e6:.2f} M parameters; {mesh.size} {device.device_kind} device(s), "
-        f"{jax.process_count()} process(es); {plan.steps} steps of {config.batch_size} images "
+        f"{jax.process_count()} process(es); {plan.steps} steps of {config.batch_size} "
         f"({plan.steps / plan.steps_per_epoch:.1f} epochs)",
         flush=True,
     )

@@ -9,6 +9,8 @@ from sslax.data.records import DataError as DataError
 from sslax.data.records import Dataset as Dataset
 from sslax.data.records import ImageError as ImageError
 from sslax.data.records import Source as Source
+from sslax.data.records import is_made as is_made
+from sslax.data.records import shapes as shapes
 from sslax.data.sources import SOURCES as SOURCES
 from sslax.data.sources import defaults as defaults
 from sslax.data.sources import load as load

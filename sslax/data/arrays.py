@@ -109,7 +109,7 @@ def npz(config: ConfigDict) -> Dataset:
         raise DataError(
             "data.source='npz' reads no data.test_path: put x_test and y_test into the archive"
         )
-    arrays = _open(config.path)
+    arrays = read_archive(config.path)
     if "x_train" not in arrays and "jpeg_train" not in arrays:
         raise DataError(
             f"{config.path} has neither 'x_train' nor 'jpeg_train' but {sorted(arrays)}: save the "
@@ -121,7 +121,7 @@ def npz(config: ConfigDict) -> Dataset:
     return Dataset(train, test, _class_names(arrays, config.path))
 
 
-def _open(path: str) -> dict[str, np.ndarray]:
+def read_archive(path: str) -> dict[str, np.ndarray]:
     """All arrays of an archive; nothing is ever unpickled."""
     if not path:
         raise DataError("data.source='npz' needs data.path, the archive's file name")

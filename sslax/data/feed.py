@@ -20,10 +20,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sslax.data.records import (
     DataError,
+    Made,
     Record,
     Source,
     in_memory,
+    is_made,
     read,
+    shapes,
     size_in_memory,
     stack,
     threads,
@@ -41,8 +44,8 @@ class Feed(NamedTuple):
             the feed was made for. It does not wait for the devices. The arrays belong to the feed:
             do not donate them.
         batch: `(arrays, step) -> Batch`, pure, to be traced inside the compiled step: 'image' uint8
-            `[B, H, W, C]`, 'index' int32 `[B]` and, with labels, 'label' int32 `[B]`, sharded over
-            the mesh's axis 'data'.
+            `[B, H, W, C]` or `[B, V, H, W, C]`, 'index' int32 `[B]` and whatever else the records
+            hold (with labels, 'label' int32 `[B]`), sharded over the mesh's axis 'data'.
         steps_per_epoch: whole batches in the set; an epoch leaves the remainder out.
         close: ends the feed's threads.
     """
@@ -88,7 +91,9 @@ def make_feed(
     """Shuffled batches without end.
 
     Both modes give the same batches. 'resident' puts the whole set on every device once and gathers
-    batches inside the compiled step; 'stream' reads records in threads while the step runs.
+    batches inside the compiled step; 'stream' reads records in threads while the step runs. A
+    source that is made on the device (`records.Made`) knows neither order nor end: step s has the
+    records s B to s B + B - 1.
 
     Args:
         source: the records.
@@ -115,7 +120,9 @@ def make_feed(
             f"batch size in 1..{len(source)}"
         )
     _check_divisible(batch_size, mesh)
-    _check_record(source[0])
+    _check_image(shapes(source)["image"])
+    if is_made(source):
+        return Feed(*_made(source, batch_size, mesh), steps_per_epoch, lambda: None)
     if mode == "auto":
         mode = "resident" if size_in_memory(source) <= resident_bytes else "stream"
     order = _Order(seed, len(source), batch_size)
@@ -211,9 +218,8 @@ def _resident(source: Source, order: _Order, mesh: Mesh, workers: int) -> tuple[
         return jax.make_array_from_callback(values.shape, everywhere, lambda at: values[at])
 
     shape = memory.images.shape
-    fixed = {"image": upload(memory.images.reshape(shape[0], -1))}  # long rows gather faster
-    if memory.labels is not None:
-        fixed["label"] = upload(memory.labels)
+    images = memory.images.reshape(shape[0], -1)  # long rows gather faster
+    fixed = {name: upload(array) for name, array in {**memory.arrays, "image": images}.items()}
     thread = ThreadPoolExecutor(1)
     orders: dict[int, Future] = {}
 
@@ -233,15 +239,31 @@ def _resident(source: Source, order: _Order, mesh: Mesh, workers: int) -> tuple[
         first = step % order.steps_per_epoch * order.batch_size
         index = jax.lax.dynamic_slice_in_dim(arrays["order"], first, order.batch_size)
         index = jax.lax.with_sharding_constraint(index, over_data)
-        rows = {
-            key: jnp.take(arrays[key], index, axis=0, mode="clip")
-            for key in ("image", "label")
-            if key in arrays
-        }
+        rows = {name: jnp.take(arrays[name], index, axis=0, mode="clip") for name in fixed}
         rows["image"] = rows["image"].reshape(order.batch_size, *shape[1:])
         return jax.lax.with_sharding_constraint({**rows, "index": index}, over_data)
 
     return arrays, batch, lambda: thread.shutdown(cancel_futures=True)
+
+
+def _made(source: Made, batch_size: int, mesh: Mesh) -> tuple[Callable, Callable]:
+    """Records made inside the compiled step; none comes twice, whatever an epoch is."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    over_data = NamedSharding(mesh, PartitionSpec("data"))
+
+    def upload(values: Any) -> jax.Array:
+        values = np.asarray(values)
+        return jax.make_array_from_callback(values.shape, everywhere, lambda at: values[at])
+
+    fixed = jax.tree.map(upload, source.arrays)
+
+    def batch(arrays: PyTree, step: jax.Array) -> Batch:
+        index = step.astype(jnp.int32) * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
+        index = jax.lax.with_sharding_constraint(index, over_data)
+        made = {**source.make(arrays, index), "index": index}
+        return jax.lax.with_sharding_constraint(made, over_data)
+
+    return lambda step: fixed, batch
 
 
 def _stream(
@@ -359,12 +381,11 @@ def _check_divisible(batch_size: int, mesh: Mesh) -> None:
         )
 
 
-def _check_record(record: Record) -> None:
-    image = record["image"]
-    if image.dtype != np.uint8 or image.ndim != 3:
+def _check_image(image: jax.ShapeDtypeStruct) -> None:
+    if image.dtype != np.uint8 or len(image.shape) not in (3, 4):
         raise DataError(
             f"a source gave an image of {image.dtype} {list(image.shape)}; records hold uint8 "
-            "images [H, W, C]"
+            "images [H, W, C], or several [V, H, W, C]"
         )
 
 

@@ -1,7 +1,7 @@
 """What a set of images is: records by number, in memory or read when asked for."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
@@ -25,12 +25,26 @@ class Source(Protocol):
 
     A record is `{'image': uint8 [H, W, C], 'label': int32 []}`, without 'label' where there is
     none. A source that knows all its labels without reading images has them as `labels`, int32
-    `[N]`.
+    `[N]`. Where the images of a record belong together in space or time 'image' is
+    `[V, H, W, C]`, and other arrays (intrinsics, ...) stand beside it; see docs/data.md.
     """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> Record: ...
+
+
+class Made(Source, Protocol):
+    """A source whose records are made on the device, inside the compiled step; it has no end.
+
+    Attributes:
+        arrays: what records are made of; put on every device once.
+        make: `(arrays, index [B]) -> dict`, pure: a batch of records, each of them a function of
+            its index alone.
+    """
+
+    arrays: Any
+    make: Callable[[Any, Any], dict[str, Any]]
 
 
 class Dataset(NamedTuple):
@@ -53,11 +67,16 @@ class Dataset(NamedTuple):
 
 
 class ArraySource:
-    """Records in memory: images uint8 `[N, H, W, C]` and labels int32 `[N]` or None."""
+    """Records in memory: images uint8 `[N, (V,) H, W, C]`, labels int32 `[N]` or None, and other
+    arrays `[N, ...]` by name.
+    """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray | None = None) -> None:
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray | None = None, **others: np.ndarray
+    ) -> None:
         self.images = images
         self.labels = labels
+        self.others = others
 
     def __len__(self) -> int:
         return len(self.images)
@@ -67,10 +86,13 @@ class ArraySource:
 
     def take(self, indices: int | np.ndarray) -> Record:
         """Many records at once, stacked."""
-        record = {"image": self.images[indices]}
-        if self.labels is not None:
-            record["label"] = self.labels[indices]
-        return record
+        return {name: array[indices] for name, array in self.arrays.items()}
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by the names that they have in a record."""
+        labels = {} if self.labels is None else {"label": self.labels}
+        return {"image": self.images, **labels, **self.others}
 
 
 class Subset:
@@ -99,7 +121,7 @@ class Unlabelled:
         return len(self.source)
 
     def __getitem__(self, i: int) -> Record:
-        return {"image": self.source[i]["image"]}
+        return {name: value for name, value in self.source[i].items() if name != "label"}
 
 
 def labels_of(source: Source) -> np.ndarray | None:
@@ -110,15 +132,14 @@ def labels_of(source: Source) -> np.ndarray | None:
 def without_labels(source: Source) -> Source:
     """The images of a source."""
     if isinstance(source, ArraySource):
-        return ArraySource(source.images)
+        return ArraySource(source.images, **source.others)
     return Unlabelled(source)
 
 
 def subset(source: Source, indices: np.ndarray) -> Source:
     """The records of a source at `indices`, copied where they are in memory already."""
     if isinstance(source, ArraySource):
-        labels = None if source.labels is None else source.labels[indices]
-        return ArraySource(source.images[indices], labels)
+        return array_source(source.take(indices))
     return Subset(source, indices)
 
 
@@ -170,7 +191,32 @@ def in_memory(source: Source, *, workers: int = 0) -> ArraySource:
         return source
     with ThreadPoolExecutor(threads(workers)) as pool:
         arrays = read(source, np.arange(len(source)), pool)
-    return ArraySource(arrays["image"], arrays.get("label"))
+    return array_source(arrays)
+
+
+def array_source(arrays: Mapping[str, np.ndarray]) -> ArraySource:
+    """Stacked records as a source."""
+    others = {name: array for name, array in arrays.items() if name not in ("image", "label")}
+    return ArraySource(arrays["image"], arrays.get("label"), **others)
+
+
+def is_made(source: Source) -> bool:
+    """Whether the source's records are made on the device."""
+    return hasattr(source, "make")
+
+
+def shapes(source: Source) -> dict[str, Any]:
+    """Shape and dtype of each array of a record, as `jax.ShapeDtypeStruct`s.
+
+    Of a source in memory or in files the first record speaks for all.
+    """
+    import jax
+
+    if is_made(source):
+        batch = jax.eval_shape(source.make, source.arrays, jax.ShapeDtypeStruct((1,), np.int32))
+        return {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in batch.items()}
+    first = {name: np.asarray(value) for name, value in source[0].items()}
+    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in first.items()}
 
 
 def skip_unreadable(source: Source, *, workers: int = 0) -> tuple[Source, list[str]]:

@@ -179,3 +179,46 @@ def test_feed_mistakes():
     assert "float64" in mistake(source=data.ArraySource(IMAGES / 255))
     with pytest.raises(data.DataError, match="multiple of 8"):
         data.evaluation_batches(SOURCE, batch_size=12, mesh=MESH)
+
+
+def numbered(index):
+    """Frames whose pixels tell the record's number, as arrays beside them do."""
+    image = np.zeros((*np.shape(index), 2, 5, 4, 3), np.uint8) + index[..., None, None, None, None]
+    return {"image": image.astype(np.uint8), "baseline": index * np.float32(0.5)}
+
+
+class Numbered:
+    """A source that is made on the device."""
+
+    def __init__(self):
+        self.arrays = {"offset": np.int32(7)}
+
+    def __len__(self):
+        return 40
+
+    def make(self, arrays, index):
+        return numbered(index + arrays["offset"])
+
+    def __getitem__(self, i):
+        return {name: np.asarray(x)[0] for name, x in self.make(self.arrays, np.array([i])).items()}
+
+
+@pytest.mark.parametrize("mode", ["resident", "stream"])
+def test_frames_and_the_arrays_beside_them_come_with_their_record(mode):
+    index = np.arange(45)
+    source = data.ArraySource(numbered(index)["image"], baseline=index * 0.5)
+    for batch in batches(source, range(2), mode=mode):
+        assert batch["image"].shape == (BATCH, 2, 5, 4, 3)
+        np.testing.assert_array_equal(batch["image"][:, 1, 2, 3, 0], batch["index"])
+        np.testing.assert_array_equal(batch["baseline"], 0.5 * batch["index"])
+
+
+def test_a_made_source_has_no_end_and_lies_over_the_devices():
+    feed = data.make_feed(Numbered(), batch_size=BATCH, seed=3, mesh=MESH)
+    assert feed.steps_per_epoch == 2
+    batch = jax.jit(feed.batch)(feed.arrays(5), 5)
+    np.testing.assert_array_equal(batch["index"], np.arange(80, 96))
+    np.testing.assert_array_equal(batch["baseline"], 0.5 * (np.arange(80, 96) + 7))
+    over_data = NamedSharding(MESH, PartitionSpec("data"))
+    assert all(x.sharding.is_equivalent_to(over_data, x.ndim) for x in batch.values())
+    assert data.shapes(Numbered())["image"].shape == (2, 5, 4, 3)

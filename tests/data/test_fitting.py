@@ -1,0 +1,100 @@
+"""Cutting and resizing, of images, intrinsics, dense and sparse maps, agree with each other."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslax import ops
+from sslax.data import fitting
+from sslax.data.records import DataError
+
+K = np.array([[80.0, 0, 41.0], [0, 70.0, 22.5], [0, 0, 1]])
+
+
+@pytest.mark.parametrize("size", [(20, 30), (12, 60), (60, 100), (45, 23), ()])
+@pytest.mark.parametrize("cut_bottom", [0.0, 0.2])
+def test_box_has_the_shape_of_the_size_and_is_central(size, cut_bottom):
+    fit = fitting.fit((50, 80), size, cut_bottom=cut_bottom)
+    left, top, right, bottom = fit.box
+    rows = 50 if not cut_bottom else 40
+    assert fit.size == (size or (rows, 80))
+    assert left + right == pytest.approx(80) and top + bottom == pytest.approx(rows)
+    assert left == pytest.approx(0) or top == pytest.approx(0)
+    assert (right - left) / (bottom - top) == pytest.approx(fit.size[1] / fit.size[0])
+
+
+def test_intrinsics_are_those_of_ops():
+    """Uncut they are resized as by ops, and cut as by ops."""
+    fit = fitting.fit((50, 80), (25, 40))
+    expected = ops.resize_intrinsics(jnp.asarray(K, jnp.float32), 0.5)
+    np.testing.assert_allclose(fitting.fit_intrinsics(K, fit), expected, rtol=1e-6)
+    fit = fitting.fit((50, 80), (50, 40))  # columns 20 to 59
+    expected = ops.crop_intrinsics(jnp.asarray(K, jnp.float32), 20.0, 0.0)
+    np.testing.assert_allclose(fitting.fit_intrinsics(K, fit), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(25, 40), (30, 20), (75, 120), (16, 60)])
+def test_image_and_intrinsics_move_together(size):
+    """The image of a slanted plane's rays: each pixel shows its own ray's direction."""
+    y, x = np.mgrid[:50, :80]
+    rays = np.stack([(x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1]], axis=-1)
+    levels = np.stack([100 + 100 * rays[..., 0], 100 + 100 * rays[..., 1], 0 * x], axis=-1)
+    fit = fitting.fit((50, 80), size)
+    image = fitting.fit_image(levels.round().astype(np.uint8), fit)
+    assert image.shape == (*size, 3)
+    new = fitting.fit_intrinsics(K, fit)
+    y, x = np.mgrid[: size[0], : size[1]]
+    expected = np.stack([(x - new[0, 2]) / new[0, 0], (y - new[1, 2]) / new[1, 1]], axis=-1)
+    inner = np.s_[2:-2, 2:-2, :2]  # the filter is one-sided at the edge
+    error = image[inner] - (100 + 100 * expected)[2:-2, 2:-2]
+    assert np.abs(error).max() < 1.1 and abs(error.mean()) < 0.25
+
+
+def test_an_image_of_the_size_is_untouched():
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    assert fitting.fit_image(pixels, fitting.fit((6, 8), (6, 8))) is pixels
+    np.testing.assert_array_equal(
+        fitting.fit_image(pixels, fitting.fit((6, 8), cut_bottom=0.5)), pixels[:3]
+    )
+    gray = fitting.fit_image(pixels[..., :1], fitting.fit((6, 8), (3, 4)))
+    assert gray.shape == (3, 4, 1)
+
+
+@pytest.mark.parametrize("size", [(4, 8), (4, 4), (16, 32), (3, 8), (8, 16)])
+def test_dense_and_sparse_maps_agree(size):
+    """Each point lands in the pixel whose area it is in, where the nearest value is read."""
+    depth = np.random.default_rng(0).uniform(1, 9, (8, 16)).astype(np.float32)
+    fit = fitting.fit((8, 16), size)
+    dense = fitting.fit_values(depth, fit)
+    y, x = np.mgrid[:8, :16]
+    sparse = fitting.fit_points(x.ravel(), y.ravel(), depth.ravel(), fit)
+    assert sparse.dtype == np.float32 and sparse.shape == dense.shape == size
+    # The nearest is at least as near as the one that is read.
+    assert (sparse <= dense).all()
+    if size == (16, 32):  # four pixels a point: it is at a corner of all, and lands in one
+        np.testing.assert_array_equal(sparse[1::2, 1::2], depth)
+        assert np.count_nonzero(sparse) == depth.size
+    if size == (4, 8):
+        np.testing.assert_array_equal(sparse, blocks_of(depth))
+    if size == (4, 4):
+        np.testing.assert_array_equal(sparse, blocks_of(depth[:, 4:12]))
+
+
+def blocks_of(depth):
+    height, width = depth.shape
+    return depth.reshape(height // 2, 2, width // 2, 2).min((1, 3))
+
+
+def test_points_keep_the_nearest_and_drop_the_invisible():
+    x, y = np.array([0.0, 0.4, -0.6, 3.4, 3.6, 1]), np.array([0.0, -0.4, 0, 1.4, 0, 1])
+    depth = np.array([5.0, 3, 1, 7, 1, -2])
+    found = fitting.fit_points(x, y, depth, fitting.fit((2, 4)))
+    np.testing.assert_array_equal(found, [[3, 0, 0, 0], [0, 0, 0, 7]])
+
+
+def test_intrinsics_of_another_size_are_refused():
+    fitting.check_intrinsics(K, (50, 80), "clip")
+    with pytest.raises(DataError, match=r"centre \(41, 22.5\) is outside the images of 40 x 25"):
+        fitting.check_intrinsics(K[None], (25, 40), "clip")
+    with pytest.raises(DataError, match="fx and fy"):
+        fitting.check_intrinsics(-K, (50, 80), "clip")

@@ -1,0 +1,192 @@
+"""Scenes as an endless training set, and the motorcycle, against what they are made of."""
+
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from geometric_config import config
+from jax.sharding import AxisType
+
+from sslax import data, losses, ops
+from sslax.data import geometric, scenes
+from sslax.data.records import DataError
+
+SIZE = (16, 32)
+SMALL = {"textures": 6, "boxes": 2, "layers": 2, "test": 3, "length": 50}
+KINDS = {
+    "stereo": {"stereo": True},
+    "video": {"frames": 3, "stereo": True, "distances": True},
+    "flow": {"frames": 2, "target": "first"},
+    "layered": {"frames": 2, "target": "first", "scenes": {"kind": "layered"}},
+}
+
+
+def opened(kind, **more):
+    fields = {**KINDS[kind], **more}
+    knobs = {**SMALL, **fields.pop("scenes", {})}
+    return geometric.rendered(config(source="scenes", size=SIZE, scenes=knobs, **fields))
+
+
+def error(row, **fields):
+    with pytest.raises(DataError) as caught:
+        row(config(**fields))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scenes_are_records(kind):
+    fields = KINDS[kind]
+    train, test, names = opened(kind, scenes={**fields.get("scenes", {}), "test": 0})
+    assert (len(train), test, names) == (50, None, None)
+    test = geometric.SceneSource(
+        kind,
+        "test",
+        length=3,
+        size=SIZE,
+        knobs=train.knobs,
+        textures=6,
+        distances=train.distances,
+    )
+    record, tested = data.shapes(train), data.shapes(test)
+    views = {"stereo": 2, "video": 4, "flow": 2, "layered": 2}[kind]
+    assert record["image"].shape == (views, *SIZE, 3) and record["image"].dtype == np.uint8
+    given = {
+        "stereo": {"intrinsics", "baseline"},
+        "video": {"intrinsics", "baseline", "distance"},
+        "flow": {"intrinsics"},
+        "layered": set(),
+    }[kind]
+    truth = {
+        "stereo": {"depth"},
+        "video": {"depth", "pose"},
+        "flow": {"depth", "pose", "flow", "known", "visible"},
+        "layered": {"flow", "known", "visible"},
+    }[kind]
+    assert set(record) == {"image"} | given
+    assert set(tested) == {"image"} | given | truth
+    assert all(record[name].dtype == np.float32 for name in given)
+    assert all(tested[name] == record[name] for name in record)
+
+
+def test_record_is_a_function_of_its_number():
+    source, test, _ = opened("stereo")
+    batch = source.take(np.array([3, 9, 40]))
+    np.testing.assert_array_equal(source.take(np.array([1, 0, 9]))["image"][2], batch["image"][1])
+    for name, value in source[9].items():  # another program, which may round otherwise
+        np.testing.assert_allclose(batch[name][1], value, atol=1)
+    again = pickle.loads(pickle.dumps(source)).take(np.array([3, 9, 40]))
+    np.testing.assert_array_equal(again["image"], batch["image"])
+    other = opened("stereo", scenes={"seed": 1, "test": 0}).train.take(np.array([3, 9, 40]))
+    shown = [*batch["image"], *other["image"], *test.images]
+    for i, first in enumerate(shown):
+        for second in shown[:i]:
+            assert np.abs(first.astype(int) - second).mean() > 5
+    with pytest.raises(IndexError):
+        source[50]
+
+
+def test_scenes_reach_the_compiled_step():
+    source = opened("stereo", scenes={"test": 0}).train
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    feed = data.make_feed(source, batch_size=8, seed=0, mesh=mesh)
+    batch = jax.jit(feed.batch)(feed.arrays(2), 2)
+    assert batch["index"].tolist() == list(range(16, 24))
+    expected = source.take(np.arange(16, 19))
+    difference = np.abs(np.asarray(batch["image"])[:3].astype(int) - expected["image"])
+    assert difference.max() <= 1  # another program may round otherwise
+    feed.close()
+
+
+def test_equal_configs_share_what_is_compiled():
+    knobs = {"test": 0}
+    assert opened("flow", scenes=knobs).train is opened("flow", scenes=knobs).train
+    assert opened("stereo").test is opened("stereo").test
+    faster = opened("flow", scenes={"speed": 1.5, **knobs}).train
+    assert faster is not opened("flow", scenes=knobs).train
+
+
+def test_video_truth_is_that_of_the_target():
+    """Warped by depth and pose each view is nearer to the target than by none or the inverse."""
+    record = {name: jnp.asarray(x) for name, x in opened("video").test.arrays.items()}
+    images = record["image"].astype(jnp.float32) / 255
+    np.testing.assert_allclose(record["pose"][:, 1], np.tile(np.eye(4), (3, 1, 1)), atol=1e-6)
+    aside = jnp.tile(jnp.eye(4), (3, 1, 1)).at[:, 0, 3].set(-record["baseline"])
+
+    def error(view, pose):
+        flow, seen = ops.rigid_flow(record["depth"], pose, record["intrinsics"])
+        warped, inside = ops.warp_flow(images[:, view], flow)
+        return losses.masked_mean(jnp.abs(warped - images[:, 1]).mean(-1), seen & inside)
+
+    for view, pose in ((0, record["pose"][:, 0]), (2, record["pose"][:, 2]), (3, aside)):
+        others = (jnp.tile(jnp.eye(4), (3, 1, 1)), ops.se3_inverse(pose))
+        assert error(view, pose) < 0.8 * min(error(view, other) for other in others), view
+    expected = np.linalg.norm(np.asarray(record["pose"][:, :, :3, 3]), axis=-1)
+    np.testing.assert_allclose(record["distance"], expected, rtol=1e-5)
+
+
+def test_flow_truth_is_of_the_first():
+    test = opened("flow", scenes={"moving": 0.0}).test
+    record = {name: jnp.asarray(x) for name, x in test.arrays.items()}
+    np.testing.assert_allclose(record["pose"][:, 0], np.tile(np.eye(4), (3, 1, 1)))
+    flow, _ = ops.rigid_flow(record["depth"], record["pose"][:, 1], record["intrinsics"])
+    np.testing.assert_allclose(flow, record["flow"], atol=1e-3)
+    assert record["known"].all() and 0.5 < record["visible"].mean() < 1
+
+
+def test_mistakes_of_scenes():
+    def wrong(**fields):
+        return error(geometric.rendered, **{"source": "scenes", "frames": 3, **fields})
+
+    assert "reads no path" in wrong(path="x")
+    assert "'rooms', 'layered'" in wrong(scenes={"kind": "forest"})
+    assert "has flow and no depth" in wrong(scenes={"kind": "layered"})
+    assert "data.scenes.speed" in wrong(interval=2)
+    assert "channels=3" in wrong(channels=1)
+    assert "no effect on scenes of stereo" in wrong(frames=1, stereo=True, scenes={"moving": 0.5})
+    assert "have no moving camera" in wrong(frames=1, stereo=True, distances=True)
+    assert "are for videos" in wrong(still=1.0)
+    assert "1 or more" in wrong(scenes={"length": 0})
+
+
+# The motorcycle
+
+
+def test_motorcycle_as_stereo():
+    pair = scenes.motorcycle((40, 56))
+    train, test, _ = geometric.motorcycle(config(size=(40, 56), stereo=True))
+    assert len(train) == len(test) == 1
+    assert set(train[0]) == {"image", "intrinsics", "baseline"}
+    for name in ("image", "intrinsics", "baseline", "depth"):
+        np.testing.assert_array_equal(test[0][name], pair[name])
+
+
+@pytest.mark.parametrize("target", ["middle", "first"])
+def test_motorcycle_as_video_and_flow(target):
+    """Depth and pose are those of one view, the target, whatever the order."""
+    fields = {"size": (40, 56), "frames": 2, "target": target, "distances": True}
+    train, test, _ = geometric.motorcycle(config(**fields))
+    record = test[0]
+    at = 1 if target == "middle" else 0
+    pair = scenes.motorcycle((40, 56))
+    np.testing.assert_array_equal(record["image"][at], pair["image"][0])
+    np.testing.assert_array_equal(record["pose"][at], np.eye(4))
+    np.testing.assert_array_equal(record["distance"][at], 0)
+    assert record["distance"][1 - at] == pair["baseline"]
+    flow, seen = ops.rigid_flow(
+        jnp.asarray(record["depth"]), record["pose"][1 - at], record["intrinsics"]
+    )
+    assert not (seen & ~pair["known"]).any() and seen.mean() > 0.8
+    np.testing.assert_allclose(flow[seen], pair["flow"][seen], atol=1e-4)
+    assert ("flow" in record) == (target == "first") and "flow" not in train[0]
+    if target == "first":
+        np.testing.assert_array_equal(record["known"], pair["known"])
+        assert np.isfinite(record["flow"]).all()
+
+
+def test_mistakes_of_the_motorcycle():
+    assert "is one pair" in error(geometric.motorcycle, frames=3)
+    assert "is one pair" in error(geometric.motorcycle, frames=2, stereo=True)
+    assert "reads no path" in error(geometric.motorcycle, frames=2, path="x", source="motorcycle")
