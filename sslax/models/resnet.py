@@ -97,6 +97,8 @@ class ResNet(nn.Module):
             place of the 7x7 at stride 2 and its max-pooling.
         patch_stem: side in pixels of the non-overlapping patches that the stem embeds, in place of
             either, for the smallest budgets; 0 for none.
+        stem_stage: the stem's map before pooling is the first of the stages, 'stage0' (a name that
+            also comes first where JAX sorts dictionaries).
         zero_init_residual: the last scale of each block starts at 0 (Goyal et al. 2017).
         norm_groups: groups of examples with batch statistics of their own (see `BatchNorm`).
         norm_blocks: these groups are consecutive examples, rather than interleaved.
@@ -108,6 +110,7 @@ class ResNet(nn.Module):
     width: float = 1.0
     small_stem: bool = False
     patch_stem: int = 0
+    stem_stage: bool = False
     zero_init_residual: bool = False
     norm_groups: int = 1
     norm_blocks: bool = False
@@ -125,10 +128,10 @@ class ResNet(nn.Module):
             stem = {"kernel_size": patch, "stride": patch, "padding": 0}
         x = conv(channels, **stem, name="conv1")(x.astype(self.dtype))
         x = nn.relu(norm(name="bn1")(x))
+        stages = {"stage0": x} if self.stem_stage else {}
         if standard:
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         block = Bottleneck if self.bottleneck else BasicBlock
-        stages = {}
         for i, count in enumerate(self.blocks):
             for j in range(count):
                 stride = 2 if i > 0 and j == 0 else 1

@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from sslax.errors import UserError
 from sslax.models import (
     ResNet,
+    build_depth_network,
+    build_encoder,
+    build_pose_network,
     conv,
+    defaults,
     from_linen,
     load_safetensors,
     load_torchvision_resnet,
@@ -109,6 +114,9 @@ def test_torch_file_without_torch_says_how_to_convert(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match="convert the file"):
         load_torchvision_resnet(tmp_path / "resnet.pth", ResNet(blocks=(1,)))
+    encoder = build_encoder(section(_written(tmp_path / "resnet.pth")))
+    with pytest.raises(UserError, match="convert the file"):
+        encoder.init(jax.random.key(0), IMAGE)
 
 
 def test_saved_weights_come_back(tmp_path):
@@ -124,3 +132,102 @@ def test_saved_weights_come_back(tmp_path):
     like = jax.eval_shape(wide.init, jax.random.key(1), jnp.zeros((1, 8, 8, 3)))
     with pytest.raises(ValueError, match=r"is .* but .* in the model"):
         load_safetensors(tmp_path / "w.safetensors", like)
+
+
+def section(source, **changes):
+    """A small ResNet that starts from weights."""
+    config = defaults()
+    config.update({"name": "resnet10", "blocks": (1, 1), "encoder_from": str(source), **changes})
+    return config
+
+
+def same(one, other):
+    return jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), one, other))
+
+
+IMAGE = jnp.zeros((1, 32, 32, 3))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run's folder, and the encoder in it."""
+    folder = tmp_path_factory.mktemp("run")
+    found = load_torchvision_resnet(state_dict(ResNet(blocks=(1, 1))), ResNet(blocks=(1, 1)))
+    save_safetensors(folder / "encoder.safetensors", *found)
+    return folder, found
+
+
+def test_encoder_starts_from_a_run_a_file_or_torchvision(run, tmp_path, monkeypatch):
+    folder, expected = run
+    safetensors.numpy.save_file(state_dict(ResNet(blocks=(1, 1))), tmp_path / "r.safetensors")
+    np.savez(tmp_path / "r.npz", **state_dict(ResNet(blocks=(1, 1))))
+    encoder = build_encoder(section(tmp_path / "r.npz"))
+    for source in (folder, folder / "encoder.safetensors", tmp_path / "r.safetensors"):
+        assert same(build_encoder(section(source)).init(jax.random.key(0), IMAGE), expected)
+    assert same(jax.jit(encoder.init)(jax.random.key(0), IMAGE), expected)
+    (tmp_path / "r.npz").unlink()  # read once, in the first call of init
+    assert same(encoder.init(jax.random.key(1), IMAGE), expected)
+
+
+def test_networks_with_the_encoder_start_from_its_weights(run):
+    folder, expected = run
+    network = build_depth_network(section(folder), scales=2, widths=(4,))
+    params, state = network.init(jax.random.key(0), IMAGE)
+    assert same((params["encoder"], state["encoder"]), expected)
+    pose = build_pose_network(section(folder), decoder_width=4)
+    params, _ = pose.init(jax.random.key(0), jnp.zeros((1, 32, 32, 6)))
+    kernel = expected[0]["conv1"]["kernel"]
+    np.testing.assert_array_equal(
+        params["encoder"]["conv1"]["kernel"], np.concatenate([kernel, kernel], 2) / 2
+    )
+    other = build_pose_network(section(folder, blocks=()), name="resnet18", decoder_width=4)
+    jax.eval_shape(other.init, jax.random.key(0), jnp.zeros((1, 32, 32, 6)))
+
+
+def test_equal_frames_give_what_one_of_them_gives(run):
+    folder, _ = run
+    encoder = build_encoder(section(folder, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)))
+    image = jnp.asarray(np.random.RandomState(0).rand(1, 32, 32, 3), jnp.float32)
+    frames = jnp.tile(image, (1, 1, 1, 3))
+    one, all_ = (
+        encoder.apply(*encoder.init(jax.random.key(0), x), x, False)[0].features
+        for x in (image, frames)
+    )
+    np.testing.assert_allclose(all_, one, rtol=1e-4)
+    wrong = frames.at[..., :3].set(0)
+    out, _ = encoder.apply(*encoder.init(jax.random.key(0), wrong), wrong, False)
+    assert not np.allclose(out.features, one, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "make, changes, message",
+    [
+        (lambda p: p / "missing", {}, "There is no file or folder"),
+        (lambda p: p, {}, "There is no encoder.safetensors in"),
+        (lambda p: p, {}, ".save("),
+        (lambda p: _written(p / "w.txt"), {}, "is no file of weights"),
+        (lambda p: _written(p / "w.safetensors"), {}, "cannot be read"),
+        (lambda p: _written(p / "w.npz"), {}, "cannot be read"),
+        (None, {"width": 0.5}, "'model_state/batch_stats/bn1/mean' is (64,) in"),
+        (None, {"width": 0.5}, "config.model (name, blocks, width"),
+        (None, {"small_stem": True}, "'params/conv1/kernel' is (7, 7, 3, 64) in"),
+        (None, {"blocks": (1, 1, 1)}, "lacks 'model_state/batch_stats/layer3_0/bn1/mean'"),
+        (None, {"blocks": (1,)}, "holds 'model_state/batch_stats/layer2_0/bn1/mean'"),
+    ],
+)
+def test_weights_that_do_not_fit_say_why(run, tmp_path, make, changes, message):
+    source = make(tmp_path) if make else run[0]
+    encoder = build_encoder(section(source, **changes))  # reads nothing yet
+    with pytest.raises(UserError, match=re.escape(message)):
+        encoder.init(jax.random.key(0), IMAGE)
+
+
+def _written(path):
+    path.write_text("nothing of use")
+    return path
+
+
+def test_weights_of_other_channels_are_refused(run):
+    encoder = build_encoder(section(run[0]))
+    with pytest.raises(UserError, match=re.escape("but (7, 7, 4, 64) in the model")):
+        encoder.init(jax.random.key(0), jnp.zeros((1, 32, 32, 4)))
