@@ -136,6 +136,84 @@ FOLDER: Values = {
 }
 """Images of one's own at 64 pixels; with class subfolders set config.data.labels=True."""
 
+_GEOMETRY: Values = {
+    "batch_size": 8,
+    "duration": "1500 steps",
+    "log_every": "50 steps",
+    "checkpoint_every": "500 steps",
+    "data.labels": False,
+    "model.mean": (0.45, 0.45, 0.45),
+    "model.std": (0.225, 0.225, 0.225),
+    "optimizer.name": "adamw",
+    "optimizer.learning_rate": 1e-4,
+    "optimizer.scaling": "none",
+    "optimizer.weight_decay": 0.0,
+    "optimizer.drops": (0.75,),
+}
+"""Depth and motion: Adam, whose rate drops to a tenth after three quarters of the run."""
+
+SCENES: Values = {
+    **_GEOMETRY,
+    "data.source": "scenes",
+    "data.size": (64, 128),
+    "model.name": "resnet10",
+    "model.width": 0.5,
+}
+"""Rooms that are rendered while training, with exact truth for the test: minutes on two cores."""
+
+MOTORCYCLE: Values = {
+    "batch_size": 1,
+    "duration": "1000 steps",
+    "data.source": "motorcycle",
+    "data.size": (160, 224),
+}
+"""Upon `SCENES`: one real pair with measured disparity, to learn by heart."""
+
+TINY_SCENES: Values = {
+    "batch_size": 8,
+    "duration": "12 steps",
+    "log_every": "2 steps",
+    "checkpoint_every": "4 steps",
+    "data.source": "scenes",
+    "data.size": (32, 48),
+    "data.scenes.test": 8,
+    "model.width": 0.125,
+    "optimizer.learning_rate": 1e-3,
+}
+"""Upon `SCENES`: seconds, the whole machinery, nothing learned."""
+
+VIDEO: Values = {
+    **_GEOMETRY,
+    "batch_size": 12,
+    "duration": "20 epochs",
+    "log_every": "50 steps",
+    "checkpoint_every": "1 epoch",
+    "data.source": "video",
+    "data.size": (192, 640),
+}
+"""Frames of one's own: data.path, data.intrinsics, and a data.size of their aspect; ResNet-18."""
+
+STEREO: Values = {**VIDEO, "data.source": "stereo"}
+"""Rectified pairs of one's own: data.path, data.intrinsics, data.baseline; ResNet-18."""
+
+KITTI: Values = {
+    **VIDEO,
+    "data.source": "kitti",
+    "log_every": "100 steps",
+    "model.dtype": "float32",
+    "evaluate.depth.crop": "garg",
+}
+"""KITTI's raw drives, Eigen's split: data.path; ResNet-18."""
+
+GEOMETRIC_PRESETS: Mapping[str, Values] = {
+    "": SCENES,
+    "scenes": SCENES,
+    "video": VIDEO,
+    "stereo": STEREO,
+    "kitti": KITTI,
+}
+"""What `PRESETS` are for images are these for frames and pairs whose geometry is learned."""
+
 PRESETS: Mapping[str, Values] = {
     "": EMBEDDED,
     "cifar10": CIFAR10,
@@ -147,19 +225,27 @@ PRESETS: Mapping[str, Values] = {
 
 
 def config(
-    method: str, variant: str, variants: Mapping[str, Values], **sections: dict[str, Any]
+    method: str,
+    variant: str,
+    variants: Mapping[str, Values],
+    *,
+    presets: Mapping[str, Values] = PRESETS,
+    tiny: Values = TINY,
+    **sections: dict[str, Any],
 ) -> ConfigDict:
     """The whole config of a method's variant.
 
     Later values replace earlier ones: the defaults, the preset whose name is the variant's up to
     its first underscore ("imagenet_vit" takes "imagenet"), the method's `sections`, and what
-    `variants` says of the variant. The variant "tiny" is the embedded one with `TINY` and its own
+    `variants` says of the variant. The variant "tiny" is the embedded one with `tiny` and its own
     values upon it.
 
     Args:
         method: key of `sslax.methods.METHODS`.
         variant: the part of `--config=FILE:VARIANT` after the colon.
         variants: of each variant, the values that are the method's own, by dotted name.
+        presets: the sets of data by the variant's name; "" is the embedded one.
+        tiny: what makes it a matter of seconds.
         **sections: the method's own section, named as the method, and others that it adds to.
 
     Raises:
@@ -175,15 +261,15 @@ def config(
         known = nearest(variant, [name for name in variants if name])
         raise UserError(f'This config has no variant "{variant}": {known}')
     made = configuration.defaults()
-    tiny = variant == "tiny"
+    is_tiny = variant == "tiny"
     with made.unlocked():
         made.method = method
         made.augment = {}
-        made.update_from_flattened_dict(PRESETS["" if tiny else variant.partition("_")[0]])
+        made.update_from_flattened_dict(presets["" if is_tiny else variant.partition("_")[0]])
         made.update(sections)
     values = _flat(variants[variant])
-    if tiny:
-        values = {**_flat(variants[""]), **TINY, **values}
+    if is_tiny:
+        values = {**_flat(variants[""]), **tiny, **values}
     with made.augment.unlocked(), made.optimizer.rates.unlocked(), made.evaluate.data.unlocked():
         made.update_from_flattened_dict(values)
     return made

@@ -22,6 +22,15 @@ from sslax.augment.crop import (
     sample_box,
 )
 from sslax.augment.erase import random_erasing
+from sslax.augment.frames import (
+    FRAME_RECIPES,
+    FrameRecipe,
+    frame_views,
+    get_frame_recipe,
+    random_exposure,
+    random_flip_frames,
+    random_zoom_frames,
+)
 from sslax.augment.image import apply_separable, to_float
 from sslax.augment.masks import centre_mask, random_blocks_mask, random_keep, random_region_mask
 from sslax.augment.patches import (
@@ -45,9 +54,11 @@ from sslax.augment.views import (
 )
 
 __all__ = [
+    "FRAME_RECIPES",
     "LOCAL_RECIPES",
     "RECIPES",
     "Box",
+    "FrameRecipe",
     "ViewRecipe",
     "adjust_brightness",
     "adjust_contrast",
@@ -60,7 +71,9 @@ __all__ = [
     "color_jitter",
     "down_up",
     "drop_colors",
+    "frame_views",
     "gaussian_blur",
+    "get_frame_recipe",
     "get_local_recipes",
     "get_recipes",
     "grid_tiles",
@@ -72,13 +85,16 @@ __all__ = [
     "project_colors",
     "random_blocks_mask",
     "random_erasing",
+    "random_exposure",
     "random_flip",
+    "random_flip_frames",
     "random_gaussian_blur",
     "random_grayscale",
     "random_keep",
     "random_region_mask",
     "random_resized_crop",
     "random_solarize",
+    "random_zoom_frames",
     "render_aberration",
     "resize",
     "resized_crop",

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from sslax.augment.image import to_float
 
 Array = jax.Array
 Batch = dict[str, Array]
+Recipe = TypeVar("Recipe", bound=tuple)
 
 # Folded into an example's key for its local views. A small number would not do: fold_in(key, v)
 # and split(key, V)[v] are the same key.
@@ -136,8 +137,8 @@ def get_recipes(name: str, **knobs: object) -> tuple[ViewRecipe, ...]:
         >>> first.brightness * first.strength, first.blur, first == second
         (0.4, 0.0, True)
     """
-    _assert_known(name, RECIPES)
-    return tuple(_replace_known(recipe, knobs) for recipe in RECIPES[name])
+    assert_known(name, RECIPES)
+    return tuple(replace_known(recipe, knobs) for recipe in RECIPES[name])
 
 
 def get_local_recipes(name: str, count: int, **knobs: object) -> tuple[ViewRecipe, ...]:
@@ -160,21 +161,23 @@ def get_local_recipes(name: str, count: int, **knobs: object) -> tuple[ViewRecip
         >>> len(recipes), recipes[0].crop_scale
         (8, (0.05, 0.4))
     """
-    _assert_known(name, LOCAL_RECIPES)
+    assert_known(name, LOCAL_RECIPES)
     if count < 0:
         raise ValueError(f"count is a number of views, at least 0; got {count}.")
-    return (_replace_known(LOCAL_RECIPES[name], knobs),) * count
+    return (replace_known(LOCAL_RECIPES[name], knobs),) * count
 
 
-def _assert_known(word: str, known: Iterable[str]) -> None:
+def assert_known(word: str, known: Iterable[str]) -> None:
+    """The word is one of the known ones, or the error names the nearest of them."""
     if word not in known:
         nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.0)[0]
         raise ValueError(f"Unknown {word!r}; did you mean {nearest!r}? Known: {', '.join(known)}.")
 
 
-def _replace_known(recipe: ViewRecipe, knobs: dict[str, object]) -> ViewRecipe:
+def replace_known(recipe: Recipe, knobs: dict[str, object]) -> Recipe:
+    """A recipe, a named tuple, with some fields replaced."""
     for knob in knobs:
-        _assert_known(knob, ViewRecipe._fields)
+        assert_known(knob, recipe._fields)
     return recipe._replace(**knobs)
 
 

@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from sslax import data, partition, train
+from sslax.data import records
 from sslax.methods import METHODS
 
 
@@ -23,8 +24,14 @@ class Tiny(NamedTuple):
     state: Any  # (devices=1) -> the initial state, on that many devices
     step: Any  # (devices=1) -> compiled (state, batch) -> (state, metrics)
     traces: list  # grows by the devices of a step whenever it is traced
-    look: Any  # compiled (state, images) -> (what `predict` says, what `show` draws)
+    look: Any  # compiled (state, batch) -> (what `predict` says, what `show` draws)
     batch: dict
+
+
+def first_records(source, count):
+    if data.is_made(source):
+        return jax.device_get(jax.jit(source.make)(source.arrays, jnp.arange(count)))
+    return records.stack([source[i] for i in range(count)])
 
 
 @pytest.fixture(scope="session", params=sorted(METHODS))
@@ -35,15 +42,9 @@ def tiny(request, load_config):
     # A key's bias has a gradient of rounding noise, which Adam's usual epsilon would amplify.
     config.optimizer.epsilon = 1e-3
     dataset = data.load(config.data)
-    plan = train.make_plan(
-        config,
-        examples=len(dataset.train),
-        image_shape=dataset.train[0]["image"].shape,
-        classes=dataset.num_classes if config.data.labels else None,
-    )
-    rows = [dataset.train[i] for i in range(config.batch_size)]
-    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    batch["index"] = np.arange(len(rows), dtype=np.int32)
+    plan = train.make_plan(config, **train.describe(dataset))
+    batch = {**first_records(dataset.train, config.batch_size)}
+    batch["index"] = np.arange(config.batch_size, dtype=np.int32)
 
     def everywhere(devices):
         return partition.replicated(partition.make_mesh(jax.devices()[:devices]))
@@ -64,9 +65,8 @@ def tiny(request, load_config):
         return jax.jit(traced, out_shardings=(everywhere(devices), everywhere(devices)))
 
     @jax.jit
-    def look(state, images):
+    def look(state, batch):
         variables = (state.params, state.model_state, state.extra)
-        batch = {"image": images, "index": jnp.arange(len(images))}
         shown = plan.method.show(*variables, batch, jax.random.key(1))
         return plan.method.predict(*variables, batch), shown
 

@@ -1,0 +1,58 @@
+"""Monodepth (Godard et al., CVPR 2017): depth of one image, learned from stereo pairs.
+
+    python -m sslax.main --config=configs/monodepth.py           # one real pair with truth, CPU
+    python -m sslax.main --config=configs/monodepth.py:scenes    # rendered pairs, held-out scenes
+    python -m sslax.main --config=configs/monodepth.py:stereo --config.data.path=DIR
+    python -m sslax.main --config=configs/monodepth.py:kitti --config.data.path=DIR
+
+A directory of pairs of one's own has `left` and `right`; see docs/data.md. With
+`--config.monodepth.naive=True` the right image is rebuilt from the left one, so that the disparity
+is aligned with an image that the network does not see.
+
+Expected: embedded, see README.md. The paper reports an abs_rel of 0.133 (ResNet-50, 256 x 512, 50
+epochs, KITTI, Eigen's split, Garg's crop, 80 m), and 0.114 with Cityscapes first and the flips'
+average.
+"""
+
+from ml_collections import ConfigDict
+
+from sslax import presets
+
+VARIANTS: dict[str, presets.Values] = {
+    "": {
+        **presets.MOTORCYCLE,
+        "augment.flip": 0.0,
+        "optimizer.learning_rate": 1e-3,
+        "monodepth.decoder.widths": (8, 16, 32, 64, 128),
+    },
+    "tiny": {"monodepth.decoder.widths": (4, 4, 8, 8, 8)},
+    "scenes": {
+        "optimizer.learning_rate": 1e-3,
+        "monodepth.decoder.widths": (8, 16, 32, 64, 128),
+    },
+    "stereo": {"data.size": (256, 512), "batch_size": 8, "duration": "50 epochs"},
+    "kitti": {"data.size": (256, 512), "batch_size": 8, "duration": "50 epochs"},
+}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config of a variant, a key of `VARIANTS`."""
+    return presets.config(
+        "monodepth",
+        variant,
+        VARIANTS,
+        presets=presets.GEOMETRIC_PRESETS,
+        tiny=presets.TINY_SCENES,
+        data={"frames": 1, "stereo": True},
+        augment={"recipe": "monodepth"},
+        optimizer={"drops": (0.6, 0.8), "drop_factor": 0.5},
+        evaluate={"depth": {"scaling": "none"}},
+        monodepth={
+            "ssim_weight": 0.85,
+            "smoothness_weight": 0.1,
+            "consistency_weight": 1.0,
+            "largest": 0.3,
+            "naive": False,
+            "decoder": {"scales": 4, "bias": 0.0, "widths": (16, 32, 64, 128, 256)},
+        },
+    )

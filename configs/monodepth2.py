@@ -1,0 +1,74 @@
+"""Monodepth2 (Godard et al., ICCV 2019): depth from video, from stereo pairs, or from both.
+
+    python -m sslax.main --config=configs/monodepth2.py          # rendered video, CPU
+    python -m sslax.main --config=configs/monodepth2.py:video --config.data.path=DIR
+    python -m sslax.main --config=configs/monodepth2.py:stereo --config.data.path=DIR
+    python -m sslax.main --config=configs/monodepth2.py:kitti --config.data.path=DIR
+    python -m sslax.main --config=configs/monodepth2.py:kitti_stereo --config.data.path=DIR
+    python -m sslax.main --config=configs/monodepth2.py:kitti_mono_stereo --config.data.path=DIR
+
+`--config.model.encoder_from=resnet18.pth` starts from ImageNet's weights, as the paper's main
+numbers do. `minimum`, `automask`, `full_resolution` and `ssim_weight` of `config.monodepth2` are
+the paper's ablations.
+
+Expected: embedded, see README.md. The paper reports an abs_rel (ResNet-18, 192 x 640, KITTI,
+Eigen's split, Garg's crop, 80 m) of 0.115 from video, 0.109 from stereo and 0.106 from both with
+ImageNet's weights; 0.132, 0.130 and 0.127 without.
+"""
+
+from ml_collections import ConfigDict
+
+from sslax import presets
+
+SMALL = {
+    "optimizer.learning_rate": 5e-4,
+    "monodepth2.decoder.widths": (8, 16, 32, 64, 128),
+    "monodepth2.pose.decoder_width": 64,
+}
+# Metres: 5.4 times the paper's range, whose baseline is 0.1 where KITTI's is 0.54.
+METRIC = {
+    "data.stereo": True,
+    "evaluate.depth.scaling": "none",
+    "monodepth2.min_depth": 0.54,
+    "monodepth2.max_depth": 540.0,
+}
+
+VARIANTS: dict[str, presets.Values] = {
+    "": SMALL,
+    "tiny": {
+        "monodepth2.decoder.widths": (4, 4, 8, 8, 8),
+        "monodepth2.pose.decoder_width": 8,
+    },
+    "scenes": SMALL,
+    "video": {},
+    "stereo": {**METRIC, "data.frames": 1},
+    "kitti": {},
+    "kitti_stereo": {**METRIC, "data.frames": 1},
+    "kitti_mono_stereo": METRIC,
+}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config of a variant, a key of `VARIANTS`."""
+    return presets.config(
+        "monodepth2",
+        variant,
+        VARIANTS,
+        presets=presets.GEOMETRIC_PRESETS,
+        tiny=presets.TINY_SCENES,
+        data={"frames": 3, "stereo": False},
+        augment={"recipe": "monodepth2"},
+        monodepth2={
+            "minimum": True,
+            "automask": True,
+            "full_resolution": True,
+            "ssim_weight": 0.85,
+            "smoothness_weight": 1e-3,
+            "velocity_weight": 0.0,
+            "consistency_weight": 0.0,
+            "min_depth": 0.1,
+            "max_depth": 100.0,
+            "pose": {"kind": "separate", "name": "", "decoder_width": 256},
+            "decoder": {"scales": 4, "bias": 0.0, "widths": (16, 32, 64, 128, 256)},
+        },
+    )

@@ -1,0 +1,59 @@
+"""SfMLearner (Zhou et al., CVPR 2017): depth and motion from video of one camera.
+
+    python -m sslax.main --config=configs/sfm_learner.py         # rendered video, CPU
+    python -m sslax.main --config=configs/sfm_learner.py:video --config.data.path=DIR
+    python -m sslax.main --config=configs/sfm_learner.py:kitti --config.data.path=DIR
+
+`--config.sfm_learner.explainability_weight=0.0` does without explainability, as the authors' later
+models do. Depth has no unit: evaluation takes the scale of each image from the truth.
+
+Expected: embedded, see README.md. The authors' page reports an abs_rel of 0.183 (DispNet, 128 x
+416, KITTI, Eigen's split, Garg's crop, 80 m) and an ATE of 0.016 and 0.013 m on sequences 09 and
+10.
+"""
+
+from ml_collections import ConfigDict
+
+from sslax import presets
+
+SMALL = {"model.width": 0.25, "optimizer.learning_rate": 5e-4}
+PAPER = {
+    "data.size": (128, 416),
+    "batch_size": 4,
+    "duration": "200_000 steps",
+    "checkpoint_every": "5000 steps",
+    "model.mean": (0.5, 0.5, 0.5),
+    "model.std": (0.5, 0.5, 0.5),
+    "optimizer.learning_rate": 2e-4,
+    "optimizer.drops": (),
+    "optimizer.final_fraction": 1.0,
+}
+
+VARIANTS: dict[str, presets.Values] = {
+    "": SMALL,
+    "tiny": {"model.width": 0.0625},
+    "scenes": SMALL,
+    "video": PAPER,
+    "kitti": PAPER,
+}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config of a variant, a key of `VARIANTS`."""
+    made = presets.config(
+        "sfm_learner",
+        variant,
+        VARIANTS,
+        presets=presets.GEOMETRIC_PRESETS,
+        tiny=presets.TINY_SCENES,
+        data={"frames": 3, "stereo": False},
+        augment={"recipe": "sfm_learner"},
+        sfm_learner={
+            "smoothness_weight": 0.5,
+            "explainability_weight": 0.2,
+            "pose": {"name": "posecnn"},
+            "decoder": {"scales": 4, "bias": 0.0},
+        },
+    )
+    made.model.name = "dispnet"
+    return made
