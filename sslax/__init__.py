@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 from sslax import augment, losses, ops
 
 if TYPE_CHECKING:
-    from sslax.use import Encoder
+    from sslax.use import Encoder, Estimator
 
 __all__ = ["augment", "load", "losses", "ops"]
 __version__ = "0.1.0"
 
 
-def load(workdir: str, **options: Any) -> "Encoder":
-    """The encoder that the run in `workdir` trained: `encoder(images) -> features`.
+def load(workdir: str, **options: Any) -> "Encoder | Estimator":
+    """What the run in `workdir` trained: `encoder(images) -> features`, or of depth and flow
+    `estimator(images) -> maps`.
 
     See `sslax.use.load`.
     """

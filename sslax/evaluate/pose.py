@@ -115,6 +115,34 @@ def relative_poses(trajectory: np.ndarray, *, step: int = 1) -> np.ndarray:
     return inverse_poses(trajectory[:-step]) @ trajectory[step:]
 
 
+def consecutive_motions(poses: np.ndarray) -> np.ndarray:
+    """Motions between consecutive frames from the poses of overlapping samples.
+
+    Sample i has the frames i to i + S - 1 and poses from its target, frame i + S // 2, to each of
+    them. From frame k + 1 to k it is `P_k P_{k+1}⁻¹`, and of the samples that have both frames the
+    one counts that has k as its target, or the nearest to it.
+
+    Args:
+        poses: `[N - S + 1, S, 4, 4]`.
+
+    Returns:
+        `[N - 1, 4, 4]`, at k from camera k + 1 to camera k: what `compose_poses` chains.
+
+    Example:
+        >>> step = np.eye(4)
+        >>> step[2, 3] = -1.0  # the next camera stands ahead: points come nearer
+        >>> sample = np.stack([inverse_poses(step), np.eye(4), step])
+        >>> consecutive_motions(np.stack([sample, sample]))[:, 2, 3].tolist()
+        [1.0, 1.0, 1.0]
+    """
+    poses = _rigid(poses)
+    samples, frames = poses.shape[:2]
+    first = np.arange(samples + frames - 2)  # of the two frames
+    sample = np.clip(first - min(frames // 2, frames - 2), 0, samples - 1)
+    place = first - sample
+    return poses[sample, place] @ inverse_poses(poses[sample, place + 1])
+
+
 def rotation_angle(rotation: np.ndarray) -> np.ndarray:
     """Angle of a rotation, `atan2(|R - Rᵀ| / √2, tr R - 1)`, exact for small angles too.
 

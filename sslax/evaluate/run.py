@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from sslax import augment, data, figures, models, partition, train, use
 from sslax.data import records
 from sslax.errors import UserError
-from sslax.evaluate import collapse, linear, representation
+from sslax.evaluate import collapse, geometry, linear, representation
 from sslax.evaluate.finetune import finetune
 from sslax.methods import common
 from sslax.types import Array, Batch, Model, PyTree, TrainState
@@ -50,6 +50,8 @@ def evaluate_run(
     """
     subject = _open(Path(workdir), which, other)
     config, plan, mesh, dataset = subject.config, subject.plan, subject.mesh, subject.dataset
+    if geometry.geometric(plan.predictions()):
+        return _evaluate_geometry(subject)
     sizes = {"batch_size": config.evaluate.batch_size, "workers": config.data.workers}
     outputs, aligned = {}, {}
     for suffix, state in subject.states.items():
@@ -70,7 +72,7 @@ def evaluate_run(
         numbers |= aligned.get(suffix, {})
         results |= {name + suffix: value for name, value in numbers.items()}
     folder = subject.workdir / f"figures{subject.suffix}"
-    path = _write(subject, "", results)
+    path = _write(subject, "", results, representation.results_table(results))
     if config.evaluate.figures:
         draw(subject, folder, outputs, labels)
         print(f"Results in {path}, pictures in {folder}.")
@@ -147,7 +149,8 @@ def finetune_run(
                 progress=jax.process_index() == 0,
             ).accuracy
     if jax.process_index() == 0:
-        print(f"Results in {_write(subject, '-finetune', results)}.")
+        table = representation.results_table(results)
+        print(f"Results in {_write(subject, '-finetune', results, table)}.")
     return results
 
 
@@ -161,6 +164,39 @@ class _Subject(NamedTuple):
     dataset: data.Dataset
     states: dict[str, TrainState]  # by the suffix of their numbers: the trained one's is ''
     suffix: str  # of the files written: '' for the set that the run evaluates at its end
+
+
+def _evaluate_geometry(subject: _Subject) -> dict[str, float]:
+    """The evaluation of a run that predicts depth, poses or flow."""
+    config, plan, dataset = subject.config, subject.plan, subject.dataset
+    source = dataset.train if dataset.test is None else dataset.test
+    sizes = {"batch_size": config.evaluate.batch_size, "workers": config.data.workers}
+    knobs = dict(config.evaluate.depth)
+    post_process = knobs.pop("post_process")
+    outputs = {}
+    for suffix, state in subject.states.items():
+        predict = use.Predictor(plan, state, subject.mesh, keep=geometry.TRUTH)
+        outputs[suffix] = predict.over(_batches(source, subject.mesh, **sizes))
+        if post_process:
+            mirrored = (geometry.mirrored(b) for b in _batches(source, subject.mesh, **sizes))
+            outputs[suffix] = geometry.post_processed(outputs[suffix], predict.over(mirrored))
+    if jax.process_index() != 0:
+        return {}
+    truth = [found.pop("truth") for found in outputs.values()][0]  # the same of all
+    outputs[geometry.TRIVIAL] = geometry.trivial(outputs[""], truth)
+    results = {}
+    for suffix, predicted in outputs.items():
+        numbers = geometry.measure(predicted, truth, **knobs)
+        results |= {name + suffix: value for name, value in numbers.items()}
+    folder = subject.workdir / f"figures{subject.suffix}"
+    table = "The test set has no ground truth: there are no numbers, only pictures."
+    path = _write(subject, "", results, geometry.table(results, [*outputs]) if results else table)
+    if config.evaluate.figures:
+        _curves_and_task(subject, folder)
+        images = _stack(source, range(len(source)))
+        geometry.draw(images, outputs[""], truth, folder)
+        print(f"Results in {path}, pictures in {folder}.")
+    return results
 
 
 def _open(workdir: Path, which: str, other: Mapping[str, Any] | None) -> _Subject:
@@ -183,7 +219,7 @@ def _section(
     section.update(config.evaluate.data)
     if not other:
         return section
-    height, width, channels = image_shape
+    *views, height, width, channels = image_shape
     if other.get("channels", channels) != channels:
         raise UserError(
             f"This encoder takes images of {channels} channels, and those of any set are brought "
@@ -193,7 +229,8 @@ def _section(
         own, section = section, data.defaults()
         section.source = other.get("source", own.source)
         section.path = own.path if section.source == own.source else ""
-    section.update(image_size=min(height, width), channels=channels)
+    shape = {"size": (height, width)} if views else {"image_size": min(height, width)}
+    section.update(shape, channels=channels)
     section.update(other)
     return section
 
@@ -215,9 +252,9 @@ def _name(section: ConfigDict) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip("-")
 
 
-def _write(subject: _Subject, kind: str, results: dict[str, float]) -> Path:
+def _write(subject: _Subject, kind: str, results: dict[str, float], table: str) -> Path:
     """Prints the table and writes the numbers, with the step they are of; returns the file."""
-    print(representation.results_table(results), flush=True)
+    print(table, flush=True)
     results["step"] = int(subject.states[""].step)
     path = subject.workdir / f"results{subject.suffix}{kind}.json"
     representation.write_results(path, results)
@@ -328,15 +365,8 @@ def draw(
     subject: _Subject, folder: Path, outputs: dict[str, Parts], labels: dict[str, np.ndarray]
 ) -> None:
     """The pictures of a run, in `folder`."""
-    plan, dataset, state = subject.plan, subject.dataset, subject.states[""]
-    folder.mkdir(exist_ok=True)
-    if (subject.workdir / "metrics.jsonl").exists():
-        figures.curves(subject.workdir / "metrics.jsonl", folder / "curves.png")
-
-    batch = {"image": _stack(dataset.train, _some(dataset.train, 8))}
-    batch["index"] = np.arange(len(batch["image"]), dtype=np.int32)
-    columns = use.pictures(plan, state, batch, jax.random.key(plan.seed))
-    figures.task_grid(columns, folder / "task.png")
+    dataset = subject.dataset
+    _curves_and_task(subject, folder)
 
     def shown(part: str, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         rows = _some(_parts(dataset)[part], count)
@@ -366,6 +396,17 @@ def draw(
         class_names=names,
         path=folder / "neighbours.png",
     )
+
+
+def _curves_and_task(subject: _Subject, folder: Path) -> None:
+    plan, source = subject.plan, subject.dataset.train
+    folder.mkdir(exist_ok=True)
+    if (subject.workdir / "metrics.jsonl").exists():
+        figures.curves(subject.workdir / "metrics.jsonl", folder / "curves.png")
+    batch = records.stack([source[int(i)] for i in _some(source, 8)])
+    batch["index"] = np.arange(len(batch["image"]), dtype=np.int32)
+    columns = use.pictures(plan, subject.states[""], batch, jax.random.key(plan.seed))
+    figures.task_grid(columns, folder / "task.png")
 
 
 def _some(source: data.Source, count: int) -> np.ndarray:
