@@ -1,0 +1,274 @@
+"""Depth and ego-motion without labels: what each method learns, and what each idea is worth.
+
+    python experiments/depth.py --output=FOLDER [--rgbd=FILE.npz] [--odometry=FILE.npz]
+        [--peer-python=PYTHON_WITH_OPENCV] [--only NAME ...]
+
+Runs, one folder each below the output, all from random weights:
+
+  motorcycle, motorcycle_naive       one real pair, beside OpenCV's semi-global matching
+  stereo_scenes                      rendered pairs; held-out scenes
+  monodepth2_scenes, sfm_scenes      rendered video; held-out scenes
+  monodepth2_rgbd, sfm_rgbd          frames of a hand-held camera
+  monodepth2_odometry, sfm_odometry  grey frames of a car
+  ablation_*                         Monodepth2 without one idea, or any, on rendered video in which
+                                     boxes move on their own and the camera sometimes stands still
+
+`--rgbd` names an archive of 'rgb' [N, H, W, 3], 'depth_mm', 'cam2world' [N, 4, 4], 'intrinsics':
+the first 500 frames train and the last 200 test. `--odometry`: 'frames' [N, H, W], 'cam2world'
+[N, 3, 4], 'intrinsics'; the first three quarters train. Broken off and started again, the script
+goes on where it was; it ends with `table.md`, and `ablation.png` of the ablation's pictures. What
+was measured, and concluded from it, is in experiments/README.md.
+"""
+
+import argparse
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+INTERVAL = {
+    "rgbd": 4,
+    "odometry": 1,
+}  # frames of the recording from one frame of a sample to the next
+SMALL = {
+    "batch_size": 8,
+    "log_every": "100 steps",
+    "checkpoint_every": "500 steps",
+    "optimizer.learning_rate": 5e-4,
+}
+MONODEPTH2 = {
+    **SMALL,
+    "model.name": "resnet10",
+    "model.width": 0.5,
+    "monodepth2.decoder.widths": (8, 16, 32, 64, 128),
+    "monodepth2.pose.name": "posecnn",
+    "monodepth2.pose.decoder_width": 64,
+}
+SFM = {**SMALL, "model.width": 0.25}
+RGBD = {"data.size": (96, 128), "duration": "1500 steps", "evaluate.depth.max_depth": 10.0}
+ODOMETRY = {"data.size": (96, 320), "duration": "1200 steps", "batch_size": 4}
+BUSY = {"data.scenes.moving": 0.5, "data.scenes.still": 0.25, "duration": "1500 steps"}
+SWITCHES = {
+    "full": {},
+    "without_minimum": {"minimum": False},
+    "without_automask": {"automask": False},
+    "without_full_resolution": {"full_resolution": False},
+    "without_any": {"minimum": False, "automask": False, "full_resolution": False},
+}
+# config, variant, what differs, and the recording it needs
+RUNS = {
+    "motorcycle": ("monodepth", "", {}, None),
+    "motorcycle_naive": ("monodepth", "", {"monodepth.naive": True}, None),
+    "stereo_scenes": ("monodepth", "scenes", {}, None),
+    "monodepth2_scenes": ("monodepth2", "scenes", {}, None),
+    "sfm_scenes": ("sfm_learner", "scenes", {}, None),
+    "monodepth2_rgbd": ("monodepth2", "video", {**MONODEPTH2, **RGBD}, "rgbd"),
+    "sfm_rgbd": ("sfm_learner", "video", {**SFM, **RGBD}, "rgbd"),
+    "monodepth2_odometry": ("monodepth2", "video", {**MONODEPTH2, **ODOMETRY}, "odometry"),
+    "sfm_odometry": ("sfm_learner", "video", {**SFM, **ODOMETRY}, "odometry"),
+    **{
+        f"ablation_{name}": (
+            "monodepth2",
+            "scenes",
+            {**BUSY, **{f"monodepth2.{knob}": value for knob, value in knobs.items()}},
+            None,
+        )
+        for name, knobs in SWITCHES.items()
+    },
+}
+SHOWN = (
+    *("abs_rel", "rmse", "delta_1", "disparity_error", "disparity_above_3px"),
+    *("rotation", "direction", "ate"),
+)
+
+
+def recording(kind: str, source: str, folder: Path) -> dict[str, str]:
+    """Writes a recording as the source 'video' reads it; returns the two paths.
+
+    Training frames are those of every INTERVAL-th frame from each of the first INTERVAL on, one
+    sequence each, so that all frames serve; test frames are every INTERVAL-th.
+    """
+    from PIL import Image
+
+    from sslax.data import formats
+
+    with np.load(source) as archive:
+        if kind == "rgbd":
+            images, poses = archive["rgb"], archive["cam2world"]
+            depth = archive["depth_mm"].astype(np.float32) / 1000
+            cut = 500
+        else:
+            images, poses, depth = archive["frames"], archive["cam2world"], None
+            images = np.repeat(images[..., None], 3, axis=-1)
+            cut = 3 * len(images) // 4
+        camera = archive["intrinsics"]
+    step = INTERVAL[kind]
+    train, test = folder / f"{kind}_train", folder / f"{kind}_test.npz"
+    if not test.exists():
+        for phase in range(step):
+            sequence = train / f"{phase}"
+            sequence.mkdir(parents=True, exist_ok=True)
+            formats.write_intrinsics(sequence / "intrinsics.txt", camera)
+            for i in range(phase, cut, step):
+                Image.fromarray(images[i]).save(sequence / f"{i:05d}.png")
+        rows = slice(cut, None, step)
+        truth = {} if depth is None else {"depth": depth[rows]}
+        np.savez(test, image=images[rows], intrinsics=camera, pose=poses[rows], **truth)
+    return {"data.path": str(train), "data.test_path": str(test)}
+
+
+def train(name: str, output: Path, recordings: dict[str, str | None]) -> dict[str, float] | None:
+    """Trains and evaluates a run, or goes on with it; its numbers, or None without its data."""
+    from sslax import train as training
+    from sslax.evaluate import run
+
+    config_name, variant, changes, kind = RUNS[name]
+    workdir = output / name
+    if (workdir / "results.json").exists():
+        return json.loads((workdir / "results.json").read_text())
+    paths = {}
+    if kind:
+        if not recordings[kind]:
+            return None
+        paths = recording(kind, recordings[kind], output)
+    config = runpy.run_path(str(CONFIGS / f"{config_name}.py"))["get_config"](variant)
+    config.update_from_flattened_dict({**changes, **paths})
+    print(f"--- {name}", flush=True)
+    state = training.fit(config, workdir)
+    if int(state.step) < 1:
+        raise SystemExit(f"{name} stopped before its first step.")
+    return run.evaluate_run(workdir)
+
+
+def semi_global_matching() -> None:
+    """In an interpreter with OpenCV: pairs from the standard input, errors to the output.
+
+    Disparities that the matcher leaves out are filled with the nearest one on the left (else the
+    right), which is the farther surface as a rule.
+    """
+    import cv2
+
+    with np.load(sys.stdin.buffer.readline().decode().strip()) as archive:
+        left, right = archive["image"]
+        truth, known = archive["disparity"], archive["known"]
+    matcher = cv2.StereoSGBM_create(
+        minDisparity=0,
+        numDisparities=48,
+        blockSize=5,
+        P1=8 * 3 * 25,
+        P2=32 * 3 * 25,
+        disp12MaxDiff=1,
+        uniquenessRatio=10,
+        speckleWindowSize=100,
+        speckleRange=2,
+        mode=cv2.STEREO_SGBM_MODE_HH,
+    )
+    # Nothing is matched in the first columns unless there is something to their left.
+    padded = [cv2.copyMakeBorder(x, 0, 0, 48, 0, cv2.BORDER_REPLICATE) for x in (left, right)]
+    found = matcher.compute(*(cv2.cvtColor(x, cv2.COLOR_RGB2BGR) for x in padded))[:, 48:] / 16.0
+    valid = found >= 0
+    filled = found.copy()
+    for row, ok in zip(filled, valid):
+        if ok.any():
+            places = np.flatnonzero(ok)
+            before = np.searchsorted(places, np.arange(len(row)), side="right") - 1
+            row[:] = row[places[np.maximum(before, 0)]]
+    error = np.abs(filled - truth)
+    matched = known & valid
+    print(
+        json.dumps(
+            {
+                "disparity_error": float(error[known].mean()),
+                "disparity_above_3px": float((error[known] > 3).mean()),
+                "disparity_error_where_matched": float(error[matched].mean()),
+                "matched": float(matched.sum() / known.sum()),
+            }
+        )
+    )
+
+
+def matched(python: str, output: Path) -> dict[str, float]:
+    """Errors of semi-global matching on the motorcycle at the size of the run."""
+    from sslax.data import scenes
+
+    pair = scenes.motorcycle((160, 224))
+    file = output / "motorcycle.npz"
+    np.savez(file, **{name: pair[name] for name in ("image", "disparity", "known")})
+    command = [python, __file__, "--match"]
+    found = subprocess.run(command, input=f"{file}\n", capture_output=True, text=True, check=True)
+    return json.loads(found.stdout)
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    """A row for each run, and below it what needs no training."""
+    lines = ["| run | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 1) + "|"]
+    for name, numbers in results.items():
+        for suffix in ("", "_untrained", "_trivial"):
+            found = [numbers.get(column + suffix) for column in SHOWN]
+            if all(value is None for value in found):
+                continue
+            cells = ["" if value is None else f"{value:.3f}" for value in found]
+            lines.append(f"| {name}{suffix} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def pictures(output: Path) -> None:
+    """The ablation's inverse depths beside each other, on the same held-out scenes."""
+    from sslax import data, figures, use
+
+    names = [f"ablation_{name}" for name in SWITCHES]
+    if not all((output / name / "results.json").exists() for name in names):
+        return
+    columns = {}
+    for name in names:
+        estimator = use.load(output / name)
+        if not columns:
+            test = data.load(estimator.config.data).test
+            rows = np.linspace(0, len(test) - 1, 8).astype(int)
+            samples = test.take(rows)
+            columns["image"] = samples["image"][:, 1]
+            columns["true"] = np.stack([figures.depth_colours(x) for x in samples["depth"]])
+        found = estimator(samples["image"], samples["intrinsics"])["depth"]
+        title = name.removeprefix("ablation_").replace("_", " ")
+        columns[title] = np.stack([figures.depth_colours(x) for x in found])
+    figures.task_grid(columns, output / "ablation.png", title="Monodepth2 without one idea, or any")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--rgbd")
+    parser.add_argument("--odometry")
+    parser.add_argument("--peer-python", help="interpreter with OpenCV")
+    parser.add_argument("--only", nargs="*", choices=[*RUNS], default=[*RUNS])
+    parser.add_argument("--match", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.match:
+        semi_global_matching()
+        return
+    options.output.mkdir(parents=True, exist_ok=True)
+    recordings = {"rgbd": options.rgbd, "odometry": options.odometry}
+    results = {}
+    for name in RUNS:
+        done = options.output / name / "results.json"
+        if name in options.only:
+            numbers = train(name, options.output, recordings)
+        else:
+            numbers = json.loads(done.read_text()) if done.exists() else None
+        if numbers:
+            results[name] = numbers
+    if options.peer_python:
+        results["semi-global matching"] = matched(options.peer_python, options.output)
+        print(results["semi-global matching"])
+    pictures(options.output)
+    text = table(results)
+    (options.output / "table.md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
