@@ -4,10 +4,11 @@
         [--figure=docs/pictures/chromatic_aberration.png]
 
 Doersch et al. 2015 found that a network trained on patches knows their places in the photograph,
-and blamed chromatic aberration. Here the lens is ours: crops of photographs, in which what a patch
-shows says nothing of where it lies, get none or a known aberration; then small networks learn where
-patches lie (`absolute_location`) and how pairs lie to each other (`context_prediction`), with the
-colours kept, dropped or projected, and are asked on parts of the photographs they never saw.
+and blamed chromatic aberration. Here the lens is ours: windows of photographs, in which what a
+patch shows says nothing of where it lies, get none or a known aberration; then small networks learn
+where patches lie (`absolute_location`) and how pairs lie to each other (`context_prediction`), both
+from the same windows, with the colours kept, dropped or projected, and are asked on parts of the
+photographs they never saw.
 
 Each run appends a line to the output; runs that are already in it are skipped, so the experiment
 can be broken off and gone on with. What was measured, and concluded from it, is in
@@ -15,8 +16,10 @@ experiments/README.md.
 """
 
 import argparse
+import functools
 import json
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -30,21 +33,28 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
+from PIL import Image
 
-from sslax import augment, data, models, train
+from sslax import augment, models, train
+from sslax.data.photographs import photograph_parts
 from sslax.figures import style
 from sslax.methods import common
 from sslax.methods.absolute_location import absolute_location
 from sslax.methods.context_prediction import context_prediction
 
-SIDE = 96  # of an image, in pixels
+SIDE = 96  # of a window, in pixels
 MARGIN = 8  # rendered around it and cut off, so that the border of the rendering is not seen
+WINDOWS = {"train": 4000, "test": 2000}
+ASKED = 2000  # of each, after training
+HEIGHTS = (80, 128)  # of a shrunk photograph, in pixels: a patch is to show more than a texture
+PATCH, GAP, JITTER = 24, 2, 1
+EACH = 4  # pairs of a window, or twice as many single patches
 BINS = 3
-IMAGES = 24  # a step
-STEPS = {"location": 200, "context": 500}
-RATES = {"location": 2e-3, "context": 4e-3}  # of AdamW, at the start of a cosine to 0
-# Of the picture: a test image, and the square of it that is shown apart.
-EXAMPLE, CORNER, ZOOM = 205, (36, 10), 28
+ASK = 2  # the seed of what is asked
+# A step has this many windows. Weights decay strongly: eight photographs are soon known by heart.
+BATCH, STEPS, RATE, DECAY = 24, 2000, 4e-3, 0.1
+# Of the picture: a test window, and the square of it that is shown apart.
+EXAMPLE, CORNER, ZOOM = 27, (34, 14), 28
 
 
 class Case(NamedTuple):
@@ -76,106 +86,186 @@ CASES = {
 }
 
 
-def make_views(case: Case) -> common.Views:
-    """Images as a lens shows them, `[B, 1, SIDE, SIDE, 3]`."""
+class Windows(NamedTuple):
+    """Pieces of photographs."""
 
-    def view(key: jax.Array, image: jax.Array) -> jax.Array:
+    images: np.ndarray  # uint8 [N, SIDE + 2 MARGIN, SIDE + 2 MARGIN, 3]
+    copies: np.ndarray  # int8 [N, SIDE, SIDE], which copy of the photograph a pixel belongs to
+    photograph: np.ndarray  # of each, its number
+
+
+@functools.cache
+def load_windows(part: str) -> Windows:
+    """Windows, anywhere, of the plane that a shrunk photograph's "train" or "test" part tiles.
+
+    Each place of a window is as likely to show one piece of the photograph as any other, so content
+    does not say where it lies. A crop alone is not so: what lies at the top of a photograph is
+    never at the bottom of a crop. Sideways the photograph and its mirror image take turns; upwards
+    it repeats as it is, so that above and below stay what they are.
+    """
+    rng = np.random.default_rng(part == "test")
+    planes = [[shrunk(p, h) for h in scales()] for p in getattr(photograph_parts(), part)]
+    photograph = rng.integers(len(planes), size=WINDOWS[part])
+    scale = rng.integers(len(planes[0]), size=WINDOWS[part])
+    windows = [window(rng, planes[p][s]) for p, s in zip(photograph, scale)]
+    return Windows(*map(np.stack, zip(*windows)), photograph)
+
+
+def scales() -> np.ndarray:
+    """Heights of the shrunk photographs, in pixels."""
+    return np.round(np.geomspace(*HEIGHTS, 8)).astype(int)
+
+
+def shrunk(picture: np.ndarray, height: int) -> np.ndarray:
+    """A photograph uint8 `[H, W, 3]` at that height, antialiased."""
+    width = round(picture.shape[1] * height / picture.shape[0])
+    small = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(small)
+
+
+def window(rng: np.random.Generator, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A window, margin and all, of the plane that the picture tiles; the copy of its pixels."""
+    height, width = picture.shape[:2]
+    reach = np.arange(SIDE + 2 * MARGIN)
+    rows, columns = rng.integers(height) + reach, rng.integers(2 * width) + reach
+    copies = 16 * (rows // height)[:, None] + columns // width
+    columns = columns % (2 * width)
+    image = picture[rows % height][:, np.minimum(columns, 2 * width - 1 - columns)]
+    return image, copies[MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.int8)
+
+
+def views(rng: jax.Array, batch: dict) -> dict:
+    """Windows as the batch's lens shows them, `[B, 1, SIDE, SIDE, 3]`."""
+    del rng
+
+    def view(image: jax.Array, lens: jax.Array) -> jax.Array:
         image = augment.to_float(image)
-        if case.task == "location":
-            image = scatter(key, image)
-        image = augment.render_aberration(image, scale_red=case.red, scale_blue=case.blue)
+        image = augment.render_aberration(image, scale_red=lens[0], scale_blue=lens[1])
         return image[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
-    def views(rng: jax.Array, batch: dict) -> dict:
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, batch["index"])
-        return {**batch, "image": jax.vmap(view)(keys, batch["image"])[:, None]}
-
-    return views
+    return {**batch, "image": jax.vmap(view)(batch["image"], batch["lens"])[:, None]}
 
 
-def scatter(key: jax.Array, image: jax.Array) -> jax.Array:
-    """A window, anywhere, of the plane that the image and its mirror images tile.
+def find_unbroken(index: jax.Array, copies: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of the pairs that `Run.ask` asks about: whether one copy holds both, and the direction."""
+    _, rng = jax.random.split(jax.random.key(ASK))
 
-    Each place of the window is then as likely to show one part of the image as any other. A crop
-    alone is not so: what lies at the top of a photograph is never at the bottom of a crop.
-    """
+    def pair(key: jax.Array, copies: jax.Array) -> tuple[jax.Array, jax.Array]:
+        key, _ = jax.random.split(key)
+        place = {"patch": PATCH, "gap": GAP, "jitter": JITTER}
+        both, direction = augment.patch_pair(key, copies[..., None], **place)
+        return jnp.min(both) == jnp.max(both), direction
 
-    def places(key: jax.Array, size: int) -> jax.Array:
-        place = (jax.random.randint(key, (), 0, 2 * size) + jnp.arange(size)) % (2 * size)
-        return jnp.minimum(place, 2 * size - 1 - place)
+    def pairs(index: jax.Array, copies: jax.Array) -> tuple[jax.Array, jax.Array]:
+        keys = jax.random.split(jax.random.fold_in(rng, index), EACH)
+        return jax.vmap(pair, in_axes=(0, None))(keys, copies)
 
-    rows, columns = (places(k, n) for k, n in zip(jax.random.split(key), image.shape[:2]))
-    return image[rows][:, columns]
+    return jax.vmap(pairs)(index, copies)
 
 
-def measure(case: Case, images: data.Dataset) -> dict:
-    """Trains a network and asks it about the test images."""
+class Run(NamedTuple):
+    """A network's compiled functions, which all lenses share."""
+
+    start: Callable  # batch -> state
+    step: Callable  # (state, images, lens) -> (state, metrics)
+    ask: Callable  # (state, batch) -> (guesses, truths), [B, EACH] or [B, 2 EACH]
+    classes: int
+
+
+def batch_of(images: jax.Array, index: jax.Array, lens: jax.Array) -> dict:
+    """The windows of these numbers, each with the magnifications `[2]` of red and blue."""
+    lenses = jnp.broadcast_to(lens, (len(index), 2))
+    return {"image": images[index], "index": index, "lens": lenses}
+
+
+@functools.cache
+def build(task: str, colors: str) -> Run:
+    """The method, its network and optimiser."""
     section = models.defaults()
-    section.update({"blocks": (1, 1, 1), "width": 0.25, "small_stem": True})
+    section.update({"blocks": (1, 1), "width": 0.5, "patch_stem": 4})
     encoder = models.build_encoder(section)
-    shared = {"views": make_views(case), "evaluation_view": lambda x: x, "colors": case.colors}
-    if case.task == "location":
-        head = models.from_linen(models.Classifier(BINS**2))
-        method = absolute_location(encoder, head, bins=BINS, patch=32, patches=4, **shared)
-        classes, answer = BINS**2, "cell"
+    shared = {"views": views, "evaluation_view": lambda x: x, "colors": colors, "patch": PATCH}
+    if task == "location":
+        head, answer, classes = models.from_linen(models.Classifier(BINS**2)), "cell", BINS**2
+        method = absolute_location(encoder, head, bins=BINS, patches=2 * EACH, **shared)
     else:
-        classifier = models.from_linen(models.TileClassifier(8, embed=64, hidden=64))
-        place = {"patch": 16, "gap": 0, "jitter": 0, "pairs": 4}
+        classifier = models.from_linen(models.TileClassifier(8, embed=256, hidden=256))
+        place = {"gap": GAP, "jitter": JITTER, "pairs": EACH}
         method = context_prediction(encoder, classifier, **place, down_up=0.0, **shared)
-        head, classes, answer = common.on_groups(classifier, 2), 8, "direction"
+        head, answer, classes = common.on_groups(classifier, 2), "direction", 8
     network = common.chain(encoder=encoder, classifier=head)
-    steps = STEPS[case.task]
-    rate = optax.cosine_decay_schedule(RATES[case.task], steps)
-    tx = optax.adamw(rate, weight_decay=1e-3)
-
-    def batch_of(pixels: jax.Array, index: jax.Array) -> dict:
-        return {"image": pixels[index], "index": index}
+    tx = optax.adamw(optax.cosine_decay_schedule(RATE, STEPS), weight_decay=DECAY)
 
     @partial(jax.jit, donate_argnums=0)
-    def step(state: train.TrainState, pixels: jax.Array) -> tuple:
+    def step(state: train.TrainState, images: jax.Array, lens: jax.Array) -> tuple:
         key = jax.random.fold_in(jax.random.key(1), state.step)
-        index = jax.random.randint(key, (IMAGES,), 0, len(pixels))
-        return train.train_step(method, tx, state, batch_of(pixels, index))
+        index = jax.random.randint(key, (BATCH,), 0, len(images))
+        return train.train_step(method, tx, state, batch_of(images, index, lens))
 
     @jax.jit
-    def asked(state: train.TrainState, pixels: jax.Array, index: jax.Array) -> tuple:
-        batch = method.views(jax.random.key(2), batch_of(pixels, index))
+    def ask(state: train.TrainState, batch: dict) -> tuple:
+        batch = method.views(jax.random.key(ASK), batch)
         patches = common.merge_views(batch["image"])
         (_, logits), _ = network.apply(state.params, state.model_state, patches, False)
-        return jnp.argmax(logits, -1), batch[answer].ravel()
+        return jnp.argmax(logits, -1).reshape(batch[answer].shape), batch[answer]
 
-    pixels = jnp.asarray(images.train.images)
+    start = jax.jit(partial(train.init_state, method, tx, jax.random.key(0)))
+    return Run(start, step, ask, classes)
+
+
+def measure(case: Case) -> dict:
+    """Trains a network and asks it about windows of both parts."""
+    run, lens = build(case.task, case.colors), jnp.array([case.red, case.blue])
+    images = jnp.asarray(load_windows("train").images)
     began = time.monotonic()
-    start = jax.jit(partial(train.init_state, method, tx))
-    state = start(jax.random.key(0), batch_of(pixels, jnp.arange(IMAGES)))
-    for _ in range(steps):
-        state, metrics = step(state, pixels)
+    state = run.start(batch_of(images, jnp.arange(BATCH), lens))
+    for _ in range(STEPS):
+        state, metrics = run.step(state, images, lens)
     jax.block_until_ready(metrics)
     seconds = time.monotonic() - began
 
-    pixels = jnp.asarray(images.test.images)
-    parts = jnp.arange(len(pixels)).reshape(-1, 100)
-    found = [asked(state, pixels, part) for part in parts]
-    guess, truth = (np.concatenate(column) for column in zip(*found))
+    answers = {part: asked(run, state, part, lens) for part in WINDOWS}
+    on_trained = np.mean(np.equal(*answers["train"]))
+    guess, truth = answers["test"]
+    right, photograph = np.mean(guess == truth, axis=1), load_windows("test").photograph[:ASKED]
+    row = {
+        "accuracy": round(float(right.mean()), 4),
+        "chance": 1 / run.classes,
+        "error": round(float(right.std() / len(right) ** 0.5), 4),  # standard, over windows
+        "photographs": [round(float(right[photograph == p].mean()), 3) for p in range(8)],
+        "on_trained": round(float(on_trained), 4),
+        "seconds": round(seconds),
+        "counts": count(guess, truth, run.classes),
+    }
+    if case.task == "context":
+        row["unbroken"] = {part: count_unbroken(part, *pair) for part, pair in answers.items()}
+    return row
+
+
+def asked(run: Run, state: train.TrainState, part: str, lens: jax.Array) -> tuple:
+    """Guesses and truths of the first windows of a part, of each its pairs or patches."""
+    images = jnp.asarray(load_windows(part).images)
+    hundreds = jnp.arange(ASKED).reshape(-1, 100)
+    found = [run.ask(state, batch_of(images, index, lens)) for index in hundreds]
+    return tuple(np.concatenate(column) for column in zip(*found))
+
+
+def count(guess: np.ndarray, truth: np.ndarray, classes: int) -> list[list[int]]:
+    """How often each class was taken for each, `[truth][guess]`."""
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (truth, guess), 1)
-    return {
-        "accuracy": round(float(np.mean(guess == truth)), 4),
-        "chance": 1 / classes,
-        "seconds": round(seconds),
-        "counts": counts.tolist(),  # [truth][guess]
-    }
+    return counts.tolist()
 
 
-def load_images() -> data.Dataset:
-    """Crops of photographs, of whose regions the test has its own."""
-    config = data.defaults()
-    config.source, config.labels, config.device = "photographs", False, "resident"
-    config.image_size = SIDE + 2 * MARGIN
-    return data.load(config)
+def count_unbroken(part: str, guess: np.ndarray, truth: np.ndarray) -> list[list[int]]:
+    """`count` of the pairs whose patches lie in one copy of the photograph."""
+    copies = jnp.asarray(load_windows(part).copies[:ASKED])
+    unbroken, direction = map(np.asarray, find_unbroken(jnp.arange(ASKED), copies))
+    assert np.array_equal(direction, truth), "these are not the pairs that were asked about"
+    return count(guess[unbroken], truth[unbroken], 8)
 
 
-def draw(path: Path, results: dict[str, dict], images: data.Dataset) -> None:
+def draw(path: Path, results: dict[str, dict]) -> None:
     """The page of experiments/README.md: what was rendered, how well it is read, and where."""
     with style.page(path, 10.4, 5.6) as figure:
         style.heading(
@@ -193,7 +283,7 @@ def draw(path: Path, results: dict[str, dict], images: data.Dataset) -> None:
             width_ratios=(1.25, 2, 1),
             hspace=0.55,
         )
-        draw_examples(figure, grid[0, 0], images.test.images[EXAMPLE])
+        draw_examples(figure, grid[0, 0], load_windows("test").images[EXAMPLE])
         draw_guesses(figure, grid[1, 0], results)
         draw_bars(figure.add_subplot(grid[0, 1:]), results, "location", "Where was the patch?")
         draw_bars(
@@ -302,15 +392,14 @@ def main() -> None:
     arguments = parser.parse_args()
     lines = arguments.output.read_text().splitlines() if arguments.output.exists() else []
     results = {row["name"]: row for row in map(json.loads, lines)}
-    images = load_images()
     for name in arguments.only or CASES:
         if name not in results:
-            row = results[name] = {"name": name, **measure(CASES[name], images)}
+            row = results[name] = {"name": name, **measure(CASES[name])}
             print({key: value for key, value in row.items() if key != "counts"}, flush=True)
             with arguments.output.open("a") as file:
                 file.write(json.dumps(row) + "\n")
     if arguments.figure:
-        draw(arguments.figure, results, images)
+        draw(arguments.figure, results)
 
 
 if __name__ == "__main__":
