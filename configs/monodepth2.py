@@ -21,7 +21,11 @@ from ml_collections import ConfigDict
 from sslax import presets
 
 SMALL = {
-    "optimizer.learning_rate": 5e-4,
+    "model.width": 0.25,
+    "optimizer.learning_rate": 2e-4,
+    # Before the motion is known every pixel asks for more parallax. Depth must not follow as far as
+    # the sigmoid's end, where it has no gradient: motion learns faster than depth.
+    "optimizer.rates.pose": 5.0,
     "monodepth2.decoder.widths": (8, 16, 32, 64, 128),
     "monodepth2.pose.decoder_width": 64,
 }
@@ -36,7 +40,8 @@ METRIC = {
 VARIANTS: dict[str, presets.Values] = {
     "": SMALL,
     "tiny": {
-        "monodepth2.decoder.widths": (4, 4, 8, 8, 8),
+        "monodepth2.decoder": {"widths": (4, 4, 8), "scales": 2},
+        "optimizer.rates.pose": 1.0,
         "monodepth2.pose.decoder_width": 8,
     },
     "scenes": SMALL,

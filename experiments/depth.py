@@ -38,20 +38,20 @@ SMALL = {
     "batch_size": 8,
     "log_every": "100 steps",
     "checkpoint_every": "500 steps",
-    "optimizer.learning_rate": 5e-4,
+    "optimizer.learning_rate": 2e-4,
+    "optimizer.rates.pose": 5.0,
 }
 MONODEPTH2 = {
     **SMALL,
     "model.name": "resnet10",
-    "model.width": 0.5,
+    "model.width": 0.25,
     "monodepth2.decoder.widths": (8, 16, 32, 64, 128),
-    "monodepth2.pose.name": "posecnn",
     "monodepth2.pose.decoder_width": 64,
 }
 SFM = {**SMALL, "model.width": 0.25}
-RGBD = {"data.size": (96, 128), "duration": "1500 steps", "evaluate.depth.max_depth": 10.0}
-ODOMETRY = {"data.size": (96, 320), "duration": "1200 steps", "batch_size": 4}
-BUSY = {"data.scenes.moving": 0.5, "data.scenes.still": 0.25, "duration": "1500 steps"}
+RGBD = {"data.size": (96, 128), "duration": "1000 steps", "evaluate.depth.max_depth": 10.0}
+ODOMETRY = {"data.size": (96, 320), "duration": "800 steps", "batch_size": 4}
+BUSY = {"data.scenes.moving": 0.5, "data.scenes.still": 0.25, "duration": "1000 steps"}
 SWITCHES = {
     "full": {},
     "without_minimum": {"minimum": False},
@@ -136,7 +136,8 @@ def train(name: str, output: Path, recordings: dict[str, str | None]) -> dict[st
             return None
         paths = recording(kind, recordings[kind], output)
     config = runpy.run_path(str(CONFIGS / f"{config_name}.py"))["get_config"](variant)
-    config.update_from_flattened_dict({**changes, **paths})
+    with config.optimizer.rates.unlocked():
+        config.update_from_flattened_dict({**changes, **paths})
     print(f"--- {name}", flush=True)
     state = training.fit(config, workdir)
     if int(state.step) < 1:

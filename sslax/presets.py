@@ -177,6 +177,7 @@ TINY_SCENES: Values = {
     "data.source": "scenes",
     "data.size": (32, 48),
     "data.scenes.test": 8,
+    "model.blocks": (1, 1),
     "model.width": 0.125,
     "optimizer.learning_rate": 1e-3,
 }

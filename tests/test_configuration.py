@@ -50,13 +50,16 @@ CONFIGS = [
 @pytest.mark.parametrize(("name", "variant"), CONFIGS)
 def test_every_variant_of_every_config_makes_a_plan(load_config, name, variant):
     config = load_config(name, variant)
-    channels = len(config.model.mean)
-    side = max(config.augment.size, 32)
-    plan = train.make_plan(
-        config, examples=8192, image_shape=(side, side, channels), classes=None if variant else 10
-    )
+    classes = None
+    if config.data.size:  # images that belong together
+        shape = (config.data.frames + config.data.stereo, *config.data.size, 3)
+    else:
+        side = max(config.augment.size, 32)
+        shape = (side, side, len(config.model.mean))
+        classes = None if variant else 10
+    plan = train.make_plan(config, examples=8192, image_shape=shape, classes=classes)
     assert plan.steps > 0 and plan.checkpoint_every % plan.log_every == 0
-    assert plan.batch["image"].shape == (config.batch_size, side, side, channels)
+    assert plan.batch["image"].shape == (config.batch_size, *shape)
 
 
 def test_a_variant_keeps_what_it_does_not_name(load_config):

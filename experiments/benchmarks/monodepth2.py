@@ -54,7 +54,7 @@ def ours(batch: int, dtype: str):
 
     config = runpy.run_path(str(CONFIG))["get_config"]("kitti")
     config.batch_size, config.model.dtype = batch, dtype
-    config.augment.update(flip=0.0, jitter=0.0)
+    config.augment.recipe = "identity"
     others = {"intrinsics": ("float32", (3, 3))}
     shape = (3, HEIGHT, WIDTH, 3)
     plan = train.make_plan(config, examples=EPOCH, image_shape=shape, classes=None, others=others)

@@ -182,7 +182,8 @@ def _evaluate_geometry(subject: _Subject) -> dict[str, float]:
             outputs[suffix] = geometry.post_processed(outputs[suffix], predict.over(mirrored))
     if jax.process_index() != 0:
         return {}
-    truth = [found.pop("truth") for found in outputs.values()][0]  # the same of all
+    truths = [found.pop("truth") for found in outputs.values()]
+    truth = truths[0]  # they are all the same
     outputs[geometry.TRIVIAL] = geometry.trivial(outputs[""], truth)
     results = {}
     for suffix, predicted in outputs.items():

@@ -36,14 +36,17 @@ def task_grid(
     lines = {name: textwrap.wrap(name, max(9, round(13 * cell))) for name in columns}
     top = 0.5 + 0.16 * max(len(text) for text in lines.values())
     width = max(0.15 + len(columns) * cell + 0.05, 3.2)
-    height = top + count * cell + 0.05
+    tallest = max(images.shape[1] / images.shape[2] for images in columns.values())
+    row_height = 0.1 + min(tallest, 1.0) * (cell - 0.1)  # wide images lie close to each other
+    height = top + count * row_height + 0.05
     with style.page(path, width, height) as figure:
         style.heading(figure, title)
         for column, (name, images) in enumerate(columns.items()):
             x = 0.15 + column * cell
             figure.text(x / width, 1 - (top - 0.06) / height, "\n".join(lines[name]), size=8.5)
             for row in range(count):
-                _cell(figure, x, top + row * cell, images[row], side=cell)
+                place = x, top + row * row_height
+                _cell(figure, *place, images[row], side=cell, height=row_height)
 
 
 def neighbours(
@@ -135,10 +138,14 @@ def _cell(
     frame: str | None = None,
     *,
     side: float = _CELL,
+    height: float | None = None,
 ) -> None:
-    """An image whose cell of `side` inches begins `x` from the left and `y` from the top."""
-    width, height, side = figure.get_figwidth(), figure.get_figheight(), side - 0.1
-    axes = figure.add_axes((x / width, 1 - (y + side) / height, side / width, side / height))
+    """An image whose cell, `side` inches wide and `height` (or as much) tall, begins `x` from the
+    left and `y` from the top.
+    """
+    wide, tall = side - 0.1, (height or side) - 0.1
+    page = figure.get_figwidth(), figure.get_figheight()
+    axes = figure.add_axes((x / page[0], 1 - (y + tall) / page[1], wide / page[0], tall / page[1]))
     style.show(axes, style.displayable(image, 128), frame)
 
 

@@ -59,7 +59,7 @@ def flow_colours(
     largest = radius.max(initial=0.0) if max_radius is None else max_radius
     radius = (radius / largest if largest > 0 else radius)[..., None]
 
-    wheel = _flow_wheel()
+    wheel = flow_wheel()
     # atan2(-y, -x) runs from -pi, which points right, by down and left and up back to right. The
     # sign of a zero y would jump from the first colour to the last: + 0.0 takes it away.
     place = (np.arctan2(-(y + 0.0), -x) / np.pi + 1) / 2 * (len(wheel) - 1)
@@ -203,7 +203,7 @@ def trajectories(
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=len(places))
 
 
-def _flow_wheel() -> np.ndarray:
+def flow_wheel() -> np.ndarray:
     """The 55 colours around the wheel, `[55, 3]`, whole numbers of 255."""
     ends = np.array(_WHEEL_COLOURS)
     pieces = []

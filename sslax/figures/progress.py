@@ -13,12 +13,17 @@ _PANELS = (
     ("loss", "Loss"),
     ("accuracy", "Accuracy in the task"),
     ("probe_accuracy", "Online-probe accuracy"),
+    ("photometric", "Photometric error"),
+    ("smoothness", "Smoothness, before its weight"),
+    ("automask", "Share of pixels the automask keeps"),
+    ("valid", "Share of pixels that a source sees"),
+    ("visible", "Share of pixels held to be visible"),
     ("embedding_std", "Embedding standard deviation"),
     ("effective_rank", "Effective rank of the embedding"),
     ("learning_rate", "Learning rate"),
     ("images_per_second", "Images per second"),
 )
-_BOUNDED = {"accuracy", "probe_accuracy"}
+_BOUNDED = {"accuracy", "probe_accuracy", "automask", "valid", "visible"}
 
 
 def curves(metrics_path: str | os.PathLike, path: str | os.PathLike) -> None:

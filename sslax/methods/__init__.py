@@ -2,6 +2,7 @@
 
 from sslax.methods import (
     absolute_location,
+    arflow,
     barlow_twins,
     byol,
     colorization,
@@ -18,13 +19,17 @@ from sslax.methods import (
     sfm_learner,
     simclr,
     simsiam,
+    smurf,
     sup_con,
     swav,
+    uflow,
+    unflow,
     vicreg,
 )
 
 METHODS = {
     "absolute_location": absolute_location.build,
+    "arflow": arflow.build,
     "barlow_twins": barlow_twins.build,
     "byol": byol.build,
     "colorization": colorization.build,
@@ -41,7 +46,10 @@ METHODS = {
     "sfm_learner": sfm_learner.build,
     "simclr": simclr.build,
     "simsiam": simsiam.build,
+    "smurf": smurf.build,
     "sup_con": sup_con.build,
     "swav": swav.build,
+    "uflow": uflow.build,
+    "unflow": unflow.build,
     "vicreg": vicreg.build,
 }

@@ -12,6 +12,12 @@ import ml_collections
 
 from sslax.errors import UserError, nearest
 from sslax.models.conv import Conv, conv2d
+from sslax.models.correlation import (
+    correlation_lookup,
+    correlation_pyramid,
+    cost_volume,
+    lookup,
+)
 from sslax.models.decoders import ColorDecoder, ContextDecoder, Discriminator, MAEDecoder, as_map
 from sslax.models.depth import (
     DepthDecoder,
@@ -23,6 +29,8 @@ from sslax.models.depth import (
 )
 from sslax.models.heads import Classifier, DINOHead, Projector, Prototypes, TileClassifier
 from sslax.models.pose import PoseCNN, PoseDecoder
+from sslax.models.pwc import PWCNet, upsample_flow
+from sslax.models.raft import RAFT, load_torchvision_raft
 from sslax.models.resnet import ResNet
 from sslax.models.vit import ViT, patchify, sincos_positions, unpatchify
 from sslax.models.weights import (
@@ -36,6 +44,7 @@ from sslax.types import Array, Model, PyTree
 
 __all__ = [
     "MODELS",
+    "RAFT",
     "Classifier",
     "ColorDecoder",
     "ContextDecoder",
@@ -46,6 +55,7 @@ __all__ = [
     "DispNetDecoder",
     "DispNetEncoder",
     "MAEDecoder",
+    "PWCNet",
     "PoseCNN",
     "PoseDecoder",
     "Projector",
@@ -60,13 +70,18 @@ __all__ = [
     "build_pose_network",
     "build_projector",
     "conv2d",
+    "correlation_lookup",
+    "correlation_pyramid",
+    "cost_volume",
     "defaults",
     "encoder_decoder",
     "fit_weights",
     "from_linen",
     "is_vit",
     "load_safetensors",
+    "load_torchvision_raft",
     "load_torchvision_resnet",
+    "lookup",
     "parameter_count",
     "parameter_overview",
     "patchify",
@@ -74,6 +89,7 @@ __all__ = [
     "save_safetensors",
     "sincos_positions",
     "unpatchify",
+    "upsample_flow",
 ]
 
 MODELS = {

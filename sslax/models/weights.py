@@ -17,7 +17,7 @@ from sslax.errors import UserError
 from sslax.types import PyTree
 
 
-def _flatten(tree: PyTree) -> dict[str, Any]:
+def flatten(tree: PyTree) -> dict[str, Any]:
     leaves, _ = jax.tree.flatten_with_path(tree)
     return {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
 
@@ -32,7 +32,7 @@ def save_safetensors(path: str | os.PathLike, params: PyTree, model_state: PyTre
         params: parameters, nested dictionaries of arrays.
         model_state: model state, likewise; may be empty.
     """
-    arrays = _flatten({"params": params, "model_state": model_state})
+    arrays = flatten({"params": params, "model_state": model_state})
     arrays = {name: np.ascontiguousarray(jax.device_get(leaf)) for name, leaf in arrays.items()}
     safetensors.numpy.save_file(arrays, path)
 
@@ -52,14 +52,14 @@ def load_safetensors(path: str | os.PathLike, like: tuple[PyTree, PyTree]) -> tu
             it.
     """
     tree = {"params": like[0], "model_state": like[1]}
-    wanted, found = _flatten(tree), safetensors.numpy.load_file(path)
-    _check(wanted, found, str(path))
+    wanted, found = flatten(tree), safetensors.numpy.load_file(path)
+    check_like(wanted, found, str(path))
     leaves = [jnp.asarray(found[name], leaf.dtype) for name, leaf in wanted.items()]
     tree = jax.tree.unflatten(jax.tree.structure(tree), leaves)
     return tree["params"], tree["model_state"]
 
 
-def _check(wanted: Mapping[str, Any], found: Mapping[str, Any], source: str) -> None:
+def check_like(wanted: Mapping[str, Any], found: Mapping[str, Any], source: str) -> None:
     missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     if missing:
         raise ValueError(f"{source} lacks {missing[0]!r} ({len(missing)} missing in all).")
@@ -96,11 +96,11 @@ def load_torchvision_resnet(
             it.
         ImportError: a PyTorch file without PyTorch.
     """
-    found = _from_torchvision(source if isinstance(source, Mapping) else _read(Path(source)))
+    found = _from_torchvision(source if isinstance(source, Mapping) else read_tensors(Path(source)))
     image = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
     like = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
-    wanted = _flatten(like)
-    _check(wanted, found, "the state dict")
+    wanted = flatten(like)
+    check_like(wanted, found, "the state dict")
     leaves = [jnp.asarray(found[name]) for name in wanted]
     variables = dict(jax.tree.unflatten(jax.tree.structure(like), leaves))
     return variables.pop("params"), variables
@@ -132,7 +132,7 @@ def _torchvision_path(name: str, rank: int) -> str:
     return "/".join([collection, *scope, leaf])
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def read_tensors(path: Path) -> Mapping[str, Any]:
     if path.suffix == ".safetensors":
         return safetensors.numpy.load_file(path)
     if path.suffix == ".npz":
@@ -177,7 +177,7 @@ def read_weights(source: str | os.PathLike) -> dict[str, np.ndarray]:
             "or .pth."
         )
     try:
-        tensors = _read(path)
+        tensors = read_tensors(path)
     except (ImportError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{source} cannot be read: {error}") from error
     if any(name.startswith("params/") for name in tensors):
@@ -208,11 +208,11 @@ def fit_weights(
         UserError: a tensor is missing, is not expected, or has another shape.
     """
     tree = {"params": like[0], "model_state": like[1]}
-    wanted, found = _flatten(tree), dict(found)
+    wanted, found = flatten(tree), dict(found)
     if _FIRST in wanted and _FIRST in found:
         found[_FIRST] = _repeat_channels(found[_FIRST], wanted[_FIRST].shape[-2])
     try:
-        _check(wanted, found, str(source))
+        check_like(wanted, found, str(source))
     except ValueError as error:
         raise UserError(
             f"{error} config.model (name, blocks, width, the stem, ...) has to be that of the "

@@ -10,7 +10,7 @@ from sslax.figures import maps, style
 
 
 def test_wheel_has_the_published_colours():
-    wheel = maps._flow_wheel()
+    wheel = maps.flow_wheel()
     assert wheel.shape == (55, 3)
     # The first, the second and the last colour of each of the six arcs: 255 i / n, rounded down.
     by_hand = {
@@ -70,7 +70,7 @@ def test_flow_colours_equal_a_loop():
     known = mask & np.isfinite(flow).all(-1)
     largest = np.hypot(*flow[known].T).max()
     found = figures.flow_colours(flow, mask=mask)
-    wheel = maps._flow_wheel()
+    wheel = maps.flow_wheel()
     for y, x in np.ndindex(6, 7):
         if not known[y, x]:
             assert found[y, x].tolist() == [0, 0, 0]

@@ -1,0 +1,491 @@
+"""RAFT: optical flow by repeated lookups in the correlation of all pairs of pixels."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from sslax import ops
+from sslax.models import correlation as corr
+from sslax.models.conv import Conv
+from sslax.models.norm import BatchNorm
+from sslax.models.pwc import pad_to_multiple, pairs
+from sslax.models.weights import check_like, flatten, read_tensors
+from sslax.types import PyTree
+
+_STRIDE = 8  # pixels of the image that one of the features stands for
+_kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default
+
+
+class RAFT(nn.Module):
+    """Optical flow by recurrent updates at an eighth of the resolution.
+
+    The features of both images are correlated, all pixels with all, once. From a flow of zero, each
+    iteration looks up the correlations around where the flow leads, and a convolutional GRU, which
+    also sees features of the first image, turns them into a correction. Topology, paddings and the
+    order of channels are torchvision's, so that its weights give its outputs.
+
+    Attributes:
+        small: RAFT-S: bottleneck blocks, one 3x3 GRU, radius 3, no batch normalisation, bilinear
+            upsampling; rather than the full network.
+        width: factor on all channels.
+        iterations: updates.
+        levels: of the correlation pyramid; the features need `2^(levels - 1)` pixels a side.
+        radius: of the lookup; None for 4, or 3 in the small network.
+        convex: each pixel's flow is a learned convex combination of the 3 x 3 coarse ones around
+            it; None for the full network only.
+        norm: of the context encoder, 'batch', 'instance' or 'none'; None for 'batch', or 'none' in
+            the small network. That of the feature encoder is 'instance'.
+        correlation: 'dense' keeps the correlations of all pairs; 'on_demand' computes them a few
+            rows at a time, at every iteration again: for large images (see
+            `sslax.models.correlation.correlation_lookup`). Values and gradients are equal.
+        remat: computes each iteration again in the backward pass rather than keep what is inside.
+        both: also the flow from the second image to the first, from the same features.
+        dtype: dtype of the convolutions; parameters, correlations and flows are float32.
+
+    Teed and Deng, RAFT, https://arxiv.org/abs/2003.12039, 2020.
+    """
+
+    small: bool = False
+    width: float = 1.0
+    iterations: int = 12
+    levels: int = 4
+    radius: int | None = None
+    convex: bool | None = None
+    norm: str | None = None
+    correlation: str = "dense"
+    remat: bool = False
+    both: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array | dict[str, jax.Array], *, train: bool) -> jax.Array:
+        """Estimates the flow of pairs of images.
+
+        Args:
+            x: images `[N, 2, H, W, C]` in [0, 1], or a dictionary of these as 'image'.
+            train: batch normalisation by the batch.
+
+        Returns:
+            Flows `[N, D, iterations, H, W, 2]` float32, in pixels, `(x, y)`, the last iteration's
+            last; D is 2 with `both` (first to second, second to first), else 1. Images whose sides
+            are no multiples of 8 are continued by their last pixels for the while.
+
+        Raises:
+            ValueError: an unknown correlation or norm, or images too small for the levels.
+        """
+        images = x["image"] if isinstance(x, dict) else x
+        chex.assert_rank(images, 5)
+        chex.assert_axis_dimension(images, 1, 2)
+        if self.correlation not in ("dense", "on_demand"):
+            raise ValueError(f"correlation is {self.correlation!r}; choose 'dense' or 'on_demand'.")
+        height, width = images.shape[2:4]
+        images = 2 * pad_to_multiple(images, _STRIDE) - 1
+        images = images.reshape(-1, *images.shape[2:]).astype(self.dtype)
+        sizes = _SMALL if self.small else _FULL
+        encoder = {"small": self.small, "width": self.width, "dtype": self.dtype}
+        features = Encoder(**encoder, outputs=sizes["features"], name="feature_encoder")(
+            images, train=train
+        )
+        sources = images if self.both else images[::2]
+        norm = self.norm or ("none" if self.small else "batch")
+        outputs = sizes["hidden"] + sizes["context"]
+        context = Encoder(**encoder, outputs=outputs, norm=norm, name="context_encoder")(
+            sources, train=train
+        )
+        first, second = pairs(features, self.both)
+        if self.correlation == "dense":
+            seen = corr.correlation_pyramid(first, second, levels=self.levels)
+        else:
+            seen = (first, second)
+        hidden = _scaled(sizes["hidden"], self.width)
+        start = jnp.tanh(context[..., :hidden]), jnp.zeros((*first.shape[:3], 2), jnp.float32)
+        step = nn.scan(
+            nn.remat(_Iteration, prevent_cse=False) if self.remat else _Iteration,
+            variable_broadcast="params",
+            split_rngs={"params": False},
+            in_axes=(nn.broadcast, nn.broadcast),
+            length=self.iterations,
+        )(
+            small=self.small,
+            width=self.width,
+            levels=self.levels,
+            radius=(3 if self.small else 4) if self.radius is None else self.radius,
+            convex=not self.small if self.convex is None else self.convex,
+            dtype=self.dtype,
+            name="iteration",
+        )
+        _, flows = step(start, seen, nn.relu(context[..., hidden:]))
+        flows = flows[:, :, :height, :width]  # [iterations, D N, H, W, 2]
+        flows = flows.reshape(self.iterations, -1, 2 if self.both else 1, *flows.shape[2:])
+        return jnp.moveaxis(flows, 0, 2)
+
+
+_FULL = {
+    "stages": (64, 96, 128),
+    "features": 256,
+    "hidden": 128,
+    "context": 128,
+    "correlation": (256, 192),
+    "flow": (128, 64),
+    "motion": 128,
+    "head": 256,
+}
+_SMALL = {
+    "stages": (32, 64, 96),
+    "features": 128,
+    "hidden": 96,
+    "context": 64,
+    "correlation": (96,),
+    "flow": (64, 32),
+    "motion": 82,
+    "head": 128,
+}
+
+
+def _scaled(channels: int, width: float) -> int:
+    return max(1, round(channels * width))
+
+
+class Encoder(nn.Module):
+    """Features at an eighth of the resolution: a 7x7 convolution and six residual blocks.
+
+    Convolutions before a normalisation, which would take a bias off again, have none.
+
+    Attributes:
+        outputs: channels, before `width`.
+        small: bottleneck rather than basic blocks, and fewer channels.
+        width: factor on all channels.
+        norm: 'batch', 'instance' or 'none'.
+        dtype: dtype of the computation; parameters are float32.
+    """
+
+    outputs: int
+    small: bool = False
+    width: float = 1.0
+    norm: str = "instance"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Encodes images `[N, H, W, C]` as `[N, H / 8, W / 8, outputs]`."""
+        if self.norm not in ("batch", "instance", "none"):
+            raise ValueError(f"norm is {self.norm!r}; choose 'batch', 'instance' or 'none'.")
+        stages = (_SMALL if self.small else _FULL)["stages"]
+        widths = [_scaled(channels, self.width) for channels in stages]
+        layers = {"norm": self.norm, "train": train, "dtype": self.dtype}
+        x = nn.relu(_Layer(widths[0], 7, 2, **layers, name="convnormrelu")(x))
+        for i, channels in enumerate(widths, start=1):
+            for j in range(2):
+                block = _Block(channels, 2 if i > 1 and j == 0 else 1, self.small, layers)
+                x = block.copy(name=f"layer{i}_{j}")(x)
+        outputs = _scaled(self.outputs, self.width)
+        conv = Conv(outputs, 1, use_bias=True, dtype=self.dtype, kernel_init=_kaiming, name="conv")
+        return conv(x)
+
+
+class _Layer(nn.Module):
+    """Convolution and normalisation."""
+
+    features: int
+    kernel_size: int
+    stride: int
+    norm: str
+    train: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = Conv(
+            self.features,
+            self.kernel_size,
+            stride=self.stride,
+            use_bias=self.norm == "none",
+            dtype=self.dtype,
+            kernel_init=_kaiming,
+            name="conv",
+        )(x)
+        if self.norm == "batch":
+            return BatchNorm(self.train, dtype=self.dtype, name="norm")(x)
+        return instance_norm(x) if self.norm == "instance" else x
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions, or 1x1, 3x3 and 1x1, and a shortcut; an activation before the sum."""
+
+    channels: int
+    stride: int
+    small: bool
+    layers: Mapping[str, Any]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels, inner = self.channels, max(1, self.channels // 4)
+        sizes = [(channels, 3, self.stride), (channels, 3, 1)]
+        if self.small:
+            sizes = [(inner, 1, 1), (inner, 3, self.stride), (channels, 1, 1)]
+        y = x
+        for i, size in enumerate(sizes, start=1):
+            y = nn.relu(_Layer(*size, **self.layers, name=f"convnormrelu{i}")(y))
+        if self.stride > 1 or x.shape[-1] != channels:
+            x = _Layer(channels, 1, self.stride, **self.layers, name="downsample")(x)
+        return nn.relu(x + y)
+
+
+def instance_norm(x: jax.Array, *, epsilon: float = 1e-5) -> jax.Array:
+    """Shifts and scales each channel of each example of `[N, H, W, C]` to mean 0 and variance 1."""
+    y = x.astype(jnp.float32)
+    y = y - jnp.mean(y, axis=(1, 2), keepdims=True)
+    variance = jnp.mean(jnp.square(y), axis=(1, 2), keepdims=True)
+    return (y * lax.rsqrt(variance + epsilon)).astype(x.dtype)
+
+
+class _LoopConv(nn.Module):
+    """Convolution of stride 1 that keeps the size, also fast in a loop on CPU.
+
+    XLA's CPU backend takes more than a hundred times as long for the gradients of a convolution in
+    a loop as outside of one, so here it is a matrix product with the shifted images as channels.
+    """
+
+    features: int
+    kernel_size: tuple[int, int]
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", _uniform, shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape[-1:]).astype(self.dtype)
+        x = x.astype(self.dtype)
+        pads = [(side // 2, side // 2) for side in self.kernel_size]
+        if jax.default_backend() != "cpu":
+            dimensions = ("NHWC", "HWIO", "NHWC")
+            return bias + lax.conv_general_dilated(
+                x, kernel, (1, 1), pads, dimension_numbers=dimensions
+            )
+        _, h, w, _ = x.shape
+        padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+        rows, columns = (range(side) for side in self.kernel_size)
+        shifted = [padded[:, i : i + h, j : j + w] for i in rows for j in columns]
+        return bias + jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, self.features)
+
+
+class _Iteration(nn.Module):
+    """One update: lookup, motion encoder, GRU, flow head, upsampling."""
+
+    small: bool
+    width: float
+    levels: int
+    radius: int
+    convex: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, carry: tuple[jax.Array, jax.Array], seen: tuple[jax.Array, ...], context: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        hidden, flow = carry
+        # The correction is trained, not where it starts from.
+        flow = lax.stop_gradient(flow)
+        coords = ops.pixel_grid(*flow.shape[1:3]) + flow
+        if seen[0].ndim == 4:
+            found = corr.correlation_lookup(*seen, coords, levels=self.levels, radius=self.radius)
+        else:
+            found = corr.lookup(seen, coords, radius=self.radius)
+        update = _Update(self.small, self.width, self.dtype, name="update_block")
+        hidden, correction = update(hidden, context, found, flow)
+        flow = flow + correction.astype(jnp.float32)
+        if not self.convex:
+            return (hidden, flow), upsample_corners(flow, _STRIDE)
+        x = _LoopConv(_scaled(256, self.width), (3, 3), self.dtype, name="mask_convrelu")(hidden)
+        logits = _LoopConv(9 * _STRIDE**2, (1, 1), self.dtype, name="mask_conv")(nn.relu(x))
+        # A quarter of the gradient, as the authors weigh this branch.
+        return (hidden, flow), upsample_convex(flow, 0.25 * logits, _STRIDE)
+
+
+class _Update(nn.Module):
+    """Motion encoder, GRU and flow head."""
+
+    small: bool
+    width: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, hidden: jax.Array, context: jax.Array, found: jax.Array, flow: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        sizes = _SMALL if self.small else _FULL
+
+        def conv(x: jax.Array, features: int, kernel_size: Any, name: str) -> jax.Array:
+            if isinstance(kernel_size, int):
+                kernel_size = (kernel_size, kernel_size)
+            return _LoopConv(features, kernel_size, self.dtype, name=name)(x)
+
+        def gru(hidden: jax.Array, x: jax.Array, kernel_size: Any, name: str) -> jax.Array:
+            features = hidden.shape[-1]
+            both = jnp.concatenate([hidden, x], axis=-1)
+            z = nn.sigmoid(conv(both, features, kernel_size, f"{name}_convz"))
+            r = nn.sigmoid(conv(both, features, kernel_size, f"{name}_convr"))
+            both = jnp.concatenate([r * hidden, x], axis=-1)
+            q = jnp.tanh(conv(both, features, kernel_size, f"{name}_convq"))
+            return (1 - z) * hidden + z * q
+
+        flow = flow.astype(self.dtype)
+        x, y = found.astype(self.dtype), flow
+        for i, (channels, side) in enumerate(zip(sizes["correlation"], (1, 3)), start=1):
+            x = nn.relu(conv(x, _scaled(channels, self.width), side, f"convcorr{i}"))
+        for i, (channels, side) in enumerate(zip(sizes["flow"], (7, 3)), start=1):
+            y = nn.relu(conv(y, _scaled(channels, self.width), side, f"convflow{i}"))
+        motion = _scaled(sizes["motion"], self.width) - 2
+        x = nn.relu(conv(jnp.concatenate([x, y], axis=-1), motion, 3, "motion_conv"))
+        x = jnp.concatenate([context, x, flow], axis=-1)
+        for i, kernel_size in enumerate([3] if self.small else [(1, 5), (5, 1)], start=1):
+            hidden = gru(hidden, x, kernel_size, f"convgru{i}")
+        y = nn.relu(conv(hidden, _scaled(sizes["head"], self.width), 3, "flow_conv1"))
+        return hidden, conv(y, 2, 3, "flow_conv2")
+
+
+def upsample_convex(flow: jax.Array, logits: jax.Array, factor: int) -> jax.Array:
+    """Upsampling in which every pixel has its own convex combination of nine coarse flows.
+
+    `out(f p + (u, v)) = f Σ_k softmax_k(logits(p))[k, v, u] flow(p + d_k)` with the displacements
+    `d_k` of the 3 x 3 neighbours, row by row; a neighbour out of the frame is zero.
+
+    Args:
+        flow: `[N, h, w, 2]`, in pixels of its resolution.
+        logits: `[N, h, w, 9 factor²]`, in the order (k, v, u).
+        factor: f of the resolution.
+
+    Returns:
+        `[N, factor h, factor w, 2]` float32.
+
+    Example:
+        >>> upsample_convex(jnp.ones((1, 1, 1, 2)), jnp.zeros((1, 1, 1, 36)), 2).shape
+        (1, 2, 2, 2)
+
+    Teed and Deng, RAFT, https://arxiv.org/abs/2003.12039, 2020.
+    """
+    chex.assert_rank([flow, logits], 4)
+    chex.assert_equal_shape_prefix([flow, logits], 3)
+    chex.assert_axis_dimension(logits, -1, 9 * factor**2)
+    n, h, w, _ = flow.shape
+    weights = logits.astype(jnp.float32).reshape(n, h, w, 9, factor, factor)
+    weights = jax.nn.softmax(weights, axis=3)
+    padded = jnp.pad(factor * flow, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    near = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
+    # Weighted sums, not matrix products, which accelerators round.
+    out = sum(
+        weights[:, :, :, k, :, :, None] * part[:, :, :, None, None] for k, part in enumerate(near)
+    )
+    return out.transpose(0, 1, 3, 2, 4, 5).reshape(n, factor * h, factor * w, 2)
+
+
+def upsample_corners(flow: jax.Array, factor: int) -> jax.Array:
+    """Bilinear upsampling that lays corner pixels on corner pixels, as small RAFT's weights expect.
+
+    Args:
+        flow: `[N, h, w, 2]`, in pixels of its resolution.
+        factor: of the resolution.
+
+    Returns:
+        `[N, factor h, factor w, 2]`, in pixels of its own resolution.
+
+    Example:
+        >>> flow = jnp.array([0.0, 3.0]).reshape(1, 1, 2, 1) * jnp.ones(2)
+        >>> upsample_corners(flow, 2)[0, 0, :, 0].tolist()
+        [0.0, 2.0, 4.0, 6.0]
+    """
+    chex.assert_rank(flow, 4)
+    _, h, w, _ = flow.shape
+
+    def weights(size: int) -> jax.Array:
+        place = np.arange(factor * size) * ((size - 1) / (factor * size - 1))
+        hats = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(size)))
+        return jnp.asarray(hats, jnp.float32)
+
+    return factor * jnp.einsum(
+        "yh,nhwc,xw->nyxc", weights(h), flow.astype(jnp.float32), weights(w), precision="highest"
+    )
+
+
+def load_torchvision_raft(
+    source: str | os.PathLike | Mapping[str, Any], module: RAFT | None = None
+) -> tuple[PyTree, PyTree]:
+    """Converts the state dict of torchvision's `raft_large` or `raft_small`.
+
+    Biases that a normalisation takes off again are dropped, after batch normalisation's running
+    mean was shifted by them.
+
+    Args:
+        source: a mapping of names to arrays, or a file of one: `.safetensors`, `.npz`, or, where
+            PyTorch is installed, `.pth`.
+        module: the `RAFT` that the weights are for; None for the one that they were made for.
+
+    Returns:
+        `(params, model_state)`, float32.
+
+    Raises:
+        ValueError: a tensor is missing, is not expected, or has another shape; the message names
+            it.
+        ImportError: a PyTorch file without PyTorch.
+    """
+    tensors = source if isinstance(source, Mapping) else read_tensors(Path(source))
+    if module is None:
+        module = RAFT(small="mask_predictor.conv.weight" not in tensors)
+    image = jax.ShapeDtypeStruct((1, 2, 128, 128, 3), jnp.float32)
+    like = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
+    wanted = flatten(like)
+    found, shifts = {}, {}
+    for name, tensor in tensors.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        array = np.asarray(tensor, np.float32)
+        path = _torchvision_path(name, array.ndim)
+        if re.search(r"_encoder\..*\.0\.bias$", name) and path not in wanted:
+            shifts[path.replace("params", "batch_stats", 1).replace("/conv/bias", "/norm/mean")] = (
+                array
+            )
+        else:
+            found[path] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+    found |= {path: found[path] - shift for path, shift in shifts.items() if path in found}
+    check_like(wanted, found, "the state dict")
+    leaves = [jnp.asarray(found[name]) for name in wanted]
+    variables = dict(jax.tree.unflatten(jax.tree.structure(like), leaves))
+    return variables.pop("params"), variables
+
+
+def _torchvision_path(name: str, rank: int) -> str:
+    """'feature_encoder.layer1.0.downsample.0.weight' -> '.../layer1_0/downsample/conv/kernel'.
+
+    The update block has one scope for its layers: 'recurrent_block.convgru1.convz.weight' there is
+    'convgru1_convz/kernel'.
+    """
+    *scope, leaf = re.sub(r"\.(layer\d)\.(\d)\.", r".\1_\2.", name).split(".")
+    collection = "batch_stats" if leaf.startswith("running_") else "params"
+    leaf = {
+        "weight": "kernel" if rank == 4 else "scale",
+        "running_mean": "mean",
+        "running_var": "var",
+    }.get(leaf, leaf)
+    if scope[0].endswith("encoder"):
+        scope = [{"0": "conv", "1": "norm"}.get(part, part) for part in scope]
+        return "/".join([collection, *scope, leaf])
+    scope = [part for part in scope if part != "0"]
+    if scope[0] == "mask_predictor":
+        return "/".join([collection, "iteration", f"mask_{scope[1]}", leaf])
+    _, block, *layer = scope
+    layer = {
+        "motion_encoder": "motion_conv" if layer == ["conv"] else layer[0],
+        "recurrent_block": "_".join(layer),
+        "flow_head": f"flow_{layer[0]}",
+    }[block]
+    return "/".join([collection, "iteration", "update_block", layer, leaf])

@@ -1,0 +1,252 @@
+"""Pairs of frames: exact flow under maps of the plane, and what both frames share."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslax.augment import flow
+
+SIZE = (18, 26)
+MOVES = flow.AffineRecipe(
+    flip=0.5, flip_vertical=0.5, zoom=(1.0, 1.5), squeeze=(0.9, 1.1), rotate=0.2, translate=0.1
+)
+APART = MOVES._replace(relative=0.2)
+
+
+@pytest.fixture(scope="module")
+def maps():
+    """`[64, 2, 3, 3]` maps of both frames."""
+    draw = lambda key: jnp.stack(flow.sample_affine(key, SIZE, APART))  # noqa: E731
+    return np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(3), 64)), np.float64)
+
+
+def grid(height, width):
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    return np.stack([x, y], -1)
+
+
+def moved(matrix, points):
+    return points @ matrix[:2, :2].T + matrix[:2, 2]
+
+
+def test_maps_read_within_the_frame_and_differ_between_frames_and_examples(maps):
+    corners = np.array([[x, y] for x in (0, SIZE[1] - 1) for y in (0, SIZE[0] - 1)], np.float64)
+    places = np.stack([[moved(m, corners) for m in pair] for pair in maps])
+    assert places.min() > -0.01 and (places <= np.array(SIZE[::-1]) - 1 + 0.01).all()
+    apart = np.abs(maps[:, 0] - maps[:, 1]).max((1, 2))
+    assert (apart > 1e-3).mean() > 0.8  # the others found no place within the frame
+    assert len({float(m[0, 0, 0]) for m in maps}) > 40
+    determinants = maps[:, 0, 0, 0] * maps[:, 0, 1, 1] - maps[:, 0, 0, 1] * maps[:, 0, 1, 0]
+    assert 10 < (determinants < 0).sum() < 54  # one of the flips and not the other
+    assert 0.3 < np.abs(determinants).min() < np.abs(determinants).max() <= 1.0
+
+
+@pytest.mark.parametrize("recipe", [MOVES, MOVES._replace(zoom=(0.5, 0.6))])
+def test_both_frames_alike_without_a_relative_motion_and_flips_alone_where_nothing_fits(recipe):
+    draw = jax.jit(jax.vmap(lambda key: flow.sample_affine(key, SIZE, recipe)))
+    first, second = draw(jax.random.split(jax.random.key(0), 8))
+    np.testing.assert_array_equal(first, second)
+    whole = np.abs(np.abs(first[:, :2, :2]) - np.eye(2)).max((1, 2)) < 1e-6
+    assert whole.all() == (recipe is not MOVES)
+
+
+def test_the_inverse(maps):
+    inverse = jax.jit(jax.vmap(flow.invert_affine))(jnp.asarray(maps[:, 1], jnp.float32))
+    np.testing.assert_allclose(
+        np.asarray(inverse) @ maps[:, 1], np.broadcast_to(np.eye(3), (64, 3, 3)), atol=2e-5
+    )
+
+
+def test_an_affine_flow_stays_exact(maps):
+    """Bilinear interpolation has no error of an affine field: compared with its closed form."""
+    linear, constant = np.array([[0.05, -0.03], [0.02, 0.04]]), np.array([1.25, -0.5])
+    field = grid(*SIZE) @ linear.T + constant
+    firsts, seconds = jnp.asarray(np.moveaxis(maps[:8], 1, 0), jnp.float32)
+    made, inside = jax.jit(jax.vmap(flow.affine_flow, (None, 0, 0)))(
+        jnp.asarray(field, jnp.float32), firsts, seconds
+    )
+    for i in range(8):
+        places = moved(maps[i, 0], grid(*SIZE))
+        ends = moved(np.linalg.inv(maps[i, 1]), places + places @ linear.T + constant)
+        expected = ends - grid(*SIZE)
+        np.testing.assert_allclose(
+            np.asarray(made[i])[inside[i]], expected[inside[i]], rtol=1e-5, atol=2e-4
+        )
+        well = ((places >= 0.01) & (places <= np.array(SIZE[::-1]) - 1.01)).all(-1)
+        assert inside[i][well].all()
+
+
+def test_moved_frames_match_along_the_moved_flow(maps):
+    """A smooth texture and its translation: the new second frame, read along the new flow."""
+
+    def texture(points):
+        x, y = points[..., 0], points[..., 1]
+        return 0.5 + 0.2 * np.sin(0.35 * x + 0.2 * y) + 0.2 * np.cos(0.3 * y - 0.1 * x)
+
+    shift = np.array([2.0, -1.0])
+    first, second = texture(grid(*SIZE)), texture(grid(*SIZE) - shift)
+    one, two = jnp.asarray(maps[0], jnp.float32)
+    new_first, _ = flow.affine_image(jnp.asarray(first, jnp.float32)[..., None], one)
+    new_second, _ = flow.affine_image(jnp.asarray(second, jnp.float32)[..., None], two)
+    made, inside = flow.affine_flow(jnp.broadcast_to(jnp.float32(shift), (*SIZE, 2)), one, two)
+    ends = grid(*SIZE) + np.asarray(made)
+    read = np.asarray(flow.bilinear_sample(new_second, jnp.asarray(ends, jnp.float32))[0])
+    seen = np.asarray(inside) & ((ends >= 0) & (ends <= np.array(SIZE[::-1]) - 1)).all(-1)
+    assert seen.mean() > 0.5
+    error = np.abs(read - np.asarray(new_first))[..., 0]
+    assert error[seen].max() < 0.02
+    assert np.abs(np.asarray(new_second - new_first))[..., 0][seen].mean() > 0.05
+
+
+def test_a_still_pair_that_moves_together_stays_exactly_still(maps):
+    matrix = jnp.asarray(maps[1, 0], jnp.float32)
+    made, _ = flow.affine_flow(jnp.zeros((*SIZE, 2)), matrix, matrix)
+    np.testing.assert_allclose(made, 0.0, atol=1e-4)
+
+
+# Views.
+
+
+def pair(count=6, size=SIZE, channels=3):
+    return np.random.default_rng(0).integers(0, 256, (count, 2, *size, channels), dtype=np.uint8)
+
+
+def views_of(recipe, images, index=None, key=1):
+    batch = {"image": images, "index": jnp.arange(len(images)) if index is None else index}
+    return jax.jit(flow.flow_views(recipe))(jax.random.key(key), batch)
+
+
+def test_identity_changes_nothing():
+    images = pair()
+    made = views_of(flow.get_flow_recipe("identity"), images)
+    np.testing.assert_allclose(made["image"], images / 255, atol=1e-6)
+    np.testing.assert_array_equal(made["input"], made["image"])
+
+
+def test_flips_are_exact_and_of_both_frames():
+    images = pair(24)
+    recipe = flow.FlowRecipe(affine=flow.AffineRecipe(flip=0.5, flip_vertical=0.5))
+    made = np.asarray(views_of(recipe, images)["image"])
+    seen = set()
+    for image, result in zip(images.astype(np.float32) / np.float32(255), made):
+        kinds = [
+            (a, b) for a in (1, -1) for b in (1, -1) if np.allclose(image[:, ::a, ::b], result)
+        ]
+        assert len(kinds) == 1
+        seen.update(kinds)
+    assert len(seen) == 4
+
+
+def test_the_cut_is_the_frames_at_its_offset():
+    images = pair(8)
+    recipe = flow.FlowRecipe(size=(10, 12), whole=True)
+    made = views_of(recipe, images)
+    offsets = np.asarray(made["offset"]).astype(int)
+    assert len({tuple(o) for o in offsets}) > 4
+    for i, (x, y) in enumerate(offsets):
+        np.testing.assert_allclose(made["image"][i], images[i] / 255, atol=1e-6)
+        part = images[i, :, y : y + 10, x : x + 12] / 255
+        np.testing.assert_allclose(made["input"][i], part, atol=1e-6)
+    cut = views_of(recipe._replace(whole=False), images)
+    assert "offset" not in cut
+    np.testing.assert_array_equal(cut["image"], made["input"])
+
+
+COLOURS = flow.FlowRecipe(
+    jitter=1.0, brightness=0.4, contrast=0.3, saturation=0.3, hue=0.2, exposure=1.0
+)
+
+
+def test_colours_are_shared_unless_asymmetric_and_never_reach_the_loss():
+    same = np.repeat(pair(24)[:, :1], 2, axis=1)
+    for share, bounds in ((0.0, (0, 0)), (0.5, (4, 20)), (1.0, (24, 24))):
+        made = views_of(COLOURS._replace(asymmetric=share), same)
+        np.testing.assert_allclose(made["image"], same / 255, atol=1e-6)
+        change = np.abs(np.asarray(made["input"]) - same / 255).max((1, 2, 3, 4))
+        assert (change > 1e-3).all()
+        apart = np.abs(made["input"][:, 0] - made["input"][:, 1]).max((1, 2, 3)) > 1e-5
+        assert bounds[0] <= apart.sum() <= bounds[1], (share, apart.sum())
+
+
+def test_swapped_channels_are_shared_and_noise_is_not():
+    same = np.repeat(pair(16)[:, :1], 2, axis=1)
+    made = np.asarray(views_of(flow.FlowRecipe(swap_channels=1.0), same)["input"])
+    np.testing.assert_array_equal(made[:, 0], made[:, 1])
+    np.testing.assert_allclose(np.sort(made), np.sort(same / np.float32(255)), atol=1e-6)
+    assert np.abs(made - same / 255).max() > 0.1
+    noisy = np.asarray(views_of(flow.FlowRecipe(noise=0.05), same)["input"]) - same / 255
+    assert 0.005 < np.abs(noisy).mean() < 0.05
+    assert np.abs(noisy[:, 0] - noisy[:, 1]).mean() > 0.005
+    assert np.abs(np.diff(noisy, axis=-1)).mean() > 0.003  # not one number for an image
+
+
+def test_the_eraser_paints_boxes_of_the_second_frame_in_its_mean():
+    images = pair(16)
+    recipe = flow.FlowRecipe(erase=1.0, erase_side=(0.2, 0.4), erase_boxes=2)
+    made = views_of(recipe, images)
+    image, seen = np.asarray(made["image"]), np.asarray(made["input"])
+    np.testing.assert_array_equal(seen[:, 0], image[:, 0])
+    changed = (np.abs(seen[:, 1] - image[:, 1]) > 1e-6).any(-1)
+    share = changed.mean((1, 2))
+    assert (share > 0.02).all() and (share < 0.25).all()
+    for i in range(16):
+        painted = seen[i, 1][changed[i]]
+        mean = np.broadcast_to(image[i, 1].mean((0, 1)), painted.shape)
+        np.testing.assert_allclose(painted, mean, atol=1e-5)
+    rare = views_of(recipe._replace(erase=0.5), images)
+    touched = (np.asarray(rare["input"][:, 1]) != np.asarray(rare["image"][:, 1])).any((1, 2, 3))
+    assert 2 < touched.sum() < 14
+
+
+def test_an_occluder_covers_only_its_boxes_by_noise_or_by_another_part():
+    image = jnp.asarray(pair(1, (24, 24))[0, 0], jnp.float32) / 255
+    draw = jax.jit(jax.vmap(partial(flow.random_occluder, image=image)))
+    made = np.asarray(draw(jax.random.split(jax.random.key(0), 16)))
+    changed = (made != np.asarray(image)).any(-1)
+    assert (changed.mean((1, 2)) < 0.3).all() and (changed.mean((1, 2)) > 0).all()
+    known = {tuple(pixel) for pixel in np.asarray(image).reshape(-1, 3).tolist()}
+    pasted = [all(tuple(p) in known for p in m[c].tolist()) for m, c in zip(made, changed)]
+    assert 0 < sum(pasted) < 16
+
+
+def test_an_example_depends_on_its_index_alone():
+    images = pair(4)
+    recipe = flow.get_flow_recipe("smurf", size=(10, 12), affine={"rotate": 0.1, "zoom": (1, 1.4)})
+    made = views_of(recipe, images)
+    turned = views_of(recipe, images[::-1], index=jnp.arange(4)[::-1])
+    for name in ("image", "input", "offset"):
+        np.testing.assert_allclose(made[name], turned[name][::-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(flow.FLOW_RECIPES))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_recipes_make_finite_images_within_their_range(name, channels):
+    images = pair(2, channels=channels)
+    made = views_of(flow.get_flow_recipe(name), images)
+    assert made["input"].shape == images.shape
+    for name in ("image", "input"):
+        assert made[name].min() >= 0 and made[name].max() <= 1
+
+
+def test_mistakes_are_named():
+    batch = {"image": jnp.zeros((1, 2, 8, 8, 3)), "index": jnp.arange(1)}
+    with pytest.raises(ValueError, match="nothing that large"):
+        flow.flow_views(flow.FlowRecipe(size=(9, 8)))(jax.random.key(0), batch)
+    with pytest.raises(ValueError, match="flow"):
+        views = flow.flow_views(flow.FlowRecipe(size=(4, 4)))
+        views(jax.random.key(0), {**batch, "flow": jnp.zeros((1, 8, 8, 2))})
+    with pytest.raises(ValueError, match="'index'"):
+        flow.flow_views(flow.FlowRecipe())(jax.random.key(0), {"image": batch["image"]})
+    with pytest.raises(ValueError, match="probability"):
+        flow.flow_views(flow.FlowRecipe(erase=1.5))
+    with pytest.raises(ValueError, match="'smurf'"):
+        flow.get_flow_recipe("smurv")
+    with pytest.raises(ValueError, match="'rotate'"):
+        flow.get_flow_recipe("smurf", affine={"rotat": 0.1})
+    with pytest.raises(ValueError, match="zoom"):
+        flow.sample_affine(jax.random.key(0), SIZE, flow.AffineRecipe(zoom=(0.0, 1.0)))
+    with pytest.raises(ValueError, match="side"):
+        flow.random_boxes(jax.random.key(0), SIZE, side=(0.5, 0.2))

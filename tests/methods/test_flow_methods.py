@@ -1,0 +1,830 @@
+"""Flow methods against a restatement in numpy float64, and what must hold at their edges.
+
+Stand-in networks: their parameters are the flows.
+"""
+
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslax import figures, ops
+from sslax.augment import flow as flow_augment
+from sslax.data import scenes
+from sslax.errors import UserError
+from sslax.methods import arflow, flow_common, smurf, uflow, unflow
+from sslax.types import Model
+
+B, H, W = 2, 24, 32
+SIZE = (32, 48)  # of what is shared by several tests
+IDENTITY = flow_augment.flow_views(flow_augment.FlowRecipe())
+
+
+def pyramid(*flows):
+    """A network whose levels are its parameters."""
+
+    def init(rng, x):
+        return {f"pyramid{i}": jnp.asarray(f, jnp.float32) for i, f in enumerate(flows)}, {}
+
+    def apply(params, state, x, train):
+        return tuple(params.values()), state
+
+    return Model(init, apply)
+
+
+def iterations(*flows):
+    """The same in RAFT's form."""
+
+    def init(rng, x):
+        return {"flows": jnp.asarray(np.stack(flows, 2), jnp.float32)}, {}
+
+    return Model(init, lambda params, state, x, train: (params["flows"], state))
+
+
+def textured(seed=0, size=(H, W)):
+    """Smooth frames with structure at several scales, `[B, 2, H, W, 3]`."""
+    rng = np.random.default_rng(seed)
+    noise = rng.uniform(size=(B, 2, *size, 3))
+    for axis in (2, 3):
+        noise = (np.roll(noise, 1, axis) + 2 * noise + np.roll(noise, -1, axis)) / 4
+    return ((noise - noise.min()) / (noise.max() - noise.min())).astype(np.float32)
+
+
+def wavy(seed, factor, amplitude=1.5, count=B):
+    """Flows `[B, 2, h, w, 2]` of a level, roughly each other's inverse, some of it occluded."""
+    rng = np.random.default_rng(seed)
+    h, w = -(-H // factor), -(-W // factor)
+    y, x = np.mgrid[:h, :w] * factor / 10.0
+    phase = rng.uniform(0, 6, (count, 2, 2, 1, 1))
+    field = amplitude * np.sin(x + phase[:, 0]) * np.cos(y + phase[:, 1]) / factor  # [B, 2, h, w]
+    forward = np.moveaxis(field, 1, -1) + np.array([2.0, 1.0]) / factor
+    other = rng.normal(0, 0.35 / factor, forward.shape)
+    return np.stack([forward, -forward + other], 1).astype(np.float32)
+
+
+def batch_of(images, seen=None, **more):
+    seen = images if seen is None else seen
+    index = jnp.arange(len(images)) + 3
+    return {"image": jnp.asarray(images), "input": jnp.asarray(seen), "index": index, **more}
+
+
+def evaluate(method, batch, step=0, key=0):
+    """Loss, metrics and gradient, compiled."""
+    variables = method.init(jax.random.key(0), batch)
+    run = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
+    (value, output), gradient = run(*variables, batch, jax.random.key(key), jnp.int32(step))
+    leaves = [value, *output.metrics.values(), *jax.tree.leaves(gradient)]
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+    return float(value), {k: float(v) for k, v in output.metrics.items()}, gradient
+
+
+# A restatement in numpy, float64, one image at a time.
+
+
+def np_sample(image, x, y):
+    height, width = image.shape[:2]
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
+    i, j = np.minimum(x.astype(int), width - 2), np.minimum(y.astype(int), height - 2)
+    u, v = (x - i)[..., None], (y - j)[..., None]
+    top = (1 - u) * image[j, i] + u * image[j, i + 1]
+    return (1 - v) * top + v * ((1 - u) * image[j + 1, i] + u * image[j + 1, i + 1]), inside
+
+
+def np_warp(image, flow, offset=(0, 0)):
+    y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float64)
+    return np_sample(image, x + flow[..., 0] + offset[0], y + flow[..., 1] + offset[1])
+
+
+def np_fb(forward, backward):
+    back, inside = np_warp(backward, forward)
+    difference = ((forward + back) ** 2).sum(-1)
+    bound = 0.01 * ((forward**2).sum(-1) + (back**2).sum(-1)) + 0.5
+    return (difference < bound) & inside
+
+
+def np_arrivals(backward):
+    height, width = backward.shape[:2]
+    out = np.zeros((height, width))
+    for y in range(height):
+        for x in range(width):
+            a, b = x + backward[y, x, 0], y + backward[y, x, 1]
+            for j in (int(np.floor(b)), int(np.floor(b)) + 1):
+                for i in (int(np.floor(a)), int(np.floor(a)) + 1):
+                    if 0 <= i < width and 0 <= j < height:
+                        out[j, i] += (1 - abs(a - i)) * (1 - abs(b - j))
+    return out
+
+
+def np_census(a, b, mask, radius):
+    """Error and valid, as `losses.census_error` defines them."""
+    gray = np.array([0.299, 0.587, 0.114]) * 255
+    a, b = a @ gray, b @ gray
+    height, width = a.shape
+    total, count = np.zeros((height, width)), np.zeros((height, width))
+    for dy in range(-radius, radius + 1):
+        for dx in range(-radius, radius + 1):
+            if (dy, dx) == (0, 0):
+                continue
+            for y in range(max(0, -dy), min(height, height - dy)):
+                xs = np.arange(max(0, -dx), min(width, width - dx))
+                there = mask[y + dy, xs + dx] > 0
+                da, db = a[y + dy, xs + dx] - a[y, xs], b[y + dy, xs + dx] - b[y, xs]
+                d = da / np.sqrt(0.81 + da**2) - db / np.sqrt(0.81 + db**2)
+                total[y, xs] += there * d**2 / (0.1 + d**2)
+                count[y, xs] += there
+    valid = np.zeros((height, width), bool)
+    valid[radius : height - radius, radius : width - radius] = True
+    n = (2 * radius + 1) ** 2 - 1
+    return total * n / np.maximum(count, 1), valid & (mask > 0)
+
+
+def np_area(image, factor):
+    height, width = image.shape[0] // factor, image.shape[1] // factor
+    return image.reshape(height, factor, width, factor, -1).mean((1, 3))
+
+
+def np_upsample(flow, factor):
+    if factor == 1:
+        return flow
+    height, width = flow.shape[0] * factor, flow.shape[1] * factor
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    place = [np.clip((v + 0.5) / factor - 0.5, 0, n - 1) for v, n in zip((x, y), flow.shape[1::-1])]
+    return factor * np_sample(flow, *place)[0]
+
+
+def np_ssim(a, b):
+    def mean(x):
+        x = np.pad(x, ((1, 1), (1, 1), (0, 0)), mode="reflect")
+        windows = [x[i : i + a.shape[0], j : j + a.shape[1]] for i in range(3) for j in range(3)]
+        return sum(windows) / 9
+
+    ma, mb = mean(a), mean(b)
+    va, vb, vab = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
+    top = (2 * ma * mb + 0.01**2) * (2 * vab + 0.03**2)
+    return top / ((ma**2 + mb**2 + 0.01**2) * (va + vb + 0.03**2))
+
+
+def np_smoothness(flow, image, order, edge, penalty):
+    """Edge-aware, both axes, the sum of two means."""
+    total = 0.0
+    for axis in (1, 0):
+        weight = np.exp(-np.abs(edge * _difference(image, axis, order)).mean(-1, keepdims=True))
+        change = np.diff(flow, order, axis)
+        total += (weight * penalty(change)).mean()
+    return total
+
+
+def _difference(image, axis, stride):
+    image = np.moveaxis(image, axis, 0)
+    return np.moveaxis(image[stride:] - image[:-stride], 0, axis)
+
+
+def directions(images, flows):
+    """Each target with its source, its flow, and the flow the other way, float64."""
+    images, flows = np.asarray(images, np.float64), np.asarray(flows, np.float64)
+    for image, flow in zip(images, flows):
+        for i in (0, 1):
+            yield image[i], image[1 - i], flow[i], flow[1 - i]
+
+
+def robust(x):
+    return np.sqrt(x**2 + 1e-6)
+
+
+def np_uflow(images, flow, *, factor, order=1, data="census", occlusion="range_map", offset=None):
+    """Photometric term and smoothness of UFlow and, at factor 1, of SMURF."""
+    errors, weights, smooth = [], [], []
+    for number, (target, source, f, b) in enumerate(directions(images, flow)):
+        full, back = np_upsample(f, factor), np_upsample(b, factor)
+        at = (0, 0) if offset is None else offset[number // 2]
+        warped, inside = np_warp(source, full, at)
+        if offset is not None:
+            x, y = (int(v) for v in at)
+            target = target[y : y + full.shape[0], x : x + full.shape[1]]
+        seen = {
+            "none": lambda a, b: np.ones(a.shape[:2]),
+            "range_map": lambda a, b: np.minimum(np_arrivals(b), 1),
+            "forward_backward": np_fb,
+        }[occlusion](full, back)
+        _, stays = np_warp(full, full)
+        weight = inside * np.where(stays, seen, 1)
+        if data == "census":
+            distance, valid = np_census(target, warped, weight, 3)
+            errors.append((distance + 0.01) ** 0.4)
+            weight = weight * valid
+        elif data == "l1":
+            errors.append(robust(target - warped).mean(-1))
+        else:
+            errors.append(np.clip((1 - np_ssim(target, warped)) / 2, 0, 1).mean(-1))
+        weights.append(weight)
+        small = np_area(target, factor)
+        smooth.append(np_smoothness(f, small, order, 150, robust) / 2)
+    errors, weights = np.stack(errors), np.stack(weights)
+    return (errors * weights).sum() / weights.sum(), np.mean(smooth)
+
+
+# Each loss against its restatement.
+
+
+@pytest.mark.parametrize(
+    ("data", "occlusion", "order"),
+    [("census", "range_map", 1), ("l1", "forward_backward", 2), ("ssim", "none", 1)],
+)
+def test_uflow_is_its_definition(data, occlusion, order):
+    images, flow = textured(), wavy(0, 4)
+    # Little edges: with the paper's 150 nothing of the smoothness is left on such frames.
+    images = 0.5 + 0.02 * images
+    knobs = {"data": data, "occlusion": occlusion, "smoothness_order": order}
+    method = uflow.uflow(pyramid(flow, wavy(1, 8)), views=IDENTITY, selfsup_weight=0.0, **knobs)
+    value, metrics, _ = evaluate(method, batch_of(images))
+    photometric, smooth = np_uflow(
+        images, flow, factor=4, data=data, occlusion=occlusion, order=order
+    )
+    np.testing.assert_allclose(metrics["photometric"], photometric, rtol=2e-4)
+    np.testing.assert_allclose(metrics["smoothness"], smooth, rtol=1e-4)
+    np.testing.assert_allclose(value, photometric + 4 * smooth, rtol=2e-4)
+    assert smooth > 1e-3
+
+
+def test_smurf_is_its_definition_in_whole_frames():
+    size, offset = (16, 20), np.array([[3, 5], [12, 0]])
+    images = 0.5 + 0.02 * textured(1)
+    flows = [wavy(i, 1, count=B)[:, :, : size[0], : size[1]] for i in range(3)]
+    seen = np.stack([x[:, b : b + size[0], a : a + size[1]] for x, (a, b) in zip(images, offset)])
+    batch = batch_of(images, seen, offset=jnp.asarray(offset, jnp.float32))
+    method = smurf.smurf(
+        iterations(*flows), views=IDENTITY, selfsup_weight=0.0, occlusion="forward_backward"
+    )
+    value, metrics, _ = evaluate(method, batch)
+    terms = [
+        np_uflow(images, flow, factor=1, occlusion="forward_backward", offset=offset)
+        for flow in flows
+    ]
+    expected = sum(g * (d + 2.5 * s) for g, (d, s) in zip((0.64, 0.8, 1.0), terms))
+    np.testing.assert_allclose(metrics["photometric"], terms[-1][0], rtol=2e-4)
+    np.testing.assert_allclose(value, expected, rtol=2e-4)
+
+
+def np_unflow_level(images, flow, radius, border=0.1):
+    """Twice the means over visible pixels of both directions and all examples."""
+
+    def charbonnier(x):
+        return (x**2 + 1e-6) ** 0.45
+
+    sums = {name: [0.0, 0.0] for name in ("census", "brightness", "gradient", "consistency")}
+    sums |= {name: [0.0, 0.0] for name in ("smoothness", "occlusion")}
+
+    def add(name, values, weight):
+        sums[name][0] += (weight * values).sum()
+        sums[name][1] += weight.sum()
+
+    h, w = flow.shape[2:4]
+    margin = int(np.ceil(border * min(h, w)))
+    for target, source, f, b in directions(images, flow):
+        warped, inside = np_warp(source, f)
+        visible = np_fb(f, b) & inside
+        weight = np.zeros((h, w))
+        weight[margin : h - margin, margin : w - margin] = 1
+        weight = weight * visible
+        distance, valid = np_census(target, warped, weight, radius)
+        add("census", charbonnier(distance), weight * valid)
+        gap = 255 * (target - warped)
+        add("brightness", charbonnier(gap).mean(-1), weight)
+        padded = np.pad(gap, ((1, 1), (1, 1), (0, 0)), mode="edge")
+        slopes = [
+            (padded[1:-1, 2:] - padded[1:-1, :-2]) / 2,
+            (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2,
+        ]
+        add("gradient", charbonnier(np.concatenate(slopes, -1)).mean(-1), weight)
+        back, _ = np_warp(b, f)
+        add("consistency", charbonnier(f + back).mean(-1), weight)
+        everywhere = np.ones((h, w))
+        add("occlusion", 1.0 - visible, everywhere)
+        curvature = np.zeros((h, w))
+        for dy, dx in ((0, 1), (1, 0), (1, 1), (-1, 1)):
+            for y in range(abs(dy), h - abs(dy)):
+                for x in range(abs(dx), w - abs(dx)):
+                    bend = f[y + dy, x + dx] - 2 * f[y, x] + f[y - dy, x - dx]
+                    curvature[y, x] += charbonnier(bend).sum() / 4
+        add("smoothness", curvature, everywhere)
+    return {name: 2 * total / count for name, (total, count) in sums.items()}
+
+
+def test_unflow_is_its_definition():
+    images = textured(2)
+    flows = [wavy(3, 4), wavy(4, 8)]
+    weights = {"brightness_weight": 0.5, "gradient_weight": 0.25, "occlusion_weight": 12.4}
+    method = unflow.unflow(
+        pyramid(*flows), views=IDENTITY, census_radii=(1, 1), level_weights=(12.7, 4.35), **weights
+    )
+    value, metrics, _ = evaluate(method, batch_of(images))
+    w = {"census": 1, "brightness": 0.5, "gradient": 0.25, "consistency": 0.2, "smoothness": 3}
+    w["occlusion"] = 12.4
+    expected = 0.0
+    for scale, factor, flow in zip((12.7, 4.35), (4, 8), flows):
+        small = np.stack([[np_area(x, factor) for x in np.float64(pair)] for pair in images])
+        level = np_unflow_level(small, flow, 1)
+        expected += scale * sum(w[name] * term for name, term in level.items())
+        if factor == 4:
+            finest = level
+    assert all(finest[name] > 0.01 for name in w), finest
+    photometric = sum(w[n] * finest[n] for n in ("census", "brightness", "gradient"))
+    np.testing.assert_allclose(metrics["photometric"], photometric, rtol=2e-4)
+    np.testing.assert_allclose(metrics["smoothness"], finest["smoothness"], rtol=2e-4)
+    np.testing.assert_allclose(metrics["consistency"], finest["consistency"], rtol=2e-4)
+    np.testing.assert_allclose(value, expected, rtol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("data", "occlusion"), [("ssim_l1", "forward_backward"), ("census", "range_map")]
+)
+def test_arflow_is_its_definition(data, occlusion):
+    images = textured(5)
+    flows = [wavy(6, 4), wavy(7, 8)]
+    method = arflow.arflow(
+        pyramid(*flows), views=IDENTITY, data=data, occlusion=occlusion, analogy_weight=0.0
+    )
+    value, _, _ = evaluate(method, batch_of(images))
+    total = 0.0
+    masks = []
+    for level, flow in enumerate(flows):
+        errors, weights, smooth = [], [], []
+        small = np.stack([[np_area(x, 2**level) for x in np.float64(p)] for p in images])
+        enlarged = [[np_upsample(np.float64(f), 4) for f in pair] for pair in flow]
+        for number, (target, source, f, b) in enumerate(directions(small, enlarged)):
+            warped, inside = np_warp(source, f)
+            if level == 0:
+                seen = np_fb(f, b) if occlusion == "forward_backward" else np_arrivals(b) >= 0.2
+                masks.append(seen & inside)
+                smooth.append(np_smoothness(f / H, target, 1, 10, np.abs) / 2)
+            weight = (masks[number][:: 2**level, :: 2**level] & inside).astype(np.float64)
+            if data == "census":
+                distance, valid = np_census(target, warped, weight, 3)
+                errors.append((distance / 49 + 0.01) ** 0.4)
+                weight = weight * valid
+            else:
+                structure = np.clip((1 - np_ssim(target, warped)) / 2, 0, 1).mean(-1)
+                errors.append(0.85 * structure + 0.15 * np.abs(target - warped).mean(-1))
+            weights.append(weight)
+        weights = np.stack(weights)
+        total += (np.stack(errors) * weights).sum() / weights.sum()
+        total += 50 * np.mean(smooth) if smooth else 0.0
+    np.testing.assert_allclose(value, total, rtol=5e-4)
+
+
+# What holds for all of them.
+
+
+@cache
+def rooms():
+    """Two rendered pairs with their exact flow, `[B, 2, H, W, ...]`."""
+    textures = scenes.textures("train", count=6, side=32)
+    sample = partial(scenes.flow, size=SIZE, boxes=2, speed=0.7)
+    made = scenes.sampler(sample, textures, seed=1)(jnp.arange(B))
+    return {name: np.asarray(made[name]) for name in ("image", "flow", "visible")}
+
+
+LATER = flow_common.ramp(0.3, 5.0, 1.0)  # second passes from step 5 on
+TEACHING = {"selfsup_weight": LATER, "occlusion": "forward_backward"}
+METHODS = {
+    "unflow": (unflow.unflow, (4, 8), {"census_radii": (1, 1), "border": 0.0}),
+    "uflow": (uflow.uflow, (4, 8), TEACHING),
+    "arflow": (arflow.arflow, (4, 8), {"analogy_weight": LATER}),
+    "smurf": (smurf.smurf, (1, 1), TEACHING),
+}
+
+
+BUILD = {
+    "unflow": unflow.build,
+    "uflow": uflow.build,
+    "arflow": arflow.build,
+    "smurf": smurf.build,
+}
+
+
+class Tried(NamedTuple):
+    """A method around a stand-in, compiled once."""
+
+    name: str
+    method: Any
+    run: Any  # (params, batch, step) -> (loss, metrics, gradient)
+    look: Any  # (params, batch) -> (predictions, pictures)
+
+    def params(self, flow, scale=1.0):
+        """Parameters that answer with `scale` times a flow `[B, 2, H, W, 2]`."""
+        levels = []
+        for factor in METHODS[self.name][1]:
+            size = tuple(side // factor for side in flow.shape[2:4])
+            small = ops.resize(jnp.asarray(flow, jnp.float32), size, method="area")
+            levels.append(scale * small / factor)
+        if self.name == "smurf":
+            return {"flows": jnp.stack(levels, 2)}
+        return {f"pyramid{i}": level for i, level in enumerate(levels)}
+
+
+@pytest.fixture(scope="module", params=sorted(METHODS))
+def tried(request):
+    factory, _, knobs = METHODS[request.param]
+    network = iterations if request.param == "smurf" else pyramid
+    method = factory(network(*[np.zeros((B, 2, 1, 1, 2))] * 2), views=IDENTITY, **knobs)
+
+    @jax.jit
+    def run(params, batch, step):
+        loss = jax.value_and_grad(method.loss, has_aux=True)
+        (value, output), gradient = loss(params, {}, {}, batch, jax.random.key(0), step)
+        return value, output.metrics, gradient
+
+    def finite(params, batch, step=0):
+        value, metrics, gradient = run(params, batch, jnp.int32(step))
+        leaves = [value, *metrics.values(), *jax.tree.leaves(gradient)]
+        assert all(np.isfinite(leaf).all() for leaf in leaves)
+        return float(value), {k: float(v) for k, v in metrics.items()}, gradient
+
+    @jax.jit
+    def look(params, batch):
+        shown = method.show(params, {}, {}, batch, jax.random.key(0))
+        return method.predict(params, {}, {}, batch), shown
+
+    return Tried(request.param, method, finite, look)
+
+
+def test_the_exact_flow_is_better_than_none_and_the_gradient_points_to_it(tried):
+    made = rooms()
+    batch = batch_of(made["image"])
+    exact = tried.params(made["flow"])
+    truth, metrics, _ = tried.run(exact, batch)
+    chance, at_zero, gradient = tried.run(tried.params(made["flow"], 0.0), batch)
+    assert truth < 0.95 * chance
+    # UnFlow compares 8 x 12 pixels, most of them on an edge.
+    share = 0.9 if tried.name == "unflow" else 0.75
+    assert metrics["photometric"] < share * metrics["photometric_at_chance"]
+    np.testing.assert_allclose(at_zero["loss_at_chance"], chance, rtol=1e-4)
+    np.testing.assert_allclose(metrics["loss_at_chance"], chance, rtol=1e-4)
+    assert metrics["visible"] < 1.0 and at_zero["visible"] == 1.0
+    pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(exact))
+    assert sum(float(jnp.vdot(slope, way)) for slope, way in pairs) < 0
+
+
+def test_gradient_descent_leaves_zero(tried):
+    """Frames one pixel apart: a few steps of the gradient find some of it."""
+    image = textured(8, (SIZE[0], SIZE[1] + 1))[:, 0]
+    for _ in range(3):
+        image = (np.roll(image, 1, 2) + 2 * image + np.roll(image, -1, 2)) / 4
+    batch = batch_of(np.stack([image[:, :, 1:], image[:, :, :-1]], 1))  # moves by (1, 0)
+    params = tried.params(np.zeros((B, 2, *SIZE, 2)))
+    for _ in range(20):
+        gradient = tried.run(params, batch)[2]
+        step = jax.tree.map(lambda g: 0.02 * g / (jnp.abs(g).mean() + 1e-12), gradient)
+        params = jax.tree.map(jnp.subtract, params, step)
+    predicted, _ = tried.look(params, {"image": batch["image"]})
+    forward, backward = (predicted[name][:, 4:-4, 4:-4] for name in ("flow", "backward"))
+    assert np.median(forward[..., 0]) > 0.1 and np.median(backward[..., 0]) < -0.1
+    assert abs(np.median(forward[..., 1])) < 0.5 * np.median(forward[..., 0])
+
+
+def test_swapped_frames_swap_the_directions(tried):
+    made = rooms()
+    batch, swapped = batch_of(made["image"]), batch_of(made["image"][:, ::-1])
+    step = 0 if tried.name == "arflow" else 9  # both frames are not moved alike
+    one, _, gradient = tried.run(tried.params(made["flow"]), batch, step)
+    two, _, mirrored = tried.run(tried.params(made["flow"][:, ::-1]), swapped, step)
+    np.testing.assert_allclose(one, two, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(mirrored)):
+        np.testing.assert_allclose(a, b[:, ::-1], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["equal", "black", "out", "inconsistent"])
+def test_nothing_breaks_at_the_edges(tried, case):
+    """Equal and black frames, flows that leave the frame everywhere, and that never agree."""
+    image = textured(11, SIZE)[:, :1].repeat(2, axis=1) * (case != "black")
+    flow = np.full((B, 2, *SIZE, 2), {"out": 1000.0, "inconsistent": 8.0}.get(case, 0.0))
+    for step in (0, 9):
+        _, metrics, gradient = tried.run(tried.params(flow), batch_of(image), step)
+        if case == "out":
+            assert metrics["inside"] == metrics["visible"] == metrics["photometric"] == 0.0
+        elif case == "inconsistent":  # nothing is visible, and still there is a way out
+            assert metrics["visible"] == 0.0 and metrics["photometric"] > 0.0
+            assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(gradient)) > 1e-5
+        else:
+            assert metrics["visible"] == 1.0
+            if step == 0:  # ARFlow's second pass moves the frames apart
+                # Grey values of both frames may be rounded apart; moving frames give 1e-2.
+                assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(gradient)) < 3e-4
+
+
+def test_predictions_and_pictures(tried):
+    made = rooms()
+    images = jnp.asarray(np.round(255 * made["image"]), jnp.uint8)
+    predicted, shown = tried.look(tried.params(made["flow"]), {"image": images})
+    assert predicted["flow"].shape == predicted["backward"].shape == (B, *SIZE, 2)
+    for name, truth in zip(("flow", "backward"), np.moveaxis(made["flow"], 1, 0)):
+        error = np.linalg.norm(predicted[name] - truth, axis=-1)
+        assert np.median(error) < 0.5 * np.median(np.linalg.norm(truth, axis=-1))
+    agree = (np.asarray(predicted["visible"]) > 0.5) == made["visible"][:, 0]
+    assert agree.mean() > 0.8 and 0.3 < np.mean(predicted["visible"]) < 1.0
+    assert set(shown) == {"first", "second", "flow", "warped second", "error", "visible"}
+    for column in shown.values():
+        assert column.shape[:3] == (B, *SIZE)
+        assert column.min() >= 0 and column.max() <= 1
+
+
+# Occlusion, whole frames, self-supervision, analogy.
+
+
+def test_occlusion_may_start_later():
+    made = flow_common.match(jnp.asarray(textured()), jnp.asarray(wavy(30, 1)))
+    visible, inside = made.visible, made.inside.astype(jnp.float32)
+    assert 0 < visible.mean() < inside.mean() < 1
+    np.testing.assert_array_equal(flow_common.weight_at(made, jnp.int32(9), 10.0), inside)
+    np.testing.assert_array_equal(flow_common.weight_at(made, jnp.int32(10), 10.0), visible)
+    np.testing.assert_array_equal(flow_common.weight_at(made), visible)
+
+
+def test_an_estimate_that_leaves_less_than_half_of_a_frame_is_not_trusted():
+    inside = np.ones((3, 4, 5), bool)
+    inside[2, :, 3:] = False
+    visible = np.zeros((3, 4, 5), np.float32)
+    visible[0, :2] = 1.0  # a half
+    visible[1, :2, 1:] = 1.0  # less
+    visible[2, :2, :3] = 1.0  # a half of what stays inside
+    made = flow_common.Match(None, None, jnp.asarray(inside), jnp.asarray(visible))
+    weight = flow_common.weight_at(made)
+    for i, expected in enumerate((visible[0], inside[1], visible[2])):
+        np.testing.assert_array_equal(weight[i], expected)
+
+
+def test_a_match_beyond_the_cut_is_found_in_the_whole_frame():
+    """A pan of six pixels: the last columns of the cut are matched in the frame alone."""
+    wide = textured(12, (H, W + 6))[:, 0]
+    whole = jnp.asarray(np.stack([wide[:, :, 6:], wide[:, :, :-6]], 1))  # moves by (6, 0)
+    offset = jnp.full((B, 2), jnp.array([4.0, 2.0]))
+    cut = whole[:, :, 2:18, 4:20]
+    flows = (
+        np.zeros((B, 2, 16, 16, 2)) + np.array([6.0, 0]) * np.array([1, -1])[:, None, None, None]
+    )
+    flows = jnp.asarray(flows, jnp.float32)
+    made = flow_common.match(whole, flows, offset=offset)
+    alone = flow_common.match(cut, flows)
+    forward = slice(0, None, 2)
+    assert bool(made.inside[forward].all()) and bool((made.visible[forward] == 1).all())
+    np.testing.assert_allclose(made.warped[forward], made.target[forward], atol=1e-5)
+    np.testing.assert_allclose(made.target, flow_common.both(cut), atol=1e-6)
+    assert alone.visible[forward].mean() == pytest.approx(10 / 16)
+    # Back by six from the cut's first column, the fourth of the frame: two columns leave it.
+    assert made.visible[1::2].mean() == pytest.approx(14 / 16)
+    # Without an offset it is the same as a cut of the frame's size.
+    zero = flow_common.match(cut, flows, offset=jnp.zeros((B, 2)))
+    for a, b in zip(zero, alone):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_the_ramp_is_a_function_of_the_step():
+    rise = flow_common.ramp(0.6, 100.0, 50.0)
+    steps = jnp.array([0, 99, 100, 110, 150, 10_000])
+    np.testing.assert_allclose(jax.vmap(rise)(steps), [0, 0, 0, 0.12, 0.6, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(flow_common.ramp(0.6, 5, 0)(6), 0.6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1, 4])
+def test_self_supervision_is_its_definition(factor):
+    h, w, margin = H // factor, W // factor, 4
+    rng = np.random.default_rng(0)
+    teacher = wavy(20, factor) + rng.normal(0, 0.02, (B, 2, h, w, 2)).astype(np.float32)
+    student = wavy(21, factor) + rng.normal(0, 0.5, (B, 2, h, w, 2)).astype(np.float32)
+    error, mask = flow_common.self_supervision(
+        jnp.asarray(student), jnp.asarray(teacher), margin=margin, size=(H, W)
+    )
+
+    def confidence(forward, backward, sigma):
+        back, inside = np_warp(backward, forward)
+        square = ((forward + back) ** 2).sum(-1)
+        return inside * np.exp(-square / (sigma**2 * (h**2 + w**2)))
+
+    def centre(x):
+        y, z = np.mgrid[:h, :w].astype(np.float64)
+        m = margin / factor
+        rows = np.clip(m + (y + 0.5) * (h - 2 * m) / h - 0.5, 0, h - 1)
+        columns = np.clip(m + (z + 0.5) * (w - 2 * m) / w - 0.5, 0, w - 1)
+        return np_sample(x, columns, rows)[0]
+
+    growth = np.array([W / (W - 2 * margin), H / (H - 2 * margin)])
+    errors, masks = [], []
+    for pair, taught in zip(np.float64(student), np.float64(teacher)):
+        for i in (0, 1):
+            sure = centre(confidence(taught[i], taught[1 - i], 0.003)[..., None])[..., 0]
+            unsure = 1 - confidence(pair[i], pair[1 - i], 0.03)
+            masks.append(sure * unsure)
+            errors.append(robust(pair[i] - growth * centre(taught[i])))
+    masks, errors = np.stack(masks), np.stack(errors)
+    assert 0.02 < masks.mean() < 0.9
+    np.testing.assert_allclose(mask, masks, rtol=2e-3, atol=2e-4)
+    np.testing.assert_allclose(error, (masks[..., None] * errors).mean(), rtol=2e-3)
+
+
+def seeing(gain, images, consistent):
+    """A flow that depends on the frames: a gain times their mean, and back again or not."""
+    level = gain * jnp.mean(images, axis=(1, 2, 3, 4))[:, None, None, None, None]
+    shape = (len(images), 1, images.shape[2] // 4, images.shape[3] // 4, 2)
+    flow = jnp.broadcast_to(level, shape)
+    return jnp.concatenate([flow, -flow if consistent else flow], axis=1)
+
+
+def test_the_student_learns_and_the_teacher_does_not():
+    """Only the student's pass has a gradient, and only after the start."""
+    seen = []
+
+    def apply(params, state, x, train):
+        seen.append((train, x["image"].shape, "key" in x))
+        return (seeing(params["gain"], x["image"], not train),), state
+
+    network = Model(lambda rng, x: ({"gain": jnp.float32(2.0)}, {}), apply)
+    weight = flow_common.ramp(0.3, 4.0, 2.0)
+    method = uflow.uflow(
+        network, views=IDENTITY, data_weight=0.0, smoothness_weight=0.0, selfsup_weight=weight
+    )
+    images = textured(13)
+    images[:, :, 4:-4, 4:-4] *= 0.2  # the centre, which the student sees, is darker
+    batch = batch_of(images)
+    variables = method.init(jax.random.key(0), batch)
+    run = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
+    found = [run(*variables, batch, jax.random.key(0), jnp.int32(step)) for step in (4, 5, 6)]
+    values = [float(value) for (value, _), _ in found]
+    slopes = [float(gradient["gain"]) for _, gradient in found]
+    assert values[0] == slopes[0] == 0.0
+    np.testing.assert_allclose(values[1], values[2] / 2, rtol=1e-5)
+    assert (False, (B, 2, H, W, 3), False) in seen  # the teacher: clean, without dropout
+    assert (True, (B, 2, H, W, 3), True) in seen
+    lesson = found[2][0][1].metrics["self_supervision"]
+    assert lesson > 0.01 and slopes[2] != 0.0
+
+    def of_student(gain):
+        teacher = seeing(2.0, batch["image"], True)
+        margin = flow_common.margin_of((H, W), 1 / 6)
+        student = seeing(gain, flow_common.enlarged_centre(batch["image"], margin), False)
+        return flow_common.self_supervision(student, teacher, margin=margin, size=(H, W))[0]
+
+    np.testing.assert_allclose(slopes[2], 0.3 * jax.grad(of_student)(jnp.float32(2.0)), rtol=1e-4)
+
+
+def test_the_analogy_is_exact_for_a_network_that_follows():
+    """A network whose flow is right for all transformed frames has nothing to learn: still ones."""
+    images = textured(14)[:, :1].repeat(2, axis=1)
+    still = np.zeros((B, 2, H // 4, W // 4, 2))
+    affine = flow_augment.AffineRecipe(flip=0.5, zoom=(1.1, 1.4), rotate=0.2, translate=0.1)
+    knobs = {"appearance": None, "occluder": True, "analogy_weight": 1.0}
+    method = arflow.arflow(pyramid(still), views=IDENTITY, spatial=affine, **knobs)
+    _, metrics, _ = evaluate(method, batch_of(images))
+    np.testing.assert_allclose(metrics["analogy"], 1e-3, rtol=0.2)  # `robust_l1(0)`
+    apart = arflow.arflow(
+        pyramid(still), views=IDENTITY, spatial=affine._replace(relative=0.3), **knobs
+    )
+    _, moved, _ = evaluate(apart, batch_of(images))
+    assert moved["analogy"] > 0.05
+
+
+def test_the_analogy_counts_what_the_first_pass_sees_after_the_transformation():
+    """Flows that agree in the left half alone: with a flip, the right half counts."""
+    flow = np.zeros((B, 2, H, W, 2))
+    flow[:, :, :, W // 2 :] = np.array([0.0, 8.0])  # both ways down: never back
+    flip = flow_augment.AffineRecipe(flip=1.0)
+    given = []
+
+    def apply(params, state, x, train):
+        given.append(x["image"])
+        student = jnp.zeros((B, 2, 1, H, W, 2)).at[..., W // 2 :, 0].set(3.0)
+        first = jnp.asarray(flow, jnp.float32)[:, :, None]
+        return (params["one"] * (first if len(given) == 1 else student)), state
+
+    network = Model(lambda rng, x: ({"one": jnp.float32(1.0)}, {}), apply)
+    method = arflow.arflow(
+        network, views=IDENTITY, spatial=flip, appearance=None, occluder=False, analogy_weight=1.0
+    )
+    batch = batch_of(textured(15))
+    loss = jax.jit(method.loss)
+    _, output = loss({"one": 1.0}, {}, {}, batch, jax.random.key(0), 0)
+    assert len(given) == 2
+    # The right half is where the student is three pixels off, in x alone.
+    np.testing.assert_allclose(output.metrics["analogy"], 1.5, rtol=0.05)
+
+
+def test_occluded_flow_is_filled_in_from_the_past():
+    """A field whose way back is half its way on, and a hole in it."""
+    y, x = np.mgrid[:H, :W].astype(np.float64)
+    future = np.stack([2.0 + 0.05 * x, -1.0 + 0.03 * y], -1).astype(np.float32)
+    past = (-0.5 * future).astype(np.float32)
+    seen = np.ones((H, W), np.float32)
+    hole = np.zeros((H, W), bool)
+    hole[8:14, 10:20] = True
+    gone = np.where(hole, 0.0, seen)
+    spoiled = np.where(hole[..., None], np.float32(40.0), future)
+    fuse = jax.jit(partial(smurf.fuse_flows, steps=300))
+    filled = fuse(jax.random.key(0), past, spoiled, visible_past=seen, visible_future=gone)
+    np.testing.assert_array_equal(np.asarray(filled)[~hole], future[~hole])
+    assert np.abs(np.asarray(filled) - future)[hole].mean() < 0.1
+    # Where neither frame shows a pixel nothing is known, and with no pixel at all nothing breaks.
+    kept = fuse(jax.random.key(0), past, spoiled, visible_past=gone, visible_future=gone)
+    np.testing.assert_array_equal(kept, spoiled)
+    none = np.zeros((H, W), np.float32)
+    nothing = fuse(jax.random.key(0), past, future, visible_past=seen, visible_future=none)
+    assert np.isfinite(nothing).all()
+    np.testing.assert_allclose(nothing, -past, atol=1e-4)  # the motion goes on
+
+
+# Small things.
+
+
+def test_colours_are_the_figures():
+    rng = np.random.default_rng(0)
+    flow = rng.normal(0, 3, (2, 9, 11, 2)).astype(np.float32)
+    flow[0, 0] = 0.0
+    flow[1, :, :, 1] = 0.0
+    for radius in (None, 2.5):
+        ours = np.asarray(flow_common.flow_colours(jnp.asarray(flow), max_radius=radius))
+        for mine, field in zip(ours, flow):
+            theirs = figures.flow_colours(field, max_radius=radius)
+            assert np.abs(255 * mine - theirs).max() <= 1.01  # theirs are whole numbers, cut off
+            assert (255 * mine - theirs).min() > -0.02
+    assert np.isfinite(np.asarray(flow_common.flow_colours(jnp.zeros((1, 2, 2, 2))))).all()
+
+
+def test_levels_of_frames_that_are_no_multiples():
+    flow = jnp.ones((1, 2, 4, 6, 2))  # of 14 x 23, pixels of four
+    assert flow_common.level_factor(flow, (14, 23)) == 4
+    full = flow_common.upsampled(flow, (14, 23))
+    assert full.shape == (1, 2, 14, 23, 2)
+    np.testing.assert_allclose(full, 4.0)
+    images = jnp.broadcast_to(jnp.arange(23.0)[:, None], (1, 2, 14, 23, 3))
+    small = flow_common.at_level(images, flow)
+    np.testing.assert_allclose(small[0, 0, 0, :, 0], [1.5, 5.5, 9.5, 13.5, 17.5, 21.25], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["unflow", "uflow", "arflow", "smurf"])
+@pytest.mark.parametrize("variant", ["", "tiny", "chairs", "sintel", "kitti", "video"])
+def test_configs_build(name, variant, load_config):
+    config = load_config(name, variant)
+    method = BUILD[name](config, 100)
+    size = tuple(config.data.size) or (384, 512)
+    batch = {
+        "image": jax.ShapeDtypeStruct((1, 2, *size, 3), jnp.uint8),
+        "index": jax.ShapeDtypeStruct((1,), jnp.int32),
+    }
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    views = jax.eval_shape(method.views, key, batch)
+    part = tuple(config.augment.size) or size
+    assert views["input"].shape == (1, 2, *part, 3)
+    if variant != "tiny":
+        return
+    variables = jax.eval_shape(method.init, key, views)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    value, output = jax.eval_shape(method.loss, *variables, views, key, step)
+    assert value.shape == () and "loss_at_chance" in output.metrics
+    predicted = jax.eval_shape(method.predict, *variables, batch)
+    assert predicted["flow"].shape == (1, *size, 2)
+    features, _ = method.encoder(*variables)
+    assert features and len(features) < len(variables.params)
+
+
+def test_mistakes_in_configs_are_named(load_config):
+    for knob, value, message in [
+        ("uflow.data", "censu", "config.uflow.data"),
+        ("uflow.occlusion", "brox", "config.uflow.occlusion"),
+        ("model.name", "pwd", "pwc"),
+        ("model.dtype", "float16", "config.model.dtype"),
+    ]:
+        config = load_config("uflow", "tiny")
+        config.update_from_flattened_dict({knob: value})
+        with pytest.raises(UserError, match=message):
+            uflow.build(config, 10)
+    config = load_config("smurf", "tiny")
+    config.model.name = "pwc"
+    with pytest.raises(UserError, match=r"config\.smurf\.network\.\w+: pwc"):
+        smurf.build(config, 10)
+    config = load_config("arflow", "tiny")
+    with config.unlocked():
+        config.arflow.spatial.rotat = 0.1
+    with pytest.raises(UserError, match="'rotate'"):
+        arflow.build(config, 10)
+
+
+def test_the_pyramid_is_what_is_taken_away():
+    params = {"pyramid1_1": 1, "decoder": 2, "feature_encoder": 3}
+    state = {"batch_stats": {"context_encoder": 4, "feature_encoder": 5}}
+    of_params, of_state = flow_common.feature_pyramid(params, state, {})
+    assert of_params == {"pyramid1_1": 1, "feature_encoder": 3}
+    assert of_state == {"batch_stats": {"feature_encoder": 5}}
+
+
+def test_mistakes_are_named():
+    batch = batch_of(np.zeros((1, 3, 8, 8, 3), np.float32))
+    with pytest.raises(UserError, match="two frames"):
+        uflow.uflow(pyramid(wavy(0, 4)), views=IDENTITY).init(jax.random.key(0), batch)
+    network = pyramid(wavy(0, 4), wavy(0, 8))
+    for factory in (unflow.unflow, arflow.arflow):
+        with pytest.raises(UserError, match="level_weights"):
+            evaluate(factory(network, views=IDENTITY, level_weights=(1.0,)), batch_of(textured()))
+    with pytest.raises(UserError, match="data"):
+        flow_common.chosen("uflow", "data", "censu", flow_common.DATA_TERMS)
