@@ -7,7 +7,7 @@
 `--config.sfm_learner.explainability_weight=0.0` does without explainability, as the authors' later
 models do. Depth has no unit: evaluation takes the scale of each image from the truth.
 
-Expected: embedded, see README.md. The authors' page reports an abs_rel of 0.183 (DispNet, 128 x
+Expected: embedded, experiments/README.md. The authors' page reports an abs_rel of 0.183 (DispNet, 128 x
 416, KITTI, Eigen's split, Garg's crop, 80 m) and an ATE of 0.016 and 0.013 m on sequences 09 and
 10.
 """
@@ -31,7 +31,7 @@ PAPER = {
 
 VARIANTS: dict[str, presets.Values] = {
     "": SMALL,
-    "tiny": {"model.width": 0.0625},
+    "tiny": {"model.width": 0.0625, "model.blocks": ()},
     "scenes": SMALL,
     "video": PAPER,
     "kitti": PAPER,

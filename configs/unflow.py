@@ -9,7 +9,7 @@
 Every term of `config.unflow` is switched off by a weight of 0.0; `brightness_weight=1.0` and
 `census_weight=0.0` are the baseline of the paper's ablation, `occlusion=none` is without masks.
 
-Expected: embedded, see README.md. The paper's network is FlowNetC, and stacks of it, not PWC-Net;
+Expected: embedded, not measured at full length yet. The paper's network is FlowNetC, and stacks of it, not PWC-Net;
 it reports an endpoint error of 8.10 and 23.3 % of outliers on KITTI 2015 (training set, CSS).
 """
 
@@ -22,7 +22,7 @@ LIGHT = {"unflow.network": {"levels": 4, "channels": 16, "convolutions": 2}}
 VARIANTS: dict[str, presets.Values] = {
     # At 16 x 32 pixels, the finest level, a census of 7 x 7 and the border leave little.
     "": {**LIGHT, "unflow.census_radii": (2, 1, 1), "unflow.border": 0.0},
-    "tiny": {"unflow.network": {"levels": 3, "channels": 4, "convolutions": 1}},
+    "tiny": {"unflow.network": flow_presets.TINY_NETWORK},
     "chairs": {"batch_size": 4},
     "sintel": {"batch_size": 4},
     "kitti": {"batch_size": 4},

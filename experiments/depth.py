@@ -50,7 +50,7 @@ MONODEPTH2 = {
 }
 SFM = {**SMALL, "model.width": 0.25}
 RGBD = {"data.size": (96, 128), "duration": "1000 steps", "evaluate.depth.max_depth": 10.0}
-ODOMETRY = {"data.size": (96, 320), "duration": "800 steps", "batch_size": 4}
+ODOMETRY = {"data.size": (96, 320), "duration": "400 steps", "batch_size": 4}
 BUSY = {"data.scenes.moving": 0.5, "data.scenes.still": 0.25, "duration": "1000 steps"}
 SWITCHES = {
     "full": {},

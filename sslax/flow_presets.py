@@ -51,6 +51,9 @@ TINY: Values = {
 }
 """Upon `SCENES`: seconds, the whole machinery, nothing learned."""
 
+TINY_NETWORK: Values = {"levels": 3, "channels": 4, "convolutions": 1}
+"""PWC-Net for `TINY`: few convolutions, whose compilation takes most of the time."""
+
 CHAIRS: Values = {**_FLOW, "duration": "1e6 examples", "data.source": "flying_chairs"}
 """FlyingChairs, 384 x 512: data.path. Its flow is for the test alone."""
 

@@ -160,6 +160,7 @@ _SHOWN = (
     ("loss", "loss", ".3f"),
     ("accuracy", "accuracy", ".3f"),
     ("probe_accuracy", "probe", ".3f"),
+    ("photometric", "photometric", ".3f"),
     ("effective_rank", "rank", ".1f"),
     ("images_per_second", "images/s", ".0f"),
 )

@@ -51,8 +51,8 @@ CONFIGS = [
 def test_every_variant_of_every_config_makes_a_plan(load_config, name, variant):
     config = load_config(name, variant)
     classes = None
-    if config.data.size:  # images that belong together
-        shape = (config.data.frames + config.data.stereo, *config.data.size, 3)
+    if (images := config.data.frames + config.data.stereo) > 1:  # that belong together
+        shape = (images, *(config.data.size or (384, 512)), 3)
     else:
         side = max(config.augment.size, 32)
         shape = (side, side, len(config.model.mean))
