@@ -2,8 +2,7 @@
 
     python -m sslax.main --config=configs/barlow_twins.py              # embedded Fashion-MNIST, CPU
     python -m sslax.main --config=configs/barlow_twins.py:cifar10 --config.data.path=cifar10.npz
-
-python -m sslax.main --config=configs/barlow_twins.py:imagenet
+    python -m sslax.main --config=configs/barlow_twins.py:imagenet
 
 Expected: embedded, see README.md. cifar10: kNN .842 at batch 128, .819 at 512 (lightly's benchmark,
 200 epochs). imagenet100: kNN .465 (lightly, ResNet-18). imagenet: linear 71.4 % (the authors'

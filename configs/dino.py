@@ -2,12 +2,11 @@
 
     python -m sslax.main --config=configs/dino.py              # embedded Fashion-MNIST, CPU
     python -m sslax.main --config=configs/dino.py:cifar10 --config.data.path=cifar10.npz
+    python -m sslax.main --config=configs/dino.py:imagenet           # ViT-S/16; imagenet_resnet50
 
-python -m sslax.main --config=configs/dino.py:imagenet           # ViT-S/16; imagenet_resnet50
-
-Expected: embedded, see README.md. cifar10: kNN .813 at batch 512, .840 at 128 (lightly's
-benchmark, 200 epochs, ResNet-18). imagenet100: kNN .518 (lightly, ResNet-18). imagenet: linear
-77.0 %, kNN 74.5 % (ViT-S/16, 800 epochs), imagenet_resnet50: linear 75.3 % (the paper).
+Expected: embedded, see README.md. cifar10: kNN .813 at batch 512, .840 at 128 (lightly's benchmark,
+200 epochs, ResNet-18). imagenet100: kNN .518 (lightly, ResNet-18). imagenet: linear 77.0 %, kNN
+74.5 % (ViT-S/16, 800 epochs), imagenet_resnet50: linear 75.3 % (the paper).
 """
 
 from ml_collections import ConfigDict

@@ -2,8 +2,7 @@
 
     python -m sslax.main --config=configs/moco.py              # embedded Fashion-MNIST, CPU
     python -m sslax.main --config=configs/moco.py:cifar10 --config.data.path=cifar10.npz
-
-python -m sslax.main --config=configs/moco.py:imagenet       # v2; imagenet_v1 is the first paper's
+    python -m sslax.main --config=configs/moco.py:imagenet       # v2; imagenet_v1: v1
 
 Expected: embedded, see README.md. cifar10: kNN 82.6 % (85.3 % with moco.symmetric), the authors'
 notebook. imagenet100: kNN .560 (lightly, ResNet-18). imagenet: linear 67.5 %, imagenet_v1: 60.6 %

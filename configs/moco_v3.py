@@ -2,8 +2,7 @@
 
     python -m sslax.main --config=configs/moco_v3.py              # embedded Fashion-MNIST, CPU
     python -m sslax.main --config=configs/moco_v3.py:cifar10 --config.data.path=cifar10.npz
-
-python -m sslax.main --config=configs/moco_v3.py:imagenet_vit    # ViT-S/16; imagenet: ResNet-50
+    python -m sslax.main --config=configs/moco_v3.py:imagenet_vit    # ViT-S/16; imagenet: ResNet-50
 
 Expected: embedded, see README.md. cifar10: linear 93.10 % (solo-learn, 1000 epochs). imagenet:
 linear 68.9 % (ResNet-50, 100 epochs), imagenet_vit: 73.2 % (ViT-S/16, 300 epochs), both from the

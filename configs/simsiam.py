@@ -2,8 +2,7 @@
 
     python -m sslax.main --config=configs/simsiam.py              # embedded Fashion-MNIST, CPU
     python -m sslax.main --config=configs/simsiam.py:cifar10 --config.data.path=cifar10.npz
-
-python -m sslax.main --config=configs/simsiam.py:imagenet
+    python -m sslax.main --config=configs/simsiam.py:imagenet
 
 Expected: embedded, see README.md. cifar10: kNN .764 (lightly's benchmark, 200 epochs; .904 at 800).
 imagenet100: kNN .534 (lightly, ResNet-18). imagenet: linear 68.3 % (mmselfsup, 100 epochs). The

@@ -2,8 +2,7 @@
 
     python -m sslax.main --config=configs/sup_con.py              # embedded Fashion-MNIST, CPU
     python -m sslax.main --config=configs/sup_con.py:cifar10 --config.data.path=cifar10.npz
-
-python -m sslax.main --config=configs/sup_con.py:imagenet
+    python -m sslax.main --config=configs/sup_con.py:imagenet
 
 Expected: embedded, see README.md. cifar10: linear 93.82 % (solo-learn, 1000 epochs). imagenet100:
 linear 84.40 % (solo-learn, ResNet-18, 400 epochs).

@@ -2,8 +2,7 @@
 
     python -m sslax.main --config=configs/swav.py              # embedded Fashion-MNIST, CPU
     python -m sslax.main --config=configs/swav.py:cifar10 --config.data.path=cifar10.npz
-
-python -m sslax.main --config=configs/swav.py:imagenet
+    python -m sslax.main --config=configs/swav.py:imagenet
 
 Expected: embedded, see README.md. cifar10: kNN .842 (lightly's benchmark, 200 epochs, two crops).
 imagenet100: kNN .678 (lightly, ResNet-18). imagenet: linear 75.3 % (the paper, 800 epochs).

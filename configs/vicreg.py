@@ -2,8 +2,7 @@
 
     python -m sslax.main --config=configs/vicreg.py              # embedded Fashion-MNIST, CPU
     python -m sslax.main --config=configs/vicreg.py:cifar10 --config.data.path=cifar10.npz
-
-python -m sslax.main --config=configs/vicreg.py:imagenet
+    python -m sslax.main --config=configs/vicreg.py:imagenet
 
 Expected: embedded, see README.md. cifar10: linear 92.07 % (solo-learn, 1000 epochs). imagenet100:
 linear 79.4 % (solo-learn, ResNet-18, 400 epochs). imagenet: linear 73.2 % (the paper, 1000 epochs;
