@@ -5,7 +5,7 @@ As `sslax.presets` has it for images: `presets.config(..., presets=PRESETS, tiny
 
 from collections.abc import Mapping
 
-from sslax.presets import Values
+from sslax.presets import TINY_RENDERED, Values
 
 _FLOW: Values = {
     "batch_size": 1,
@@ -38,13 +38,7 @@ SCENES: Values = {
 """Rooms that are rendered while training, with exact flow for the test: minutes on two cores."""
 
 TINY: Values = {
-    "batch_size": 8,
-    "duration": "12 steps",
-    "log_every": "2 steps",
-    "checkpoint_every": "4 steps",
-    "data.source": "scenes",
-    "data.size": (32, 48),
-    "data.scenes.test": 8,
+    **TINY_RENDERED,
     "data.scenes.textures": 8,
     "model.width": 0.05,
     "optimizer.clip_norm": 1.0,

@@ -169,7 +169,7 @@ MOTORCYCLE: Values = {
 }
 """Upon `SCENES`: one real pair with measured disparity, to learn by heart."""
 
-TINY_SCENES: Values = {
+TINY_RENDERED: Values = {
     "batch_size": 8,
     "duration": "12 steps",
     "log_every": "2 steps",
@@ -177,6 +177,11 @@ TINY_SCENES: Values = {
     "data.source": "scenes",
     "data.size": (32, 48),
     "data.scenes.test": 8,
+}
+"""A dozen steps on the smallest scenes, of depth or of flow."""
+
+TINY_SCENES: Values = {
+    **TINY_RENDERED,
     "model.blocks": (1, 1),
     "model.width": 0.125,
     "optimizer.learning_rate": 1e-3,

@@ -25,12 +25,7 @@ def step_of(method: str):
     """(state -> state, compiled and donated; the first state; operations; images a step)."""
     config = runpy.run_path(str(CONFIGS / f"{method}.py"))["get_config"]()
     dataset = data.load(config.data)
-    plan = train.make_plan(
-        config,
-        examples=len(dataset.train),
-        image_shape=dataset.train[0]["image"].shape,
-        classes=dataset.num_classes if config.data.labels else None,
-    )
+    plan = train.make_plan(config, **train.describe(dataset))
     mesh = partition.make_mesh()
     feed = data.make_feed(dataset.train, batch_size=config.batch_size, seed=0, mesh=mesh)
     arrays = feed.arrays(0)

@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -211,12 +212,8 @@ class _Order:
 def _resident(source: Source, order: _Order, mesh: Mesh, workers: int) -> tuple[Callable, ...]:
     """The whole set on every device; an epoch uploads only its order, one epoch ahead."""
     memory = in_memory(source, workers=workers)
-    everywhere = NamedSharding(mesh, PartitionSpec())
     over_data = NamedSharding(mesh, PartitionSpec("data"))
-
-    def upload(values: np.ndarray) -> jax.Array:
-        return jax.make_array_from_callback(values.shape, everywhere, lambda at: values[at])
-
+    upload = partial(_everywhere, mesh)
     shape = memory.images.shape
     images = memory.images.reshape(shape[0], -1)  # long rows gather faster
     fixed = {name: upload(array) for name, array in {**memory.arrays, "image": images}.items()}
@@ -248,14 +245,8 @@ def _resident(source: Source, order: _Order, mesh: Mesh, workers: int) -> tuple[
 
 def _made(source: Made, batch_size: int, mesh: Mesh) -> tuple[Callable, Callable]:
     """Records made inside the compiled step; none comes twice, whatever an epoch is."""
-    everywhere = NamedSharding(mesh, PartitionSpec())
     over_data = NamedSharding(mesh, PartitionSpec("data"))
-
-    def upload(values: Any) -> jax.Array:
-        values = np.asarray(values)
-        return jax.make_array_from_callback(values.shape, everywhere, lambda at: values[at])
-
-    fixed = jax.tree.map(upload, source.arrays)
+    fixed = jax.tree.map(partial(_everywhere, mesh), source.arrays)
 
     def batch(arrays: PyTree, step: jax.Array) -> Batch:
         index = step.astype(jnp.int32) * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
@@ -402,6 +393,13 @@ def _to_devices(batch: Batch, mesh: Mesh) -> Batch:
     return {
         key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()
     }
+
+
+def _everywhere(mesh: Mesh, values: np.ndarray) -> jax.Array:
+    """The values on every device of all processes."""
+    values = np.asarray(values)
+    sharding = NamedSharding(mesh, PartitionSpec())
+    return jax.make_array_from_callback(values.shape, sharding, lambda at: values[at])
 
 
 def _padded(values: np.ndarray, mask: np.ndarray) -> np.ndarray:

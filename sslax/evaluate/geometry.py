@@ -4,7 +4,7 @@ Beside each number stands that of a prediction without any thought: one depth, o
 for all pixels; a camera that stands still; flow of zero.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,26 +157,24 @@ def table(results: Mapping[str, float], suffixes: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def draw(images: np.ndarray, predicted: Arrays, truth: Arrays, folder: Path) -> None:
+def draw(
+    images: Callable[[np.ndarray], np.ndarray], predicted: Arrays, truth: Arrays, folder: Path
+) -> None:
     """`predictions.png` and, of consecutive frames, `trajectory.png`, in `folder`.
 
     Args:
-        images: `[N, V, H, W, C]`, uint8.
+        images: of the numbers of some records, `[n]`, their images uint8 `[n, V, H, W, C]`.
         predicted, truth: as `measure` takes them.
         folder: of the run's pictures.
     """
-    count = min(8, len(images))
-    rows = np.linspace(0, len(images) - 1, count).astype(int)
-    columns = {"image": images[rows, 0]}
+    count = len(next(iter(predicted.values())))
+    rows = np.linspace(0, count - 1, min(8, count)).astype(int)
+    ours, theirs = ({n: v[rows] for n, v in found.items()} for found in (predicted, truth))
     if "flow" in predicted:
-        columns |= _flow_pictures(
-            {n: v[rows] for n, v in predicted.items()}, {n: v[rows] for n, v in truth.items()}
-        )
+        columns = {"image": images(rows)[:, 0]} | _flow_pictures(ours, theirs)
     else:
-        columns = {"image": images[rows, target_of(predicted)]}
-        columns |= _depth_pictures(
-            {n: v[rows] for n, v in predicted.items()}, {n: v[rows] for n, v in truth.items()}
-        )
+        image = images(rows)[:, target_of(predicted)]
+        columns = {"image": image} | _depth_pictures(ours, theirs)
     figures.task_grid(columns, folder / "predictions.png", title="Predictions on the test set")
     paths = trajectories(predicted, truth)
     if paths:

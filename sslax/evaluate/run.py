@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -194,8 +195,7 @@ def _evaluate_geometry(subject: _Subject) -> dict[str, float]:
     path = _write(subject, "", results, geometry.table(results, [*outputs]) if results else table)
     if config.evaluate.figures:
         _curves_and_task(subject, folder)
-        images = _stack(source, range(len(source)))
-        geometry.draw(images, outputs[""], truth, folder)
+        geometry.draw(partial(_stack, source), outputs[""], truth, folder)
         print(f"Results in {path}, pictures in {folder}.")
     return results
 

@@ -188,7 +188,7 @@ def arflow(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """ARFlow as the sections `augment` and `arflow` of a config say."""
-    knobs = flow_common.plain(config.arflow)
+    knobs = common.plain(config.arflow)
     flow_common.chosen("arflow", "data", knobs["data"], DATA_TERMS)
     flow_common.chosen("arflow", "occlusion", knobs["occlusion"], OCCLUSIONS)
     flow_common.scheduled(knobs, "analogy", steps)

@@ -214,7 +214,7 @@ def training_views(section: ConfigDict) -> Views:
     Raises:
         UserError: unknown recipe or knob, or a knob out of its range.
     """
-    knobs = _hashable(section)
+    knobs = plain(section)
     recipe, local = knobs.pop("recipe"), knobs.pop("local", {"count": 0})
     shared = {name: value for name, value in knobs.items() if name not in ("size", "crop_scale")}
     try:
@@ -269,8 +269,8 @@ def displayed(patches: Array) -> Array:
     return jnp.clip(0.5 + 0.25 * patches, 0.0, 1.0)
 
 
-def _hashable(value: Any) -> Any:
-    """Plain dicts for sections, tuples for the lists that a config read from JSON has."""
-    if isinstance(value, ConfigDict):
-        return {name: _hashable(entry) for name, entry in value.items()}
+def plain(value: Any) -> Any:
+    """Dictionaries for sections, tuples for the lists that a config read from JSON has."""
+    if isinstance(value, ConfigDict | dict):
+        return {name: plain(entry) for name, entry in value.items()}
     return tuple(value) if isinstance(value, list) else value

@@ -90,9 +90,7 @@ def upsampled(flow: Array, size: tuple[int, int], factor: int | None = None) -> 
     factor = factor or level_factor(flow, size)
     if factor == 1:
         return flow
-    height, width = flow.shape[-3:-1]
-    flow = factor * ops.resize(flow, (factor * height, factor * width))
-    return flow[..., : size[0], : size[1], :]
+    return models.upsample_flow(flow, factor, size=size)
 
 
 def at_level(images: Array, flow: Array) -> Array:
@@ -525,7 +523,7 @@ def training_views(section: ConfigDict) -> common.Views:
     Raises:
         UserError: unknown recipe or knob, or a knob out of its range.
     """
-    knobs = plain(section)
+    knobs = common.plain(section)
     if not knobs.get("size", True):
         knobs.pop("size")  # (): the size of the frames
     try:
@@ -533,13 +531,6 @@ def training_views(section: ConfigDict) -> common.Views:
         return flow_augment.flow_views(recipe)
     except ValueError as error:
         raise UserError(f"config.augment: {error}") from error
-
-
-def plain(value: Any) -> Any:
-    """Dictionaries for sections, tuples for the lists that a config read from JSON has."""
-    if isinstance(value, ConfigDict | dict):
-        return {name: plain(entry) for name, entry in value.items()}
-    return tuple(value) if isinstance(value, list) else value
 
 
 def scheduled(knobs: dict[str, Any], term: str, steps: int) -> None:

@@ -298,8 +298,7 @@ def training_views(section: ConfigDict, snippet: Snippet) -> common.Views:
     Raises:
         UserError: unknown recipe or knob, or a knob out of its range.
     """
-    # A config read from JSON has lists.
-    knobs = {k: tuple(v) if isinstance(v, list) else v for k, v in section.items()}
+    knobs = common.plain(section)
     try:
         recipe = augment.get_frame_recipe(knobs.pop("recipe"), **knobs)
         return augment.frame_views(recipe, stereo=snippet.stereo)

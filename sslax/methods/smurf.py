@@ -201,7 +201,7 @@ def fuse_flows(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """SMURF as the sections `augment` and `smurf` of a config say."""
-    knobs = flow_common.plain(config.smurf)
+    knobs = common.plain(config.smurf)
     flow_common.chosen("smurf", "data", knobs["data"], flow_common.DATA_TERMS)
     flow_common.chosen("smurf", "occlusion", knobs["occlusion"], flow_common.OCCLUSIONS)
     flow_common.scheduled(knobs, "selfsup", steps)

@@ -100,7 +100,7 @@ def uflow(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """UFlow as the sections `augment` and `uflow` of a config say."""
-    knobs = flow_common.plain(config.uflow)
+    knobs = common.plain(config.uflow)
     flow_common.chosen("uflow", "data", knobs["data"], flow_common.DATA_TERMS)
     flow_common.chosen("uflow", "occlusion", knobs["occlusion"], flow_common.OCCLUSIONS)
     flow_common.scheduled(knobs, "selfsup", steps)

@@ -195,7 +195,7 @@ def _first_order(flow: Array) -> Array:
 
 def build(config: ConfigDict, steps: int) -> Method:
     """UnFlow as the sections `augment` and `unflow` of a config say."""
-    knobs = flow_common.plain(config.unflow)
+    knobs = common.plain(config.unflow)
     flow_common.chosen("unflow", "occlusion", knobs["occlusion"], flow_common.OCCLUSIONS)
     flow_common.chosen("unflow", "smoothness_order", knobs["smoothness_order"], (1, 2))
     network = flow_common.build_network(config, knobs.pop("network"))

@@ -123,6 +123,6 @@ def test_mirrored_batches_have_mirrored_cameras():
 def test_pictures_can_be_drawn(kind, truth, perfect, tmp_path):
     images = RNG.integers(0, 255, (COUNT, 3, *SIZE, 3), dtype=np.uint8)
     predicted = {n: x for n, x in perfect.items() if n in ("depth", "pose") or kind == "flow"}
-    geometry.draw(images, predicted, truth, tmp_path)
+    geometry.draw(lambda rows: images[rows], predicted, truth, tmp_path)
     drawn = {path.name for path in tmp_path.iterdir()}
     assert drawn == {"predictions.png", "trajectory.png"}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sslax.data import images, photographs
+from sslax.data import fitting, images, photographs
 
 # Calibration at the resolution that scikit-image brings, 500 x 741 pixels.
 FOCAL, CENTRE = 994.978, (311.193, 254.877)  # pixels
@@ -43,51 +43,21 @@ def motorcycle(size: tuple[int, int] = (160, 224)) -> dict[str, np.ndarray]:
     )
     with np.load(photographs.installed_file("skimage", "data/motorcycle_disp.npz")) as archive:
         measured = archive["arr_0"]
-    box = _box(left.shape[0], left.shape[1] - DOFFS, size)
-    scale = size[1] / (box[2] - box[0])
-    shifted = (box[0] + DOFFS, box[1], box[2] + DOFFS, box[3])
-    disparity = scale * (_nearest(measured, box, size) + DOFFS)
+    fit = fitting.fit((left.shape[0], left.shape[1] - DOFFS), size)
+    shifted = fit._replace(box=tuple(np.add(fit.box, (DOFFS, 0, DOFFS, 0)).tolist()))
+    disparity = fit.scale * (fitting.fit_values(measured, fit) + DOFFS)
     known = np.isfinite(disparity)
-    focal = scale * FOCAL
-    centre = [(c + 0.5 - first) * scale - 0.5 for c, first in zip(CENTRE, box)]
+    stored = np.array([[FOCAL, 0.0, CENTRE[0]], [0.0, FOCAL, CENTRE[1]], [0.0, 0.0, 1.0]])
+    intrinsics = fitting.fit_intrinsics(stored, fit)
     pose = np.eye(4, dtype=np.float32)
     pose[0, 3] = -BASELINE
     return {
-        "image": np.stack([_resized(left, box, size), _resized(right, shifted, size)]),
+        "image": np.stack([fitting.fit_image(left, fit), fitting.fit_image(right, shifted)]),
         "disparity": disparity.astype(np.float32),
         "known": known,
-        "depth": np.where(known, BASELINE * focal / disparity, 0.0).astype(np.float32),
+        "depth": np.where(known, BASELINE * intrinsics[0, 0] / disparity, 0.0).astype(np.float32),
         "flow": np.stack([-disparity, np.zeros_like(disparity)], axis=-1).astype(np.float32),
         "pose": pose,
-        "intrinsics": np.array(
-            [[focal, 0.0, centre[0]], [0.0, focal, centre[1]], [0.0, 0.0, 1.0]], np.float32
-        ),
+        "intrinsics": intrinsics.astype(np.float32),
         "baseline": np.float32(BASELINE),
     }
-
-
-def _box(height: float, width: float, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Left, upper, right and lower edge of the largest central part of the size's shape."""
-    scale = max(size[0] / height, size[1] / width)
-    rows, columns = size[0] / scale, size[1] / scale
-    left, top = (width - columns) / 2, (height - rows) / 2
-    return left, top, left + columns, top + rows
-
-
-def _resized(
-    pixels: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]
-) -> np.ndarray:
-    from PIL import Image
-
-    image = Image.fromarray(pixels)
-    return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR, box=box))
-
-
-def _nearest(
-    values: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]
-) -> np.ndarray:
-    """The values nearest to the new pixels' centres: between a near and a far one is neither."""
-    height, width = size
-    x = box[0] + (np.arange(width) + 0.5) * (box[2] - box[0]) / width
-    y = box[1] + (np.arange(height) + 0.5) * (box[3] - box[1]) / height
-    return values[np.floor(y).astype(int)[:, None], np.floor(x).astype(int)]
