@@ -85,11 +85,11 @@ def rendered(config: ConfigDict) -> Dataset:
     if config.distances and kind not in ("video", "flow"):
         raise DataError(f"data.distances=True but scenes of {kind} have no moving camera")
     knobs = {name: wanted[name] for name in _KNOBS[kind]}
-    for name in ("moving", "still"):
+    for name, without in (("moving", 0.0), ("still", 0.0), ("drive", False)):
         if name not in knobs and wanted[name]:
             raise DataError(
                 f"data.scenes.{name}={wanted[name]} has no effect on scenes of {kind}: set it to "
-                "0.0"
+                f"{without}"
             )
     if kind == "video":
         knobs |= {"frames": config.frames, "baseline": wanted.baseline if config.stereo else 0.0}
@@ -209,9 +209,9 @@ _SAMPLES: dict[str, Callable] = {
     "layered": scenes.layered,
 }
 _KNOBS = {
-    "stereo": ("baseline", "boxes", "brightness"),
-    "video": ("boxes", "speed", "still", "moving", "brightness"),
-    "flow": ("boxes", "speed", "moving", "brightness"),
+    "stereo": ("baseline", "boxes", "drive", "brightness"),
+    "video": ("boxes", "drive", "speed", "still", "moving", "brightness"),
+    "flow": ("boxes", "drive", "speed", "moving", "brightness"),
     "layered": ("layers", "speed", "brightness"),
 }
 

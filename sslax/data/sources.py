@@ -86,6 +86,7 @@ def defaults() -> ConfigDict:
             "boxes": 6,
             "layers": 4,
             "baseline": 0.2,  # metres
+            "drive": False,  # the camera of a car: ahead, level with a floor all boxes stand on
             "speed": 1.0,
             "moving": 0.0,  # probability that a box moves on its own
             "still": 0.0,  # probability that the camera stands still

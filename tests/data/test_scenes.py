@@ -312,6 +312,29 @@ def test_video(video):
     np.testing.assert_array_equal((flow[only, 2] != 0).any(-1), video["moving"][only])
 
 
+def test_a_car_drives_over_the_floor_on_which_all_stands():
+    @jax.jit
+    def draw(keys):
+        scene = jax.vmap(lambda key: scenes.random_scene(key, 4, boxes=5, drive=True))(keys)
+        drive = functools.partial(scenes.trajectory, frames=3, reference=1, drive=True)
+        return scene, jax.vmap(drive)(keys)
+
+    scene, cameras = jax.tree.map(np.asarray, draw(jax.random.split(jax.random.key(2), 32)))
+    up = np.float32([0, 1, 0])
+    # Nothing is tilted against the camera, in any frame.
+    for poses in (scene.poses, cameras):
+        np.testing.assert_allclose(poses[..., 1, :3], np.broadcast_to(up, poses[..., 1, :3].shape))
+    lowest = scene.poses[..., 1, 3] + scene.halves[..., 1]
+    np.testing.assert_allclose(lowest, np.repeat(lowest[:, :1], 6, axis=1), atol=1e-5)
+    assert (lowest > 0.9).all()
+    step = cameras[:, 2, :3, 3]
+    np.testing.assert_array_equal(step[:, 1], 0)
+    assert (step[:, 2] > 0).all() and (np.abs(step[:, 0]) < 0.5 * step[:, 2]).all()
+    assert step[:, 0].std() > 0 and (cameras[:, 0, 2, 3] < 0).all()
+    turn = np.arctan2(cameras[:, 2, 0, 2], cameras[:, 2, 2, 2])
+    assert 1e-3 < turn.std() < 0.03
+
+
 def test_brightness_is_of_whole_images(pictures, layered):
     sample = functools.partial(layered_sample, brightness=0.4)
     bright = np.asarray(scenes.sampler(sample, pictures, seed=5)(numbers)["image"])

@@ -12,7 +12,7 @@ NEAREST, FARTHEST = 1.5, 6.0  # depths between which boxes begin
 _REACH = 5.0  # a trajectory returns after about so many steps, and so stays in the room
 
 
-def random_scene(key: Array, textures: int, *, boxes: int = 6) -> Scene:
+def random_scene(key: Array, textures: int, *, boxes: int = 6, drive: bool = False) -> Scene:
     """A room and boxes around a camera at the origin, which looks along +z.
 
     The first box stands on the floor, upright, as does half of the others; the rest float, turned
@@ -22,6 +22,7 @@ def random_scene(key: Array, textures: int, *, boxes: int = 6) -> Scene:
         key: random key.
         textures: number of textures to choose from.
         boxes: number of boxes in the room.
+        drive: as a car's camera sees it: level with the floor, on which all boxes stand.
 
     Returns:
         The scene, of `boxes + 1` boxes.
@@ -33,10 +34,11 @@ def random_scene(key: Array, textures: int, *, boxes: int = 6) -> Scene:
     walls, sides, faces = (
         part.reshape(shape) for part, shape in zip(jnp.split(draws, ends[:-1]), shapes)
     )
-    room, half, turn, floor = _room(walls)
+    room, half, turn, floor = _room(walls, level=drive)
     number = jnp.arange(boxes)
+    stand = (number % 2 == 0) | drive
     poses, halves = jax.vmap(_box, (0, 0, 0, None, None))(
-        2 * sides - 1, number % 2 == 0, number % 3 == 2, turn, floor
+        2 * sides - 1, stand, number % 3 == 2, turn, floor
     )
     poses, halves = jnp.concatenate([room[None], poses]), jnp.concatenate([half[None], halves])
     return Scene(poses, halves, *_surfaces(faces, halves, textures))
@@ -56,7 +58,14 @@ def random_intrinsics(key: Array, size: tuple[int, int]) -> Array:
     return jnp.array([jnp.stack(row) for row in rows])
 
 
-def trajectory(key: Array, frames: int, *, reference: int = 0, speed: float | Array = 1.0) -> Array:
+def trajectory(
+    key: Array,
+    frames: int,
+    *,
+    reference: int = 0,
+    speed: float | Array = 1.0,
+    drive: bool = False,
+) -> Array:
     """Smooth motion of a camera.
 
     `C(t) = exp(ρ sin(t / ρ) v + ρ (1 - cos(t / ρ)) a)`
@@ -69,12 +78,14 @@ def trajectory(key: Array, frames: int, *, reference: int = 0, speed: float | Ar
         frames: number of frames S.
         reference: the frame at which the camera is at the origin.
         speed: 1 is 5 to 20 cm and 0.5 degrees or so a frame; 0 stands still.
+        drive: as a car does: ahead and hardly aside, turning about the upright axis alone;
+            otherwise anywhere, as if held in a hand.
 
     Returns:
         `[S, 4, 4]`, from the camera to the world; exactly the identity at the reference, and
         everywhere if the speed is 0.
     """
-    twists = _velocity(key, 2) * jnp.array([[1.0], [0.3]])
+    twists = _velocity(key, 2, drive) * jnp.array([[1.0], [0.3]])
     time = (jnp.arange(frames) - reference)[:, None] / _REACH
     path = jnp.sin(time) * twists[0] + (1 - jnp.cos(time)) * twists[1]
     return ops.se3_exp(speed * _REACH * path)
@@ -106,22 +117,26 @@ def random_motion(key: Array, scene: Scene, steps: Array, *, moving: Array | boo
     return still.at[:, 1].set(jnp.where(moves, motion, jnp.eye(4)))
 
 
-def _velocity(key: Array, count: int) -> Array:
+def _velocity(key: Array, count: int, drive: bool) -> Array:
     """Twists `[count, 6]` of one frame: ahead or to a side rather than up, pitching little."""
     draws = jax.random.normal(key, (count, 7))
     heading = draws[:, :3] * jnp.array([0.8, 0.25, 1.0])
+    turn = draws[:, 4:] * jnp.array([0.004, 0.01, 0.003])
+    if drive:
+        heading = jnp.array([0.1, 0.0, 0.0]) * draws[:, :3] + jnp.array([0.0, 0.0, 1.0])
+        turn = draws[:, 4:] * jnp.array([0.0, 0.01, 0.0])
     heading /= jnp.linalg.norm(heading, axis=-1, keepdims=True) + 1e-6
     length = 0.05 + 0.15 * jax.scipy.special.ndtr(draws[:, 3:4])  # uniform
-    turn = draws[:, 4:] * jnp.array([0.004, 0.01, 0.003])
     return jnp.concatenate([length * heading, turn], axis=-1)
 
 
-def _room(draws: Array) -> tuple[Array, Array, Array, Array]:
+def _room(draws: Array, *, level: bool) -> tuple[Array, Array, Array, Array]:
     """Pose and half lengths of the room, its rotation, the height of its floor, of nine draws."""
     low = jnp.array([-5.0, -4.0, -3.0, 1.8, 1.0, 5.0, -0.1, -0.5, -0.05])
     high = jnp.array([-1.8, -1.2, -2.5, 5.0, 1.7, 12.0, 0.1, 0.5, 0.05])
     draws = low + (high - low) * draws
-    first, last, turn = draws[:3], draws[3:6], ops.so3_exp(draws[6:])
+    axes = jnp.array([0.0, 1.0, 0.0]) if level else 1.0
+    first, last, turn = draws[:3], draws[3:6], ops.so3_exp(axes * draws[6:])
     centre = product(turn, (first + last) / 2)
     return ops.rigid_transform(turn, centre), (last - first) / 2, turn, last[1]
 

@@ -32,6 +32,7 @@ def stereo(
     size: tuple[int, int] = (64, 128),
     baseline: float = BASELINE,
     boxes: int = 6,
+    drive: bool = False,
     brightness: float = 0.0,
 ) -> Sample:
     """A rectified pair, left then right.
@@ -42,6 +43,7 @@ def stereo(
         size: height H and width W.
         baseline: distance of the cameras, in metres.
         boxes: number of boxes in the room.
+        drive: a car's camera, see `random_scene` and `trajectory`.
         brightness: each image is multiplied by up to `exp(±brightness)`.
 
     Returns:
@@ -51,7 +53,7 @@ def stereo(
     """
     keys = jax.random.split(key, 3)
     levels = as_pyramid(textures)
-    scene = random_scene(keys[0], len(levels.texels), boxes=boxes)
+    scene = random_scene(keys[0], len(levels.texels), boxes=boxes, drive=drive)
     intrinsics = random_intrinsics(keys[1], size)
     cameras = jnp.stack([jnp.eye(4), _aside(baseline)])
     views = jax.vmap(lambda camera: render(scene, camera, intrinsics, size, levels))(cameras)
@@ -80,6 +82,7 @@ def video(
     frames: int = 3,
     baseline: float = 0.0,
     boxes: int = 6,
+    drive: bool = False,
     speed: float = 1.0,
     still: float = 0.0,
     moving: float = 0.0,
@@ -94,6 +97,7 @@ def video(
         frames: number of frames S.
         baseline: not 0: a last frame, the right-hand partner of the target, is added.
         boxes: number of boxes in the room.
+        drive: a car's camera, see `random_scene` and `trajectory`.
         speed: of the camera; 1 is 5 to 20 cm a frame, and beyond 2 it may run into boxes.
         still: probability that the camera stands still.
         moving: probability that a box moves on its own.
@@ -108,11 +112,11 @@ def video(
     keys = jax.random.split(key, 6)
     levels = as_pyramid(textures)
     target = frames // 2
-    scene = random_scene(keys[0], len(levels.texels), boxes=boxes)
+    scene = random_scene(keys[0], len(levels.texels), boxes=boxes, drive=drive)
     intrinsics = random_intrinsics(keys[1], size)
     stands, moves = jax.random.uniform(keys[2], (2,)) < jnp.array([still, moving])
     speed = jnp.where(stands, 0.0, speed)
-    cameras = trajectory(keys[3], frames, reference=target, speed=speed)
+    cameras = trajectory(keys[3], frames, reference=target, speed=speed, drive=drive)
     steps = jnp.arange(frames) - target
     if baseline:
         cameras = jnp.concatenate([cameras, _aside(baseline)[None]])
@@ -145,6 +149,7 @@ def flow(
     *,
     size: tuple[int, int] = (64, 128),
     boxes: int = 6,
+    drive: bool = False,
     speed: float = 1.5,
     moving: float = 1.0,
     brightness: float = 0.0,
@@ -156,6 +161,7 @@ def flow(
         textures: `[K, h, w, 3]`, as `textures` makes them.
         size: height H and width W.
         boxes: number of boxes in the room.
+        drive: a car's camera, see `random_scene` and `trajectory`.
         speed: of the camera; 1 is 5 to 20 cm a frame, and beyond 2 it may run into boxes.
         moving: probability that a box moves on its own.
         brightness: each image is multiplied by up to `exp(±brightness)`.
@@ -168,9 +174,9 @@ def flow(
     """
     keys = jax.random.split(key, 6)
     levels = as_pyramid(textures)
-    scene = random_scene(keys[0], len(levels.texels), boxes=boxes)
+    scene = random_scene(keys[0], len(levels.texels), boxes=boxes, drive=drive)
     intrinsics = random_intrinsics(keys[1], size)
-    cameras = trajectory(keys[2], 2, speed=speed)
+    cameras = trajectory(keys[2], 2, speed=speed, drive=drive)
     moves = jax.random.bernoulli(keys[3], moving)
     motions = random_motion(keys[4], scene, jnp.arange(2), moving=moves)
     scenes = jax.vmap(moved, (None, 0))(scene, motions)
