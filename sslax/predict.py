@@ -43,6 +43,9 @@ _VIDEO = flags.DEFINE_bool(
     "and they have one size.",
 )
 _FPS = flags.DEFINE_float("fps", 10.0, "Frames a second of video and trajectory.", lower_bound=0.1)
+_SIZE = flags.DEFINE_list(
+    "size", None, "Height,width that the network works at; by default those of the run."
+)
 _REACH = flags.DEFINE_float(
     "reach", 5.0, "Leave points out that are farther than so many median depths.", lower_bound=0.0
 )
@@ -52,7 +55,7 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images or pairs at a time."
 _USES = {
     "stages": ("features",),
     **dict.fromkeys(("intrinsics", "baseline", "post_process", "video", "reach"), ("depth",)),
-    **dict.fromkeys(("fps", "batch_size"), ("depth", "flow")),
+    **dict.fromkeys(("fps", "batch_size", "size"), ("depth", "flow")),
 }
 
 
@@ -81,6 +84,9 @@ def main(_: list[str]) -> None:
     if kind == "features":
         write_features(use.Predictor(plan, state, mesh), config, plan, output)
         return
+    if _SIZE.value:
+        _, plan = use.read_plan(command.WORKDIR.value, size=_height_width(_SIZE.value))
+        shapes = plan.predictions()
     write_maps(
         use.Estimator(config, plan, state, shapes),
         _INPUT.value,
@@ -93,6 +99,13 @@ def main(_: list[str]) -> None:
         reach=_REACH.value,
         batch_size=_BATCH_SIZE.value,
     )
+
+
+def _height_width(given: list[str]) -> tuple[int, int]:
+    if len(given) != 2 or not all(side.strip().isdigit() and int(side) for side in given):
+        raise UserError(f"--size={','.join(given)} is not a height and a width, as --size=192,640.")
+    height, width = map(int, given)
+    return height, width
 
 
 def write_features(

@@ -355,13 +355,18 @@ def _padded(batch: dict[str, np.ndarray], size: int) -> Batch:
     return {name: value[rows] for name, value in batch.items()} | {"mask": np.arange(size) < count}
 
 
-def read_plan(workdir: str | Path) -> tuple[ConfigDict, train.Plan]:
-    """The config and the plan of the run in `workdir`.
+def read_plan(
+    workdir: str | Path, *, size: tuple[int, int] | None = None
+) -> tuple[ConfigDict, train.Plan]:
+    """The config and the plan of the run in `workdir`, for images of another `size` if wanted.
 
     Raises:
         UserError: there is no run.
     """
     config, spec = checkpoint.read_description(Path(workdir))
+    if size:
+        *views, _, _, channels = spec["image_shape"]
+        spec = {**spec, "image_shape": [*views, *size, channels]}
     started = config.copy_and_resolve_references()
     started.model.encoder_from = ""  # the checkpoints have what the run started from
     return config, train.make_plan(started, **spec)
@@ -385,20 +390,31 @@ def read_state(
     return state
 
 
-def load(workdir: str | Path, *, which: str = "latest") -> Encoder | Estimator:
+def load(
+    workdir: str | Path, *, which: str = "latest", size: tuple[int, int] | None = None
+) -> Encoder | Estimator:
     """What a run trained: an encoder, or an estimator of depth, poses or flow.
 
     Args:
         workdir: the run's folder.
         which: `latest` or `best` checkpoint.
+        size: height and width that an estimator's network works at, multiples of its stride; by
+            default those of the run. Larger ones keep what small images lose, as long as objects
+            and motions are not much larger in pixels than those that were learnt.
 
     Raises:
-        UserError: no run, or no checkpoint, there.
+        UserError: no run, or no checkpoint, there; a size that the network cannot work at, or of an
+            encoder.
     """
     config, plan = read_plan(workdir)
     mesh = partition.make_mesh(jax.local_devices()[:1])
     state = read_state(workdir, plan, mesh, which=which)
     predictions = plan.predictions()
     if geometry.geometric(predictions):
+        if size:
+            plan = read_plan(workdir, size=size)[1]
+            predictions = plan.predictions()
         return Estimator(config, plan, state, predictions)
+    if size:
+        raise UserError(f"{workdir} trained an encoder, which works at the size of the run alone.")
     return Encoder(config, plan, state)

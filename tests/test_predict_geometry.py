@@ -220,6 +220,24 @@ def test_flow_is_in_pixels_of_the_images(estimators):
     np.testing.assert_array_equal(estimators["pairs"](pair[None])["flow"][0], found["flow"])
 
 
+def test_the_network_may_work_at_another_size(runs, estimators, tmp_path, capsys):
+    height, width = SIZE
+    estimate = sslax.load(runs / "pairs", size=(2 * height, 3 * width))
+    assert estimate.size == (2 * height, 3 * width)
+    pair = np.stack([brightness(v, (16, 60)) for v in (51, 255)])
+    # The stand-in's flow is constant in pixels of the network, which are smaller now.
+    wanted = estimators["pairs"](pair)["flow"] / [3, 2]
+    np.testing.assert_allclose(estimate(pair)["flow"], wanted, rtol=1e-6)
+
+    folder = save_frames(tmp_path / "frames", [51, 255])
+    run_command(runs, "pairs", f"--input={folder}", f"--output={tmp_path}", f"--size={height},24")
+    flow, _ = formats.read_flow(tmp_path / "f8.flo")
+    np.testing.assert_allclose(flow[..., 0], np.full(flow.shape[:2], 0.4), rtol=1e-6)
+    for size in ("8", "8,x", "8,0"):
+        with pytest.raises(UserError, match=f"--size={size} is not a height and a width"):
+            run_command(runs, "pairs", f"--input={folder}", "--output=out", f"--size={size}")
+
+
 def test_post_processing_averages_with_the_mirror_image(estimators):
     image = np.random.default_rng(2).integers(0, 256, (*SIZE, 3)).astype(np.uint8)
     estimate = estimators["stereo"]
