@@ -327,6 +327,13 @@ def test_a_car_drives_over_the_floor_on_which_all_stands():
     lowest = scene.poses[..., 1, 3] + scene.halves[..., 1]
     np.testing.assert_allclose(lowest, np.repeat(lowest[:, :1], 6, axis=1), atol=1e-5)
     assert (lowest > 0.9).all()
+    # Floor and lids are brighter than any wall, walls than ceilings. Faces: -x, x, -y, y, -z, z.
+    room, boxes = scene.gain[:, 0], scene.gain[:, 1:]
+    for bright, dark, walls in (
+        (room[:, 3], room[:, 2], room[:, [0, 1, 4, 5]]),
+        (boxes[..., 2], boxes[..., 3], boxes[..., [0, 1, 4, 5]]),
+    ):
+        assert (bright[..., None] > walls).all() and (walls > dark[..., None]).all()
     step = cameras[:, 2, :3, 3]
     np.testing.assert_array_equal(step[:, 1], 0)
     assert (step[:, 2] > 0).all() and (np.abs(step[:, 0]) < 0.5 * step[:, 2]).all()

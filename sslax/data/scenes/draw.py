@@ -9,6 +9,9 @@ from sslax.data.scenes.render import FACES, Scene, product
 
 Array = jax.Array
 NEAREST, FARTHEST = 1.5, 6.0  # depths between which boxes begin
+# How bright faces are that are lit from above, in the order of faces: those of a box, and those of
+# the room, seen from inside. The y axis points down.
+_LIGHT = np.array([[0.7, 0.75, 1.0, 0.4, 0.55, 0.6], [0.7, 0.75, 0.4, 1.0, 0.55, 0.6]], np.float32)
 _REACH = 5.0  # a trajectory returns after about so many steps, and so stays in the room
 
 
@@ -22,7 +25,8 @@ def random_scene(key: Array, textures: int, *, boxes: int = 6, drive: bool = Fal
         key: random key.
         textures: number of textures to choose from.
         boxes: number of boxes in the room.
-        drive: as a car's camera sees it: level with the floor, on which all boxes stand.
+        drive: as a car's camera sees it: level with the floor, on which all boxes stand, and lit
+            from above, so that a single image tells more of its depth.
 
     Returns:
         The scene, of `boxes + 1` boxes.
@@ -41,7 +45,7 @@ def random_scene(key: Array, textures: int, *, boxes: int = 6, drive: bool = Fal
         2 * sides - 1, stand, number % 3 == 2, turn, floor
     )
     poses, halves = jnp.concatenate([room[None], poses]), jnp.concatenate([half[None], halves])
-    return Scene(poses, halves, *_surfaces(faces, halves, textures))
+    return Scene(poses, halves, *_surfaces(faces, halves, textures, lit=drive))
 
 
 def random_intrinsics(key: Array, size: tuple[int, int]) -> Array:
@@ -158,11 +162,17 @@ def _box(draws: Array, stand: Array, thin: Array, turn: Array, floor: Array) -> 
     return ops.rigid_transform(product(turn, spin), product(turn, place)), halves
 
 
-def _surfaces(draws: Array, halves: Array, textures: int) -> tuple[Array, Array, Array, Array]:
+def _surfaces(
+    draws: Array, halves: Array, textures: int, *, lit: bool
+) -> tuple[Array, Array, Array, Array]:
     """Texture, tile, offset and gain of all faces, of draws `[5, N, 6]`."""
     # Rounding may make a draw times a count the count.
     texture = jnp.minimum((draws[0] * textures).astype(jnp.int32), textures - 1)
     # About one picture to a face of a box, and several to a wall.
     length = jnp.where(jnp.arange(len(halves)) == 0, 2.5, 1.2 * halves.max(1))[:, None]
     tile = (1 + draws[1]) * length
-    return texture, tile, jnp.moveaxis(draws[2:4], 0, -1), 0.55 + 0.45 * draws[4]
+    gain = 0.55 + 0.45 * draws[4]
+    if lit:
+        of_room = jnp.arange(len(halves)) == 0
+        gain = jnp.where(of_room[:, None], _LIGHT[1], _LIGHT[0]) * (0.85 + 0.15 * draws[4])
+    return texture, tile, jnp.moveaxis(draws[2:4], 0, -1), gain
