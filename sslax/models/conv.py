@@ -28,7 +28,7 @@ import numpy as np
 from jax import lax
 
 _TILE = 4  # output pixels of a Winograd tile, a side
-_MIN_CHANNELS = 16 * 32  # of input times output: with fewer the transformations dominate
+_MIN_CHANNELS = 32 * 32  # of input times output: with fewer the transformations dominate
 _MIN_PRODUCTS = 1 << 27  # below, a few milliseconds at most: not worth the longer compilation
 _CHUNK = 1 << 19  # input elements of one loop step: about 2 MB, five times that in the cache
 
@@ -95,8 +95,9 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
         if kernel.shape[:2] == (1, 1) and padding == 0:
             # The barrier, in the backward pass on the errors, keeps their transpose a pure copy.
             return lax.optimization_barrier(x[:, ::stride, ::stride] @ kernel[0, 0])
-        if kernel.shape[:2] == (3, 3) and padding == 1 and stride in (1, 2) and _large(x, kernel):
-            return conv3x3(x, kernel, stride)
+        known = (stride, padding) in ((1, 0), (1, 1), (2, 1))
+        if kernel.shape[:2] == (3, 3) and known and _large(x, kernel):
+            return conv3x3(x, kernel, stride, padding)
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=_DIMENSIONS
     )
@@ -134,22 +135,27 @@ def _filtering(taps: int) -> _Filtering:
 _FILTERINGS = {1: _filtering(3), 2: _filtering(2)}
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def conv3x3(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """`conv2d` with a 3x3 kernel, padding 1 and stride 1 or 2, by Winograd's minimal filtering."""
-    return _forward(x, kernel, stride)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def conv3x3(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """`conv2d` with a 3x3 kernel by Winograd's minimal filtering.
+
+    Stride 1 with padding 0 or 1, or stride 2 with padding 1.
+    """
+    return _forward(x, kernel, stride, padding)[0]
 
 
-def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple]:
+def _forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> tuple[jax.Array, tuple]:
     filtering = _FILTERINGS[stride]
     weights = _transform_kernel(_fold_kernel(kernel, stride), filtering.kernel)
-    n, h, w, _ = x.shape
-    shape = (n, -(-h // stride), -(-w // stride), kernel.shape[-1])
+    n, *sides, _ = x.shape
+    h, w = ((side + 2 * padding - 3) // stride + 1 for side in sides)
+    shape = (n, h, w, kernel.shape[-1])
     size = _chunk(weights, x.shape, shape)
     chunks = _split(x, size)
 
     def step(i: jax.Array, y: jax.Array) -> jax.Array:
-        tiles = _transform_tiles(_fold(_take(chunks, i), stride), filtering.inputs, low=1)
+        inputs = _fold(_take(chunks, i), stride)
+        tiles = _transform_tiles(inputs, filtering.inputs, (h, w), low=padding)
         out = _join_tiles(tiles @ weights, filtering.output, (size, *shape[1:]))
         return _put(y, out, i)
 
@@ -157,20 +163,23 @@ def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, t
     return y.reshape(shape), (x, weights)
 
 
-def _backward(stride: int, residuals: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _backward(
+    stride: int, padding: int, residuals: tuple, g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, weights = residuals
+    sides = g.shape[1:3]
     filtering = _FILTERINGS[stride]
     size = _chunk(weights, x.shape, g.shape)
     xs, gs = _split(x, size), _split(g, size)
 
     def step(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         gx, total = carry
-        tiles = _transform_tiles(_fold(_take(xs, i), stride), filtering.inputs, low=1)
-        errors = _transform_tiles(_take(gs, i), filtering.output.T, low=0)
+        inputs = _fold(_take(xs, i), stride)
+        tiles = _transform_tiles(inputs, filtering.inputs, sides, low=padding)
+        errors = _transform_tiles(_take(gs, i), filtering.output.T, sides, low=0)
         total = total + jnp.einsum("pqtc,pqtk->pqck", tiles, errors)
-        folded = (size, *g.shape[1:3], weights.shape[2])
         out = jnp.einsum("pqtk,pqck->pqtc", errors, weights)
-        out = _overlap_tiles(out, filtering.inputs.T, folded, low=1)
+        out = _overlap_tiles(out, filtering.inputs.T, inputs.shape, sides, low=padding)
         return _put(gx, _unfold(out, x.shape[1:3], stride), i), total
 
     carry = jnp.zeros_like(xs), jnp.zeros_like(weights)
@@ -265,14 +274,16 @@ def _transform_kernel(kernel: jax.Array, matrix: np.ndarray) -> jax.Array:
     return _stack(_combine(matrix, [kernel[:, i] for i in range(matrix.shape[1])]))
 
 
-def _transform_tiles(x: jax.Array, matrix: np.ndarray, *, low: int) -> jax.Array:
-    """`M X M'` of the tiles X that start `low` pixels before every fourth pixel.
+def _transform_tiles(
+    x: jax.Array, matrix: np.ndarray, sides: tuple[int, int], *, low: int
+) -> jax.Array:
+    """`M X M'` of the tiles X that start `low` pixels before every fourth pixel of the output.
 
-    Returns `[p, p, N * tiles, C]`, columns first, float32.
+    `sides` are the output's. Returns `[p, p, N * tiles, C]`, columns first, float32.
     """
     n, h, w, c = x.shape
     p, q = matrix.shape
-    th, tw = -(-h // _TILE), -(-w // _TILE)
+    th, tw = (-(-side // _TILE) for side in sides)
     span_h, span_w = _TILE * (th - 1) + 1, _TILE * (tw - 1) + 1
     edges = [(0, 0, 0), (low, span_h + q - 1 - low - h, 0), (low, span_w + q - 1 - low - w, 0)]
     x = lax.pad(x.astype(jnp.float32), 0.0, [*edges, (0, 0, 0)])
@@ -292,12 +303,17 @@ def _join_tiles(y: jax.Array, matrix: np.ndarray, shape: tuple[int, ...]) -> jax
 
 
 def _overlap_tiles(
-    y: jax.Array, matrix: np.ndarray, shape: tuple[int, ...], *, low: int
+    y: jax.Array,
+    matrix: np.ndarray,
+    shape: tuple[int, ...],
+    sides: tuple[int, int],
+    *,
+    low: int,
 ) -> jax.Array:
     """The transpose of `_transform_tiles`: `M Y M'`, tiles added where they overlap."""
     n, h, w, c = shape
     p = len(matrix)
-    th, tw = -(-h // _TILE), -(-w // _TILE)
+    th, tw = (-(-side // _TILE) for side in sides)
 
     def add(rows: list[jax.Array], axis: int) -> jax.Array:
         """Row i + 4 of a tile falls on row i of the next."""

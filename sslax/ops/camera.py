@@ -464,7 +464,9 @@ def _stretch(x: jax.Array, y: jax.Array, intrinsics: jax.Array) -> jax.Array:
 
 
 def _rotate(rotation: jax.Array, points: jax.Array, rank: int) -> jax.Array:
-    return jnp.sum(_expand(rotation, rank) * points[..., None, :], axis=-1)
+    # Three products, not a reduction, which XLA's CPU backend would not fuse with what follows.
+    matrix = _expand(rotation, rank)
+    return sum(matrix[..., i] * points[..., i, None] for i in range(3))
 
 
 def _in_front(points: jax.Array, min_depth: float | jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -53,6 +53,10 @@ def assert_close(ours, theirs, tolerance):
         ((8, 12), 3, 2, 1),
         ((7, 9), 3, 2, 1),  # odd edges at stride 2
         ((1, 2), 3, 2, 1),  # smaller than the kernel
+        ((10, 14), 3, 1, 0),  # without padding, whole tiles
+        ((8, 5), 3, 1, 0),
+        ((3, 3), 3, 1, 0),
+        ((9, 8), 3, 2, 0),  # XLA's own
         ((6, 5), 1, 1, 0),
         ((7, 6), 1, 2, 0),
         ((12, 11), 7, 2, 3),  # the stem, XLA's own
@@ -68,20 +72,24 @@ def test_output_and_gradients_equal_native(size, kernel_size, stride, padding, m
     assert_close(ours, theirs, 5e-5)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_loop_over_chunks_equals_native(stride, monkeypatch):
+LARGE = pytest.mark.parametrize("stride, padding", [(1, 1), (1, 0), (2, 1)])
+
+
+@LARGE
+def test_loop_over_chunks_equals_native(stride, padding, monkeypatch):
     monkeypatch.setattr(conv, "_CHUNK", 2 * 8 * 8 * 5)
     assert conv._chunk(jnp.zeros((6, 6, 5, 3)), (6, 8, 8, 5), (6, 8, 8, 3)) == 2
     x, kernel = draw(0, 6, 8, 8, 5), draw(1, 3, 3, 5, 3)
-    ours = output_and_gradients(lambda x, k: conv3x3(x, k, stride), x, kernel)
-    assert_close(ours, output_and_gradients(lambda x, k: native(x, k, stride, 1), x, kernel), 5e-5)
+    ours = output_and_gradients(lambda x, k: conv3x3(x, k, stride, padding), x, kernel)
+    theirs = output_and_gradients(lambda x, k: native(x, k, stride, padding), x, kernel)
+    assert_close(ours, theirs, 5e-5)
 
 
 def test_bfloat16_is_as_good_as_native():
     x, kernel = draw(0, 4, 8, 8, 16), draw(1, 3, 3, 16, 16)
     exact = output_and_gradients(lambda x, k: native(x, k, 1, 1), x, kernel)
     x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
-    ours = output_and_gradients(lambda x, k: conv3x3(x, k, 1), x, kernel)
+    ours = output_and_gradients(lambda x, k: conv3x3(x, k, 1, 1), x, kernel)
     for a, b in zip(ours, exact):
         assert a.dtype == jnp.bfloat16
         assert np.abs(np.asarray(a, np.float32) - b).max() < 0.05 * np.asarray(b).std()
@@ -91,32 +99,32 @@ def test_extreme_values_pass_through():
     """No overflow and no loss of a small image beside a large one in the batch."""
     x = draw(0, 2, 8, 8, 4) * jnp.array([1e-6, 1e6])[:, None, None, None]
     kernel = draw(1, 3, 3, 4, 4)
-    ours, theirs = conv3x3(x, kernel, 1), native(x, kernel, 1, 1)
+    ours, theirs = conv3x3(x, kernel, 1, 1), native(x, kernel, 1, 1)
     assert_close(ours, theirs, 5e-5)
 
 
 def test_repeats_to_the_bit():
     x, kernel = draw(0, 4, 9, 9, 8), draw(1, 3, 3, 8, 8)
-    run = jax.jit(lambda x, k: jax.vjp(lambda x, k: conv3x3(x, k, 1), x, k)[1](x))
+    run = jax.jit(lambda x, k: jax.vjp(lambda x, k: conv3x3(x, k, 1, 1), x, k)[1](x))
     for a, b in zip(run(x, kernel), run(x, kernel)):
         np.testing.assert_array_equal(a, b)
 
 
 def test_vmap_over_kernels():
     x, kernels = draw(0, 2, 5, 5, 3), draw(1, 2, 3, 3, 3, 4)
-    batched = jax.vmap(lambda k: conv3x3(x, k, 1))(kernels)
+    batched = jax.vmap(lambda k: conv3x3(x, k, 1, 1))(kernels)
     for y, kernel in zip(batched, kernels):
         np.testing.assert_allclose(y, native(x, kernel, 1, 1), atol=1e-4)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_sharded_batch_moves_no_image(stride, monkeypatch):
+@LARGE
+def test_sharded_batch_moves_no_image(stride, padding, monkeypatch):
     monkeypatch.setattr(conv, "_CHUNK", 8 * 8 * 8 * 5)  # two loop steps of one image a device
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     x, kernel = draw(0, 16, 8, 8, 5), draw(1, 3, 3, 5, 3)
 
     def run(x, kernel):
-        y, pull = jax.vjp(lambda x, k: conv3x3(x, k, stride), x, kernel)
+        y, pull = jax.vjp(lambda x, k: conv3x3(x, k, stride, padding), x, kernel)
         return y, *pull(jnp.sin(y))
 
     expected = jax.jit(run)(x, kernel)
