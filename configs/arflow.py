@@ -76,6 +76,7 @@ def get_config(variant: str = "") -> ConfigDict:
             },
             "occluder": True,
             "network": {
+                **flow_presets.NETWORK,
                 "levels": 6,
                 "channels": 32,
                 "convolutions": 2,

@@ -56,6 +56,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "selfsup_ramp": 0.1,  # of the run
             "selfsup_crop": 1 / 6,  # of the shorter side: 64 of 384 pixels
             "network": {
+                **flow_presets.NETWORK,
                 "levels": 5,
                 "channels": 32,
                 "convolutions": 3,

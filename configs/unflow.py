@@ -53,6 +53,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "level_weights": (12.7, 4.35, 3.9, 3.4, 1.1),
             "census_radii": (3, 2, 2, 1, 1),
             "network": {
+                **flow_presets.NETWORK,
                 "levels": 6,
                 "channels": 32,
                 "convolutions": 3,

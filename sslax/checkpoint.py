@@ -16,7 +16,7 @@ from orbax.checkpoint import v1 as ocp
 
 from sslax import files
 from sslax.errors import UserError
-from sslax.types import TrainState
+from sslax.types import PyTree, TrainState
 
 _policies = ocp.training.preservation_policies
 
@@ -100,6 +100,37 @@ class Checkpoints:
                 "be read; start again in a new --workdir."
             )
         return None
+
+
+def read_variables(workdir: Path, like: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+    """Parameters and model state of the latest checkpoint of the run in `workdir`.
+
+    Args:
+        workdir: the run's folder.
+        like: `(params, model_state)`, shapes with shardings.
+
+    Returns:
+        The same as NumPy arrays on every process.
+
+    Raises:
+        UserError: the run has no checkpoint yet, or it cannot be read.
+    """
+    # Not through `Checkpoints`, which tidies up what a run that goes on is about to save.
+    folder = workdir / "checkpoints"
+    steps = [int(at.name) for at in folder.glob("*") if at.name.isdigit()]
+    if not steps:
+        raise UserError(f"The run in {workdir} has no checkpoint yet.")
+    part = {"params": like[0]} | ({"model_state": like[1]} if jax.tree.leaves(like[1]) else {})
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    try:
+        with context:
+            path = folder.absolute() / str(max(steps))
+            found = ocp.load_checkpointables(path, {"state": part})["state"]
+    except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
+        raise UserError(f"The latest checkpoint in {workdir} cannot be read: {error}") from error
+    found = jax.device_get(found)
+    return found["params"], found.get("model_state", like[1])
 
 
 def _score(metrics: dict[str, float]) -> float:

@@ -5,6 +5,7 @@ As `sslax.presets` has it for images: `presets.config(..., presets=PRESETS, tiny
 
 from collections.abc import Mapping
 
+from sslax.models.pwc import PWCNet
 from sslax.presets import TINY_RENDERED, Values
 
 _FLOW: Values = {
@@ -45,7 +46,16 @@ TINY: Values = {
 }
 """Upon `SCENES`: seconds, the whole machinery, nothing learned."""
 
-TINY_NETWORK: Values = {"levels": 3, "channels": 4, "convolutions": 1}
+NETWORK: Values = {"decoder": PWCNet.decoder, "context": PWCNet.context}
+"""PWC-Net's channels, which variants replace: `(64, 32)`; `((64, 2),)`, `()` for no context."""
+
+TINY_NETWORK: Values = {
+    "levels": 3,
+    "channels": 4,
+    "convolutions": 1,
+    "decoder": (128, 64),
+    "context": ((64, 2),),
+}
 """PWC-Net for `TINY`: few convolutions, whose compilation takes most of the time."""
 
 CHAIRS: Values = {**_FLOW, "duration": "1e6 examples", "data.source": "flying_chairs"}
@@ -85,3 +95,10 @@ PRESETS: Mapping[str, Values] = {
     "kitti": KITTI,
     "video": VIDEO,
 }
+
+_PAST: Values = {"data.frames": 3, "data.target": "second"}
+
+TRIPLET_PRESETS: Mapping[str, Values] = {
+    name: {**values, **_PAST} for name, values in PRESETS.items() if name != "chairs"
+}
+"""The same with the frame before each pair, which FlyingChairs has not."""

@@ -368,7 +368,11 @@ def read_plan(
         *views, _, _, channels = spec["image_shape"]
         spec = {**spec, "image_shape": [*views, *size, channels]}
     started = config.copy_and_resolve_references()
-    started.model.encoder_from = ""  # the checkpoints have what the run started from
+    # The checkpoints have what the run started from.
+    started.model.encoder_from = ""
+    own = started.get(started.method, {})
+    if "teacher_from" in own:
+        own.teacher_from = None
     return config, train.make_plan(started, **spec)
 
 

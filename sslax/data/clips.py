@@ -239,12 +239,17 @@ def check(config: ConfigDict) -> None:
             "data.frames=1 without data.stereo leaves a frame nothing to be compared with: set "
             "data.frames=3 (for flow 2), or data.stereo=True"
         )
-    if config.target not in ("middle", "first"):
-        raise DataError(f"data.target={config.target!r} is not one of 'middle', 'first'")
+    if config.target not in ("middle", "first", "second"):
+        raise DataError(f"data.target={config.target!r} is not one of 'middle', 'first', 'second'")
     if config.target == "first" and (config.frames != 2 or config.stereo):
         raise DataError(
             "data.target='first' is for flow, from the first of two frames to the second: set "
             "data.frames=2 and data.stereo=False"
+        )
+    if config.target == "second" and (config.frames != 3 or config.stereo):
+        raise DataError(
+            "data.target='second' is for flow, from the second of three frames to the third: set "
+            "data.frames=3 and data.stereo=False"
         )
     if not 0 <= config.cut_bottom < 1 or config.still < 0:
         raise DataError(
@@ -255,7 +260,7 @@ def check(config: ConfigDict) -> None:
 
 def steps(config: ConfigDict) -> tuple[int, ...]:
     """Where a sample's frames are, counted from its target."""
-    target = config.frames // 2 if config.target == "middle" else 0
+    target = 0 if config.target == "first" else config.frames // 2
     return tuple((i - target) * config.interval for i in range(config.frames))
 
 

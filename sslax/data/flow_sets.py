@@ -1,6 +1,5 @@
 """Sets of image pairs with measured or rendered flow, in their published layouts."""
 
-import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ class Pair(NamedTuple):
         flow: of the first to the second, '' where it is not known.
         occluded: PNG, not 0 where the first's pixels are not seen in the second, or ''.
         visible_flow: flow of the pixels seen in both, or ''.
+        before: image before the first, or ''.
     """
 
     first: str
@@ -29,10 +29,15 @@ class Pair(NamedTuple):
     flow: str = ""
     occluded: str = ""
     visible_flow: str = ""
+    before: str = ""
 
 
 class PairSource:
-    """Image pairs, read when asked for; with `truth` 'flow', 'known' and perhaps 'visible'."""
+    """Image pairs, read when asked for; with `truth` 'flow', 'known' and perhaps 'visible'.
+
+    With `past` a record has three images: the one before the pair, or, where there is none, the
+    pair's first once more, and the pair.
+    """
 
     def __init__(
         self,
@@ -42,22 +47,26 @@ class PairSource:
         cut_bottom: float = 0.0,
         channels: int = 3,
         truth: bool = False,
+        past: bool = False,
     ) -> None:
         self.pairs = list(pairs)
         self.size = size
         self.cut_bottom = cut_bottom
         self.channels = channels
         self.truth = truth
+        self.past = past
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, i: int) -> Record:
         pair = self.pairs[i]
-        views = clips.FileFrames([pair.first, pair.second], channels=self.channels)
-        views = [views[0], views[1]]
-        if views[0].shape != views[1].shape:
-            raise DataError(f"{pair.first} and {pair.second} differ in size: they are no pair")
+        files = [pair.before or pair.first] * self.past + [pair.first, pair.second]
+        frames = clips.FileFrames(files, channels=self.channels)
+        views = [frames[i] for i in range(len(files))]
+        for file, view in zip(files, views):
+            if view.shape != views[-1].shape:
+                raise DataError(f"{file} and {pair.second} differ in size: they are no pair")
         fit = fitting.fit(views[0].shape[:2], self.size, cut_bottom=self.cut_bottom)
         record = {"image": np.stack([fitting.fit_image(view, fit) for view in views])}
         return record | self._truth(pair, views[0].shape[:2], fit) if self.truth else record
@@ -86,6 +95,11 @@ def flying_chairs(config: ConfigDict) -> Dataset:
 
     Dosovitskiy et al., "FlowNet: Learning Optical Flow with Convolutional Networks", 2015.
     """
+    if config.target == "second":
+        raise DataError(
+            "data.source='flying_chairs' has pairs and nothing before them: set "
+            "data.target='first' and data.frames=2"
+        )
     root = _root(config)
     folder = root / "data" if (root / "data").is_dir() else root
     firsts = [file for file in clips.image_files(folder) if Path(file).stem.endswith("_img1")]
@@ -151,15 +165,14 @@ def kitti_flow(config: ConfigDict) -> Dataset:
     """
     root = _root(config)
     known = []
-    for first, second in _kitti_pairs(root / "training"):
-        name = Path(first).stem + ".png"
+    for pair in _kitti_pairs(root / "training"):
+        name = Path(pair.first).stem + ".png"
         occ, noc = (root / "training" / folder / name for folder in ("flow_occ", "flow_noc"))
         if name.endswith("_10.png"):
-            known.append(
-                Pair(first, second, str(occ), visible_flow=str(noc) if noc.is_file() else "")
-            )
+            visible = str(noc) if noc.is_file() else ""
+            known.append(pair._replace(flow=str(occ), visible_flow=visible))
     _check_pairs(known, root, "training/image_2/000000_10.png")
-    unknown = [Pair(*files) for files in _kitti_pairs(root / "testing")]
+    unknown = _kitti_pairs(root / "testing")
     if unknown:
         return _parts(unknown, known, config)
     return _held_out(known, config)
@@ -167,10 +180,11 @@ def kitti_flow(config: ConfigDict) -> Dataset:
 
 def _root(config: ConfigDict) -> Path:
     clips.check(config)
-    if config.target != "first" or config.interval != 1:
+    if config.target == "middle" or config.interval != 1:
         raise DataError(
             f"data.source={config.source!r} has pairs with flow of the first image: set "
-            "data.target='first', data.frames=2 and data.interval=1"
+            "data.target='first', data.frames=2 and data.interval=1, or, with the image before "
+            "them, data.target='second' and data.frames=3"
         )
     if config.test_path or config.distances or config.still:
         raise DataError(
@@ -185,6 +199,14 @@ def _parts(
 ) -> Dataset:
     if config.test_fraction and not held_out:
         raise DataError("data.test_fraction is set but there is a test set: set it to 0.0")
+    past = config.target == "second"
+    if past and train:
+        train = [pair for pair in train if pair.before]
+        if not train:
+            raise DataError(
+                "no training pair has an image before it, which data.target='second' needs: give "
+                "longer sequences (of KITTI the multi-view extension)"
+            )
     if not train or (held_out and config.test_fraction and not test):
         raise DataError(
             f"data.test_fraction={config.test_fraction} of {len(train) + len(test)} pairs leaves "
@@ -194,6 +216,7 @@ def _parts(
         "size": tuple(config.size),
         "cut_bottom": config.cut_bottom,
         "channels": config.channels or 3,
+        "past": past,
     }
     held = PairSource(test, truth=True, **shape) if test else None
     return Dataset(PairSource(train, **shape), held, None)
@@ -222,23 +245,31 @@ def _sintel_pairs(scenes: Sequence[Path]) -> list[Pair]:
     pairs = []
     for scene in scenes:
         part = scene.parents[1]
-        for first, second in itertools.pairwise(clips.image_files(scene)):
+        files = clips.image_files(scene)
+        for before, first, second in zip(["", *files], files, files[1:]):
             name = Path(first).stem
             flow = part / "flow" / scene.name / f"{name}.flo"
             occluded = part / "occlusions" / scene.name / f"{name}.png"
-            pair = Pair(first, second, str(flow), str(occluded) if occluded.is_file() else "")
-            pairs.append(pair if part.name == "training" else Pair(first, second))
+            pair = Pair(first, second, before=before)
+            if part.name == "training":
+                mask = str(occluded) if occluded.is_file() else ""
+                pair = pair._replace(flow=str(flow), occluded=mask)
+            pairs.append(pair)
     return pairs
 
 
-def _kitti_pairs(part: Path) -> list[tuple[str, str]]:
+def _kitti_pairs(part: Path) -> list[Pair]:
     """Files of one scene whose numbers follow each other: `000000_10.png`, `000000_11.png`."""
     folder = next((part / at for at in ("image_2", "colored_0") if (part / at).is_dir()), part)
     files = [
         (re.fullmatch(r"(\d+)_(\d+)", Path(file).stem), file) for file in clips.image_files(folder)
     ]
-    files = [(match[1], int(match[2]), file) for match, file in files if match]
-    return [(a[2], b[2]) for a, b in itertools.pairwise(files) if a[0] == b[0] and b[1] == a[1] + 1]
+    found = {(match[1], int(match[2])): file for match, file in files if match}
+    return [
+        Pair(file, found[scene, number + 1], before=found.get((scene, number - 1), ""))
+        for (scene, number), file in found.items()
+        if (scene, number + 1) in found
+    ]
 
 
 def _flow(path: str, stored: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -66,6 +66,7 @@ def rendered(config: ConfigDict) -> Dataset:
     | 'rooms' | 1, True | `stereo` |
     | 'rooms' | 2 or more, either | `video` |
     | 'rooms' | 2, False, 'first' | `flow` |
+    | 'rooms' | 3, False, 'second' | `video`, and its flow from the second frame to the third |
     | 'layered' | 2, False, 'first' | `layered` |
 
     The test's scenes and the textures of both are others than those of training.
@@ -103,6 +104,7 @@ def rendered(config: ConfigDict) -> Dataset:
         textures=wanted.textures,
         seed=wanted.seed,
         distances=config.distances,
+        onward=config.target == "second",
     )
     test = _all_of(make("test", length=wanted.test)) if wanted.test else None
     return Dataset(make("train", length=wanted.length), test, None)
@@ -120,6 +122,7 @@ class SceneSource:
         textures: how many.
         seed: of all.
         distances: with 'distance', metres from the target's camera to each frame's.
+        onward: of videos the truth has the flow from the target to the next frame.
 
     Attributes:
         arrays: a key, and textures at all levels of detail, to be put on the devices.
@@ -136,11 +139,13 @@ class SceneSource:
         textures: int = 48,
         seed: int = 0,
         distances: bool = False,
+        onward: bool = False,
     ) -> None:
         self.kind = kind
         self.part = part
         self.length = length
         self.distances = distances
+        self.onward = onward
         self.knobs = dict(knobs)
         self.sample = functools.partial(_SAMPLES[kind], size=size, **knobs)
         key = jax.random.fold_in(jax.random.key(seed), _PARTS.index(part))
@@ -183,8 +188,9 @@ class SceneSource:
             name: sample[name] for name in ("intrinsics", "baseline") if name in sample
         }
         truth = {}
-        if self.kind in ("flow", "layered"):
-            truth["flow"], truth["visible"] = sample["flow"][0], sample["visible"][0]
+        if self.kind in ("flow", "layered") or self.onward:
+            other = self.knobs["frames"] // 2 + 1 if self.onward else 0
+            truth["flow"], truth["visible"] = sample["flow"][other], sample["visible"][other]
             truth["known"] = jnp.ones(truth["visible"].shape, bool)
         if self.kind == "flow":
             truth["depth"] = sample["depth"][0]

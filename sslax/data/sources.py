@@ -66,7 +66,7 @@ def defaults() -> ConfigDict:
     config.frames = 1  # video: frames of a sample, whose middle one is the target; flow: 2
     config.stereo = False  # with the target's right-hand partner as the last image
     config.interval = 1  # video: frames from one frame of a sample to the next
-    config.target = "middle"  # whose truth is wanted: the 'middle' frame's; 'first' for flow
+    config.target = "middle"  # whose truth is wanted; for flow 'first' of two, 'second' of three
     config.distances = False  # with metres from the target's camera to each frame's, where known
     config.still = 0.0  # video: leave out frames that differ less, in grey levels of 255
     config.intrinsics = ""  # video, stereo: a file; '': intrinsics.txt beside the frames
@@ -86,7 +86,7 @@ def defaults() -> ConfigDict:
             "boxes": 6,
             "layers": 4,
             "baseline": 0.2,  # metres
-            "drive": False,  # the camera of a car: ahead, level with a floor all boxes stand on
+            "drive": False,  # as a car sees it: ahead, all boxes on the floor, light from above
             "speed": 1.0,
             "moving": 0.0,  # probability that a box moves on its own
             "still": 0.0,  # probability that the camera stands still

@@ -62,7 +62,7 @@ def _clips(path: str, what: str, config: ConfigDict) -> list[clips.Clip]:
             for folder, files in clips.sequences(path, what, config)
         ]
     # Flow needs none.
-    if config.target != "first" and any(clip.intrinsics is None for clip in found):
+    if config.target == "middle" and any(clip.intrinsics is None for clip in found):
         lacking = next(clip.name for clip in found if clip.intrinsics is None)
         raise DataError(
             f"{lacking} has no intrinsics: name their file by data.intrinsics (3 x 3 numbers, or "

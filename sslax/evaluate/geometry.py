@@ -171,7 +171,9 @@ def draw(
     rows = np.linspace(0, count - 1, min(8, count)).astype(int)
     ours, theirs = ({n: v[rows] for n, v in found.items()} for found in (predicted, truth))
     if "flow" in predicted:
-        columns = {"image": images(rows)[:, 0]} | _flow_pictures(ours, theirs)
+        frames = images(rows)
+        first = (frames.shape[1] - 1) // 2  # of two frames; of three the one in the middle
+        columns = {"image": frames[:, first]} | _flow_pictures(ours, theirs)
     else:
         image = images(rows)[:, target_of(predicted)]
         columns = {"image": image} | _depth_pictures(ours, theirs)

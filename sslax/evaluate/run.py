@@ -175,7 +175,7 @@ def _evaluate_geometry(subject: _Subject) -> dict[str, float]:
     knobs = dict(config.evaluate.depth)
     post_process = knobs.pop("post_process")
     outputs = {}
-    for suffix, state in subject.states.items():
+    for suffix, state in {**subject.states, **_taught_by(subject.states[""])}.items():
         predict = use.Predictor(plan, state, subject.mesh, keep=geometry.TRUTH)
         outputs[suffix] = predict.over(_batches(source, subject.mesh, **sizes))
         if post_process:
@@ -198,6 +198,14 @@ def _evaluate_geometry(subject: _Subject) -> dict[str, float]:
         geometry.draw(partial(_stack, source), outputs[""], truth, folder)
         print(f"Results in {path}, pictures in {folder}.")
     return results
+
+
+def _taught_by(state: TrainState) -> dict[str, TrainState]:
+    """The frozen network that a run learned from, if any, in the place of the trained one."""
+    if "teacher" not in state.extra:
+        return {}
+    params, model_state = state.extra["teacher"]
+    return {"_teacher": state._replace(params=params, model_state=model_state)}
 
 
 def _open(workdir: Path, which: str, other: Mapping[str, Any] | None) -> _Subject:

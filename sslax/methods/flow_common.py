@@ -187,10 +187,14 @@ def not_occluded(
         seen = ops.forward_backward_mask(forward, backward).astype(jnp.float32)
     else:
         seen = ops.range_map_mask(backward, threshold=threshold).astype(jnp.float32)
-    place = jax.lax.stop_gradient(ops.pixel_grid(*forward.shape[1:3]) + forward)
-    last = jnp.array([forward.shape[2] - 1, forward.shape[1] - 1], place.dtype)
-    stays = jnp.all((place >= 0) & (place <= last), axis=-1)
-    return jnp.where(stays, seen, 1.0)
+    return jnp.where(stays(forward), seen, 1.0)
+
+
+def stays(flow: Array) -> Array:
+    """Where a flow `[N, h, w, 2]` leads to a place within the frame, `[N, h, w]` bool."""
+    place = jax.lax.stop_gradient(ops.pixel_grid(*flow.shape[1:3]) + flow)
+    last = jnp.array([flow.shape[2] - 1, flow.shape[1] - 1], place.dtype)
+    return jnp.all((place >= 0) & (place <= last), axis=-1)
 
 
 TRUSTED = 0.5  # least part of a frame that an occlusion estimate may leave
@@ -489,8 +493,13 @@ _FEATURES = ("pyramid", "feature_encoder")
 NETWORKS = {"pwc": PWCNet, "raft": RAFT}
 
 
-def build_network(config: ConfigDict, knobs: dict[str, Any]) -> Model:
+def build_network(config: ConfigDict, knobs: dict[str, Any], *, both: bool = True) -> Model:
     """The network of `config.model.name`, "pwc" or "raft", its width and dtype, and other knobs.
+
+    Args:
+        config: a whole config.
+        knobs: fields of the module.
+        both: False for the flow from the first frame to the second alone, of the same parameters.
 
     Raises:
         UserError: there is no such network, or no such knob of it.
@@ -511,7 +520,7 @@ def build_network(config: ConfigDict, knobs: dict[str, Any]) -> Model:
             f"config.model.dtype is {config.model.dtype!r}; choose 'float32' or 'bfloat16'."
         )
     dtype = jnp.dtype(config.model.dtype)
-    return models.from_linen(module(**knobs, width=config.model.width, dtype=dtype))
+    return models.from_linen(module(**knobs, width=config.model.width, dtype=dtype, both=both))
 
 
 _GIVEN = ("parent", "name", "width", "dtype", "both")

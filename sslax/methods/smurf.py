@@ -126,6 +126,7 @@ def fuse_flows(
     hidden: int = 16,
     steps: int = 200,
     learning_rate: float = 1e-2,
+    stride: int = 1,
 ) -> Array:
     """Fills in the flow to the next frame, where that is occluded, from the flow to the last one.
 
@@ -135,7 +136,8 @@ def fuse_flows(
     A small network g, of 1 x 1 convolutions, is trained on this sequence alone, on the pixels that
     both frames show; without it (g = 0) the motion just goes on. Where the next frame does not show
     a pixel and the last one does, its answer replaces the flow. The result is the target of a
-    second stage: train a network on it with `losses.sequence_loss` and augmented input.
+    second stage, `smurf_multi_frame`: a network is trained on it with `losses.sequence_loss` and
+    augmented input.
 
     Args:
         key: random key of the weights of g.
@@ -146,6 +148,7 @@ def fuse_flows(
         hidden: channels of g's two hidden layers.
         steps: of Adam, on all pixels at a time.
         learning_rate: of Adam.
+        stride: g is trained on every so-manyth pixel of every so-manyth row.
 
     Returns:
         `[H, W, 2]`: `future`, and the answer where only the past is visible.
@@ -176,16 +179,18 @@ def fuse_flows(
         for i, (k, a, b) in enumerate(zip(keys, sizes[:-1], sizes[1:]))
     ]
 
-    def answer(weights: PyTree) -> Array:
-        y = x
+    def change(weights: PyTree, y: Array) -> Array:
         for i, (matrix, bias) in enumerate(weights):
             y = jnp.dot(y, matrix, precision="highest") + bias
             y = jax.nn.leaky_relu(y, 0.1) if i < 2 else y
-        return scale * y - past
+        return y
+
+    some = (slice(None, None, stride),) * 2
+    inputs, wanted, counted = x[some], ((future + past) / scale)[some], taught[some]
 
     def loss(weights: PyTree) -> Array:
-        error = losses.robust_l1((answer(weights) - future) / scale)
-        return losses.masked_mean(jnp.mean(error, axis=-1), taught)
+        error = losses.robust_l1(change(weights, inputs) - wanted)
+        return losses.masked_mean(jnp.mean(error, axis=-1), counted)
 
     tx = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
@@ -196,7 +201,7 @@ def fuse_flows(
 
     (weights, _), _ = jax.lax.scan(step, (weights, tx.init(weights)), length=steps)
     filled = shown_past & ~shown_future
-    return jnp.where(filled[..., None], answer(weights), future)
+    return jnp.where(filled[..., None], scale * change(weights, x) - past, future)
 
 
 def build(config: ConfigDict, steps: int) -> Method:

@@ -29,7 +29,8 @@ class PWCNet(nn.Module):
         channels: of the features.
         convolutions: of each level of the pyramid.
         radius: of the correlation, in pixels of the level.
-        decoder: channels of the 3x3 convolutions of each level's decoder, before `width`.
+        decoder: channels of the 3x3 convolutions of each level's decoder, before `width`; at least
+            one.
         dense: a layer of the decoder sees the outputs of all before it, rather than of one.
         context: channels, before `width`, and dilation of the 3x3 convolutions that refine the
             finest flow; empty for none.
@@ -78,8 +79,10 @@ class PWCNet(nn.Module):
             last pixels for the while: level l of n has `ceil(H / 2^(l + 2))` rows.
 
         Raises:
-            ValueError: level dropout without keys.
+            ValueError: a decoder without layers, or level dropout without keys.
         """
+        if not self.decoder:
+            raise ValueError("decoder is empty: a flow needs at least one layer before it.")
         x = x if isinstance(x, dict) else {"image": x}
         images = x["image"]
         chex.assert_rank(images, 5)

@@ -1,6 +1,7 @@
 """Flow sets in tiny copies of their published layouts."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,6 +130,39 @@ def write_kitti(root, images="image_2", multiview=()):
             rounded = np.round(FLOW * 64) / 64
             formats.write_flow(root / "training" / folder / f"{scene:06d}_10.png", rounded, mask)
     return rounded
+
+
+def test_sintel_with_the_frame_before(tmp_path):
+    write_sintel(tmp_path)
+    fields = {"path": str(tmp_path), "name": "final", "frames": 3, "target": "second"}
+    train, test, _ = sintel(config(**fields))
+    assert len(train) == 2 and len(test) == 4  # all pairs are tested, those without a past, too
+    np.testing.assert_array_equal(train[1]["image"], [picture(110), picture(111), picture(112)])
+    np.testing.assert_array_equal(test[3]["image"], train[1]["image"])
+    np.testing.assert_array_equal(test[2]["image"], [picture(110), picture(110), picture(111)])
+    np.testing.assert_array_equal(test[2]["flow"], FLOW)
+    np.testing.assert_array_equal(test[2]["visible"], np.arange(12)[:, None] >= np.full(20, 1))
+
+
+def test_kitti_with_the_frame_before(tmp_path):
+    rounded = write_kitti(tmp_path, multiview=(9, 12))
+    fields = {"path": str(tmp_path), "frames": 3, "target": "second"}
+    train, test, _ = kitti_flow(config(**fields))
+    names = [[Path(file).stem for file in (p.before, p.first, p.second)] for p in train.pairs]
+    scene = [["000000_09", "000000_10", "000000_11"], ["000000_10", "000000_11", "000000_12"]]
+    assert names[:2] == scene and len(names) == 4
+    assert Path(test.pairs[1].before).stem == "000001_09" and len(test) == 2
+    assert test[1]["image"].shape == (3, 12, 20, 3)
+    np.testing.assert_array_equal(test[1]["flow"][:, 5:], rounded[:, 5:])
+
+
+def test_nothing_before_the_pairs(tmp_path):
+    fields = {"frames": 3, "target": "second"}
+    write_chairs(tmp_path / "chairs")
+    assert "nothing before" in error(flying_chairs, path=str(tmp_path / "chairs"), **fields)
+    write_kitti(tmp_path)
+    assert "multi-view" in error(kitti_flow, path=str(tmp_path), **fields)
+    assert "frames=3" in error(kitti_flow, path=str(tmp_path), target="second")
 
 
 @pytest.mark.parametrize("images", ["image_2", "colored_0"])

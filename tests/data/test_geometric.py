@@ -71,6 +71,19 @@ def test_scenes_are_records(kind):
     assert all(tested[name] == record[name] for name in record)
 
 
+def test_flow_from_the_second_of_three_frames_to_the_third():
+    train, test, _ = opened("video", frames=3, target="second", stereo=False, distances=False)
+    record = test[1]
+    assert set(train[0]) == {"image", "intrinsics"}
+    assert set(record) == {"image", "intrinsics", "depth", "pose", "flow", "known", "visible"}
+    assert record["flow"].shape == (*SIZE, 2) and record["known"].all()
+    still, _ = ops.rigid_flow(
+        record["depth"][None], record["pose"][None, 2], record["intrinsics"][None]
+    )
+    np.testing.assert_allclose(record["flow"], still[0], atol=2e-3)
+    assert 0.3 < np.mean([record["visible"] for record in test]) < 1.0
+
+
 def test_record_is_a_function_of_its_number():
     source, test, _ = opened("stereo")
     batch = source.take(np.array([3, 9, 40]))

@@ -78,6 +78,15 @@ def test_the_target_of_flow_is_the_first(folder):
     assert train.targets[:, 1].tolist() == list(range(11)) and set(train[0]) == {"image"}
 
 
+def test_the_target_of_flow_with_a_past_is_the_second(folder):
+    (folder / "intrinsics.txt").unlink()
+    train = video(config(path=str(folder), frames=3, target="second")).train
+    assert train.targets[:, 1].tolist() == list(range(1, 11)) and set(train[0]) == {"image"}
+    np.testing.assert_array_equal(train[3]["image"], PICTURES[3:6])
+    with pytest.raises(DataError, match="second of three frames"):
+        video(config(path=str(folder), frames=2, target="second"))
+
+
 def test_sequences_in_directories_do_not_mix(folder, tmp_path, caplog):
     write_images(tmp_path / "b", NAMES[:4], PICTURES[4:8])
     write_images(tmp_path / "c", NAMES[:2], PICTURES[:2])

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from quick import quick_jit
 
 from sslax import data, partition, train
 from sslax.data import records
@@ -30,13 +31,26 @@ class Tiny(NamedTuple):
 
 def first_records(source, count):
     if data.is_made(source):
-        return jax.device_get(jax.jit(source.make)(source.arrays, jnp.arange(count)))
+        return jax.device_get(quick_jit(source.make)(source.arrays, jnp.arange(count)))
     return records.stack([source[i] for i in range(count)])
+
+
+@pytest.fixture(scope="session")
+def first_stage(load_config, tmp_path_factory):
+    """The folder of a run of one step of SMURF, for a method that learns from such a run."""
+    config = load_config("smurf", "tiny")
+    config.update({"duration": "1 step", "log_every": "1 step"})
+    config.smurf.selfsup_weight = 0.0  # half of what there is to compile
+    folder = tmp_path_factory.mktemp("first_stage")
+    train.fit(config, folder)
+    return folder
 
 
 @pytest.fixture(scope="session", params=sorted(METHODS))
 def tiny(request, load_config):
     config = load_config(request.param, "tiny")
+    if "teacher_from" in config.get(request.param, {}):
+        config[request.param].teacher_from = str(request.getfixturevalue("first_stage"))
     # Without decay a leaf moves if and only if it has a gradient.
     config.optimizer.weight_decay = 0.0
     # A key's bias has a gradient of rounding noise, which Adam's usual epsilon would amplify.
@@ -51,7 +65,7 @@ def tiny(request, load_config):
 
     @cache
     def state(devices=1):
-        initial = jax.jit(plan.initial_state, out_shardings=everywhere(1))
+        initial = quick_jit(plan.initial_state, out_shardings=everywhere(1))
         return initial() if devices == 1 else jax.device_put(state(1), everywhere(devices))
 
     traces = []
@@ -62,9 +76,9 @@ def tiny(request, load_config):
             traces.append(devices)
             return train.train_step(plan.method, plan.tx, state, batch)
 
-        return jax.jit(traced, out_shardings=(everywhere(devices), everywhere(devices)))
+        return quick_jit(traced, out_shardings=(everywhere(devices), everywhere(devices)))
 
-    @jax.jit
+    @quick_jit
     def look(state, batch):
         variables = (state.params, state.model_state, state.extra)
         shown = plan.method.show(*variables, batch, jax.random.key(1))

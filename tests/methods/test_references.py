@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from quick import quick_jit
 from skimage import color
 
 from sslax import methods, models, train
@@ -21,10 +22,6 @@ from sslax.types import Encoding, Method, Model
 GOLDEN = dict(np.load(Path(__file__).parent / "golden" / "steps.npz"))
 RATE = 0.2  # of the gradient descent, the references' too
 FILL = (0.5, 0.25, 0.75)
-
-# Compilation takes nearly all of the time, and there is little to optimise.
-OPTIONS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-compiled = partial(jax.jit, compiler_options=OPTIONS)
 
 
 def given(name):
@@ -370,7 +367,7 @@ def trained(case):
         last, (losses, params) = jax.lax.scan(step, state, batches)
         return losses, state.params, params, last
 
-    return compiled(run)(case.batches)
+    return quick_jit(run)(case.batches)
 
 
 def by_path(tree):
@@ -412,6 +409,7 @@ def test_steps_equal_the_reference(name):
 def test_every_method_has_a_reference():
     elsewhere = {"monodepth", "monodepth2", "sfm_learner"}  # test_depth_methods.py
     elsewhere |= {"arflow", "smurf", "uflow", "unflow"}  # test_flow_methods.py
+    elsewhere |= {"smurf_multi_frame"}  # test_smurf_multi_frame.py
     assert set(methods.METHODS) <= set(CASES) | elsewhere
 
 
@@ -421,7 +419,7 @@ def test_every_method_has_a_reference():
 def made(method, images):
     """The task that a method's views make of images `[B, H, W, C]`."""
     batch = {"image": images[:, None], "index": np.arange(len(images), dtype=np.int32)}
-    return jax.tree.map(np.asarray, compiled(method.views)(jax.random.key(0), batch))
+    return jax.tree.map(np.asarray, quick_jit(method.views)(jax.random.key(0), batch))
 
 
 def places(patches, image):
