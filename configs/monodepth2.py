@@ -11,9 +11,11 @@
 numbers do. `minimum`, `automask`, `full_resolution` and `ssim_weight` of `config.monodepth2` are
 the paper's ablations.
 
-Expected: embedded, experiments/README.md. The paper reports an abs_rel (ResNet-18, 192 x 640,
-KITTI, Eigen's split, Garg's crop, 80 m) of 0.115 from video, 0.109 from stereo and 0.106 from both
-with ImageNet's weights; 0.132, 0.130 and 0.127 without.
+Expected: embedded, an abs_rel of 0.357 on held-out scenes (a constant: 0.379) and 13.5 degrees
+between true and predicted direction (standing still: 90); the rotation is not learned in so few
+steps. On real video it is more: experiments/README.md. The paper reports an abs_rel (ResNet-18,
+192 x 640, KITTI, Eigen's split, Garg's crop, 80 m) of 0.115 from video, 0.109 from stereo and 0.106
+from both with ImageNet's weights; 0.132, 0.130 and 0.127 without.
 """
 
 from ml_collections import ConfigDict
@@ -21,11 +23,14 @@ from ml_collections import ConfigDict
 from sslax import presets
 
 SMALL = {
+    "data.scenes.drive": True,
+    "data.scenes.speed": 2.0,
+    "data.scenes.boxes": 4,
     "model.width": 0.25,
-    "optimizer.learning_rate": 2e-4,
+    "optimizer.learning_rate": 3e-4,
     # Before the motion is known every pixel asks for more parallax. Depth must not follow as far as
     # the sigmoid's end, where it has no gradient: motion learns faster than depth.
-    "optimizer.rates.pose": 5.0,
+    "optimizer.rates.pose": 4.0,
     "monodepth2.decoder.widths": (8, 16, 32, 64, 128),
     "monodepth2.pose.decoder_width": 64,
 }
