@@ -28,7 +28,7 @@ from sslax.models.depth import (
     scaled,
 )
 from sslax.models.heads import Classifier, DINOHead, Projector, Prototypes, TileClassifier
-from sslax.models.pose import PoseCNN, PoseDecoder
+from sslax.models.pose import PoseCNN, PoseCorrelation, PoseDecoder
 from sslax.models.pwc import PWCNet, upsample_flow
 from sslax.models.raft import RAFT, load_torchvision_raft
 from sslax.models.resnet import ResNet
@@ -57,6 +57,7 @@ __all__ = [
     "MAEDecoder",
     "PWCNet",
     "PoseCNN",
+    "PoseCorrelation",
     "PoseDecoder",
     "Projector",
     "Prototypes",
@@ -266,11 +267,11 @@ def build_pose_network(
 
     Args:
         config: a section made by `defaults`.
-        name: "posecnn" for SfMLearner's `PoseCNN`, or a ResNet's for that encoder with a
-            `PoseDecoder`, as Monodepth2 has it; empty for `config.name`, where "dispnet" goes with
-            "posecnn".
+        name: "posecnn" for SfMLearner's `PoseCNN`, "correlation" for `PoseCorrelation`, or a
+            ResNet's for that encoder with a `PoseDecoder`, as Monodepth2 has it; empty for
+            `config.name`, where "dispnet" goes with "posecnn".
         frames: F that are stacked.
-        decoder_width: channels of the `PoseDecoder`.
+        decoder_width: channels of the `PoseDecoder`, or of `PoseCorrelation`.
         explainability: predicts masks, too; of "posecnn" only.
         norm_groups: as in `build_encoder`.
 
@@ -289,8 +290,16 @@ def build_pose_network(
     if name == "posecnn":
         network = PoseCNN(frames - 1, explainability, config.width, _dtype(config))
         return from_linen(network, mean=config.mean, std=config.std)
+    if name == "correlation":
+        if frames != 2 or explainability:
+            raise UserError(
+                'The pose network "correlation" compares two frames, and has no explainability: '
+                'choose "posecnn".'
+            )
+        network = PoseCorrelation(decoder_width, dtype=_dtype(config))
+        return from_linen(network, mean=config.mean, std=config.std)
     if name not in MODELS or MODELS[name].func is not ResNet:
-        known = ["posecnn", *(n for n in MODELS if MODELS[n].func is ResNet)]
+        known = ["posecnn", "correlation", *(n for n in MODELS if MODELS[n].func is ResNet)]
         raise UserError(f'There is no pose network "{name}": {nearest(name, known)}')
     if explainability:
         raise UserError(f'Explainability masks are of "posecnn", not of "{name}".')

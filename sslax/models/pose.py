@@ -13,11 +13,15 @@ import jax
 import jax.numpy as jnp
 
 from sslax.models.conv import Conv
+from sslax.models.correlation import cost_volume
 from sslax.models.depth import UpConv, scaled
+from sslax.ops import pixel_grid
 
 _he = nn.initializers.he_normal()
 # Faint rather than zero: zero kernels would keep the gradient from the layers before.
 _faint = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
+
+_SHARPNESS = 10.0  # of a softmax over cosines, at the start
 
 
 class PoseDecoder(nn.Module):
@@ -124,6 +128,84 @@ class PoseCNN(nn.Module):
                 mask = _head(self.motions, side, self.dtype, f"mask{i}")(y)
                 masks.insert(0, mask.astype(jnp.float32))
         return tuple(masks)
+
+
+class PoseCorrelation(nn.Module):
+    """Motion from how far small surroundings have moved: the pose network of short trainings.
+
+    A convolution of stride 2 and one of stride 1 give every place of both frames a feature, from
+    which the frame's mean is taken and whose length is made 1. Where a place went follows from
+    those near it in the other frame, and already does with random weights:
+
+    ```
+    flow(p) = Σ_d d softmax_d(s a(p) · b(p + d)),  |d_x|, |d_y| <= radius
+    ```
+    with a learned sharpness s. From it, the largest probability and the place, three convolutions
+    of stride 2 and a 1x1 convolution make a motion, of which the mean is taken.
+
+    Attributes:
+        width: channels; the features have half of them.
+        radius: of the search, in pixels of half the resolution.
+        dtype: dtype of the convolutions; parameters and outputs are float32.
+
+    The correlation is PWC-Net's (Sun et al., https://arxiv.org/abs/1709.02371, 2018), and its
+    expectation GC-Net's soft argmax (Kendall et al., https://arxiv.org/abs/1703.04309, 2017).
+    """
+
+    width: int = 64
+    radius: int = 4
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Predicts.
+
+        Args:
+            x: two stacked frames `[N, H, W, 2 C]`.
+            train: without effect.
+
+        Returns:
+            Twists `[N, 1, 6]` float32.
+        """
+        del train
+        chex.assert_rank(x, 4)
+        features = UnitFeatures(max(self.width // 2, 1), self.dtype, name="features")
+        first, second = jnp.split(features(jnp.concatenate(jnp.split(x, 2, axis=-1))), 2)
+        # The cosine times s, because the cost volume is a mean over channels.
+        sharpness = self.param("sharpness", nn.initializers.constant(_SHARPNESS), ())
+        costs = sharpness * first.shape[-1] * cost_volume(first, second, radius=self.radius)
+        flow, certainty = soft_argmax(costs, self.radius)
+        h, w = flow.shape[1:3]
+        place = 2 * pixel_grid(h, w) / jnp.array([w, h]) - 1
+        y = jnp.concatenate([flow, certainty, jnp.broadcast_to(place, flow.shape)], axis=-1)
+        for i in range(3):
+            y = _relu_conv(y.astype(self.dtype), self.width, 3, self.dtype, f"conv{i}", stride=2)
+        return _twists(y, 1, self.dtype)
+
+
+class UnitFeatures(nn.Module):
+    """Features `[N, h, w, width]` of length 1 at half the resolution, float32, of images."""
+
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        y = _relu_conv(images, self.width, 5, self.dtype, "conv0", stride=2)
+        conv = Conv(self.width, 3, use_bias=True, dtype=self.dtype, kernel_init=_he, name="conv1")
+        y = conv(y).astype(jnp.float32)
+        y = y - jnp.mean(y, axis=(1, 2), keepdims=True)
+        return y * jax.lax.rsqrt(jnp.sum(jnp.square(y), axis=-1, keepdims=True) + 1e-6)
+
+
+def soft_argmax(costs: jax.Array, radius: int) -> tuple[jax.Array, jax.Array]:
+    """Mean displacement `[N, h, w, 2]`, (x, y), and largest probability `[N, h, w, 1]`, under the
+    softmax of costs `[N, h, w, (2 r + 1)²]` as `cost_volume` orders them."""
+    side = jnp.arange(-radius, radius + 1, dtype=costs.dtype)
+    displacements = jnp.stack(jnp.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    probability = jax.nn.softmax(costs, axis=-1)
+    flow = jnp.dot(probability, displacements, precision="highest")
+    return flow, jnp.max(probability, axis=-1, keepdims=True)
 
 
 def _relu_conv(

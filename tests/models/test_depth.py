@@ -25,6 +25,8 @@ from sslax.models import (
     from_linen,
     parameter_count,
 )
+from sslax.models.correlation import cost_volume
+from sslax.models.pose import UnitFeatures, soft_argmax
 from sslax.ops import se3_exp
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "depth.npz")
@@ -181,6 +183,7 @@ def networks():
             build_pose_network(section(width=0.125), name="posecnn", explainability=True),
             pairs,
         ),
+        "correlation": (build_pose_network(section(), name="correlation", decoder_width=8), pairs),
     }
 
     @jax.jit
@@ -201,7 +204,7 @@ def networks():
     return run()
 
 
-@pytest.mark.parametrize("name", ["depth", "dispnet", "pose", "posecnn"])
+@pytest.mark.parametrize("name", ["depth", "dispnet", "pose", "posecnn", "correlation"])
 def test_every_parameter_has_a_gradient_at_the_start(networks, name):
     for path, leaf in jax.tree.leaves_with_path(networks[name][1]):
         assert np.all(np.isfinite(leaf)) and np.any(leaf != 0), path
@@ -210,11 +213,30 @@ def test_every_parameter_has_a_gradient_at_the_start(networks, name):
 def test_starts_with_a_nearly_flat_map_and_standing_still(networks):
     for out in networks["depth"][0]:
         np.testing.assert_allclose(out, jax.nn.sigmoid(-1.0), atol=0.1)
-    for twists in (networks["pose"][0], networks["posecnn"][0][0]):
+    standing = networks["pose"][0], networks["posecnn"][0][0], networks["correlation"][0]
+    for twists in standing:
         assert np.max(np.abs(twists)) > 0
         np.testing.assert_allclose(
             se3_exp(twists), np.eye(4)[None, None] + 0 * se3_exp(twists), atol=0.01
         )
+
+
+def test_random_features_know_how_far_a_frame_was_moved():
+    """The flow that the pose network reads, before any training, of a shift by (4, -2) pixels."""
+    first = np.random.default_rng(0).random((1, 32, 48, 3)).astype(np.float32)
+    second = np.roll(first, (-2, 4), axis=(1, 2))
+    model = UnitFeatures(width=16)
+
+    @jax.jit
+    def flow_of(frames):
+        a, b = jnp.split(model.init_with_output(jax.random.key(0), frames)[0], 2)
+        assert a.shape == (1, 16, 24, 16)
+        return soft_argmax(30.0 * 16 * cost_volume(a, b, radius=3), 3)
+
+    flow, certainty = flow_of(np.concatenate([first, second]))
+    inner = np.asarray(flow)[0, 4:-4, 4:-4]
+    np.testing.assert_allclose(inner.mean((0, 1)), [2.0, -1.0], atol=0.05)
+    assert np.asarray(certainty)[0, 4:-4, 4:-4].mean() > 0.9
 
 
 def test_equal_frames_of_a_shared_encoder_can_be_stacked_or_not():
@@ -251,6 +273,7 @@ def test_stem_is_a_stage_only_where_asked_for():
         (lambda: build_pose_network(section(), name="pose_cnn"), 'did you mean "posecnn"'),
         (lambda: build_pose_network(section(name="vit_tiny")), 'no pose network "vit_tiny"'),
         (lambda: build_pose_network(section(), explainability=True), 'are of "posecnn"'),
+        (lambda: build_pose_network(section(), name="correlation", frames=3), "compares two"),
         (
             lambda: shapes(build_depth_network(section(patch_stem=4)), 1, 30, 32, 3),
             "no halving of the images' (30, 32)",
