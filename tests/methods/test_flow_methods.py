@@ -3,6 +3,7 @@
 Stand-in networks: their parameters are the flows.
 """
 
+import json
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -10,12 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
+from quick import quick_jit
 
 from sslax import figures, ops
 from sslax.augment import flow as flow_augment
 from sslax.data import scenes
 from sslax.errors import UserError
-from sslax.methods import arflow, flow_common, smurf, uflow, unflow
+from sslax.methods import arflow, common, flow_common, smurf, uflow, unflow
 from sslax.types import Model
 
 B, H, W = 2, 24, 32
@@ -74,7 +77,7 @@ def batch_of(images, seen=None, **more):
 def evaluate(method, batch, step=0, key=0):
     """Loss, metrics and gradient, compiled."""
     variables = method.init(jax.random.key(0), batch)
-    run = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
+    run = quick_jit(jax.value_and_grad(method.loss, has_aux=True))
     (value, output), gradient = run(*variables, batch, jax.random.key(key), jnp.int32(step))
     leaves = [value, *output.metrics.values(), *jax.tree.leaves(gradient)]
     assert all(np.isfinite(leaf).all() for leaf in leaves)
@@ -432,7 +435,7 @@ def tried(request):
     network = iterations if request.param == "smurf" else pyramid
     method = factory(network(*[np.zeros((B, 2, 1, 1, 2))] * 2), views=IDENTITY, **knobs)
 
-    @jax.jit
+    @quick_jit
     def run(params, batch, step):
         loss = jax.value_and_grad(method.loss, has_aux=True)
         (value, output), gradient = loss(params, {}, {}, batch, jax.random.key(0), step)
@@ -444,7 +447,7 @@ def tried(request):
         assert all(np.isfinite(leaf).all() for leaf in leaves)
         return float(value), {k: float(v) for k, v in metrics.items()}, gradient
 
-    @jax.jit
+    @quick_jit
     def look(params, batch):
         shown = method.show(params, {}, {}, batch, jax.random.key(0))
         return method.predict(params, {}, {}, batch), shown
@@ -650,7 +653,7 @@ def test_the_student_learns_and_the_teacher_does_not():
     images[:, :, 4:-4, 4:-4] *= 0.2  # the centre, which the student sees, is darker
     batch = batch_of(images)
     variables = method.init(jax.random.key(0), batch)
-    run = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
+    run = quick_jit(jax.value_and_grad(method.loss, has_aux=True))
     found = [run(*variables, batch, jax.random.key(0), jnp.int32(step)) for step in (4, 5, 6)]
     values = [float(value) for (value, _), _ in found]
     slopes = [float(gradient["gain"]) for _, gradient in found]
@@ -704,7 +707,7 @@ def test_the_analogy_counts_what_the_first_pass_sees_after_the_transformation():
         network, views=IDENTITY, spatial=flip, appearance=None, occluder=False, analogy_weight=1.0
     )
     batch = batch_of(textured(15))
-    loss = jax.jit(method.loss)
+    loss = quick_jit(method.loss)
     _, output = loss({"one": 1.0}, {}, {}, batch, jax.random.key(0), 0)
     assert len(given) == 2
     # The right half is where the student is three pixels off, in x alone.
@@ -721,7 +724,7 @@ def test_occluded_flow_is_filled_in_from_the_past():
     hole[8:14, 10:20] = True
     gone = np.where(hole, 0.0, seen)
     spoiled = np.where(hole[..., None], np.float32(40.0), future)
-    fuse = jax.jit(partial(smurf.fuse_flows, steps=300))
+    fuse = quick_jit(partial(smurf.fuse_flows, steps=300))
     filled = fuse(jax.random.key(0), past, spoiled, visible_past=seen, visible_future=gone)
     np.testing.assert_array_equal(np.asarray(filled)[~hole], future[~hole])
     assert np.abs(np.asarray(filled) - future)[hole].mean() < 0.1
@@ -786,6 +789,28 @@ def test_configs_build(name, variant, load_config):
     assert predicted["flow"].shape == (1, *size, 2)
     features, _ = method.encoder(*variables)
     assert features and len(features) < len(variables.params)
+
+
+@pytest.mark.parametrize("name", ["unflow", "uflow", "arflow"])
+def test_channels_of_the_network_are_knobs_of_the_config(load_config, name):
+    config = load_config(name, "tiny")
+    config.update_from_flattened_dict(
+        {
+            "model.width": 1.0,
+            f"{name}.network.decoder": (6, 5),
+            f"{name}.network.context": ((7, 2),),
+        }
+    )
+    images = {"image": jax.ShapeDtypeStruct((1, 2, 16, 16, 3), jnp.float32)}
+    as_a_run_keeps_it = ConfigDict(json.loads(config.to_json_best_effort()))
+    for given in (config, as_a_run_keeps_it):
+        knobs = common.plain(given[name].network)
+        network = flow_common.build_network(given, knobs)
+        params, _ = jax.eval_shape(network.init, jax.random.key(0), images)
+        outputs = [params[f"{layer}_1"]["bias"].size for layer in ("decoder2", "decoder3")]
+        assert outputs == [6, 6] and params["decoder2_2"]["bias"].size == 5
+        assert "decoder2_3" not in params and "context2" not in params
+        assert params["context1"]["bias"].size == 7
 
 
 def test_mistakes_in_configs_are_named(load_config):

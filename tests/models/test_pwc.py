@@ -93,6 +93,8 @@ def test_plain_decoder_without_context_has_fewer_parameters(tiny):
     assert dense["decoder2_2"]["kernel"].shape == (3, 3, inputs + 6, 4)
     assert plain["decoder2_2"]["kernel"].shape == (3, 3, 6, 4)
     assert set(dense) - set(plain) == {"context1", "context2", "context_flow"}
+    with pytest.raises(ValueError, match="decoder is empty"):
+        shapes(decoder=())
 
 
 def test_four_phases_of_a_2x2_convolution_are_a_transposed_4x4_convolution_of_stride_2():

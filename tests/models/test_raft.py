@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import quick_jit
 
 from sslax.models import from_linen
 from sslax.models.raft import (
@@ -107,7 +108,7 @@ def state_dict(small):
 def test_flow_equals_torchvision(name):
     params, state = load_torchvision_raft(state_dict(name == "raft_small"))
     model = from_linen(RAFT(small=name == "raft_small", both=False))
-    flow = jax.jit(lambda *x: model.apply(*x, False)[0])(params, state, images(128, 136))
+    flow = quick_jit(lambda *x: model.apply(*x, False)[0])(params, state, images(128, 136))
     assert flow.shape == (1, 1, 12, 128, 136, 2)
     for i in (0, 1, 11):
         golden = GOLDEN[f"{name}_{i}"]
