@@ -124,6 +124,7 @@ def recording(kind: str, source: str, folder: Path) -> dict[str, str]:
 def train(name: str, output: Path, recordings: dict[str, str | None]) -> dict[str, float] | None:
     """Trains and evaluates a run, or goes on with it; its numbers, or None without its data."""
     from sslax import train as training
+    from sslax import use
     from sslax.evaluate import run
 
     config_name, variant, changes, kind = RUNS[name]
@@ -140,8 +141,8 @@ def train(name: str, output: Path, recordings: dict[str, str | None]) -> dict[st
         config.update_from_flattened_dict({**changes, **paths})
     print(f"--- {name}", flush=True)
     state = training.fit(config, workdir)
-    if int(state.step) < 1:
-        raise SystemExit(f"{name} stopped before its first step.")
+    if int(state.step) < use.read_plan(workdir)[1].steps:
+        raise SystemExit(f"{name} was stopped at step {int(state.step)}; start again to go on.")
     return run.evaluate_run(workdir)
 
 
