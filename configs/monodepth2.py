@@ -11,9 +11,10 @@
 numbers do. `minimum`, `automask`, `full_resolution` and `ssim_weight` of `config.monodepth2` are
 the paper's ablations.
 
-Expected: embedded, not measured at full length yet; see experiments/README.md. The paper reports an abs_rel (ResNet-18,
-192 x 640, KITTI, Eigen's split, Garg's crop, 80 m) of 0.115 from video, 0.109 from stereo and 0.106
-from both with ImageNet's weights; 0.132, 0.130 and 0.127 without.
+Expected: embedded, not measured at full length yet; see experiments/README.md. The paper
+reports an abs_rel (ResNet-18, 192 x 640, KITTI, Eigen's split, Garg's crop, 80 m) of 0.115 from
+video, 0.109 from stereo and 0.106 from both with ImageNet's weights; 0.132, 0.130 and 0.127
+without.
 """
 
 from ml_collections import ConfigDict
