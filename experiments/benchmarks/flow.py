@@ -6,7 +6,7 @@
 One direction, random weights, float32, twelve iterations. Inference is the network alone, with all
 flows it gives: a pair of 256 x 448. A training step is forward, an L1 loss of every flow (RAFT's
 sequence loss; PWC-Net's at each level), gradients and Adam's update: a pair of 128 x 256. The peer
-runs in another interpreter with as many threads as it may use cores (`taskset`), always in float32 on the CPU,
+runs in another interpreter with as many threads as there are cores, always in float32 on the CPU,
 in PyTorch's default layout and in channels_last; rounds are interleaved. Prints medians, pairs per
 second and the ratio of the peer's time to ours (above 1: ours is faster).
 """
@@ -218,7 +218,7 @@ def serve(network: str, mode: str, options: argparse.Namespace) -> None:
     """In the peer's interpreter: times one step for each line read, which names the layout."""
     import torch
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(os.cpu_count())
     steps = {layout: theirs(network, mode, options, layout) for layout in LAYOUTS}
     for line in sys.stdin:
         print(timed(steps[line.strip()]), flush=True)
