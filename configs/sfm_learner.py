@@ -23,6 +23,9 @@ SMALL = {
     "model.width": 0.25,
     "optimizer.learning_rate": 3e-4,
     "optimizer.rates.pose": 4.0,
+    # PoseCNN takes many thousands of steps before it reads any motion but the mean one.
+    "sfm_learner.pose.name": "correlation",
+    "sfm_learner.pose.decoder_width": 64,
 }
 PAPER = {
     "data.size": (128, 416),
@@ -38,7 +41,12 @@ PAPER = {
 
 VARIANTS: dict[str, presets.Values] = {
     "": SMALL,
-    "tiny": {"model.width": 0.0625, "model.blocks": (), "optimizer.rates.pose": 1.0},
+    "tiny": {
+        "model.width": 0.0625,
+        "model.blocks": (),
+        "optimizer.rates.pose": 1.0,
+        "sfm_learner.pose.name": "posecnn",
+    },
     "scenes": SMALL,
     "video": PAPER,
     "kitti": PAPER,
@@ -58,7 +66,7 @@ def get_config(variant: str = "") -> ConfigDict:
         sfm_learner={
             "smoothness_weight": 0.5,
             "explainability_weight": 0.2,
-            "pose": {"name": "posecnn"},
+            "pose": {"name": "posecnn", "decoder_width": 256},
             "decoder": {"scales": 4, "bias": 0.0},
         },
     )

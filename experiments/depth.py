@@ -38,17 +38,23 @@ SMALL = {
     "batch_size": 8,
     "log_every": "100 steps",
     "checkpoint_every": "500 steps",
-    "optimizer.learning_rate": 2e-4,
-    "optimizer.rates.pose": 5.0,
+    "optimizer.learning_rate": 3e-4,
+    "optimizer.rates.pose": 4.0,
 }
 MONODEPTH2 = {
     **SMALL,
     "model.name": "resnet10",
     "model.width": 0.25,
     "monodepth2.decoder.widths": (8, 16, 32, 64, 128),
+    "monodepth2.pose.name": "correlation",
     "monodepth2.pose.decoder_width": 64,
 }
-SFM = {**SMALL, "model.width": 0.25}
+SFM = {
+    **SMALL,
+    "model.width": 0.25,
+    "sfm_learner.pose.name": "correlation",
+    "sfm_learner.pose.decoder_width": 64,
+}
 RGBD = {"data.size": (96, 128), "duration": "1000 steps", "evaluate.depth.max_depth": 10.0}
 ODOMETRY = {"data.size": (96, 320), "duration": "400 steps", "batch_size": 4}
 BUSY = {"data.scenes.moving": 0.5, "data.scenes.still": 0.25, "duration": "1000 steps"}

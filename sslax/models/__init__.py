@@ -272,7 +272,7 @@ def build_pose_network(
             `config.name`, where "dispnet" goes with "posecnn".
         frames: F that are stacked.
         decoder_width: channels of the `PoseDecoder`, or of `PoseCorrelation`.
-        explainability: predicts masks, too; of "posecnn" only.
+        explainability: predicts masks, too; not of a ResNet.
         norm_groups: as in `build_encoder`.
 
     Returns:
@@ -291,18 +291,15 @@ def build_pose_network(
         network = PoseCNN(frames - 1, explainability, config.width, _dtype(config))
         return from_linen(network, mean=config.mean, std=config.std)
     if name == "correlation":
-        if frames != 2 or explainability:
-            raise UserError(
-                'The pose network "correlation" compares two frames, and has no explainability: '
-                'choose "posecnn".'
-            )
-        network = PoseCorrelation(decoder_width, dtype=_dtype(config))
+        network = PoseCorrelation(frames - 1, explainability, decoder_width, dtype=_dtype(config))
         return from_linen(network, mean=config.mean, std=config.std)
     if name not in MODELS or MODELS[name].func is not ResNet:
         known = ["posecnn", "correlation", *(n for n in MODELS if MODELS[n].func is ResNet)]
         raise UserError(f'There is no pose network "{name}": {nearest(name, known)}')
     if explainability:
-        raise UserError(f'Explainability masks are of "posecnn", not of "{name}".')
+        raise UserError(
+            f'Explainability masks are of "posecnn" and "correlation", not of "{name}".'
+        )
     weights = config.encoder_from if name == config.name else ""
     section = ml_collections.ConfigDict({**config, "name": name, "encoder_from": weights})
     encoder = build_encoder(section, norm_groups=norm_groups)

@@ -115,35 +115,29 @@ class PoseCNN(nn.Module):
             x = _relu_conv(x, width, side, self.dtype, f"conv{i}", stride=2)
             fifth = x if i == 5 else fifth
         twists = _twists(x, self.motions, self.dtype)
-        return (twists, self._explain(fifth, widths, sizes)) if self.explainability else twists
-
-    def _explain(
-        self, y: jax.Array, widths: list[int], sizes: list[tuple[int, int]]
-    ) -> tuple[jax.Array, ...]:
-        masks = []
-        for i, side in zip(reversed(range(5)), (3, 3, 3, 5, 7)):
-            y = UpConv(widths[i], side, dtype=self.dtype, name=f"up{i}")(y)
-            y = nn.relu(y[:, : sizes[i][0], : sizes[i][1]])
-            if i < 4:
-                mask = _head(self.motions, side, self.dtype, f"mask{i}")(y)
-                masks.insert(0, mask.astype(jnp.float32))
-        return tuple(masks)
+        if not self.explainability:
+            return twists
+        return twists, _explain(fifth, widths[:5], sizes[:5], self.motions, self.dtype)
 
 
 class PoseCorrelation(nn.Module):
     """Motion from how far small surroundings have moved: the pose network of short trainings.
 
-    A convolution of stride 2 and one of stride 1 give every place of both frames a feature, from
-    which the frame's mean is taken and whose length is made 1. Where a place went follows from
-    those near it in the other frame, and already does with random weights:
+    A convolution of stride 2 and one of stride 1 give every place of each frame a feature, from
+    which the frame's mean is taken and whose length is made 1. Where a place of the first frame
+    went follows from those near it in another one, and already does with random weights:
 
     ```
     flow(p) = Σ_d d softmax_d(s a(p) · b(p + d)),  |d_x|, |d_y| <= radius
     ```
     with a learned sharpness s. From it, the largest probability and the place, three convolutions
-    of stride 2 and a 1x1 convolution make a motion, of which the mean is taken.
+    of stride 2 and a 1x1 convolution make a motion, of which the mean is taken. With
+    `explainability`, transposed convolutions lead from the last map back to the frames' size and
+    predict masks as `PoseCNN`'s do.
 
     Attributes:
+        motions: to predict, F - 1, each by the same weights.
+        explainability: predicts masks, too.
         width: channels; the features have half of them.
         radius: of the search, in pixels of half the resolution.
         dtype: dtype of the convolutions; parameters and outputs are float32.
@@ -152,35 +146,52 @@ class PoseCorrelation(nn.Module):
     expectation GC-Net's soft argmax (Kendall et al., https://arxiv.org/abs/1703.04309, 2017).
     """
 
+    motions: int = 1
+    explainability: bool = False
     width: int = 64
     radius: int = 4
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, *, train: bool
+    ) -> jax.Array | tuple[jax.Array, tuple[jax.Array, ...]]:
         """Predicts.
 
         Args:
-            x: two stacked frames `[N, H, W, 2 C]`.
+            x: stacked frames `[N, H, W, F·C]`; every motion leads from the first to another.
             train: without effect.
 
         Returns:
-            Twists `[N, 1, 6]` float32.
+            Twists `[N, motions, 6]` float32; with `explainability` a pair of them and of four
+            maps of logits `[N, h, w, motions]` float32, (H, W) first, then halved (rounded up).
         """
         del train
         chex.assert_rank(x, 4)
+        n, frame = x.shape[0], x.shape[1:3]
         features = UnitFeatures(max(self.width // 2, 1), self.dtype, name="features")
-        first, second = jnp.split(features(jnp.concatenate(jnp.split(x, 2, axis=-1))), 2)
+        frames = jnp.split(x, self.motions + 1, axis=-1)
+        first, *others = jnp.split(features(jnp.concatenate(frames)), self.motions + 1)
+        first, others = jnp.tile(first, (self.motions, 1, 1, 1)), jnp.concatenate(others)
         # The cosine times s, because the cost volume is a mean over channels.
         sharpness = self.param("sharpness", nn.initializers.constant(_SHARPNESS), ())
-        costs = sharpness * first.shape[-1] * cost_volume(first, second, radius=self.radius)
+        costs = sharpness * first.shape[-1] * cost_volume(first, others, radius=self.radius)
         flow, certainty = soft_argmax(costs, self.radius)
         h, w = flow.shape[1:3]
         place = 2 * pixel_grid(h, w) / jnp.array([w, h]) - 1
         y = jnp.concatenate([flow, certainty, jnp.broadcast_to(place, flow.shape)], axis=-1)
+        sizes = [frame]
         for i in range(3):
+            sizes.append(y.shape[1:3])
             y = _relu_conv(y.astype(self.dtype), self.width, 3, self.dtype, f"conv{i}", stride=2)
-        return _twists(y, 1, self.dtype)
+        twists = _twists(y, 1, self.dtype).reshape(self.motions, n, 6).swapaxes(0, 1)
+        if not self.explainability:
+            return twists
+        widths = [max(self.width >> i, 1) for i in (2, 1, 0, 0)]
+        return twists, tuple(
+            jnp.moveaxis(mask.reshape(self.motions, n, *mask.shape[1:3]), 0, -1)
+            for mask in _explain(y, widths, sizes, 1, self.dtype)
+        )
 
 
 class UnitFeatures(nn.Module):
@@ -206,6 +217,21 @@ def soft_argmax(costs: jax.Array, radius: int) -> tuple[jax.Array, jax.Array]:
     probability = jax.nn.softmax(costs, axis=-1)
     flow = jnp.dot(probability, displacements, precision="highest")
     return flow, jnp.max(probability, axis=-1, keepdims=True)
+
+
+def _explain(
+    y: jax.Array, widths: list[int], sizes: list[tuple[int, int]], masks: int, dtype: Any
+) -> tuple[jax.Array, ...]:
+    """Logits `[N, h, w, masks]` at the first four of `sizes`, of which each is half the one before;
+    `y` is half of the last. The kernels grow with the size: 3, ..., 3, 5, 7."""
+    made = []
+    for i in reversed(range(len(sizes))):
+        side = (7, 5)[i] if i < 2 else 3
+        y = UpConv(widths[i], side, dtype=dtype, name=f"up{i}")(y)
+        y = nn.relu(y[:, : sizes[i][0], : sizes[i][1]])
+        if i < 4:
+            made.insert(0, _head(masks, side, dtype, f"mask{i}")(y).astype(jnp.float32))
+    return tuple(made)
 
 
 def _relu_conv(

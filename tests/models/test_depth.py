@@ -183,7 +183,12 @@ def networks():
             build_pose_network(section(width=0.125), name="posecnn", explainability=True),
             pairs,
         ),
-        "correlation": (build_pose_network(section(), name="correlation", decoder_width=8), pairs),
+        "correlation": (
+            build_pose_network(
+                section(), name="correlation", frames=3, decoder_width=8, explainability=True
+            ),
+            jnp.concatenate([pairs, pairs[..., :3]], axis=-1),  # the last equals the first
+        ),
     }
 
     @jax.jit
@@ -213,12 +218,31 @@ def test_every_parameter_has_a_gradient_at_the_start(networks, name):
 def test_starts_with_a_nearly_flat_map_and_standing_still(networks):
     for out in networks["depth"][0]:
         np.testing.assert_allclose(out, jax.nn.sigmoid(-1.0), atol=0.1)
-    standing = networks["pose"][0], networks["posecnn"][0][0], networks["correlation"][0]
+    standing = networks["pose"][0], networks["posecnn"][0][0], networks["correlation"][0][0]
     for twists in standing:
         assert np.max(np.abs(twists)) > 0
         np.testing.assert_allclose(
             se3_exp(twists), np.eye(4)[None, None] + 0 * se3_exp(twists), atol=0.01
         )
+
+
+def test_correlation_treats_every_other_frame_alike():
+    """Two other frames in the other order give the motions and the masks in the other order."""
+    knobs = {"frames": 3, "decoder_width": 8, "explainability": True}
+    model = build_pose_network(section(), name="correlation", **knobs)
+    a, b, c = (draw(name, 1, 24, 40, 3) for name in "abc")
+
+    @jax.jit
+    def run(frames):
+        return model.apply(*model.init(jax.random.key(0), frames), frames, False)[0]
+
+    twists, masks = run(jnp.concatenate([a, b, c], -1))
+    swapped, swapped_masks = run(jnp.concatenate([a, c, b], -1))
+    assert twists.shape == (1, 2, 6) and np.abs(twists[:, 0] - twists[:, 1]).max() > 1e-6
+    np.testing.assert_allclose(swapped, twists[:, ::-1], rtol=1e-5, atol=1e-9)
+    for i, (mask, other) in enumerate(zip(masks, swapped_masks)):
+        assert mask.shape == (1, 24 >> i, 40 >> i, 2)
+        np.testing.assert_allclose(other, mask[..., ::-1], rtol=1e-4, atol=1e-7)
 
 
 def test_random_features_know_how_far_a_frame_was_moved():
@@ -273,7 +297,6 @@ def test_stem_is_a_stage_only_where_asked_for():
         (lambda: build_pose_network(section(), name="pose_cnn"), 'did you mean "posecnn"'),
         (lambda: build_pose_network(section(name="vit_tiny")), 'no pose network "vit_tiny"'),
         (lambda: build_pose_network(section(), explainability=True), 'are of "posecnn"'),
-        (lambda: build_pose_network(section(), name="correlation", frames=3), "compares two"),
         (
             lambda: shapes(build_depth_network(section(patch_stem=4)), 1, 30, 32, 3),
             "no halving of the images' (30, 32)",
