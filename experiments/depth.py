@@ -54,10 +54,11 @@ SFM = {
     "model.width": 0.25,
     "sfm_learner.pose.name": "correlation",
     "sfm_learner.pose.decoder_width": 64,
+    "sfm_learner.smoothness_weight": 0.01,
 }
 RGBD = {"data.size": (96, 128), "duration": "1000 steps", "evaluate.depth.max_depth": 10.0}
 ODOMETRY = {"data.size": (96, 320), "duration": "400 steps", "batch_size": 4}
-BUSY = {"data.scenes.moving": 0.5, "data.scenes.still": 0.25, "duration": "1000 steps"}
+BUSY = {"data.scenes.moving": 0.5, "data.scenes.still": 0.25, "duration": "600 steps"}
 SWITCHES = {
     "full": {},
     "without_minimum": {"minimum": False},

@@ -1,5 +1,6 @@
 """Image maths without parameters: filters, resizing, gradients, structural similarity, census."""
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sslax import checks
+from sslax.ops.calls import computed_once
 
 _BOX3 = (1 / 3, 1 / 3, 1 / 3)
 
@@ -240,8 +242,9 @@ def ssim(
     windows = {"box3": _BOX3, "gaussian": gaussian_taps(1.5, 11)}
     if window not in windows:
         raise ValueError(f"window is {window!r}; choose 'box3' or 'gaussian'.")
-    mean = partial(_filter_rows, windows[window], padding, a.shape[-1])
-    rows_a, rows_b = _to_rows(a), _to_rows(b)
+    taps, channels = windows[window], a.shape[-1]
+    mean = partial(_correlate, taps, channels)
+    rows_a, rows_b = (_padded(len(taps), padding, channels, _to_rows(x)) for x in (a, b))
     mean_a, mean_b = mean(rows_a), mean(rows_b)
     product = mean_a * mean_b
     energy = mean_a * mean_a + mean_b * mean_b
@@ -310,68 +313,92 @@ def _from_rows(rows: jax.Array, image: jax.Array) -> jax.Array:
     return rows.reshape(*rows.shape[:-1], -1, image.shape[-1])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _filter_rows(taps: tuple[float, ...], padding: str, channels: int, x: jax.Array) -> jax.Array:
     """Filters `[..., H, W * C]` along both axes with symmetric taps."""
-    radius = len(taps) // 2
+    return _correlate(taps, channels, _padded(len(taps), padding, channels, x))
+
+
+def _padded(size: int, padding: str, channels: int, x: jax.Array) -> jax.Array:
+    """What a window of `size` pixels a side is moved over: `x`, with 'reflect' and its borders."""
+    radius = size // 2
     if padding not in ("reflect", "valid"):
         raise ValueError(f"padding is {padding!r}; choose 'reflect' or 'valid'.")
     height, width = x.shape[-2], x.shape[-1] // channels
-    least = radius + 1 if padding == "reflect" else len(taps)
+    least = radius + 1 if padding == "reflect" else size
     if min(height, width) < least:
         raise ValueError(f"the image is {height} x {width}; this window needs at least {least}.")
-    if padding == "reflect":
-        x = _reflect(x, radius, channels)
-    return _correlate(x, taps, channels)
+    return _reflect(radius, channels, x) if padding == "reflect" else x
 
 
-def _filter_rows_forward(
-    taps: tuple[float, ...], padding: str, channels: int, x: jax.Array
-) -> tuple[jax.Array, None]:
-    return _filter_rows(taps, padding, channels, x), None
+# The transposes that JAX would derive, sums of padded slices, cost several times more than these.
 
 
-def _filter_rows_backward(
-    taps: tuple[float, ...], padding: str, channels: int, _: None, g: jax.Array
-) -> tuple[jax.Array]:
-    if padding == "valid":
-        reach = len(taps) - 1
-        borders = [(0, 0)] * (g.ndim - 2) + [(reach, reach), (reach * channels,) * 2]
-        return (_correlate(jnp.pad(g, borders), taps, channels),)
-    # A symmetric filter with reflection is its own transpose once the outermost pixels, which
-    # have no mirror image, count half. Derived by JAX the transpose costs several times more.
-    weights = _border_weights(g.shape[-2], g.shape[-1], channels).astype(g.dtype)
-    return (weights * _filter_rows(taps, padding, channels, g / weights),)
-
-
-_filter_rows.defvjp(_filter_rows_forward, _filter_rows_backward)
-
-
-def _correlate(x: jax.Array, taps: tuple[float, ...], channels: int) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _correlate(taps: tuple[float, ...], channels: int, x: jax.Array) -> jax.Array:
     height = x.shape[-2] - len(taps) + 1
     width = x.shape[-1] - (len(taps) - 1) * channels
     x = sum(tap * x[..., i : i + height, :] for i, tap in enumerate(taps))
     return sum(tap * x[..., i * channels : i * channels + width] for i, tap in enumerate(taps))
 
 
-def _reflect(x: jax.Array, radius: int, channels: int) -> jax.Array:
-    n = x.shape[-1] // channels
+def _correlate_backward(
+    taps: tuple[float, ...], channels: int, _: None, g: jax.Array
+) -> tuple[jax.Array]:
+    reach = len(taps) - 1
+    borders = [(0, 0)] * (g.ndim - 2) + [(reach, reach), (reach * channels,) * 2]
+    padded = computed_once(lambda g: jnp.pad(g, borders))(g)
+    return (_correlate(taps, channels, padded),)
+
+
+_correlate.defvjp(
+    lambda taps, channels, x: (_correlate(taps, channels, x), None), _correlate_backward
+)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _reflect(radius: int, channels: int, x: jax.Array) -> jax.Array:
+    """`[..., H, W * C]` with `radius` pixels at every border that mirror the pixels inside."""
     top = [x[..., i : i + 1, :] for i in range(radius, 0, -1)]
     bottom = [x[..., -1 - i : x.shape[-2] - i, :] for i in range(1, radius + 1)]
     x = jnp.concatenate([*top, x, *bottom], axis=-2)
+    n = x.shape[-1] // channels
     pixel = lambda i: x[..., i * channels : (i + 1) * channels]  # noqa: E731
     left = [pixel(i) for i in range(radius, 0, -1)]
     right = [pixel(n - 1 - i) for i in range(1, radius + 1)]
     return jnp.concatenate([*left, x, *right], axis=-1)
 
 
-def _border_weights(height: int, width: int, channels: int) -> jax.Array:
-    """1/2 on the outermost rows and columns (1/4 in the corners), 1 elsewhere."""
-    row = jax.lax.broadcasted_iota(jnp.int32, (height, width), 0)
-    column = jax.lax.broadcasted_iota(jnp.int32, (height, width), 1)
-    edge_row = (row == 0) | (row == height - 1)
-    edge_column = (column < channels) | (column >= width - channels)
-    return jnp.where(edge_row, 0.5, 1.0) * jnp.where(edge_column, 0.5, 1.0)
+def _reflect_backward(radius: int, channels: int, _: None, g: jax.Array) -> tuple[jax.Array]:
+    def fold(x: jax.Array, step: int, axis: int) -> jax.Array:
+        return _add_mirrored(*_split_borders(x, radius * step, axis), step, axis)
+
+    # Borders first, which are small: the inside is then copied once, not for each axis.
+    parts = _split_borders(g, radius, g.ndim - 2)
+    return (_add_mirrored(*(fold(x, channels, g.ndim - 1) for x in parts), 1, g.ndim - 2),)
+
+
+def _split_borders(x: jax.Array, border: int, axis: int) -> tuple[jax.Array, ...]:
+    size = x.shape[axis]
+    cuts = (0, border, size - border, size)
+    return tuple(jax.lax.slice_in_dim(x, i, j, axis=axis) for i, j in itertools.pairwise(cuts))
+
+
+def _add_mirrored(
+    first: jax.Array, inside: jax.Array, last: jax.Array, step: int, axis: int
+) -> jax.Array:
+    """Adds borders to the pixels that they mirror, of `step` entries of the axis each."""
+    border, size = first.shape[axis], inside.shape[axis]
+    for part, start in ((first, step), (last, size - step - border)):
+        pixels = jnp.split(part, border // step, axis)
+        mirrored = jnp.concatenate(pixels[::-1], axis)
+        mirrored += jax.lax.slice_in_dim(inside, start, start + border, axis=axis)
+        inside = jax.lax.dynamic_update_slice_in_dim(inside, mirrored, start, axis)
+    return inside
+
+
+_reflect.defvjp(
+    lambda radius, channels, x: (_reflect(radius, channels, x), None), _reflect_backward
+)
 
 
 def _resize_axis(x: jax.Array, size: int, axis: int, method: str) -> jax.Array:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from sslax import checks
+from sslax.ops.calls import computed_once
 
 _PADDINGS = ("border", "zeros", "reflection", "symmetric")
 
@@ -225,7 +226,7 @@ def _sample(
         jnp.logical_and, [(c >= 0) & (c <= size - 1) for c, size in zip(coords, sizes)]
     )
     inside = tuple(_into_image(c, size, padding) for c, size in zip(coords, sizes))
-    values = _interpolate(_at_least_two(image), inside)
+    values = computed_once(_interpolate)(_at_least_two(image), inside)
     if padding == "zeros":
         for c, size in zip(coords, sizes):
             values = values * _to_channels(_fade(c, size), image.shape[2])
