@@ -49,6 +49,12 @@ MONODEPTH2 = {
     "monodepth2.pose.name": "correlation",
     "monodepth2.pose.decoder_width": 64,
 }
+# Near the car pixels move farther than the correlation's eight.
+RESNET_POSE = {
+    "monodepth2.pose.name": "",
+    "optimizer.learning_rate": 2e-4,
+    "optimizer.rates.pose": 5.0,
+}
 SFM = {
     **SMALL,
     "model.width": 0.25,
@@ -75,7 +81,12 @@ RUNS = {
     "sfm_scenes": ("sfm_learner", "scenes", {}, None),
     "monodepth2_rgbd": ("monodepth2", "video", {**MONODEPTH2, **RGBD}, "rgbd"),
     "sfm_rgbd": ("sfm_learner", "video", {**SFM, **RGBD}, "rgbd"),
-    "monodepth2_odometry": ("monodepth2", "video", {**MONODEPTH2, **ODOMETRY}, "odometry"),
+    "monodepth2_odometry": (
+        "monodepth2",
+        "video",
+        {**MONODEPTH2, **ODOMETRY, **RESNET_POSE},
+        "odometry",
+    ),
     "sfm_odometry": ("sfm_learner", "video", {**SFM, **ODOMETRY}, "odometry"),
     **{
         f"ablation_{name}": (

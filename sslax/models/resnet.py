@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from sslax.models.conv import Conv
 from sslax.models.norm import BatchNorm
+from sslax.models.pool import max_pool
 from sslax.types import Encoding
 
 # PyTorch's default for its residual networks: normal with variance 2 / (k k features).
@@ -130,7 +131,7 @@ class ResNet(nn.Module):
         x = nn.relu(norm(name="bn1")(x))
         stages = {"stage0": x} if self.stem_stage else {}
         if standard:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            x = max_pool(x)
         block = Bottleneck if self.bottleneck else BasicBlock
         for i, count in enumerate(self.blocks):
             for j in range(count):
