@@ -11,6 +11,8 @@ images small, `conv2d` is XLA's convolution.
   over a few images at a time keeps the tiles in the cache.
 - 3x3 at stride 2: the 2x2 neighbourhoods become channels, which leaves a 2x2 kernel at stride 1,
   and Winograd again.
+- 5x5 and wider at stride 2, a network's stem: the gradient to the kernel is a product of the folded
+  neighbourhoods with the errors, row by row of the kernel; all else is XLA's.
 
 Float32 results differ from direct convolution by about 1e-5 of their standard deviation, at most
 1e-4. Only reverse-mode differentiation is defined on CPU.
@@ -26,6 +28,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from sslax.ops.calls import computed_once
 
 _TILE = 4  # output pixels of a Winograd tile, a side
 _MIN_CHANNELS = 32 * 32  # of input times output: with fewer the transformations dominate
@@ -98,12 +102,76 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0
         known = (stride, padding) in ((1, 0), (1, 1), (2, 1))
         if kernel.shape[:2] == (3, 3) and known and _large(x, kernel):
             return conv3x3(x, kernel, stride, padding)
+        if len(kernel) >= 5 and stride == 2 and _wide(x, kernel):
+            return _conv_wide(x, kernel, stride, padding)
+    return _xla_conv(x, kernel, stride, padding)
+
+
+def _xla_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=_DIMENSIONS
     )
 
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv_wide(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """XLA's convolution with `_kernel_gradient`."""
+    return _xla_conv(x, kernel, stride, padding)
+
+
+def _conv_wide_forward(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int
+) -> tuple[jax.Array, tuple]:
+    return _xla_conv(x, kernel, stride, padding), (x, kernel)
+
+
+def _conv_wide_backward(
+    stride: int, padding: int, residuals: tuple, g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    (gx,) = jax.linear_transpose(lambda x: _xla_conv(x, kernel, stride, padding), x)(g)
+    return gx, _kernel_gradient(x, g, kernel, stride, padding).astype(x.dtype)
+
+
+_conv_wide.defvjp(_conv_wide_forward, _conv_wide_backward)
+
+
+def _kernel_gradient(
+    x: jax.Array, g: jax.Array, kernel: jax.Array, stride: int, padding: int
+) -> jax.Array:
+    """Gradient `[a, a, C, K]` to a kernel, float32, from inputs and errors `g` `[N, h, w, K]`.
+
+    With s x s neighbourhoods as channels, `_fold`, the kernel has t x t taps at stride 1. A row of
+    taps beside each other makes one product with the errors.
+    """
+    (h, w), (side, _, c, k) = g.shape[1:3], kernel.shape
+    shift = padding % stride  # zeros that make the padding a whole number of neighbourhoods
+    taps = -(-(side + shift) // stride)
+    low = padding + shift
+    high = [stride * (n + taps - 1) - low - m for n, m in zip((h, w), x.shape[1:3])]
+    edges = [(0, 0, 0), *((low, n, 0) for n in high), (0, 0, 0)]
+    size = _chunk(kernel, x.shape)
+    xs, gs = _split(x, size), _split(g, size)
+    product = partial(jnp.einsum, "nijc,nijk->ick", preferred_element_type=jnp.float32)
+
+    @computed_once
+    def beside(folded: jax.Array) -> jax.Array:
+        return jnp.concatenate([folded[:, :, b : b + w] for b in range(taps)], axis=-1)
+
+    def step(i: jax.Array, total: jax.Array) -> jax.Array:
+        rows = beside(_fold(lax.pad(_take(xs, i), jnp.zeros((), x.dtype), edges), stride))
+        # A product for each row of pixels, and their sum: one product is slow as XLA lays it out.
+        products = [jnp.sum(product(rows[:, a : a + h], _take(gs, i)), axis=0) for a in range(taps)]
+        return total + jnp.stack(products)
+
+    start = jnp.zeros((taps, taps * stride * stride * c, k), jnp.float32)
+    total = lax.fori_loop(0, xs.shape[1], step, start)
+    total = total.reshape(taps, taps, stride, stride, c, k).transpose(0, 2, 1, 3, 4, 5)
+    whole = total.reshape(taps * stride, taps * stride, c, k)
+    return whole[shift : shift + side, shift : shift + side]
 
 
 class _Filtering(NamedTuple):
@@ -195,6 +263,12 @@ def _large(x: jax.Array, kernel: jax.Array) -> bool:
     """Whether the products are worth the transformations, and their compilation."""
     c, k = kernel.shape[2:]
     return c * k >= _MIN_CHANNELS and x.size * 9 * k >= _MIN_PRODUCTS
+
+
+def _wide(x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether XLA's own gradient to a wide kernel is slower than `_kernel_gradient`."""
+    side, _, _, k = kernel.shape
+    return k >= 64 and x.size * side**2 * k >= 16 * _MIN_PRODUCTS
 
 
 def _chunk(weights: jax.Array, *shapes: tuple[int, ...]) -> int:

@@ -59,12 +59,16 @@ def assert_close(ours, theirs, tolerance):
         ((9, 8), 3, 2, 0),  # XLA's own
         ((6, 5), 1, 1, 0),
         ((7, 6), 1, 2, 0),
-        ((12, 11), 7, 2, 3),  # the stem, XLA's own
+        ((12, 11), 7, 2, 3),  # stems
+        ((13, 8), 5, 2, 2),
+        ((9, 12), 7, 2, 0),
+        ((12, 11), 7, 1, 3),  # XLA's own
     ],
 )
 def test_output_and_gradients_equal_native(size, kernel_size, stride, padding, monkeypatch):
     x, kernel = draw(0, 6, *size, 5), draw(1, kernel_size, kernel_size, 5, 7)
     monkeypatch.setattr(conv, "_large", lambda *_: True)
+    monkeypatch.setattr(conv, "_wide", lambda *_: True)
     ours = output_and_gradients(
         lambda x, k: conv2d(x, k, stride=stride, padding=padding), x, kernel
     )
@@ -117,14 +121,15 @@ def test_vmap_over_kernels():
         np.testing.assert_allclose(y, native(x, kernel, 1, 1), atol=1e-4)
 
 
-@LARGE
-def test_sharded_batch_moves_no_image(stride, padding, monkeypatch):
+@pytest.mark.parametrize("side, stride, padding", [(3, 1, 1), (3, 1, 0), (3, 2, 1), (7, 2, 3)])
+def test_sharded_batch_moves_no_image(side, stride, padding, monkeypatch):
     monkeypatch.setattr(conv, "_CHUNK", 8 * 8 * 8 * 5)  # two loop steps of one image a device
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    x, kernel = draw(0, 16, 8, 8, 5), draw(1, 3, 3, 5, 3)
+    x, kernel = draw(0, 16, 8, 8, 5), draw(1, side, side, 5, 3)
+    function = conv3x3 if side == 3 else conv._conv_wide
 
     def run(x, kernel):
-        y, pull = jax.vjp(lambda x, k: conv3x3(x, k, stride, padding), x, kernel)
+        y, pull = jax.vjp(lambda x, k: function(x, k, stride, padding), x, kernel)
         return y, *pull(jnp.sin(y))
 
     expected = jax.jit(run)(x, kernel)
