@@ -4,6 +4,7 @@ B examples, S frames of a video with the target at S // 2, M depth maps of one t
 of an example: the frames and, with stereo, the target's right-hand partner.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import chex
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 from sslax import augment, losses, ops
 from sslax.errors import UserError
 from sslax.methods import common
+from sslax.ops.calls import computed_once
 from sslax.types import Array, Batch, Model, PyTree
 
 
@@ -176,9 +178,7 @@ def compare(
         noise: `[B, M, h, w]`, added to the error of the unmoved sources to break ties.
     """
 
-    def compared(target: Array, other: Array) -> Array:
-        return losses.photometric_error(target, other, ssim_weight=ssim_weight)
-
+    compared = computed_once(partial(losses.photometric_error, ssim_weight=ssim_weight))
     rebuilt, valid = reproject(level, depth, poses)
     errors = compared(level.target[:, None, None], rebuilt)
     unmoved = compared(level.target[:, None], level.sources)
