@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sslax import checks
+from sslax.ops.calls import computed_once
 from sslax.ops.image import rgb_to_gray, separable_filter, ssim
 
 
@@ -55,6 +56,14 @@ def photometric_error(
     checks.assert_equal_shape_suffix([target, reconstruction], 3)
     if not 0 <= ssim_weight <= 1:
         raise ValueError(f"ssim_weight is {ssim_weight}; it mixes two errors and lies in [0, 1].")
+    return _photometric_error(target, reconstruction, ssim_weight=ssim_weight, window=window)
+
+
+# A minimum over sources, a mask and a mean read the errors, and their gradients once more.
+@partial(computed_once, static_argnames=("ssim_weight", "window"))
+def _photometric_error(
+    target: jax.Array, reconstruction: jax.Array, *, ssim_weight: float, window: str
+) -> jax.Array:
     dtype = jnp.promote_types(jnp.result_type(target, reconstruction), jnp.float32)
     target, reconstruction = target.astype(dtype), reconstruction.astype(dtype)
     error = (1 - ssim_weight) * l1(target - reconstruction)

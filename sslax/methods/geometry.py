@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 from sslax import augment, losses, ops
 from sslax.errors import UserError
 from sslax.methods import common
-from sslax.ops.calls import computed_once
 from sslax.types import Array, Batch, Model, PyTree
 
 
@@ -178,7 +177,7 @@ def compare(
         noise: `[B, M, h, w]`, added to the error of the unmoved sources to break ties.
     """
 
-    compared = computed_once(partial(losses.photometric_error, ssim_weight=ssim_weight))
+    compared = partial(losses.photometric_error, ssim_weight=ssim_weight)
     rebuilt, valid = reproject(level, depth, poses)
     errors = compared(level.target[:, None, None], rebuilt)
     unmoved = compared(level.target[:, None], level.sources)

@@ -345,9 +345,12 @@ def _correlate_backward(
     taps: tuple[float, ...], channels: int, _: None, g: jax.Array
 ) -> tuple[jax.Array]:
     reach = len(taps) - 1
-    borders = [(0, 0)] * (g.ndim - 2) + [(reach, reach), (reach * channels,) * 2]
-    padded = computed_once(lambda g: jnp.pad(g, borders))(g)
-    return (_correlate(taps, channels, padded),)
+    return (_correlate(taps, channels, _zero_borders(g, rows=reach, columns=reach * channels)),)
+
+
+@partial(computed_once, static_argnames=("rows", "columns"))
+def _zero_borders(x: jax.Array, *, rows: int, columns: int) -> jax.Array:
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(rows, rows), (columns, columns)])
 
 
 _correlate.defvjp(

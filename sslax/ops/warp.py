@@ -226,7 +226,7 @@ def _sample(
         jnp.logical_and, [(c >= 0) & (c <= size - 1) for c, size in zip(coords, sizes)]
     )
     inside = tuple(_into_image(c, size, padding) for c, size in zip(coords, sizes))
-    values = computed_once(_interpolate)(_at_least_two(image), inside)
+    values = _interpolate_once(_at_least_two(image), inside)
     if padding == "zeros":
         for c, size in zip(coords, sizes):
             values = values * _to_channels(_fade(c, size), image.shape[2])
@@ -296,6 +296,7 @@ def _interpolate_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Ar
 
 
 _interpolate.defjvp(_interpolate_jvp, symbolic_zeros=True)
+_interpolate_once = computed_once(_interpolate)
 
 
 def _to_channels(x: jax.Array, channels: int) -> jax.Array:
