@@ -26,6 +26,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,33 +35,22 @@ INTERVAL = {
     "rgbd": 4,
     "odometry": 1,
 }  # frames of the recording from one frame of a sample to the next
-SMALL = {
-    "batch_size": 8,
-    "log_every": "100 steps",
-    "checkpoint_every": "500 steps",
-    "optimizer.learning_rate": 3e-4,
-    "optimizer.rates.pose": 4.0,
-}
-MONODEPTH2 = {
-    **SMALL,
-    "model.name": "resnet10",
-    "model.width": 0.25,
-    "monodepth2.decoder.widths": (8, 16, 32, 64, 128),
-    "monodepth2.pose.name": "correlation",
-    "monodepth2.pose.decoder_width": 64,
-}
+LOGGED = {"batch_size": 8, "log_every": "100 steps", "checkpoint_every": "500 steps"}
+
+
+def small(name: str) -> dict[str, Any]:
+    """What a config's small variant says of networks and rates, for other data than its own."""
+    values = runpy.run_path(str(CONFIGS / f"{name}.py"))["SMALL"]
+    return {**LOGGED, **{k: v for k, v in values.items() if not k.startswith("data.")}}
+
+
+MONODEPTH2 = {**small("monodepth2"), "model.name": "resnet10"}
+SFM = small("sfm_learner")
 # Near the car pixels move farther than the correlation's eight.
 RESNET_POSE = {
     "monodepth2.pose.name": "",
     "optimizer.learning_rate": 2e-4,
     "optimizer.rates.pose": 5.0,
-}
-SFM = {
-    **SMALL,
-    "model.width": 0.25,
-    "sfm_learner.pose.name": "correlation",
-    "sfm_learner.pose.decoder_width": 64,
-    "sfm_learner.smoothness_weight": 0.01,
 }
 RGBD = {"data.size": (96, 128), "duration": "1000 steps", "evaluate.depth.max_depth": 10.0}
 ODOMETRY = {"data.size": (96, 320), "duration": "400 steps", "batch_size": 4}
