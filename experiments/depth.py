@@ -11,7 +11,7 @@ Runs, one folder each below the output, all from random weights:
   monodepth2_rgbd, sfm_rgbd          frames of a hand-held camera
   monodepth2_odometry, sfm_odometry  grey frames of a car
   ablation_*                         Monodepth2 without one idea, or any, on rendered video in which
-                                     boxes move on their own and the camera sometimes stands still
+                                     a box often keeps its place before the camera, like a car ahead
 
 `--rgbd` names an archive of 'rgb' [N, H, W, 3], 'depth_mm', 'cam2world' [N, 4, 4], 'intrinsics':
 the first 500 frames train and the last 200 test. `--odometry`: 'frames' [N, H, W], 'cam2world'
@@ -46,15 +46,16 @@ def small(name: str) -> dict[str, Any]:
 
 MONODEPTH2 = {**small("monodepth2"), "model.name": "resnet10"}
 SFM = small("sfm_learner")
-# Near the car pixels move farther than the correlation's eight.
-RESNET_POSE = {
-    "monodepth2.pose.name": "",
-    "optimizer.learning_rate": 2e-4,
-    "optimizer.rates.pose": 5.0,
-}
+# Near the car pixels move farther than the correlation's eight: the papers' pose networks.
+FAR = {"optimizer.learning_rate": 2e-4, "optimizer.rates.pose": 5.0}
 RGBD = {"data.size": (96, 128), "duration": "1000 steps", "evaluate.depth.max_depth": 10.0}
 ODOMETRY = {"data.size": (96, 320), "duration": "400 steps", "batch_size": 4}
-BUSY = {"data.scenes.moving": 0.5, "data.scenes.still": 0.25, "duration": "600 steps"}
+BUSY = {
+    "data.scenes.boxes": 1,
+    "data.scenes.following": 0.7,
+    "data.scenes.still": 0.1,
+    "duration": "900 steps",
+}
 SWITCHES = {
     "full": {},
     "without_minimum": {"minimum": False},
@@ -74,10 +75,15 @@ RUNS = {
     "monodepth2_odometry": (
         "monodepth2",
         "video",
-        {**MONODEPTH2, **ODOMETRY, **RESNET_POSE},
+        {**MONODEPTH2, **ODOMETRY, **FAR, "monodepth2.pose.name": ""},
         "odometry",
     ),
-    "sfm_odometry": ("sfm_learner", "video", {**SFM, **ODOMETRY}, "odometry"),
+    "sfm_odometry": (
+        "sfm_learner",
+        "video",
+        {**SFM, **ODOMETRY, **FAR, "sfm_learner.pose.name": "posecnn"},
+        "odometry",
+    ),
     **{
         f"ablation_{name}": (
             "monodepth2",

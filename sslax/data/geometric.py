@@ -86,7 +86,8 @@ def rendered(config: ConfigDict) -> Dataset:
     if config.distances and kind not in ("video", "flow"):
         raise DataError(f"data.distances=True but scenes of {kind} have no moving camera")
     knobs = {name: wanted[name] for name in _KNOBS[kind]}
-    for name, without in (("moving", 0.0), ("still", 0.0), ("drive", False)):
+    motions = (("moving", 0.0), ("following", 0.0), ("still", 0.0), ("drive", False))
+    for name, without in motions:
         if name not in knobs and wanted[name]:
             raise DataError(
                 f"data.scenes.{name}={wanted[name]} has no effect on scenes of {kind}: set it to "
@@ -216,7 +217,7 @@ _SAMPLES: dict[str, Callable] = {
 }
 _KNOBS = {
     "stereo": ("baseline", "boxes", "drive", "brightness"),
-    "video": ("boxes", "drive", "speed", "still", "moving", "brightness"),
+    "video": ("boxes", "drive", "speed", "still", "moving", "following", "brightness"),
     "flow": ("boxes", "drive", "speed", "moving", "brightness"),
     "layered": ("layers", "speed", "brightness"),
 }

@@ -89,6 +89,7 @@ def defaults() -> ConfigDict:
             "drive": False,  # as a car sees it: ahead, all boxes on the floor, light from above
             "speed": 1.0,
             "moving": 0.0,  # probability that a box moves on its own
+            "following": 0.0,  # probability that this box keeps its place before the camera
             "still": 0.0,  # probability that the camera stands still
             "brightness": 0.0,  # each image by up to exp(±brightness)
         }

@@ -312,6 +312,19 @@ def test_video(video):
     np.testing.assert_array_equal((flow[only, 2] != 0).any(-1), video["moving"][only])
 
 
+def test_a_box_that_follows_keeps_its_place(pictures):
+    size = (24, 40)
+    sample = functools.partial(scenes.video, size=size, boxes=2, following=1.0, still=0.5)
+    video = jax.tree.map(np.asarray, scenes.sampler(sample, pictures, seed=5)(numbers))
+    stands = np.array([(pose == np.eye(4)).all() for pose in video["pose"]])
+    moving = video["moving"]
+    assert stands.any() and not moving[stands].any()
+    assert moving[~stands].any() and not moving[~stands].all()
+    for frame in (0, 2):
+        flow = np.abs(video["flow"][~stands, frame]).max(-1)
+        assert flow[moving[~stands]].max() < 1e-3 < np.median(flow[~moving[~stands]])
+
+
 def test_a_car_drives_over_the_floor_on_which_all_stands():
     @jax.jit
     def draw(keys):

@@ -86,6 +86,7 @@ def video(
     speed: float = 1.0,
     still: float = 0.0,
     moving: float = 0.0,
+    following: float = 0.0,
     brightness: float = 0.0,
 ) -> Sample:
     """A snippet of S frames, whose middle one is the target.
@@ -101,6 +102,8 @@ def video(
         speed: of the camera; 1 is 5 to 20 cm a frame, and beyond 2 it may run into boxes.
         still: probability that the camera stands still.
         moving: probability that a box moves on its own.
+        following: probability that this box keeps its place before a moving camera, like a car
+            ahead at the same speed, and so looks infinitely far.
         brightness: each image is multiplied by up to `exp(±brightness)`.
 
     Returns:
@@ -114,14 +117,19 @@ def video(
     target = frames // 2
     scene = random_scene(keys[0], len(levels.texels), boxes=boxes, drive=drive)
     intrinsics = random_intrinsics(keys[1], size)
-    stands, moves = jax.random.uniform(keys[2], (2,)) < jnp.array([still, moving])
+    chances = jnp.array([still, moving, following])
+    stands, moves, follows = jax.random.uniform(keys[2], (3,)) < chances
+    follows &= ~stands
     speed = jnp.where(stands, 0.0, speed)
     cameras = trajectory(keys[3], frames, reference=target, speed=speed, drive=drive)
     steps = jnp.arange(frames) - target
+    path = cameras
     if baseline:
         cameras = jnp.concatenate([cameras, _aside(baseline)[None]])
+        path = jnp.concatenate([path, jnp.eye(4)[None]])
         steps = jnp.append(steps, 0)
     motions = random_motion(keys[4], scene, steps, moving=moves)
+    motions = jnp.where(follows, motions.at[:, 1].set(path), motions)
     views = jax.vmap(
         lambda camera, motions: render(moved(scene, motions), camera, intrinsics, size, levels)
     )(cameras, motions)
@@ -138,7 +146,7 @@ def video(
         "pose": poses,
         "flow": flow,
         "visible": visible,
-        "moving": moves & (view["surface"] // FACES == 1),
+        "moving": (moves | follows) & (view["surface"] // FACES == 1),
         "intrinsics": intrinsics,
     }
 
