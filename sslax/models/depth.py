@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sslax.errors import UserError
+from sslax.models.borders import repeated
 from sslax.models.conv import Conv, conv2d
 from sslax.types import Encoding, Model, PyTree
 
@@ -73,18 +74,22 @@ class DepthDecoder(nn.Module):
         for i in reversed(range(len(sizes))):
             width = self.widths[min(i, len(self.widths) - 1)]
             y = nn.elu(self._conv(y, width, f"up{i}"))
-            y = _double(y, sizes[i])
-            if i in maps:
-                y = jnp.concatenate([y, maps[i].astype(self.dtype)], axis=-1)
-            y = nn.elu(self._conv(y, width, f"conv{i}"))
+            whole = all(size == 2 * side for size, side in zip(sizes[i], y.shape[1:3]))
+            if i not in maps and whole:
+                y = _DoubledConv(width, self.dtype, name=f"conv{i}")(y)
+            else:
+                y = _double(y, sizes[i])
+                if i in maps:
+                    y = jnp.concatenate([y, maps[i].astype(self.dtype)], axis=-1)
+                y = self._conv(y, width, f"conv{i}")
+            y = nn.elu(y)
             if i < self.scales:
                 logits = self._conv(y, self.outputs, f"head{i}", kernel_init=_faint)
                 predictions.insert(0, nn.sigmoid(logits.astype(jnp.float32) + self.bias))
         return tuple(predictions)
 
     def _conv(self, x: jax.Array, width: int, name: str, **knobs: Any) -> jax.Array:
-        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-        return Conv(width, padding=0, use_bias=True, dtype=self.dtype, name=name, **knobs)(x)
+        return Conv(width, mirrored=True, use_bias=True, dtype=self.dtype, name=name, **knobs)(x)
 
 
 class DispNetEncoder(nn.Module):
@@ -190,7 +195,7 @@ class UpConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        n, h, w, channels = x.shape
+        channels = x.shape[-1]
         shape = (self.kernel_size, self.kernel_size, channels, self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
@@ -199,8 +204,38 @@ class UpConv(nn.Module):
         kernel = kernel.astype(self.dtype).reshape(*kernel.shape[:3], -1)
         edges = ((0, 0), (before, after), (before, after), (0, 0))
         y = conv2d(jnp.pad(x.astype(self.dtype), edges), kernel)
-        y = y.reshape(n, h, w, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5)
-        return y.reshape(n, 2 * h, 2 * w, self.features) + bias
+        return _interleaved(y, self.features) + bias
+
+
+class _DoubledConv(nn.Module):
+    """A 3x3 `Conv` with mirrored borders of `_double(x)`, and its parameters.
+
+    Each place of a 2x2 neighbourhood sees two rows and two columns of `x`, beyond whose border the
+    first and last are repeated. A convolution to four times the channels does it on a quarter of
+    the pixels.
+    """
+
+    features: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        kernel = jnp.einsum("pta,qsb,abck->tscpqk", _SEEN, _SEEN, kernel)
+        kernel = kernel.astype(self.dtype).reshape(3, 3, x.shape[-1], -1)
+        return _interleaved(conv2d(repeated(x.astype(self.dtype)), kernel), self.features) + bias
+
+
+# [p, t, a]: whether tap a of the kernel meets pixel i + t - 1 where it is centred on 2 i + p.
+_SEEN = np.float32([[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]])
+
+
+def _interleaved(x: jax.Array, channels: int) -> jax.Array:
+    """`[N, H, W, 2 · 2 · C] -> [N, 2 H, 2 W, C]`."""
+    n, h, w, _ = x.shape
+    return x.reshape(n, h, w, 2, 2, channels).swapaxes(2, 3).reshape(n, 2 * h, 2 * w, channels)
 
 
 def _places(size: int) -> tuple[np.ndarray, int, int]:

@@ -1,6 +1,7 @@
 """The CPU convolutions against XLA's own."""
 
 import re
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -10,8 +11,8 @@ import pytest
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from sslax.models import conv
-from sslax.models.conv import Conv, conv2d, conv3x3
+from sslax.models import borders, chunks, conv, products, winograd
+from sslax.models.conv import Conv, conv2d
 
 
 def native(x, kernel, stride, padding):
@@ -57,6 +58,7 @@ def assert_close(ours, theirs, tolerance):
         ((8, 5), 3, 1, 0),
         ((3, 3), 3, 1, 0),
         ((9, 8), 3, 2, 0),  # XLA's own
+        ((5, 4), 3, 1, 1),  # few pixels for the kernel
         ((6, 5), 1, 1, 0),
         ((7, 6), 1, 2, 0),
         ((12, 11), 7, 2, 3),  # stems
@@ -76,24 +78,93 @@ def test_output_and_gradients_equal_native(size, kernel_size, stride, padding, m
     assert_close(ours, theirs, 5e-5)
 
 
-LARGE = pytest.mark.parametrize("stride, padding", [(1, 1), (1, 0), (2, 1)])
+def by_filtering(x, kernel, stride, padding):
+    assert stride == 1
+    return winograd.conv3x3(x, kernel, padding)
 
 
-@LARGE
-def test_loop_over_chunks_equals_native(stride, padding, monkeypatch):
-    monkeypatch.setattr(conv, "_CHUNK", 2 * 8 * 8 * 5)
-    assert conv._chunk(jnp.zeros((6, 6, 5, 3)), (6, 8, 8, 5), (6, 8, 8, 3)) == 2
-    x, kernel = draw(0, 6, 8, 8, 5), draw(1, 3, 3, 5, 3)
-    ours = output_and_gradients(lambda x, k: conv3x3(x, k, stride, padding), x, kernel)
+# With the elements of one image of 8x8x5 that a loop step counts.
+LOOPS = pytest.mark.parametrize(
+    "function, side, stride, padding, elements",
+    [
+        (by_filtering, 3, 1, 1, 8 * 8 * 5),
+        (by_filtering, 3, 1, 0, 8 * 8 * 5),
+        (products.conv_patches, 3, 2, 1, 4 * 4 * 9 * 5),
+        (products.conv_wide, 7, 2, 3, 8 * 8 * 8 * 5),
+    ],
+)
+
+
+def limit_chunks(monkeypatch, elements):
+    for module in (winograd, products):
+        monkeypatch.setattr(module, "_CHUNK", elements)
+
+
+@LOOPS
+def test_loop_over_chunks_equals_native(function, side, stride, padding, elements, monkeypatch):
+    limit_chunks(monkeypatch, 2 * elements)
+    x, kernel = draw(0, 6, 8, 8, 5), draw(1, side, side, 5, 3)
+    ours = output_and_gradients(lambda x, k: function(x, k, stride, padding), x, kernel)
     theirs = output_and_gradients(lambda x, k: native(x, k, stride, padding), x, kernel)
     assert_close(ours, theirs, 5e-5)
+
+
+def test_a_batch_falls_into_equal_chunks():
+    assert [chunks.count(12, wanted) for wanted in (0, 1, 5, 7, 100)] == [1, 1, 4, 6, 12]
+    x = jnp.arange(6.0)
+    assert chunks.take(chunks.split(x, 2), 1).tolist() == [1.0, 4.0]
+
+
+MODES = {False: "constant", True: "reflect"}
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("size, side, k", [((8, 8), 3, 1), ((7, 5), 3, 2), ((6, 9), 5, 1)])
+def test_few_outputs_equal_native(size, side, k, mirrored, monkeypatch):
+    monkeypatch.setattr(conv, "_MIN_PRODUCTS", 0)
+    r = side // 2
+    x, kernel = draw(0, 3, *size, 20), draw(1, side, side, 20, k)
+    assert conv._few(x, kernel)
+
+    def expected(x, kernel):
+        padded = jnp.pad(x, ((0, 0), (r, r), (r, r), (0, 0)), mode=MODES[mirrored])
+        return native(padded, kernel, 1, 0)
+
+    ours = output_and_gradients(
+        lambda x, kernel: conv2d(x, kernel, padding=r, mirrored=mirrored), x, kernel
+    )
+    assert_close(ours, output_and_gradients(expected, x, kernel), 1e-5)
+
+
+@pytest.mark.parametrize("size", [(4, 5), (2, 7), (1, 1), (3, 1)])
+def test_borders_equal_numpy_and_their_transposes_add_up(size):
+    x = draw(0, 2, *size, 3)
+    for function, mode in ((borders.mirrored, "reflect"), (borders.repeated, "edge")):
+        pad = partial(jnp.pad, pad_width=((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
+        y, pull = jax.vjp(function, x)
+        np.testing.assert_array_equal(y, pad(x))
+        g = draw(1, *y.shape)
+        np.testing.assert_allclose(pull(g)[0], jax.vjp(pad, x)[1](g)[0], atol=1e-5)
+
+
+def test_wide_mirrored_borders_equal_numpy():
+    x = draw(0, 1, 4, 6, 2)
+    expected = np.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)), mode="reflect")
+    np.testing.assert_array_equal(borders.mirrored(x, 3), expected)
+
+
+def test_mirrored_convolution_at_stride_2_equals_native():
+    x, kernel = draw(0, 2, 8, 6, 4), draw(1, 3, 3, 4, 5)
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    ours = conv2d(x, kernel, stride=2, padding=1, mirrored=True)
+    np.testing.assert_allclose(ours, native(padded, kernel, 2, 0), atol=1e-4)
 
 
 def test_bfloat16_is_as_good_as_native():
     x, kernel = draw(0, 4, 8, 8, 16), draw(1, 3, 3, 16, 16)
     exact = output_and_gradients(lambda x, k: native(x, k, 1, 1), x, kernel)
     x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
-    ours = output_and_gradients(lambda x, k: conv3x3(x, k, 1, 1), x, kernel)
+    ours = output_and_gradients(lambda x, k: winograd.conv3x3(x, k, 1), x, kernel)
     for a, b in zip(ours, exact):
         assert a.dtype == jnp.bfloat16
         assert np.abs(np.asarray(a, np.float32) - b).max() < 0.05 * np.asarray(b).std()
@@ -103,30 +174,29 @@ def test_extreme_values_pass_through():
     """No overflow and no loss of a small image beside a large one in the batch."""
     x = draw(0, 2, 8, 8, 4) * jnp.array([1e-6, 1e6])[:, None, None, None]
     kernel = draw(1, 3, 3, 4, 4)
-    ours, theirs = conv3x3(x, kernel, 1, 1), native(x, kernel, 1, 1)
+    ours, theirs = winograd.conv3x3(x, kernel, 1), native(x, kernel, 1, 1)
     assert_close(ours, theirs, 5e-5)
 
 
 def test_repeats_to_the_bit():
     x, kernel = draw(0, 4, 9, 9, 8), draw(1, 3, 3, 8, 8)
-    run = jax.jit(lambda x, k: jax.vjp(lambda x, k: conv3x3(x, k, 1, 1), x, k)[1](x))
+    run = jax.jit(lambda x, k: jax.vjp(lambda x, k: winograd.conv3x3(x, k, 1), x, k)[1](x))
     for a, b in zip(run(x, kernel), run(x, kernel)):
         np.testing.assert_array_equal(a, b)
 
 
 def test_vmap_over_kernels():
     x, kernels = draw(0, 2, 5, 5, 3), draw(1, 2, 3, 3, 3, 4)
-    batched = jax.vmap(lambda k: conv3x3(x, k, 1, 1))(kernels)
+    batched = jax.vmap(lambda k: winograd.conv3x3(x, k, 1))(kernels)
     for y, kernel in zip(batched, kernels):
         np.testing.assert_allclose(y, native(x, kernel, 1, 1), atol=1e-4)
 
 
-@pytest.mark.parametrize("side, stride, padding", [(3, 1, 1), (3, 1, 0), (3, 2, 1), (7, 2, 3)])
-def test_sharded_batch_moves_no_image(side, stride, padding, monkeypatch):
-    monkeypatch.setattr(conv, "_CHUNK", 8 * 8 * 8 * 5)  # two loop steps of one image a device
+@LOOPS
+def test_sharded_batch_moves_no_image(function, side, stride, padding, elements, monkeypatch):
+    limit_chunks(monkeypatch, 8 * elements)  # two loop steps of one image a device
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     x, kernel = draw(0, 16, 8, 8, 5), draw(1, side, side, 5, 3)
-    function = conv3x3 if side == 3 else conv._conv_wide
 
     def run(x, kernel):
         y, pull = jax.vjp(lambda x, k: function(x, k, stride, padding), x, kernel)
@@ -140,6 +210,21 @@ def test_sharded_batch_moves_no_image(side, stride, padding, monkeypatch):
     assert "while" in text and "all-reduce" in text
     assert not re.search(r"all-gather|all-to-all|collective-permute", text)
     assert_close(sharded(*placed), expected, 1e-4)
+
+
+def test_few_outputs_of_a_sharded_batch_move_no_image():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    data, replicated = (NamedSharding(mesh, PartitionSpec(*p)) for p in (("data",), ()))
+    x, kernel = draw(0, 8, 6, 8, 5), draw(1, 3, 3, 5, 1)
+
+    def run(x, kernel):
+        y, pull = jax.vjp(partial(products.conv_few, mirrored=True), x, kernel)
+        return y, *pull(jnp.sin(y))
+
+    sharded = jax.jit(run, in_shardings=(data, replicated), out_shardings=(data, data, replicated))
+    text = sharded.lower(x, kernel).compile().as_text()
+    assert not re.search(r"all-gather|all-to-all|collective-permute", text)
+    assert_close(sharded(x, kernel), jax.jit(run)(x, kernel), 1e-5)
 
 
 def test_other_backends_keep_the_native_convolution(monkeypatch):

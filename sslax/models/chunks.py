@@ -1,0 +1,28 @@
+"""A batch as the steps of a loop, a few images at a time, so that what is made of them is small.
+
+A step takes one image of each of `size` runs of the batch, so that on a batch sharded over devices
+every device has its part of every step and no image moves.
+"""
+
+import jax
+from jax import lax
+
+
+def count(n: int, wanted: int) -> int:
+    """Images of one step: the largest divisor of the batch up to `wanted`; at least 1."""
+    return max(d for d in range(1, min(n, max(1, wanted)) + 1) if n % d == 0)
+
+
+def split(x: jax.Array, size: int) -> jax.Array:
+    """`[N, ...] -> [size, N / size, ...]`: `size` images for each step."""
+    return x.reshape(size, x.shape[0] // size, *x.shape[1:])
+
+
+def take(x: jax.Array, i: jax.Array) -> jax.Array:
+    """The images of step i."""
+    return lax.dynamic_index_in_dim(x, i, axis=1, keepdims=False)
+
+
+def put(x: jax.Array, value: jax.Array, i: jax.Array) -> jax.Array:
+    """`x` with the results of step i."""
+    return lax.dynamic_update_index_in_dim(x, value.astype(x.dtype), i, axis=1)
