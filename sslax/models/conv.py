@@ -24,7 +24,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from sslax.models import borders
-from sslax.models.products import conv_few, conv_patches, conv_wide, xla_conv
+from sslax.models.products import (
+    DIMENSIONS,
+    conv_few,
+    conv_patches,
+    conv_wide,
+    patches,
+    xla_conv,
+)
 from sslax.models.winograd import conv3x3
 
 _MIN_CHANNELS = 32 * 16  # of input times output: with fewer the transformations dominate
@@ -120,6 +127,24 @@ def _large(x: jax.Array, kernel: jax.Array) -> bool:
     return c * k >= _MIN_CHANNELS and x.size * 9 * k >= _MIN_PRODUCTS
 
 
+def conv_in_loop(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`conv2d` of stride 1 that keeps the size, with any odd kernel, for the body of a loop.
+
+    XLA's CPU backend takes more than a hundred times as long for the gradients of a convolution in
+    a loop as outside of one: here there is none.
+    """
+    *sides, c, k = kernel.shape
+    padding = tuple(side // 2 for side in sides)
+    if jax.default_backend() != "cpu":
+        pads = [(pixels, pixels) for pixels in padding]
+        return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=DIMENSIONS)
+    if sides[0] == sides[1] > 1 and _narrow(kernel):
+        return conv_few(x, kernel, mirrored=False)
+    if sides == [3, 3] and c * k >= _MIN_CHANNELS:
+        return conv3x3(x, kernel, 1)
+    return patches(x, sides=tuple(sides), padding=padding) @ kernel.reshape(-1, k)
+
+
 def _heavy(x: jax.Array, kernel: jax.Array) -> bool:
     """Whether there are so few pixels that transforming the kernel outweighs what is saved."""
     c, k = kernel.shape[2:]
@@ -127,11 +152,16 @@ def _heavy(x: jax.Array, kernel: jax.Array) -> bool:
 
 
 def _few(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether the product of every pixel with the whole kernel is no larger than two images."""
-    side, other, c, k = kernel.shape
-    fits = side == other and side % 2 == 1 and k <= _MAX_OUTPUTS and side**2 * k <= 2 * c
-    fits = fits and min(x.shape[1:3]) > side // 2
-    return fits and x.size * side**2 * k >= _MIN_PRODUCTS >> 5
+    """Whether to multiply every pixel by the whole kernel."""
+    side, other, _, k = kernel.shape
+    fits = side == other and side % 2 == 1 and min(x.shape[1:3]) > side // 2
+    return fits and _narrow(kernel) and x.size * side**2 * k >= _MIN_PRODUCTS >> 5
+
+
+def _narrow(kernel: jax.Array) -> bool:
+    """Whether the product of a pixel with the whole kernel is no larger than two pixels."""
+    a, b, c, k = kernel.shape
+    return k <= _MAX_OUTPUTS and a * b * k <= 2 * c
 
 
 def _wide(x: jax.Array, kernel: jax.Array) -> bool:

@@ -6,6 +6,7 @@
   of neighbourhoods with the errors, row by row of the kernel; all else is XLA's.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -17,27 +18,27 @@ from sslax.models import borders, chunks
 from sslax.ops.calls import computed_once
 
 _CHUNK = 1 << 22  # elements of one loop step's patches: 16 MB
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 def xla_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """XLA's own convolution."""
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=_DIMENSIONS
+        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=DIMENSIONS
     )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """`xla_conv` as one product for each chunk of the batch; only reverse mode is defined."""
-    side, k = kernel.shape[0], kernel.shape[-1]
-    shape = jax.eval_shape(partial(patches, side=side, stride=stride, padding=padding), x).shape
+    k = kernel.shape[-1]
+    of_images = _patches_of(kernel, stride, padding)
+    shape = jax.eval_shape(of_images, x).shape
     size = chunks.count(len(x), _CHUNK // int(np.prod(shape[1:])))
     images = chunks.split(x, size)
 
     def step(i: jax.Array, y: jax.Array) -> jax.Array:
-        seen = patches(chunks.take(images, i), side=side, stride=stride, padding=padding)
-        return chunks.put(y, seen @ kernel.reshape(-1, k), i)
+        return chunks.put(y, of_images(chunks.take(images, i)) @ kernel.reshape(-1, k), i)
 
     y = jnp.zeros((*shape[:3], k), x.dtype)
     y = lax.fori_loop(0, images.shape[1], step, chunks.split(y, size))
@@ -54,22 +55,21 @@ def _patches_backward(
     stride: int, padding: int, residuals: tuple, g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
-    side, _, c, k = kernel.shape
-    of_image = partial(patches, side=side, stride=stride, padding=padding)
-    size = chunks.count(len(x), _CHUNK // int(np.prod(g.shape[1:3]) * side**2 * c))
+    flat = kernel.reshape(-1, kernel.shape[-1])
+    of_images = _patches_of(kernel, stride, padding)
+    size = chunks.count(len(x), _CHUNK // int(np.prod(g.shape[1:3]) * len(flat)))
     xs, gs = chunks.split(x, size), chunks.split(g, size)
-    flat = kernel.reshape(-1, k)
 
     def step(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         gx, total = carry
         images, errors = chunks.take(xs, i), chunks.take(gs, i)
         total += lax.dot_general(
-            of_image(images).reshape(-1, len(flat)),
-            errors.reshape(-1, k),
+            of_images(images).reshape(-1, len(flat)),
+            errors.reshape(-1, flat.shape[-1]),
             (((0,), (0,)), ((), ())),
             preferred_element_type=jnp.float32,
         )
-        (found,) = jax.linear_transpose(of_image, images)(errors @ flat.T)
+        (found,) = jax.linear_transpose(of_images, images)(errors @ flat.T)
         return chunks.put(gx, found, i), total
 
     carry = jnp.zeros_like(xs), jnp.zeros(flat.shape, jnp.float32)
@@ -80,17 +80,22 @@ def _patches_backward(
 conv_patches.defvjp(_patches_forward, _patches_backward)
 
 
-def patches(x: jax.Array, *, side: int, stride: int, padding: int) -> jax.Array:
-    """`[N, h, w, side · side · C]`: the pixels under a kernel, in its order, with zeros around."""
-    size = x.shape[1:3]
-    edges = [(0, 0, 0), (padding, padding, 0), (padding, padding, 0), (0, 0, 0)]
+def _patches_of(kernel: jax.Array, stride: int, padding: int) -> Callable[[jax.Array], jax.Array]:
+    sides, around = kernel.shape[:2], (padding, padding)
+    return partial(patches, sides=sides, padding=around, stride=stride)
+
+
+def patches(
+    x: jax.Array, *, sides: tuple[int, int], padding: tuple[int, int], stride: int = 1
+) -> jax.Array:
+    """The pixels under a kernel of a x b, in its order, `[N, h, w, a · b · C]`; zeros around."""
+    edges = [(0, 0, 0), *((pixels, pixels, 0) for pixels in padding), (0, 0, 0)]
     x = lax.pad(x, jnp.zeros((), x.dtype), edges)
-    h, w = ((length + 2 * padding - side) // stride + 1 for length in size)
-    reach = [stride * (length - 1) + 1 for length in (h, w)]
+    # Where the kernel's first pixel is last.
+    ends = [length - side + 1 for length, side in zip(x.shape[1:3], sides)]
+    rows, columns = (range(side) for side in sides)
     parts = [
-        x[:, i : i + reach[0] : stride, j : j + reach[1] : stride]
-        for i in range(side)
-        for j in range(side)
+        x[:, i : i + ends[0] : stride, j : j + ends[1] : stride] for i in rows for j in columns
     ]
     return jnp.concatenate(parts, axis=-1)
 

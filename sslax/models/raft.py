@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import flax.linen as nn
@@ -15,7 +15,7 @@ from jax import lax
 
 from sslax import ops
 from sslax.models import correlation as corr
-from sslax.models.conv import Conv
+from sslax.models.conv import Conv, conv_in_loop
 from sslax.models.norm import BatchNorm
 from sslax.models.pwc import pad_to_multiple, pairs
 from sslax.models.weights import check_like, flatten, read_tensors
@@ -109,13 +109,15 @@ class RAFT(nn.Module):
             seen = (first, second)
         hidden = _scaled(sizes["hidden"], self.width)
         start = jnp.tanh(context[..., :hidden]), jnp.zeros((*first.shape[:3], 2), jnp.float32)
-        step = nn.scan(
+        gates = _Gates(self.small, self.width, self.dtype, name="gates")
+        scan = nn.scan(
             nn.remat(_Iteration, prevent_cse=False) if self.remat else _Iteration,
             variable_broadcast="params",
             split_rngs={"params": False},
             in_axes=(nn.broadcast, nn.broadcast),
             length=self.iterations,
-        )(
+        )
+        iterate = scan(
             small=self.small,
             width=self.width,
             levels=self.levels,
@@ -124,7 +126,7 @@ class RAFT(nn.Module):
             dtype=self.dtype,
             name="iteration",
         )
-        _, flows = step(start, seen, nn.relu(context[..., hidden:]))
+        _, flows = iterate(start, seen, gates(nn.relu(context[..., hidden:])))
         flows = flows[:, :, :height, :width]  # [iterations, D N, H, W, 2]
         flows = flows.reshape(self.iterations, -1, 2 if self.both else 1, *flows.shape[2:])
         return jnp.moveaxis(flows, 0, 2)
@@ -250,11 +252,7 @@ def instance_norm(x: jax.Array, *, epsilon: float = 1e-5) -> jax.Array:
 
 
 class _LoopConv(nn.Module):
-    """Convolution of stride 1 that keeps the size, also fast in a loop on CPU.
-
-    XLA's CPU backend takes more than a hundred times as long for the gradients of a convolution in
-    a loop as outside of one, so here it is a matrix product with the shifted images as channels.
-    """
+    """Convolution of stride 1 that keeps the size, with a bias, for the body of a loop."""
 
     features: int
     kernel_size: tuple[int, int]
@@ -263,20 +261,74 @@ class _LoopConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (*self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", _uniform, shape).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape[-1:]).astype(self.dtype)
-        x = x.astype(self.dtype)
-        pads = [(side // 2, side // 2) for side in self.kernel_size]
-        if jax.default_backend() != "cpu":
-            dimensions = ("NHWC", "HWIO", "NHWC")
-            return bias + lax.conv_general_dilated(
-                x, kernel, (1, 1), pads, dimension_numbers=dimensions
-            )
-        _, h, w, _ = x.shape
-        padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-        rows, columns = (range(side) for side in self.kernel_size)
-        shifted = [padded[:, i : i + h, j : j + w] for i in rows for j in columns]
-        return bias + jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, self.features)
+        kernel, bias = _weights(self, shape)
+        return bias + conv_in_loop(x.astype(self.dtype), kernel)
+
+
+class _GRU(NamedTuple):
+    """Kernels of state and motion, and the context's shares: of the gates z and r, and of q."""
+
+    kernel_zr: jax.Array
+    share_zr: jax.Array
+    kernel_q: jax.Array
+    share_q: jax.Array
+
+    def __call__(self, hidden: jax.Array, motion: jax.Array) -> jax.Array:
+        """The next state."""
+        both = jnp.concatenate([hidden, motion], axis=-1)
+        gates = nn.sigmoid(self.share_zr + conv_in_loop(both, self.kernel_zr))
+        z, r = jnp.split(gates, 2, axis=-1)
+        both = jnp.concatenate([r * hidden, motion], axis=-1)
+        q = jnp.tanh(self.share_q + conv_in_loop(both, self.kernel_q))
+        return (1 - z) * hidden + z * q
+
+
+class _Gates(nn.Module):
+    """The weights of the GRUs, and what they make of the context, which no iteration changes.
+
+    A gate convolves the state, the context and the motion. By linearity the context's share is
+    computed once, and the convolutions of the loop are without it.
+    """
+
+    small: bool
+    width: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, context: jax.Array) -> tuple[_GRU, ...]:
+        sizes = _SMALL if self.small else _FULL
+        hidden, motion = (_scaled(sizes[name], self.width) for name in ("hidden", "motion"))
+        inputs = hidden + context.shape[-1] + motion
+        cuts = hidden, hidden + context.shape[-1]
+        grus = []
+        for i, kernel_size in enumerate([(3, 3)] if self.small else [(1, 5), (5, 1)], start=1):
+            kernels, shares = [], []
+            for gate in "zrq":
+                name = f"convgru{i}_conv{gate}"
+                kernel, bias = _Weights((*kernel_size, inputs, hidden), self.dtype, name=name)()
+                of_state, of_context, of_motion = jnp.split(kernel, cuts, axis=2)
+                kernels.append(jnp.concatenate([of_state, of_motion], axis=2))
+                shares.append(bias + conv_in_loop(context, of_context))
+            update_reset = (jnp.concatenate(pair[:2], axis=-1) for pair in (kernels, shares))
+            grus.append(_GRU(*update_reset, kernels[2], shares[2]))
+        return tuple(grus)
+
+
+class _Weights(nn.Module):
+    """Kernel and bias of a convolution."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        return _weights(self, self.shape)
+
+
+def _weights(module: nn.Module, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    kernel = module.param("kernel", _uniform, shape)
+    bias = module.param("bias", nn.initializers.zeros, shape[-1:])
+    return kernel.astype(module.dtype), bias.astype(module.dtype)
 
 
 class _Iteration(nn.Module):
@@ -291,7 +343,10 @@ class _Iteration(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: tuple[jax.Array, jax.Array], seen: tuple[jax.Array, ...], context: jax.Array
+        self,
+        carry: tuple[jax.Array, jax.Array],
+        seen: tuple[jax.Array, ...],
+        grus: tuple[_GRU, ...],
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         hidden, flow = carry
         # The correction is trained, not where it starts from.
@@ -302,7 +357,7 @@ class _Iteration(nn.Module):
         else:
             found = corr.lookup(seen, coords, radius=self.radius)
         update = _Update(self.small, self.width, self.dtype, name="update_block")
-        hidden, correction = update(hidden, context, found, flow)
+        hidden, correction = update(hidden, grus, found, flow)
         flow = flow + correction.astype(jnp.float32)
         if not self.convex:
             return (hidden, flow), upsample_corners(flow, _STRIDE)
@@ -313,7 +368,7 @@ class _Iteration(nn.Module):
 
 
 class _Update(nn.Module):
-    """Motion encoder, GRU and flow head."""
+    """Motion encoder, GRUs and flow head."""
 
     small: bool
     width: float
@@ -321,23 +376,12 @@ class _Update(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: jax.Array, context: jax.Array, found: jax.Array, flow: jax.Array
+        self, hidden: jax.Array, grus: tuple[_GRU, ...], found: jax.Array, flow: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         sizes = _SMALL if self.small else _FULL
 
-        def conv(x: jax.Array, features: int, kernel_size: Any, name: str) -> jax.Array:
-            if isinstance(kernel_size, int):
-                kernel_size = (kernel_size, kernel_size)
-            return _LoopConv(features, kernel_size, self.dtype, name=name)(x)
-
-        def gru(hidden: jax.Array, x: jax.Array, kernel_size: Any, name: str) -> jax.Array:
-            features = hidden.shape[-1]
-            both = jnp.concatenate([hidden, x], axis=-1)
-            z = nn.sigmoid(conv(both, features, kernel_size, f"{name}_convz"))
-            r = nn.sigmoid(conv(both, features, kernel_size, f"{name}_convr"))
-            both = jnp.concatenate([r * hidden, x], axis=-1)
-            q = jnp.tanh(conv(both, features, kernel_size, f"{name}_convq"))
-            return (1 - z) * hidden + z * q
+        def conv(x: jax.Array, features: int, side: int, name: str) -> jax.Array:
+            return _LoopConv(features, (side, side), self.dtype, name=name)(x)
 
         flow = flow.astype(self.dtype)
         x, y = found.astype(self.dtype), flow
@@ -347,9 +391,9 @@ class _Update(nn.Module):
             y = nn.relu(conv(y, _scaled(channels, self.width), side, f"convflow{i}"))
         motion = _scaled(sizes["motion"], self.width) - 2
         x = nn.relu(conv(jnp.concatenate([x, y], axis=-1), motion, 3, "motion_conv"))
-        x = jnp.concatenate([context, x, flow], axis=-1)
-        for i, kernel_size in enumerate([3] if self.small else [(1, 5), (5, 1)], start=1):
-            hidden = gru(hidden, x, kernel_size, f"convgru{i}")
+        x = jnp.concatenate([x, flow], axis=-1)
+        for gru in grus:
+            hidden = gru(hidden, x)
         y = nn.relu(conv(hidden, _scaled(sizes["head"], self.width), 3, "flow_conv1"))
         return hidden, conv(y, 2, 3, "flow_conv2")
 
@@ -466,8 +510,7 @@ def load_torchvision_raft(
 def _torchvision_path(name: str, rank: int) -> str:
     """'feature_encoder.layer1.0.downsample.0.weight' -> '.../layer1_0/downsample/conv/kernel'.
 
-    The update block has one scope for its layers: 'recurrent_block.convgru1.convz.weight' there is
-    'convgru1_convz/kernel'.
+    'update_block.recurrent_block.convgru1.convz.weight' is 'gates/convgru1_convz/kernel'.
     """
     *scope, leaf = re.sub(r"\.(layer\d)\.(\d)\.", r".\1_\2.", name).split(".")
     collection = "batch_stats" if leaf.startswith("running_") else "params"
@@ -483,9 +526,10 @@ def _torchvision_path(name: str, rank: int) -> str:
     if scope[0] == "mask_predictor":
         return "/".join([collection, "iteration", f"mask_{scope[1]}", leaf])
     _, block, *layer = scope
+    if block == "recurrent_block":
+        return "/".join([collection, "gates", "_".join(layer), leaf])
     layer = {
         "motion_encoder": "motion_conv" if layer == ["conv"] else layer[0],
-        "recurrent_block": "_".join(layer),
         "flow_head": f"flow_{layer[0]}",
     }[block]
     return "/".join([collection, "iteration", "update_block", layer, leaf])

@@ -9,7 +9,7 @@ Float32 results differ from direct convolution by about 1e-5 of their standard d
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,37 +60,39 @@ def _forward(x: jax.Array, kernel: jax.Array, padding: int) -> tuple[jax.Array, 
     n, *sides, _ = x.shape
     h, w = (side + 2 * padding - 2 for side in sides)
     shape = (n, h, w, kernel.shape[-1])
-    size = _chunk(weights, x.shape, shape)
-    images = chunks.split(x, size)
+    size, bands = _chunk(weights, x.shape, shape), _Bands.of(x.shape, shape, padding)
+    xs = chunks.split(x, size)
 
     def step(i: jax.Array, y: jax.Array) -> jax.Array:
-        inputs = chunks.take(images, i)
-        tiles = _transform_tiles(inputs, _FILTERING.inputs, (h, w), low=padding)
-        out = _join_tiles(tiles @ weights, _FILTERING.output, (size, *shape[1:]))
-        return chunks.put(y, out, i)
+        inputs = bands.read(xs, i)
+        sides = bands.rows, w
+        tiles = _transform_tiles(inputs, _FILTERING.inputs, sides, low=(bands.low, padding))
+        out = _join_tiles(tiles @ weights, _FILTERING.output, (size, *sides, shape[-1]))
+        return bands.put(y, out, i)
 
-    y = lax.fori_loop(0, n // size, step, chunks.split(jnp.zeros(shape, x.dtype), size))
+    y = chunks.split(jnp.zeros(shape, x.dtype), size)
+    y = lax.fori_loop(0, bands.number * (n // size), step, y)
     return y.reshape(shape), (x, weights)
 
 
 def _backward(padding: int, residuals: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, weights = residuals
-    sides = g.shape[1:3]
-    size = _chunk(weights, x.shape, g.shape)
+    size, bands = _chunk(weights, x.shape, g.shape), _Bands.of(x.shape, g.shape, padding)
     xs, gs = chunks.split(x, size), chunks.split(g, size)
+    sides, low = (bands.rows, g.shape[2]), (bands.low, padding)
 
     def step(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         gx, total = carry
-        inputs = chunks.take(xs, i)
-        tiles = _transform_tiles(inputs, _FILTERING.inputs, sides, low=padding)
-        errors = _transform_tiles(chunks.take(gs, i), _FILTERING.output.T, sides, low=0)
+        inputs = bands.read(xs, i)
+        tiles = _transform_tiles(inputs, _FILTERING.inputs, sides, low=low)
+        errors = _transform_tiles(bands.take(gs, i), _FILTERING.output.T, sides, low=(0, 0))
         total = total + jnp.einsum("pqtc,pqtk->pqck", tiles, errors)
         out = jnp.einsum("pqtk,pqck->pqtc", errors, weights)
-        out = _overlap_tiles(out, _FILTERING.inputs.T, inputs.shape, sides, low=padding)
-        return chunks.put(gx, out, i), total
+        out = _overlap_tiles(out, _FILTERING.inputs.T, inputs.shape, sides, low=low)
+        return bands.add(gx, out, i), total
 
     carry = jnp.zeros_like(xs), jnp.zeros_like(weights)
-    gx, total = lax.fori_loop(0, xs.shape[1], step, carry)
+    gx, total = lax.fori_loop(0, bands.number * xs.shape[1], step, carry)
     return gx.reshape(x.shape), _transform_kernel(total, _FILTERING.kernel.T).astype(x.dtype)
 
 
@@ -105,6 +107,70 @@ def _chunk(weights: jax.Array, *shapes: tuple[int, ...]) -> int:
     n = shapes[0][0]
     wanted = max(_CHUNK, weights[0, 0].size * 4) // max(np.prod(s[1:]) for s in shapes)
     return chunks.count(n, wanted)
+
+
+class _Bands(NamedTuple):
+    """Images that leave the cache are read and written a band of rows at a time.
+
+    A step i of a loop is that of band i % number of chunk i // number. A band of so many rows of
+    the output is seen with two rows of the input more, those beyond the border zero.
+    """
+
+    number: int
+    rows: int  # of the output
+    low: int  # rows of zeros that the input of a band lacks
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], output: tuple[int, ...], padding: int) -> "_Bands":
+        """One band, unless an image is too large and its height a multiple of whole tiles."""
+        height = output[1]
+        most = _CHUNK // (np.prod(shape[2:]) + np.prod(output[2:]))
+        fitting = [r for r in range(_TILE, height, _TILE) if height % r == 0 and r <= most]
+        if height <= most or not fitting:
+            return cls(1, height, padding)
+        return cls(height // fitting[-1], fitting[-1], 0)
+
+    def take(self, y: jax.Array, i: jax.Array) -> jax.Array:
+        """The band `[size, rows, w, K]` of an output `[size, chunks, h, w, K]`."""
+        size, _, _, *rest = y.shape
+        return lax.dynamic_slice(y, self._start(i), (size, 1, self.rows, *rest))[:, 0]
+
+    def put(self, y: jax.Array, band: jax.Array, i: jax.Array) -> jax.Array:
+        """The output with the band replaced."""
+        return lax.dynamic_update_slice(y, band.astype(y.dtype)[:, None], self._start(i))
+
+    def read(self, x: jax.Array, i: jax.Array) -> jax.Array:
+        """What the band sees of an input `[size, chunks, H, W, C]`."""
+        if self.number == 1:
+            return chunks.take(x, i)
+        window, start, shift = self._window(x, i)
+        band = lax.dynamic_slice(x, start, window)[:, 0]
+        return _moved(band, shift)
+
+    def add(self, x: jax.Array, band: jax.Array, i: jax.Array) -> jax.Array:
+        """The transpose of `read`, on top of `x`."""
+        if self.number == 1:
+            return chunks.put(x, band, i)
+        window, start, shift = self._window(x, i)
+        band = _moved(band, -shift).astype(x.dtype)[:, None]
+        return lax.dynamic_update_slice(x, lax.dynamic_slice(x, start, window) + band, start)
+
+    def _start(self, i: jax.Array) -> tuple[Any, ...]:
+        return 0, i // self.number, i % self.number * self.rows, 0, 0
+
+    def _window(self, x: jax.Array, i: jax.Array) -> tuple[tuple, tuple, jax.Array]:
+        """Size and start of the rows inside that are nearest, and how far they are from those."""
+        size, _, height, *rest = x.shape
+        rows = self.rows + 2
+        wanted = i % self.number * self.rows - (self.number * self.rows + 2 - height) // 2
+        inside = jnp.clip(wanted, 0, height - rows)
+        return (size, 1, rows, *rest), (0, i // self.number, inside, 0, 0), wanted - inside
+
+
+def _moved(band: jax.Array, shift: jax.Array) -> jax.Array:
+    """`y[:, r] = band[:, r + shift]` for a shift of -1, 0 or 1; zero beyond."""
+    padded = lax.pad(band, jnp.zeros((), band.dtype), [(0, 0, 0), (1, 1, 0), (0, 0, 0), (0, 0, 0)])
+    return lax.dynamic_slice_in_dim(padded, 1 + shift, band.shape[1], axis=1)
 
 
 def _combine(matrix: np.ndarray, terms: Sequence[jax.Array]) -> list[jax.Array]:
@@ -126,7 +192,7 @@ def _transform_kernel(kernel: jax.Array, matrix: np.ndarray) -> jax.Array:
 
 
 def _transform_tiles(
-    x: jax.Array, matrix: np.ndarray, sides: tuple[int, int], *, low: int
+    x: jax.Array, matrix: np.ndarray, sides: tuple[int, int], *, low: tuple[int, int]
 ) -> jax.Array:
     """`M X M'` of the tiles X that start `low` pixels before every fourth pixel of the output.
 
@@ -136,8 +202,9 @@ def _transform_tiles(
     p, q = matrix.shape
     th, tw = (-(-side // _TILE) for side in sides)
     span_h, span_w = _TILE * (th - 1) + 1, _TILE * (tw - 1) + 1
-    edges = [(0, 0, 0), (low, span_h + q - 1 - low - h, 0), (low, span_w + q - 1 - low - w, 0)]
-    x = lax.pad(x.astype(jnp.float32), 0.0, [*edges, (0, 0, 0)])
+    ends = [span + q - 1 - b - side for span, b, side in zip((span_h, span_w), low, (h, w))]
+    edges = [(0, 0, 0), *((b, end, 0) for b, end in zip(low, ends)), (0, 0, 0)]
+    x = lax.pad(x.astype(jnp.float32), 0.0, edges)
     x = _stack(_combine(matrix, [x[:, i : i + span_h : _TILE] for i in range(q)]))
     x = _stack(_combine(matrix, [x[:, :, :, j : j + span_w : _TILE] for j in range(q)]))
     return x.reshape(p, p, n * th * tw, c)
@@ -159,7 +226,7 @@ def _overlap_tiles(
     shape: tuple[int, ...],
     sides: tuple[int, int],
     *,
-    low: int,
+    low: tuple[int, int],
 ) -> jax.Array:
     """The transpose of `_transform_tiles`: `M Y M'`, tiles added where they overlap."""
     n, h, w, c = shape
@@ -178,4 +245,4 @@ def _overlap_tiles(
     y = add(_combine(matrix, list(y.reshape(p, p, n, th, tw, c))), axis=3)
     y = add(_combine(matrix, [y[:, i] for i in range(p)]), axis=2)
     y = y.transpose(2, 3, 0, 4, 1, 5).reshape(n, (th + 1) * _TILE, (tw + 1) * _TILE, c)
-    return y[:, low : low + h, low : low + w]
+    return y[:, low[0] : low[0] + h, low[1] : low[1] + w]

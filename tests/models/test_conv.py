@@ -109,6 +109,17 @@ def test_loop_over_chunks_equals_native(function, side, stride, padding, element
     assert_close(ours, theirs, 5e-5)
 
 
+@pytest.mark.parametrize("padding, height, bands", [(1, 12, 3), (0, 14, 3), (1, 8, 2), (1, 10, 1)])
+def test_bands_of_large_images_equal_native(padding, height, bands, monkeypatch):
+    monkeypatch.setattr(winograd, "_CHUNK", 7 * 6 * (2 + 3))
+    x, kernel = draw(0, 2, height, 7, 2), draw(1, 3, 3, 2, 3)
+    output = native(x, kernel, 1, padding).shape
+    assert winograd._Bands.of(x.shape, output, padding).number == bands
+    ours = output_and_gradients(lambda x, k: winograd.conv3x3(x, k, padding), x, kernel)
+    theirs = output_and_gradients(lambda x, k: native(x, k, 1, padding), x, kernel)
+    assert_close(ours, theirs, 5e-5)
+
+
 def test_a_batch_falls_into_equal_chunks():
     assert [chunks.count(12, wanted) for wanted in (0, 1, 5, 7, 100)] == [1, 1, 4, 6, 12]
     x = jnp.arange(6.0)
