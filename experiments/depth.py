@@ -10,8 +10,9 @@ Runs, one folder each below the output, all from random weights:
   monodepth2_scenes, sfm_scenes      rendered video; held-out scenes
   monodepth2_rgbd, sfm_rgbd          frames of a hand-held camera
   monodepth2_odometry, sfm_odometry  grey frames of a car
-  ablation_*                         Monodepth2 without one idea, or any, on rendered video in which
-                                     a box often keeps its place before the camera, like a car ahead
+  ablation_*                         monodepth2_scenes, going on without one idea, or any, on
+                                     rendered video in which the box often keeps its place before
+                                     the camera, like a car ahead
 
 `--rgbd` names an archive of 'rgb' [N, H, W, 3], 'depth_mm', 'cam2world' [N, 4, 4], 'intrinsics':
 the first 500 frames train and the last 200 test. `--odometry`: 'frames' [N, H, W], 'cam2world'
@@ -54,8 +55,10 @@ BUSY = {
     "data.scenes.boxes": 1,
     "data.scenes.following": 0.7,
     "data.scenes.still": 0.1,
-    "duration": "900 steps",
+    "duration": "300 steps",
+    "log_every": "20 steps",
 }
+START = "monodepth2_scenes"  # of the ablation
 SWITCHES = {
     "full": {},
     "without_minimum": {"minimum": False},
@@ -140,6 +143,7 @@ def train(name: str, output: Path, recordings: dict[str, str | None]) -> dict[st
     from sslax import train as training
     from sslax import use
     from sslax.evaluate import run
+    from sslax.methods import METHODS
 
     config_name, variant, changes, kind = RUNS[name]
     workdir = output / name
@@ -154,10 +158,35 @@ def train(name: str, output: Path, recordings: dict[str, str | None]) -> dict[st
     with config.optimizer.rates.unlocked():
         config.update_from_flattened_dict({**changes, **paths})
     print(f"--- {name}", flush=True)
-    state = training.fit(config, workdir)
+    methods = METHODS
+    if name.startswith("ablation"):
+        methods = {**METHODS, "monodepth2": going_on(METHODS["monodepth2"], output / START)}
+    state = training.fit(config, workdir, methods=methods)
     if int(state.step) < use.read_plan(workdir)[1].steps:
         raise SystemExit(f"{name} was stopped at step {int(state.step)}; start again to go on.")
     return run.evaluate_run(workdir)
+
+
+def going_on(build: Any, source: Path) -> Any:
+    """`build`, of a method whose networks start as those of the run in `source` ended."""
+    import jax
+
+    from sslax import checkpoint
+
+    def made(config: Any, steps: int) -> Any:
+        method = build(config, steps)
+
+        def init(rng: Any, batch: Any) -> Any:
+            fresh = method.init(rng, batch)
+            like = jax.eval_shape(lambda: (fresh.params, fresh.model_state))
+            here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            found = checkpoint.read_variables(source, checkpoint.abstract_like(like, here))
+            params, state = jax.tree.map(jax.numpy.asarray, found)
+            return fresh._replace(params=params, model_state=state)
+
+        return method._replace(init=init)
+
+    return made
 
 
 def semi_global_matching() -> None:
@@ -232,26 +261,35 @@ def table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def pictures(output: Path) -> None:
-    """The ablation's inverse depths beside each other, on the same held-out scenes."""
+def ablation(output: Path) -> str:
+    """Draws the ablation's inverse depths beside each other, and measures the boxes that follow.
+
+    Depth is brought to the true scale by the median of the whole image; "far" is the part of the
+    boxes' pixels that is put at more than twice its distance. "start": the run they all go on from.
+    """
     from sslax import data, figures, use
 
-    names = [f"ablation_{name}" for name in SWITCHES]
-    if not all((output / name / "results.json").exists() for name in names):
-        return
-    columns = {}
-    for name in names:
-        estimator = use.load(output / name)
-        if not columns:
-            test = data.load(estimator.config.data).test
-            rows = np.linspace(0, len(test) - 1, 8).astype(int)
-            samples = test.take(rows)
-            columns["image"] = samples["image"][:, 1]
-            columns["true"] = np.stack([figures.depth_colours(x) for x in samples["depth"]])
-        found = estimator(samples["image"], samples["intrinsics"])["depth"]
-        title = name.removeprefix("ablation_").replace("_", " ")
-        columns[title] = np.stack([figures.depth_colours(x) for x in found])
-    figures.task_grid(columns, output / "ablation.png", title="Monodepth2 without one idea, or any")
+    runs = {"start": START, **{name: f"ablation_{name}" for name in SWITCHES}}
+    if not all((output / run / "results.json").exists() for run in runs.values()):
+        return ""
+    test = data.load(use.load(output / runs["full"]).config.data).test
+    samples = test.take(np.arange(len(test)))
+    depth, box = samples["depth"], samples["moving"]
+    shown = np.argsort(-box.mean((1, 2)))[:8]
+    columns = {"image": samples["image"][shown, 1], "true": depth[shown]}
+    lines = ["| run | abs_rel | of boxes that follow | far |", "|---|---|---|---|"]
+    for name, run in runs.items():
+        found = use.load(output / run)(samples["image"], samples["intrinsics"])["depth"]
+        ratio = found * np.median(depth / found, axis=(1, 2), keepdims=True) / depth
+        errors = [np.abs(part - 1).mean() for part in (ratio, ratio[box])]
+        cells = [f"{value:.3f}" for value in (*errors, np.mean(ratio[box] > 2))]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+        columns[name.replace("_", " ")] = found[shown]
+    for title in list(columns)[1:]:
+        columns[title] = np.stack([figures.depth_colours(x) for x in columns[title]])
+    title = "Monodepth2 without one idea, or any"
+    figures.task_grid(columns, output / "ablation.png", title=title)
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -280,8 +318,7 @@ def main() -> None:
     if options.peer_python:
         results["semi-global matching"] = matched(options.peer_python, options.output)
         print(results["semi-global matching"])
-    pictures(options.output)
-    text = table(results)
+    text = table(results) + "\n\n" + ablation(options.output)
     (options.output / "table.md").write_text(text + "\n")
     print(text)
 
