@@ -18,7 +18,10 @@ from ml_collections import ConfigDict
 
 from sslax import flow_presets, presets
 
-LIGHT = {"arflow.network": {"levels": 4, "channels": 16, "convolutions": 2}}
+LIGHT = {
+    "arflow.network": {"levels": 4, "channels": 16, "convolutions": 2},
+    "arflow.appearance.blur_sigma": (0.1, 1.0),
+}
 
 VARIANTS: dict[str, presets.Values] = {
     "": LIGHT,
@@ -32,6 +35,15 @@ VARIANTS: dict[str, presets.Values] = {
         "arflow.smoothness_weight": 75.0,
         "arflow.smoothness_order": 2,
         "arflow.analogy_weight": 0.02,
+        "arflow.spatial.flip_vertical": 0.0,
+        "arflow.spatial.zoom": (1.0, 1.4),
+        "arflow.spatial.squeeze": (1.0, 1.0),
+        "arflow.spatial.rotate": 0.01,
+        "arflow.spatial.translate": 0.01,
+        "arflow.spatial.relative": 0.125,
+        "arflow.appearance.contrast": 0.0,
+        "arflow.appearance.saturation": 0.0,
+        "arflow.appearance.exposure": 0.0,
     },
     "video": {},
 }
@@ -63,7 +75,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "zoom": (1.0, 1.5),
                 "squeeze": (0.86, 1.16),
                 "rotate": 0.2,
-                "translate": 0.2,
+                "translate": 0.05,
                 "relative": 0.075,
             },
             "appearance": {
@@ -71,8 +83,12 @@ def get_config(variant: str = "") -> ConfigDict:
                 "brightness": 0.5,
                 "contrast": 0.5,
                 "saturation": 0.5,
-                "hue": 0.1,
+                "hue": 0.0,
                 "exposure": 1.0,
+                "tint": (1.0, 1.0),
+                "blur": 0.5,
+                "blur_sigma": (0.1, 3.0),
+                "noise": 0.04,
             },
             "occluder": True,
             "network": {

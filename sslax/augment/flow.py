@@ -5,6 +5,7 @@ of the old one that is read there. Two frames may have different ones: then the 
 changes as `affine_flow` says.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from sslax import checks
+from sslax.augment.blur import random_gaussian_blur
 from sslax.augment.color import color_jitter
 from sslax.augment.frames import random_exposure
 from sslax.augment.image import to_float
@@ -66,6 +68,8 @@ class FlowRecipe(NamedTuple):
         gamma, gain, tint: its ranges, see `random_exposure`.
         asymmetric: probability that the second frame's colours are drawn apart from the first's.
         swap_channels: probability of a random order of the channels, the same in both frames.
+        blur: probability of a Gaussian blur, the same in both frames.
+        blur_sigma: range of its standard deviation, in pixels.
         noise: greatest standard deviation of Gaussian noise, drawn apart for each frame and pixel.
         erase: probability that boxes of the second frame are painted in its mean colour.
         erase_side: range of the boxes' sides, as a fraction of the shorter side of the frame.
@@ -86,6 +90,8 @@ class FlowRecipe(NamedTuple):
     tint: Range = (0.9, 1.1)
     asymmetric: float = 0.0
     swap_channels: float = 0.0
+    blur: float = 0.0
+    blur_sigma: Range = (0.1, 3.0)
     noise: float = 0.0
     erase: float = 0.0
     erase_side: Range = (0.13, 0.27)
@@ -419,7 +425,7 @@ def random_occluder(key: Array, image: Array, *, side: Range = (0.1, 0.3), boxes
 
 
 def jitter_pair(key: Array, frames: Array, recipe: FlowRecipe) -> Array:
-    """Colours of two frames as a recipe says: jitter, exposure, order of channels, noise, boxes.
+    """Colours of two frames as a recipe says: jitter, exposure, channels, blur, noise, boxes.
 
     Args:
         key: random key.
@@ -463,6 +469,12 @@ def jitter_pair(key: Array, frames: Array, recipe: FlowRecipe) -> Array:
         swapped = jax.random.permutation(permutation, channels)
         swaps = jax.random.bernoulli(chance, recipe.swap_channels)
         frames = jnp.take(frames, jnp.where(swaps, swapped, jnp.arange(channels)), axis=-1)
+    if recipe.blur:
+        # Drawn by itself, so that recipes without it draw what they did.
+        key = jax.random.fold_in(noise, 1)
+        size = 2 * math.ceil(2 * recipe.blur_sigma[1]) + 1
+        knobs = {"sigma": tuple(recipe.blur_sigma), "probability": recipe.blur}
+        frames = jax.vmap(lambda x: random_gaussian_blur(key, x, kernel_size=size, **knobs))(frames)
     if recipe.noise:
         strength, draw = jax.random.split(noise)
         sigma = recipe.noise * jax.random.uniform(strength, (2, 1, 1, 1))

@@ -25,11 +25,18 @@ SPATIAL = flow_augment.AffineRecipe(
     zoom=(1.0, 1.5),
     squeeze=(0.86, 1.16),
     rotate=0.2,
-    translate=0.2,
+    translate=0.05,
     relative=0.075,
 )
 APPEARANCE = flow_augment.FlowRecipe(
-    jitter=1.0, brightness=0.5, contrast=0.5, saturation=0.5, hue=0.1, exposure=1.0
+    jitter=1.0,
+    brightness=0.5,
+    contrast=0.5,
+    saturation=0.5,
+    exposure=1.0,
+    tint=(1.0, 1.0),
+    blur=0.5,
+    noise=0.04,
 )
 
 

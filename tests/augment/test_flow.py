@@ -201,6 +201,19 @@ def test_the_eraser_paints_boxes_of_the_second_frame_in_its_mean():
     assert 2 < touched.sum() < 14
 
 
+def test_blur_is_shared():
+    frames = jnp.asarray(np.random.RandomState(0).rand(8, 9, 12, 3), jnp.float32)
+    frames = jnp.stack([frames, frames], axis=1)
+    recipe = flow.FlowRecipe(blur=0.5, blur_sigma=(0.5, 1.0))
+    keys = jax.random.split(jax.random.key(0), 8)
+    made = np.asarray(jax.jit(jax.vmap(lambda k, x: flow.jitter_pair(k, x, recipe)))(keys, frames))
+    np.testing.assert_array_equal(made[:, 0], made[:, 1])
+    spread = made.std((1, 2, 3, 4)) / np.asarray(frames).std((1, 2, 3, 4))
+    blurred = spread < 0.8
+    assert blurred.any() and not blurred.all()
+    np.testing.assert_allclose(spread[~blurred], 1, rtol=1e-5)
+
+
 def test_an_occluder_covers_only_its_boxes_by_noise_or_by_another_part():
     image = jnp.asarray(pair(1, (24, 24))[0, 0], jnp.float32) / 255
     draw = jax.jit(jax.vmap(partial(flow.random_occluder, image=image)))
