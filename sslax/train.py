@@ -203,35 +203,38 @@ def fit(
     spec = describe(dataset)
     plan = make_plan(config, **spec, methods=methods)
     workdir.mkdir(parents=True, exist_ok=True)
-    if jax.process_index() == 0:  # where it refuses, the others end with it
+    chief = jax.process_index() == 0
+    if chief:  # where it refuses, the others end with it
         checkpoint.keep_description(config, spec, workdir)
 
     with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
         state = start(plan, mesh, checkpoints)
         first = int(state.step)
         _announce(config, plan, mesh, spec, state, first)
-        if first >= plan.steps:
-            return state
-        feed = data.make_feed(
-            dataset.train,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            mesh=mesh,
-            mode=config.data.device,
-            resident_bytes=config.data.resident_bytes,
-            workers=config.data.workers,
-            start_step=first,
-        )
-        writer = metrics.Writer(workdir, first) if jax.process_index() == 0 else None
-        try:
-            state = _loop(plan, mesh, state, feed, checkpoints, writer)
-        finally:
-            feed.close()
-            if writer:
-                writer.close()
-    if writer and int(state.step) == plan.steps:
-        encoder = plan.method.encoder(state.params, state.model_state, state.extra)
-        models.save_safetensors(workdir / "encoder.safetensors", *encoder)
+        if first < plan.steps:
+            feed = data.make_feed(
+                dataset.train,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                mesh=mesh,
+                mode=config.data.device,
+                resident_bytes=config.data.resident_bytes,
+                workers=config.data.workers,
+                start_step=first,
+            )
+            writer = metrics.Writer(workdir, first) if chief else None
+            try:
+                state = _loop(plan, mesh, state, feed, checkpoints, writer)
+            finally:
+                feed.close()
+                if writer:
+                    writer.close()
+    file = workdir / "encoder.safetensors"
+    # Also where an earlier start was killed between its last checkpoint and here.
+    missing = first < plan.steps or not file.exists()
+    if chief and int(state.step) == plan.steps and missing:
+        of_run = state.params, state.model_state, state.extra
+        models.save_safetensors(file, *plan.method.encoder(*of_run))
     return state
 
 

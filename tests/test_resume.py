@@ -95,11 +95,15 @@ def test_sigterm_saves_and_exits_cleanly(tmp_path, undisturbed, cache):
 
 def test_a_finished_run_is_not_repeated(undisturbed, cache):
     before = (undisturbed / "metrics.jsonl").read_text()
+    encoder = undisturbed / "encoder.safetensors"
+    written = encoder.read_bytes()
+    encoder.unlink()  # as if it had been killed before that
     status, output = runs.finish(
         runs.start(runs.command(undisturbed, *OPTIONS), runs.environment(cache))
     )
     assert status == 0, output
     assert (undisturbed / "metrics.jsonl").read_text() == before
+    assert encoder.read_bytes() == written
 
 
 def test_another_config_is_refused_in_one_sentence(undisturbed, cache):
