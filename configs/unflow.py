@@ -9,9 +9,9 @@
 Every term of `config.unflow` is switched off by a weight of 0.0; `brightness_weight=1.0` and
 `census_weight=0.0` are the baseline of the paper's ablation, `occlusion=none` is without masks.
 
-Expected: embedded, not measured at full length yet. The paper's network is FlowNetC, and stacks of
-it, not PWC-Net; it reports an endpoint error of 8.10 and 23.3 % of outliers on KITTI 2015 (training
-set, CSS).
+Expected: embedded, an endpoint error of 0.560 on held-out pairs (zero flow: 2.24). The paper's
+network is FlowNetC, and stacks of it, not PWC-Net; it reports an endpoint error of 8.10 and 23.3 %
+of outliers on KITTI 2015 (training set, CSS).
 """
 
 from ml_collections import ConfigDict

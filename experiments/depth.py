@@ -84,7 +84,7 @@ RUNS = {
     "sfm_odometry": (
         "sfm_learner",
         "video",
-        {**SFM, **ODOMETRY, **FAR, "sfm_learner.pose.name": "posecnn"},
+        {**SFM, **ODOMETRY, **FAR, "sfm_learner.pose.name": "posecnn", "duration": "1200 steps"},
         "odometry",
     ),
     **{
