@@ -16,7 +16,8 @@ The test is of pairs, as that of the other flow methods, with the teacher beside
 `fusion_steps` and `teacher_iterations` of `config.smurf_multi_frame` are switches. The authors
 train the student anew; in the small run it starts from the teacher, which takes fewer steps.
 
-Expected: embedded, not measured yet. The paper reports 1.99 (clean) on Sintel's training set, with
+Expected: embedded, an endpoint error of 1.067 on held-out pairs (the teacher's 1.072, zero flow's
+1.92), 1.465 where occluded (1.478). The paper reports 1.99 (clean) on Sintel's training set, with
 the first stage alone 2.15.
 """
 
