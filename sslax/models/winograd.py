@@ -125,8 +125,9 @@ class _Bands(NamedTuple):
         """One band, unless an image is too large and its height a multiple of whole tiles."""
         height = output[1]
         most = _CHUNK // (np.prod(shape[2:]) + np.prod(output[2:]))
-        fitting = [r for r in range(_TILE, height, _TILE) if height % r == 0 and r <= most]
-        if height <= most or not fitting:
+        fitting = [r for r in range(_TILE, height, _TILE) if height % r == 0 and r <= 2 * most]
+        # Less is spread over the threads worse than the cache is worth.
+        if height <= 4 * most or not fitting:
             return cls(1, height, padding)
         return cls(height // fitting[-1], fitting[-1], 0)
 

@@ -109,9 +109,9 @@ def test_loop_over_chunks_equals_native(function, side, stride, padding, element
     assert_close(ours, theirs, 5e-5)
 
 
-@pytest.mark.parametrize("padding, height, bands", [(1, 12, 3), (0, 14, 3), (1, 8, 2), (1, 10, 1)])
+@pytest.mark.parametrize("padding, height, bands", [(1, 12, 3), (0, 14, 3), (1, 8, 1), (1, 10, 1)])
 def test_bands_of_large_images_equal_native(padding, height, bands, monkeypatch):
-    monkeypatch.setattr(winograd, "_CHUNK", 7 * 6 * (2 + 3))
+    monkeypatch.setattr(winograd, "_CHUNK", 2 * 7 * (2 + 3))
     x, kernel = draw(0, 2, height, 7, 2), draw(1, 3, 3, 2, 3)
     output = native(x, kernel, 1, padding).shape
     assert winograd._Bands.of(x.shape, output, padding).number == bands
