@@ -134,7 +134,8 @@ def get_flow_recipe(name: str, **knobs: object) -> FlowRecipe:
             which replaces these alone.
 
     Raises:
-        ValueError: for an unknown name or knob; it names the nearest known one.
+        ValueError: for an unknown name or knob; it names the nearest known one. For a range of the
+            blur that is not positive and increasing.
 
     Example:
         >>> recipe = get_flow_recipe("smurf", size=(48, 64), affine={"rotate": 0.1})
@@ -145,7 +146,11 @@ def get_flow_recipe(name: str, **knobs: object) -> FlowRecipe:
     recipe = FLOW_RECIPES[name]
     if isinstance(knobs.get("affine"), dict):
         knobs = {**knobs, "affine": replace_known(recipe.affine, knobs["affine"])}
-    return replace_known(recipe, knobs)
+    made = replace_known(recipe, knobs)
+    low, high = made.blur_sigma
+    if not 0 < low <= high:
+        raise ValueError(f"blur_sigma must be a positive, increasing pair; got {(low, high)}.")
+    return made
 
 
 def sample_affine(key: Array, size: tuple[int, int], recipe: AffineRecipe) -> tuple[Array, Array]:

@@ -200,10 +200,8 @@ class UpConv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         places, before, after = _places(self.kernel_size)
-        kernel = jnp.einsum("pta,qsb,abck->tscpqk", places, places, kernel)
-        kernel = kernel.astype(self.dtype).reshape(*kernel.shape[:3], -1)
         edges = ((0, 0), (before, after), (before, after), (0, 0))
-        y = conv2d(jnp.pad(x.astype(self.dtype), edges), kernel)
+        y = conv2d(jnp.pad(x.astype(self.dtype), edges), _to_places(kernel, places))
         return _interleaved(y, self.features) + bias
 
 
@@ -223,13 +221,18 @@ class _DoubledConv(nn.Module):
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        kernel = jnp.einsum("pta,qsb,abck->tscpqk", _SEEN, _SEEN, kernel)
-        kernel = kernel.astype(self.dtype).reshape(3, 3, x.shape[-1], -1)
-        return _interleaved(conv2d(repeated(x.astype(self.dtype)), kernel), self.features) + bias
+        y = conv2d(repeated(x.astype(self.dtype)), _to_places(kernel, _SEEN))
+        return _interleaved(y, self.features) + bias
 
 
 # [p, t, a]: whether tap a of the kernel meets pixel i + t - 1 where it is centred on 2 i + p.
 _SEEN = np.float32([[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]])
+
+
+def _to_places(kernel: jax.Array, places: np.ndarray) -> jax.Array:
+    """`[a, b, C, K] -> [t, s, C, 2 · 2 · K]`: the kernel of each place of a 2x2 neighbourhood."""
+    made = jnp.einsum("pta,qsb,abck->tscpqk", places, places, kernel).astype(kernel.dtype)
+    return made.reshape(*made.shape[:3], -1)
 
 
 def _interleaved(x: jax.Array, channels: int) -> jax.Array:

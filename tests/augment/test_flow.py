@@ -214,6 +214,11 @@ def test_blur_is_shared():
     np.testing.assert_allclose(spread[~blurred], 1, rtol=1e-5)
 
 
+def test_a_range_of_blur_must_be_positive():
+    with pytest.raises(ValueError, match="blur_sigma must be a positive, increasing pair"):
+        flow.get_flow_recipe("identity", blur=0.5, blur_sigma=(0.0, 1.0))
+
+
 def test_an_occluder_covers_only_its_boxes_by_noise_or_by_another_part():
     image = jnp.asarray(pair(1, (24, 24))[0, 0], jnp.float32) / 255
     draw = jax.jit(jax.vmap(partial(flow.random_occluder, image=image)))
