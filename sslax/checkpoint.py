@@ -81,10 +81,11 @@ class Checkpoints:
             say: told when a damaged checkpoint is passed over.
 
         Raises:
-            UserError: there are checkpoints and none can be read.
+            UserError: there are checkpoints and none can be read, or one has other parameters.
         """
         steps = self.steps[::-1] if step is None else [step]
         for candidate in steps:
+            self._check_parameters(candidate, abstract.params)
             try:
                 return self._checkpointer.load_checkpointables(candidate, {"state": abstract})[
                     "state"
@@ -100,6 +101,36 @@ class Checkpoints:
                 "be read; start again in a new --workdir."
             )
         return None
+
+    def _check_parameters(self, step: int, params: PyTree) -> None:
+        """A checkpoint has the parameters of these names and shapes, if it can be read at all.
+
+        Raises:
+            UserError: it has others.
+        """
+        try:
+            saved = self._checkpointer.checkpointables_metadata(step).metadata["state"]
+            before = _shapes(saved["params"])
+        except Exception:  # damaged: loading says so
+            return
+        now = _shapes(params)
+        if changed := sorted(now.items() ^ before.items()):
+            name = changed[0][0]
+            raise UserError(
+                f"The checkpoint of step {step} in {self._checkpointer.directory} has other "
+                f"parameters than the method of this version: {name} is {before.get(name, 'not')} "
+                f"in it, and {now.get(name, 'not')} in the method. Go on with the version that "
+                "made it, or start again in a new --workdir."
+            )
+
+
+def _shapes(params: PyTree) -> dict[str, tuple[int, ...]]:
+    """Shapes of parameters, or of their descriptions, by name."""
+    named, _ = jax.tree_util.tree_flatten_with_path(params)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in named
+    }
 
 
 def read_variables(workdir: Path, like: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:

@@ -100,6 +100,28 @@ def test_nothing_readable_is_an_error(saved, one):
         checkpoints.restore(_abstract(one), say=lambda _: None)
 
 
+@pytest.mark.parametrize(
+    "params, said",
+    [
+        (
+            {"a": jnp.zeros((2, 3)), "b": {"d": jnp.zeros(3)}},
+            r"b/c is \(3,\) in it, and not in the",
+        ),
+        (
+            {"a": jnp.zeros((2, 4)), "b": {"c": jnp.zeros(3)}},
+            r"a is \(2, 3\) in it, and \(2, 4\) in",
+        ),
+    ],
+    ids=["renamed", "resized"],
+)
+def test_parameters_of_another_version_are_not_called_damage(saved, one, params, said):
+    other = _abstract(one)._replace(
+        params=checkpoint.abstract_like(params, partition.replicated(one))
+    )
+    with checkpoint.Checkpoints(saved) as checkpoints, pytest.raises(UserError, match=said):
+        checkpoints.restore(other)
+
+
 def test_a_changed_config_is_refused_with_its_difference(tmp_path):
     data = {"examples": 10, "image_shape": [4, 4, 1], "classes": None}
     config = ConfigDict({"seed": 0, "optimizer": {"learning_rate": 0.3, "betas": (0.9, 0.99)}})
