@@ -204,7 +204,7 @@ class SceneSource:
                 record["baseline"] = jnp.float32(baseline)
             truth["depth"] = sample["depth"][frames // 2]
             truth["pose"] = sample["pose"][:frames]
-            truth["moving"] = sample["moving"]
+            truth |= {name: sample[name] for name in ("moving", "occluded")}
         if self.distances:
             record["distance"] = jnp.linalg.norm(truth["pose"][:, :3, 3], axis=-1)
         return record | truth if self.part == "test" else record

@@ -61,7 +61,7 @@ def test_scenes_are_records(kind):
     }[kind]
     truth = {
         "stereo": {"depth"},
-        "video": {"depth", "pose", "moving"},
+        "video": {"depth", "pose", "moving", "occluded"},
         "flow": {"depth", "pose", "flow", "known", "visible"},
         "layered": {"flow", "known", "visible"},
     }[kind]
@@ -75,7 +75,7 @@ def test_flow_from_the_second_of_three_frames_to_the_third():
     train, test, _ = opened("video", frames=3, target="second", stereo=False, distances=False)
     record = test[1]
     assert set(train[0]) == {"image", "intrinsics"}
-    expected = {"depth", "pose", "moving", "flow", "known", "visible"}
+    expected = {"depth", "pose", "moving", "occluded", "flow", "known", "visible"}
     assert set(record) == {"image", "intrinsics"} | expected
     assert record["flow"].shape == (*SIZE, 2) and record["known"].all()
     still, _ = ops.rigid_flow(

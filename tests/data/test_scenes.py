@@ -295,6 +295,11 @@ def test_video(video):
             video["image"][:, 1], video["image"][:, i], video["flow"][:, i], video["visible"][:, i]
         )
         assert error < 0.03 and none > 2 * error
+    there = np.indices(SIZE)[::-1].transpose(1, 2, 0) + np.asarray(video["flow"])
+    inside = ((there >= 0) & (there <= np.array(SIZE[::-1]) - 1)).all(-1)
+    hidden = (inside & ~np.asarray(video["visible"])).any(1)
+    assert 0.01 < hidden.mean() < 0.4
+    assert np.mean(hidden == np.asarray(video["occluded"])) > 0.998  # all but rays along borders
     # The last frame is the right-hand partner.
     disparity = video["intrinsics"][:, 0, 0][:, None, None] * 0.25 / video["depth"][:, 1]
     np.testing.assert_allclose(video["flow"][:, 3, ..., 0], -disparity, atol=1e-4)

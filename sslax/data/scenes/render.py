@@ -148,7 +148,7 @@ def motion(
     intrinsics: Array,
     other: Scene,
     other_camera: Array,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """Where the points of one view go in another, and whether they are seen there.
 
     Args:
@@ -160,15 +160,17 @@ def motion(
         other_camera: `[4, 4]`, from that camera to the world.
 
     Returns:
-        Flow `[H, W, 2]`, `(x, y)` in pixels, also where it leads out of the image, and `visible`
-        `[H, W]` (bool): it does not, and the first surface there is the one that the point is on.
-        Points that pass behind the other camera have zero flow and are not visible.
+        Flow `[H, W, 2]`, `(x, y)` in pixels, also where it leads out of the image; `visible`
+        `[H, W]` (bool): it does not, and the first surface there is the one that the point is on;
+        and `occluded`, likewise: it does not, and another surface is in front of the point. Points
+        that pass behind the other camera have zero flow and are neither.
     """
     flow, inside = ops.rigid_flow(view["depth"], poses[view["surface"] // FACES], intrinsics)
     coords = ops.pixel_grid(*view["depth"].shape) + flow
     # A ray meets the plane of a face once: where it meets the same face, it meets the same point.
     _, surface = cast(other, other_camera, intrinsics, coords)
-    return flow, inside & (surface == view["surface"])
+    same = surface == view["surface"]
+    return flow, inside & same, inside & ~same
 
 
 def product(*matrices: Array) -> Array:

@@ -109,8 +109,9 @@ def video(
     Returns:
         'image' `[S, H, W, 3]`; 'depth' `[S, H, W]`; 'pose' `[S, 4, 4]`, from the target's camera to
         each frame's; 'flow' `[S, H, W, 2]` from the target to each frame, moving box included;
-        'visible' `[S, H, W]` (bool), the target's pixels that are seen in each frame; 'moving'
-        `[H, W]` (bool), the target's pixels of the box that moves; 'intrinsics' `[3, 3]`.
+        'visible' `[S, H, W]` (bool), the target's pixels that are seen in each frame; 'occluded'
+        `[H, W]` (bool), those that another surface hides in some frame; 'moving' `[H, W]` (bool),
+        those of the box that moves; 'intrinsics' `[3, 3]`.
     """
     keys = jax.random.split(key, 6)
     levels = as_pyramid(textures)
@@ -135,7 +136,7 @@ def video(
     )(cameras, motions)
     poses = ops.se3_inverse(cameras)  # the target's camera is the world
     view = {name: views[name][target] for name in ("depth", "surface")}
-    flow, visible = jax.vmap(
+    flow, visible, occluded = jax.vmap(
         lambda pose, motions, camera: motion(
             view, product(pose, motions), intrinsics, moved(scene, motions), camera
         )
@@ -146,6 +147,7 @@ def video(
         "pose": poses,
         "flow": flow,
         "visible": visible,
+        "occluded": jnp.any(occluded, axis=0),
         "moving": (moves | follows) & (view["surface"] // FACES == 1),
         "intrinsics": intrinsics,
     }
@@ -195,7 +197,7 @@ def flow(
     there = product(ops.se3_inverse(cameras[1]), motions[1])
     poses = jnp.stack([there, ops.se3_inverse(there)])
     others = jax.tree.map(lambda x: x[::-1], (scenes, cameras))
-    flow, visible = jax.vmap(
+    flow, visible, _ = jax.vmap(
         lambda view, poses, scene, camera: motion(view, poses, intrinsics, scene, camera)
     )(views, poses, *others)
     return {
