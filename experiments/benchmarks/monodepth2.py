@@ -169,9 +169,7 @@ def theirs(batch: int):
     network = nn.ModuleList([encoder, decoder, pose_encoder, pose_decoder]).train()
     optimizer = torch.optim.Adam(network.parameters(), 1e-4)
 
-    images = torch.from_numpy(frames(batch)).permute(1, 0, 4, 2, 3).float() / 255
-    before, target, after = (image.contiguous() for image in images)
-    sources = torch.cat([before, after])
+    recorded = torch.from_numpy(frames(batch)).permute(1, 0, 4, 2, 3).contiguous()
     matrix = torch.from_numpy(camera(batch)).repeat(2, 1, 1)
     y, x = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
     pixels = torch.stack([x, y, torch.ones_like(x)]).float().reshape(1, 3, -1)
@@ -196,7 +194,7 @@ def theirs(batch: int):
         cross = torch.stack([zero, -c, b, c, zero, -a, -b, a, zero], 1).reshape(-1, 3, 3)
         return torch.eye(3) + torch.sin(angle) * cross + (1 - torch.cos(angle)) * cross @ cross
 
-    def poses():
+    def poses(before, target, after):
         """From the target's camera to the frame's before it, and to the frame's after it."""
         pairs = torch.cat([torch.cat([before, target], 1), torch.cat([target, after], 1)])
         motion = 0.01 * pose_decoder(pose_encoder(pairs)[-1]).mean((2, 3))
@@ -205,12 +203,13 @@ def theirs(batch: int):
         backward = turn_back, -turn_back @ shift[:batch]
         return [torch.cat(pair) for pair in zip(backward, (turn[batch:], shift[batch:]))]
 
-    identity = photometric(target.repeat(2, 1, 1, 1), sources).reshape(2, batch, HEIGHT, WIDTH)
-    pyramid = [F.avg_pool2d(target, 2**i) if i else target for i in range(SCALES)]
-
     def run():
+        before, target, after = recorded.float() / 255
+        sources, twice = torch.cat([before, after]), target.repeat(2, 1, 1, 1)
+        identity = photometric(twice, sources).reshape(2, batch, HEIGHT, WIDTH)
+        pyramid = [F.avg_pool2d(target, 2**i) if i else target for i in range(SCALES)]
         outputs = decoder(encoder(target))
-        turn, shift = poses()
+        turn, shift = poses(before, target, after)
         loss = 0.0
         for i, disparity in outputs.items():
             full = F.interpolate(disparity, (HEIGHT, WIDTH), mode="bilinear", align_corners=False)
@@ -219,7 +218,7 @@ def theirs(batch: int):
             grid = 2 * points[:, :2] / (points[:, 2:] + 1e-7) / size - 1
             grid = grid.reshape(2 * batch, 2, HEIGHT, WIDTH).permute(0, 2, 3, 1)
             warped = F.grid_sample(sources, grid, padding_mode="border", align_corners=True)
-            errors = photometric(target.repeat(2, 1, 1, 1), warped).reshape(identity.shape)
+            errors = photometric(twice, warped).reshape(identity.shape)
             noise = 1e-5 * torch.randn(identity.shape)
             error = torch.cat([identity + noise, errors]).min(0).values
             field, image = disparity / (disparity.mean((2, 3), True) + 1e-7), pyramid[i]
