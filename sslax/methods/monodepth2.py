@@ -59,7 +59,8 @@ def monodepth2(
     in it; both get the gradient.
 
     Args:
-        depth_network: images to maps σ in (0, 1), finest first, of one channel.
+        depth_network: images to maps σ in (0, 1), finest first, of one channel; with `encoder`,
+            also {'stages', 'like'} to the same (see `models.encoder_decoder`).
         pose_network: two frames on the channels, in order of time, to twists `[N, 1, 6]` from the
             first's camera to the second's; or, with `encoder`, {'stages'} of both `[N, 2, h, w, C]`
             to the same. None where there is one frame only.
@@ -106,37 +107,48 @@ def monodepth2(
         order = [(min(i, target), max(i, target)) for i in snippet.others]
         return images[:, jnp.array(order)]
 
-    def of_pairs(params: PyTree, state: PyTree, images: Array, train: bool) -> tuple[Array, PyTree]:
-        """What the pose network is given: pairs `[B·(S - 1), ...]`; and the state."""
+    def of_places(images: Array, places: list[int]) -> Array:
+        """Some of the images `[B, V, ...]`, merged."""
+        return common.merge_views(jnp.stack([images[:, i] for i in places], axis=1))
+
+    def of_pairs(
+        params: PyTree, state: PyTree, images: Array, train: bool
+    ) -> tuple[PyTree, PyTree, dict[str, Array]]:
+        """What the pose network is given: pairs `[B·(S - 1), ...]`; the state; and, of an encoder
+        that depth shares, its stages of all images, `[B, V, h, w, C]` each."""
         if encoder is None:
             merged = common.merge_views(pairs(images))  # [B·(S - 1), 2, H, W, C]
-            return jnp.concatenate([merged[:, 0], merged[:, 1]], axis=-1), state
-        merged = common.merge_views(images[:, :frames])
+            return jnp.concatenate([merged[:, 0], merged[:, 1]], axis=-1), state, {}
+        merged = common.merge_views(images)
         encoding, new = encoder.apply(params["encoder"], state["encoder"], merged, train)
-        name, stage = list(encoding.stages.items())[-1]
-        stage = pairs(common.split_views(stage, frames))
-        return {"stages": {name: common.merge_views(stage)}}, {**state, "encoder": new}
+        stages = {k: common.split_views(v, images.shape[1]) for k, v in encoding.stages.items()}
+        name, stage = list(stages.items())[-1]
+        last = {"stages": {name: common.merge_views(pairs(stage))}}
+        return last, {**state, "encoder": new}, stages
 
-    def motions(params: PyTree, state: PyTree, images: Array, train: bool) -> tuple[Array, PyTree]:
-        """Poses from the target to every other frame, `[B, S - 1, 4, 4]`, and the state."""
-        inputs, state = of_pairs(params, state, images, train)
+    def motions(
+        params: PyTree, state: PyTree, images: Array, train: bool
+    ) -> tuple[Array, PyTree, dict[str, Array]]:
+        """Poses from the target to every other frame, `[B, S - 1, 4, 4]`; and as `of_pairs`."""
+        inputs, state, stages = of_pairs(params, state, images, train)
         twists, pose_state = pose_network.apply(params["pose"], state["pose"], inputs, train)
         poses = common.split_views(geometry.pose_of(twists[:, 0]), len(snippet.others))
         # Of an earlier frame and the target the network says how the former becomes the latter.
         earlier = jnp.array([i < snippet.target for i in snippet.others])[:, None, None]
-        return jnp.where(earlier, ops.se3_inverse(poses), poses), {**state, "pose": pose_state}
+        poses = jnp.where(earlier, ops.se3_inverse(poses), poses)
+        return poses, {**state, "pose": pose_state}, stages
 
     def all_poses(
         params: PyTree, state: PyTree, images: Array, batch: Batch, train: bool
-    ) -> tuple[Array, PyTree]:
-        """Poses from the target to every source, `[B, N, 4, 4]`, and the state."""
-        poses = []
+    ) -> tuple[Array, PyTree, dict[str, Array]]:
+        """Poses from the target to every source, `[B, N, 4, 4]`; and as `of_pairs`."""
+        poses, stages = [], {}
         if moving:
-            of_frames, state = motions(params, state, images, train)
+            of_frames, state, stages = motions(params, state, images, train)
             poses.append(of_frames)
         if stereo:
             poses.append(geometry.stereo_pose(batch["baseline"])[:, None])
-        return jnp.concatenate(poses, axis=1), state
+        return jnp.concatenate(poses, axis=1), state, stages
 
     def levels(maps: tuple[Array, ...], batch: Batch) -> list[tuple[geometry.Level, Array]]:
         """Images with the maps `[B, M, h, w]` that are compared at their resolution."""
@@ -204,7 +216,7 @@ def monodepth2(
         params, state = depth_network.init(keys[0], batch["input"][:, snippet.target])
         if not moving:
             return Variables(params, state, extra={})
-        inputs, _ = of_pairs(params, state, batch["input"], False)
+        inputs, _, _ = of_pairs(params, state, batch["input"], False)
         of_pose = pose_network.init(keys[1], inputs)
         return Variables({**params, "pose": of_pose[0]}, {**state, "pose": of_pose[1]}, extra={})
 
@@ -212,15 +224,17 @@ def monodepth2(
         params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
         snippet.check(batch, *needed)
-        poses, state = all_poses(params, model_state, batch["input"], batch, True)
-        seen_by_network = [batch["input"][:, snippet.target]]
-        if consistency_weight:
-            seen_by_network.append(batch["input"][:, -1])
-        images = common.merge_views(jnp.stack(seen_by_network, axis=1))
+        images = batch["input"] if consistency_weight else batch["input"][:, :frames]
+        poses, state, stages = all_poses(params, model_state, images, batch, True)
+        places = [snippet.target, *[frames] * bool(consistency_weight)]
+        seen = of_places(images, places)
+        if stages:
+            encoded = {name: of_places(stage, places) for name, stage in stages.items()}
+            seen = {"stages": encoded, "like": seen}
         outputs, depth_state = depth_network.apply(
-            geometry.of_depth(params), geometry.of_depth(state), images, True
+            geometry.of_depth(params), geometry.of_depth(state), seen, True
         )
-        outputs = [common.split_views(level, len(seen_by_network)) for level in outputs]
+        outputs = [common.split_views(level, len(places)) for level in outputs]
         maps = tuple(level[:, 0] for level in outputs)
 
         photometric, metrics = best_reprojection(maps, poses, batch, rng)
@@ -252,7 +266,7 @@ def monodepth2(
         maps = geometry.predict_maps(depth_network, params, model_state, target)
         predictions = {"depth": depth_of(maps[..., 0])}
         if moving and images.shape[1] >= frames:
-            poses, _ = motions(params, model_state, images, False)
+            poses, *_ = motions(params, model_state, images[:, :frames], False)
             predictions["pose"] = geometry.with_target(poses, snippet)
         return predictions
 
@@ -266,7 +280,7 @@ def monodepth2(
         if images.shape[1] != snippet.images or any(k not in batch for k in cameras):
             return columns
         batch = {**batch, "image": images}
-        poses, _ = all_poses(params, model_state, images, batch, False)
+        poses, *_ = all_poses(params, model_state, images, batch, False)
         ((level, depths),) = levels((maps,), batch)
         made = compare(level, depths, poses, 0.0)
         image, error = geometry.best_source(made.rebuilt[:, 0], made.errors[:, 0], made.valid[:, 0])

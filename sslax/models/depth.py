@@ -310,7 +310,8 @@ def encoder_decoder(encoder: Model, decoder: Model) -> Model:
 
     Returns:
         A `Model` from images to the decoder's output, whose parameters and state are
-        dictionaries of 'encoder' and 'decoder'.
+        dictionaries of 'encoder' and 'decoder'. `apply` also takes what the encoder has made of
+        them, {'stages', 'like'}, and then leaves the encoder and its state as they are.
 
     Example:
         >>> from sslax import models
@@ -332,10 +333,16 @@ def encoder_decoder(encoder: Model, decoder: Model) -> Model:
         names = "encoder", "decoder"
         return tuple(dict(zip(names, pair)) for pair in zip(variables, of_decoder))
 
-    def apply(params: PyTree, model_state: PyTree, x: jax.Array, train: bool) -> tuple[Any, PyTree]:
-        encoding, of_encoder = encoder.apply(params["encoder"], model_state["encoder"], x, train)
-        inputs = {"stages": encoding.stages, "like": x}
-        output, of_decoder = decoder.apply(params["decoder"], model_state["decoder"], inputs, train)
-        return output, {"encoder": of_encoder, "decoder": of_decoder}
+    def apply(
+        params: PyTree, model_state: PyTree, x: jax.Array | dict[str, Any], train: bool
+    ) -> tuple[Any, PyTree]:
+        state = dict(model_state)
+        if not isinstance(x, dict):
+            encoding, state["encoder"] = encoder.apply(
+                params["encoder"], state["encoder"], x, train
+            )
+            x = {"stages": encoding.stages, "like": x}
+        output, state["decoder"] = decoder.apply(params["decoder"], state["decoder"], x, train)
+        return output, state
 
     return Model(init, apply)

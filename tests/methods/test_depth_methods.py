@@ -7,12 +7,14 @@ here, which stand for the networks that would predict them.
 import functools
 from pathlib import Path
 
+import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sslax import augment, ops
+from sslax import augment, models, ops
 from sslax.data import scenes
 from sslax.errors import UserError
 from sslax.methods import geometry
@@ -508,6 +510,52 @@ def shapes(load_config):
         return jax.eval_shape(step, RNG, batch)
 
     return trace
+
+
+def test_what_a_shared_encoder_made_for_the_motion_serves_depth():
+    """Of a network without batch statistics: the loss and gradient of encoding all once more."""
+    counted = []
+
+    class Halvings(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            counted.append(len(x))
+            stages = {}
+            for i in range(2):
+                x = stages[f"stage{i}"] = jnp.tanh(nn.Conv(4, (3, 3), strides=2)(x))
+            return Encoding(x.mean((1, 2)), stages)
+
+    encoder = models.from_linen(Halvings())
+    decoder = models.from_linen(models.DepthDecoder(widths=(4,), scales=2))
+    depth = models.encoder_decoder(encoder, decoder)
+
+    def again(params, state, x, train):
+        return depth.apply(params, state, x["like"] if isinstance(x, dict) else x, train)
+
+    batch = batch_of(ALL)
+    found = []
+    for network in (depth, depth._replace(apply=again)):
+        method = monodepth2(
+            network,
+            models.from_linen(models.PoseDecoder(1, 8)),
+            views=unchanged,
+            encoder=encoder,
+            stereo=True,
+            consistency_weight=0.5,
+            **RANGE,
+        )
+        variables = jax.jit(method.init)(RNG, batch)
+        counted.clear()
+        run = jax.jit(
+            jax.value_and_grad(
+                lambda p, m=method, v=variables: m.loss(p, v.model_state, {}, batch, RNG, 0)[0]
+            )
+        )
+        found.append((run(variables.params), sum(counted)))
+    (once, encoded), (twice, more) = found
+    assert (encoded, more) == (4 * 2, 4 * 2 + 2 * 2)
+    chex.assert_trees_all_close(once, twice, rtol=1e-4, atol=1e-7)
+    assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(once[1]))
 
 
 @pytest.mark.parametrize(
