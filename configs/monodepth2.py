@@ -81,7 +81,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "consistency_weight": 0.0,
             "min_depth": 0.1,
             "max_depth": 100.0,
-            "pose": {"kind": "separate", "name": "", "decoder_width": 256},
+            "pose": {"kind": "separate", "name": "", "decoder_width": 256, "factors": (1,)},
             "decoder": {"scales": 4, "bias": 0.0, "widths": (16, 32, 64, 128, 256)},
         },
     )

@@ -69,7 +69,7 @@ def get_config(variant: str = "") -> ConfigDict:
         sfm_learner={
             "smoothness_weight": 0.5,
             "explainability_weight": 0.2,
-            "pose": {"name": "posecnn", "decoder_width": 256},
+            "pose": {"name": "posecnn", "decoder_width": 256, "factors": (1,)},
             "decoder": {"scales": 4, "bias": 0.0},
         },
     )

@@ -260,6 +260,7 @@ def build_pose_network(
     name: str = "",
     frames: int = 2,
     decoder_width: int = 256,
+    factors: Sequence[int] = (1,),
     explainability: bool = False,
     norm_groups: int = 1,
 ) -> Model:
@@ -272,6 +273,7 @@ def build_pose_network(
             `config.name`, where "dispnet" goes with "posecnn".
         frames: F that are stacked.
         decoder_width: channels of the `PoseDecoder`, or of `PoseCorrelation`.
+        factors: of `PoseCorrelation`'s searches.
         explainability: predicts masks, too; not of a ResNet.
         norm_groups: as in `build_encoder`.
 
@@ -281,17 +283,24 @@ def build_pose_network(
         'decoder'; where the name is the section's own, its `encoder_from` holds here, too.
 
     Raises:
-        UserError: as `build_encoder`; the name of a ViT; `explainability` of a ResNet.
+        UserError: as `build_encoder`; the name of a ViT; `explainability` of a ResNet; `factors`
+            below 1, or of another network than "correlation".
 
     Example:
         >>> network = build_pose_network(defaults(), name="posecnn", frames=3)
     """
     name = name or ("posecnn" if config.name == "dispnet" else config.name)
+    factors = tuple(factors)
+    if not factors or min(factors) < 1:
+        raise UserError(f"A pose network's factors are {factors}: give one or more, from 1 on.")
+    if factors != (1,) and name != "correlation":
+        raise UserError(f'The factors {factors} are of "correlation"; those of "{name}" are (1,).')
     if name == "posecnn":
         network = PoseCNN(frames - 1, explainability, config.width, _dtype(config))
         return from_linen(network, mean=config.mean, std=config.std)
     if name == "correlation":
-        network = PoseCorrelation(frames - 1, explainability, decoder_width, dtype=_dtype(config))
+        knobs = {"width": decoder_width, "factors": factors, "dtype": _dtype(config)}
+        network = PoseCorrelation(frames - 1, explainability, **knobs)
         return from_linen(network, mean=config.mean, std=config.std)
     if name not in MODELS or MODELS[name].func is not ResNet:
         known = ["posecnn", "correlation", *(n for n in MODELS if MODELS[n].func is ResNet)]

@@ -5,6 +5,7 @@ Frames are stacked on the channels, `[N, H, W, F·C]`. Motions are twists `[N, F
 starts close to standing still. Which frames a motion leads from and to is the method's affair.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import chex
@@ -12,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sslax import ops
 from sslax.models.conv import Conv
 from sslax.models.correlation import cost_volume
 from sslax.models.depth import UpConv, scaled
@@ -123,23 +125,25 @@ class PoseCNN(nn.Module):
 class PoseCorrelation(nn.Module):
     """Motion from how far small surroundings have moved: the pose network of short trainings.
 
-    A convolution of stride 2 and one of stride 1 give every place of each frame a feature, from
-    which the frame's mean is taken and whose length is made 1. Where a place of the first frame
-    went follows from those near it in another one, and already does with random weights:
+    A convolution of stride 2 and one of stride 1 give every place of each frame a feature, less the
+    frame's mean. Where a place of the first frame went follows from those near it in another one,
+    and already does with random weights. At every factor k, with a and b the features of the two
+    frames averaged over k x k places and divided by their length:
 
     ```
-    flow(p) = Σ_d d softmax_d(s a(p) · b(p + d)),  |d_x|, |d_y| <= radius
+    flow_k(p) = k Σ_d d softmax_d(s_k a(p) · b(p + d)),  |d_x|, |d_y| <= radius
     ```
-    with a learned sharpness s. From it, the largest probability and the place, three convolutions
-    of stride 2 and a 1x1 convolution make a motion, of which the mean is taken. With
-    `explainability`, transposed convolutions lead from the last map back to the frames' size and
-    predict masks as `PoseCNN`'s do.
+    with a learned sharpness s_k. From these flows, enlarged to one size, their largest
+    probabilities and the place, three convolutions of stride 2 and a 1x1 convolution make a motion,
+    of which the mean is taken. With `explainability`, transposed convolutions lead from the last
+    map back to the frames' size and predict masks as `PoseCNN`'s do.
 
     Attributes:
         motions: to predict, F - 1, each by the same weights.
         explainability: predicts masks, too.
         width: channels; the features have half of them.
-        radius: of the search, in pixels of half the resolution.
+        radius: of each search, which reaches 2 k radius pixels of the frames.
+        factors: k of the searches.
         dtype: dtype of the convolutions; parameters and outputs are float32.
 
     The correlation is PWC-Net's (Sun et al., https://arxiv.org/abs/1709.02371, 2018), and its
@@ -150,6 +154,7 @@ class PoseCorrelation(nn.Module):
     explainability: bool = False
     width: int = 64
     radius: int = 4
+    factors: Sequence[int] = (1,)
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -168,19 +173,17 @@ class PoseCorrelation(nn.Module):
         """
         del train
         chex.assert_rank(x, 4)
-        n, frame = x.shape[0], x.shape[1:3]
-        features = UnitFeatures(max(self.width // 2, 1), self.dtype, name="features")
-        frames = jnp.split(x, self.motions + 1, axis=-1)
-        first, *others = jnp.split(features(jnp.concatenate(frames)), self.motions + 1)
+        n, sizes = x.shape[0], [x.shape[1:3]]
+        frames = jnp.concatenate(jnp.split(x, self.motions + 1, axis=-1))
+        features = Features(max(self.width // 2, 1), self.dtype, name="features")(frames)
+        first, *others = jnp.split(features, self.motions + 1)
         first, others = jnp.tile(first, (self.motions, 1, 1, 1)), jnp.concatenate(others)
-        # The cosine times s, because the cost volume is a mean over channels.
-        sharpness = self.param("sharpness", nn.initializers.constant(_SHARPNESS), ())
-        costs = sharpness * first.shape[-1] * cost_volume(first, others, radius=self.radius)
-        flow, certainty = soft_argmax(costs, self.radius)
-        h, w = flow.shape[1:3]
+        start = nn.initializers.constant(_SHARPNESS)
+        sharpness = self.param("sharpness", start, (len(self.factors),))
+        found = [matched(first, others, s, self.radius, k) for k, s in zip(self.factors, sharpness)]
+        h, w = first.shape[1:3]
         place = 2 * pixel_grid(h, w) / jnp.array([w, h]) - 1
-        y = jnp.concatenate([flow, certainty, jnp.broadcast_to(place, flow.shape)], axis=-1)
-        sizes = [frame]
+        y = jnp.concatenate([*found, jnp.broadcast_to(place, (len(first), h, w, 2))], axis=-1)
         for i in range(3):
             sizes.append(y.shape[1:3])
             y = _relu_conv(y.astype(self.dtype), self.width, 3, self.dtype, f"conv{i}", stride=2)
@@ -194,8 +197,8 @@ class PoseCorrelation(nn.Module):
         )
 
 
-class UnitFeatures(nn.Module):
-    """Features `[N, h, w, width]` of length 1 at half the resolution, float32, of images."""
+class Features(nn.Module):
+    """Features `[N, h, w, width]` at half the resolution of images, less their mean; float32."""
 
     width: int
     dtype: Any = jnp.float32
@@ -205,8 +208,36 @@ class UnitFeatures(nn.Module):
         y = _relu_conv(images, self.width, 5, self.dtype, "conv0", stride=2)
         conv = Conv(self.width, 3, use_bias=True, dtype=self.dtype, kernel_init=_he, name="conv1")
         y = conv(y).astype(jnp.float32)
-        y = y - jnp.mean(y, axis=(1, 2), keepdims=True)
-        return y * jax.lax.rsqrt(jnp.sum(jnp.square(y), axis=-1, keepdims=True) + 1e-6)
+        return y - jnp.mean(y, axis=(1, 2), keepdims=True)
+
+
+def matched(
+    first: jax.Array, second: jax.Array, sharpness: jax.Array | float, radius: int, factor: int
+) -> jax.Array:
+    """Where the places of one map are found in another, searched for at a lower resolution.
+
+    Args:
+        first: features `[N, h, w, C]`, any length.
+        second: likewise.
+        sharpness: factor on the cosines before the softmax.
+        radius: of the search, in places of the lower resolution.
+        factor: by which the resolution is lower.
+
+    Returns:
+        `[N, h, w, 3]`: (x, y) in places of the maps as given, and the largest probability.
+    """
+    h, w, c = first.shape[1:]
+    low = max(h // factor, 1), max(w // factor, 1)
+    first, second = (_unit(ops.resize(maps, low, method="area")) for maps in (first, second))
+    # The cosine times s, because the cost volume is a mean over channels.
+    costs = sharpness * c * cost_volume(first, second, radius=radius)
+    flow, certainty = soft_argmax(costs, radius)
+    flow = flow * jnp.array([w / low[1], h / low[0]])
+    return ops.resize(jnp.concatenate([flow, certainty], axis=-1), (h, w))
+
+
+def _unit(y: jax.Array) -> jax.Array:
+    return y * jax.lax.rsqrt(jnp.sum(jnp.square(y), axis=-1, keepdims=True) + 1e-6)
 
 
 def soft_argmax(costs: jax.Array, radius: int) -> tuple[jax.Array, jax.Array]:

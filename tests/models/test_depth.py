@@ -25,8 +25,7 @@ from sslax.models import (
     from_linen,
     parameter_count,
 )
-from sslax.models.correlation import cost_volume
-from sslax.models.pose import UnitFeatures, soft_argmax
+from sslax.models.pose import Features, matched
 from sslax.ops import se3_exp
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "depth.npz")
@@ -245,22 +244,35 @@ def test_correlation_treats_every_other_frame_alike():
         np.testing.assert_allclose(other, mask[..., ::-1], rtol=1e-4, atol=1e-7)
 
 
-def test_random_features_know_how_far_a_frame_was_moved():
-    """The flow that the pose network reads, before any training, of a shift by (4, -2) pixels."""
-    first = np.random.default_rng(0).random((1, 32, 48, 3)).astype(np.float32)
-    second = np.roll(first, (-2, 4), axis=(1, 2))
-    model = UnitFeatures(width=16)
+@pytest.mark.parametrize("factor, shift", [(1, (4, -2)), (2, (12, -8)), (1, (0, 0))])
+def test_random_features_know_how_far_a_frame_was_moved(factor, shift):
+    """The flow that the pose network reads, before any training, of a shift by (x, y) pixels."""
+    x, y = shift
+    first = np.random.default_rng(0).random((1, 64, 96, 3)).astype(np.float32)
+    second = np.roll(first, (y, x), axis=(1, 2))
+    model = Features(width=32)
 
     @jax.jit
-    def flow_of(frames):
+    def found(frames):
         a, b = jnp.split(model.init_with_output(jax.random.key(0), frames)[0], 2)
-        assert a.shape == (1, 16, 24, 16)
-        return soft_argmax(30.0 * 16 * cost_volume(a, b, radius=3), 3)
+        assert a.shape == (1, 32, 48, 32)
+        return matched(a, b, 40.0, 3, factor)
 
-    flow, certainty = flow_of(np.concatenate([first, second]))
-    inner = np.asarray(flow)[0, 4:-4, 4:-4]
-    np.testing.assert_allclose(inner.mean((0, 1)), [2.0, -1.0], atol=0.05)
-    assert np.asarray(certainty)[0, 4:-4, 4:-4].mean() > 0.9
+    inner = np.asarray(found(np.concatenate([first, second])))[0, 8:-8, 8:-8]
+    np.testing.assert_allclose(inner.mean((0, 1))[:2], [x / 2, y / 2], atol=0.05)
+    assert inner[..., 2].mean() > 0.9
+
+
+def test_a_search_at_a_lower_resolution_keeps_places_where_sizes_do_not_divide():
+    """Displacements are in places of the map that was given, along each side by its own factor."""
+    a = np.random.default_rng(1).normal(size=(2, 9, 14, 6)).astype(np.float32)
+    low = np.asarray(matched(a, a, 1e4, 2, 4))
+    assert low.shape == (2, 9, 14, 3)
+    np.testing.assert_allclose(low, np.broadcast_to([0.0, 0.0, 1.0], low.shape), atol=1e-5)
+    thirds = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)  # of the width, a feature each
+    thirds = np.tile(thirds, (1, 9, 1, 1))
+    flow = np.asarray(matched(thirds, np.roll(thirds, -4, axis=2), 1e4, 1, 4))
+    np.testing.assert_allclose(flow[0, :, 6:, 0], -4.0, atol=1e-4)
 
 
 def test_equal_frames_of_a_shared_encoder_can_be_stacked_or_not():
@@ -297,6 +309,8 @@ def test_stem_is_a_stage_only_where_asked_for():
         (lambda: build_pose_network(section(), name="pose_cnn"), 'did you mean "posecnn"'),
         (lambda: build_pose_network(section(name="vit_tiny")), 'no pose network "vit_tiny"'),
         (lambda: build_pose_network(section(), explainability=True), 'are of "posecnn"'),
+        (lambda: build_pose_network(section(), factors=(1, 4)), 'are of "correlation"'),
+        (lambda: build_pose_network(section(), name="correlation", factors=(4, 0)), "from 1 on"),
         (
             lambda: shapes(build_depth_network(section(patch_stem=4)), 1, 30, 32, 3),
             "no halving of the images' (30, 32)",
