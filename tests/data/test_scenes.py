@@ -135,7 +135,7 @@ def test_depth_and_surface_equal_triangles(two_views):
 
 
 def test_flow_and_visibility_equal_triangles(two_views):
-    both, cameras, depth, surface, (flow, visible) = two_views
+    both, cameras, depth, surface, (flow, visible, occluded) = two_views
     grid = np.asarray(ops.pixel_grid(*SIZE), np.float64).reshape(-1, 2)
     points = far_ends(grid) * np.float64(depth[0]).reshape(-1, 1)
     box = surface[0].ravel() // 6
@@ -154,6 +154,7 @@ def test_flow_and_visibility_equal_triangles(two_views):
     inside = ((coords[:, :2] >= 0) & (coords[:, :2] <= [WIDTH - 1, HEIGHT - 1])).all(1)
     expected = inside & (nearest > 1 - 1e-4)
     np.testing.assert_array_equal(visible.ravel(), expected)
+    np.testing.assert_array_equal(occluded.ravel(), inside & ~expected)
     assert (inside & ~expected).sum() > 20 and expected.sum() > 400
 
 
