@@ -2,6 +2,7 @@
 
 import atexit
 import importlib.util
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,8 +14,13 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
 # Compilation dominates: code is generated without LLVM's optimisation (XLA's own passes stay),
-# which takes 0.6 of the time; what one test compiled, another with the same program reads back.
+# which takes 0.6 of the time, and XLA's older way of generating the code of fusions takes less than
+# half as long as the one through MLIR; what one test compiled, another with the same program reads
+# back. Programs started by tests have the flag as well. Later versions may not know it.
 jax.config.update("jax_disable_most_optimizations", True)
+if jax.__version_info__ < (0, 11):
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
 _CACHE = tempfile.mkdtemp(prefix="compiled")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", _CACHE)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from quick import quick_jit
 
 from sslax import checkpoint, data, partition, train
 from sslax.data import records
@@ -31,7 +30,7 @@ class Tiny(NamedTuple):
 
 def first_records(source, count):
     if data.is_made(source):
-        return jax.device_get(quick_jit(source.make)(source.arrays, jnp.arange(count)))
+        return jax.device_get(jax.jit(source.make)(source.arrays, jnp.arange(count)))
     return records.stack([source[i] for i in range(count)])
 
 
@@ -45,7 +44,7 @@ def first_stage(load_config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("first_stage")
     checkpoint.keep_description(config, spec, folder)
     everywhere = partition.replicated(partition.make_mesh(jax.devices()[:1]))
-    state = quick_jit(plan.initial_state, out_shardings=everywhere)()
+    state = jax.jit(plan.initial_state, out_shardings=everywhere)()
     with checkpoint.Checkpoints(folder / "checkpoints") as checkpoints:
         checkpoints.save(1, state._replace(step=jnp.int32(1)), 0.0)
     return folder
@@ -70,7 +69,7 @@ def tiny(request, load_config):
 
     @cache
     def state(devices=1):
-        initial = quick_jit(plan.initial_state, out_shardings=everywhere(1))
+        initial = jax.jit(plan.initial_state, out_shardings=everywhere(1))
         return initial() if devices == 1 else jax.device_put(state(1), everywhere(devices))
 
     traces = []
@@ -81,9 +80,9 @@ def tiny(request, load_config):
             traces.append(devices)
             return train.train_step(plan.method, plan.tx, state, batch)
 
-        return quick_jit(traced, out_shardings=(everywhere(devices), everywhere(devices)))
+        return jax.jit(traced, out_shardings=(everywhere(devices), everywhere(devices)))
 
-    @quick_jit
+    @jax.jit
     def look(state, batch):
         variables = (state.params, state.model_state, state.extra)
         shown = plan.method.show(*variables, batch, jax.random.key(1))

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from quick import quick_jit
 
 from sslax import figures, ops
 from sslax.augment import flow as flow_augment
@@ -77,7 +76,7 @@ def batch_of(images, seen=None, **more):
 def evaluate(method, batch, step=0, key=0):
     """Loss, metrics and gradient, compiled."""
     variables = method.init(jax.random.key(0), batch)
-    run = quick_jit(jax.value_and_grad(method.loss, has_aux=True))
+    run = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
     (value, output), gradient = run(*variables, batch, jax.random.key(key), jnp.int32(step))
     leaves = [value, *output.metrics.values(), *jax.tree.leaves(gradient)]
     assert all(np.isfinite(leaf).all() for leaf in leaves)
@@ -435,7 +434,7 @@ def tried(request):
     network = iterations if request.param == "smurf" else pyramid
     method = factory(network(*[np.zeros((B, 2, 1, 1, 2))] * 2), views=IDENTITY, **knobs)
 
-    @quick_jit
+    @jax.jit
     def run(params, batch, step):
         loss = jax.value_and_grad(method.loss, has_aux=True)
         (value, output), gradient = loss(params, {}, {}, batch, jax.random.key(0), step)
@@ -447,7 +446,7 @@ def tried(request):
         assert all(np.isfinite(leaf).all() for leaf in leaves)
         return float(value), {k: float(v) for k, v in metrics.items()}, gradient
 
-    @quick_jit
+    @jax.jit
     def look(params, batch):
         shown = method.show(params, {}, {}, batch, jax.random.key(0))
         return method.predict(params, {}, {}, batch), shown
@@ -653,7 +652,7 @@ def test_the_student_learns_and_the_teacher_does_not():
     images[:, :, 4:-4, 4:-4] *= 0.2  # the centre, which the student sees, is darker
     batch = batch_of(images)
     variables = method.init(jax.random.key(0), batch)
-    run = quick_jit(jax.value_and_grad(method.loss, has_aux=True))
+    run = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
     found = [run(*variables, batch, jax.random.key(0), jnp.int32(step)) for step in (4, 5, 6)]
     values = [float(value) for (value, _), _ in found]
     slopes = [float(gradient["gain"]) for _, gradient in found]
@@ -707,7 +706,7 @@ def test_the_analogy_counts_what_the_first_pass_sees_after_the_transformation():
         network, views=IDENTITY, spatial=flip, appearance=None, occluder=False, analogy_weight=1.0
     )
     batch = batch_of(textured(15))
-    loss = quick_jit(method.loss)
+    loss = jax.jit(method.loss)
     _, output = loss({"one": 1.0}, {}, {}, batch, jax.random.key(0), 0)
     assert len(given) == 2
     # The right half is where the student is three pixels off, in x alone.
@@ -724,7 +723,7 @@ def test_occluded_flow_is_filled_in_from_the_past():
     hole[8:14, 10:20] = True
     gone = np.where(hole, 0.0, seen)
     spoiled = np.where(hole[..., None], np.float32(40.0), future)
-    fuse = quick_jit(partial(smurf.fuse_flows, steps=300))
+    fuse = jax.jit(partial(smurf.fuse_flows, steps=300))
     filled = fuse(jax.random.key(0), past, spoiled, visible_past=seen, visible_future=gone)
     np.testing.assert_array_equal(np.asarray(filled)[~hole], future[~hole])
     assert np.abs(np.asarray(filled) - future)[hole].mean() < 0.1

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
 from skimage import color
 
 from sslax import methods, models, train
@@ -367,7 +366,7 @@ def trained(case):
         last, (losses, params) = jax.lax.scan(step, state, batches)
         return losses, state.params, params, last
 
-    return quick_jit(run)(case.batches)
+    return jax.jit(run)(case.batches)
 
 
 def by_path(tree):
@@ -419,7 +418,7 @@ def test_every_method_has_a_reference():
 def made(method, images):
     """The task that a method's views make of images `[B, H, W, C]`."""
     batch = {"image": images[:, None], "index": np.arange(len(images), dtype=np.int32)}
-    return jax.tree.map(np.asarray, quick_jit(method.views)(jax.random.key(0), batch))
+    return jax.tree.map(np.asarray, jax.jit(method.views)(jax.random.key(0), batch))
 
 
 def places(patches, image):
