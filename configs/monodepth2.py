@@ -11,7 +11,7 @@
 numbers do. `minimum`, `automask`, `full_resolution` and `ssim_weight` of `config.monodepth2` are
 the paper's ablations.
 
-Expected: embedded, an abs_rel of 0.278 on held-out scenes (a constant: 0.379), 4.7 degrees between
+Expected: embedded, an abs_rel of 0.274 on held-out scenes (a constant: 0.379), 4.5 degrees between
 true and predicted direction (standing still: 90) and 0.37 degrees of rotation a pair (0.92). The
 paper reports an abs_rel (ResNet-18, 192 x 640, KITTI, Eigen's split, Garg's crop, 80 m) of 0.115
 from video, 0.109 from stereo and 0.106 from both with ImageNet's weights; 0.132, 0.130 and 0.127
