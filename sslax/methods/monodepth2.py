@@ -216,7 +216,7 @@ def monodepth2(
         params, state = depth_network.init(keys[0], batch["input"][:, snippet.target])
         if not moving:
             return Variables(params, state, extra={})
-        inputs, _, _ = of_pairs(params, state, batch["input"], False)
+        inputs, _, _ = of_pairs(params, state, batch["input"][:, :frames], False)
         of_pose = pose_network.init(keys[1], inputs)
         return Variables({**params, "pose": of_pose[0]}, {**state, "pose": of_pose[1]}, extra={})
 
@@ -280,7 +280,7 @@ def monodepth2(
         if images.shape[1] != snippet.images or any(k not in batch for k in cameras):
             return columns
         batch = {**batch, "image": images}
-        poses, *_ = all_poses(params, model_state, images, batch, False)
+        poses, *_ = all_poses(params, model_state, images[:, :frames], batch, False)
         ((level, depths),) = levels((maps,), batch)
         made = compare(level, depths, poses, 0.0)
         image, error = geometry.best_source(made.rebuilt[:, 0], made.errors[:, 0], made.valid[:, 0])
