@@ -16,7 +16,7 @@ KITTI 2015, 11.8 % of outliers on its test set.
 
 from ml_collections import ConfigDict
 
-from sslax import flow_presets, presets
+from sslax.training import flow_presets, presets
 
 LIGHT = {
     "arflow.network": {"levels": 4, "channels": 16, "convolutions": 2},
@@ -96,7 +96,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "levels": 6,
                 "channels": 32,
                 "convolutions": 2,
-                "normalise": True,
+                "normalize": True,
                 "level_dropout": 0.0,
             },
         },

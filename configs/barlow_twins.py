@@ -11,7 +11,7 @@ repository, 300 epochs; 73.5 % at 1000).
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {

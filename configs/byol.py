@@ -11,7 +11,7 @@ imagenet: linear 74.3 % (the paper, 1000 epochs).
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {

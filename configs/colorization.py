@@ -4,7 +4,7 @@
     python -m sslax.main --config=configs/colorization.py:cifar10 --config.data.path=cifar10.npz
     python -m sslax.main --config=configs/colorization.py:imagenet
 
-The embedded images are grey, so the default learns from crops of the photographs that scikit-image
+The embedded images are gray, so the default learns from crops of the photographs that scikit-image
 and scikit-learn bring, and is evaluated on the embedded set.
 
 Expected: default, see README.md. imagenet: linear 40.1 % (ResNet-50, VISSL's conversion).
@@ -12,7 +12,7 @@ Expected: default, see README.md. imagenet: linear 40.1 % (ResNet-50, VISSL's co
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {
@@ -51,7 +51,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "bin": 10,
             "downsample": 4,
             "sigma": 5.0,
-            "neighbours": 5,
+            "neighbors": 5,
             "gamma": 0.5,
             "prior_momentum": 0.99,
             "temperature": 0.38,

@@ -11,7 +11,7 @@ that patches with gaps between them fit.
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {
@@ -60,7 +60,7 @@ def get_config(variant: str = "") -> ConfigDict:
         VARIANTS,
         augment={"recipe": "supervised", "crop_scale": (0.5, 1.0), "flip": 0.0},
         optimizer={"learning_rate": 0.1, "weight_decay": 1e-4},
-        model={"mean": (), "std": ()},  # patches are standardised one by one
+        model={"mean": (), "std": ()},  # patches are standardized one by one
         context_prediction={
             "pairs": 4,
             "patch": 96,

@@ -11,7 +11,7 @@ Expected: embedded, see README.md. cifar10: kNN .813 at batch 512, .840 at 128 (
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {
@@ -90,7 +90,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "teacher_temperature": (0.04, 0.07),  # it rises over the first part of the run:
             "teacher_warmup": 0.0375,
             "momentum": 0.996,  # at the start; it rises to 1
-            "centre_momentum": 0.9,
+            "center_momentum": 0.9,
             "freeze": 0.00125,  # the last layer's first part of the run: one epoch of 800
             "projector": {
                 "layers": 3,

@@ -13,7 +13,7 @@ segmentation 29.7); nobody reports ResNet-50 on ImageNet.
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {
@@ -50,7 +50,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "rates": {"discriminator": 0.1},
         },
         inpainting={
-            "hole": "centre",
+            "hole": "center",
             "overlap": 4,
             "overlap_weight": 10.0,
             "adversarial_weight": 0.001,

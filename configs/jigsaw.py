@@ -11,7 +11,7 @@ they are small, so that nine tiles with gaps between them fit.
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {
@@ -59,7 +59,7 @@ def get_config(variant: str = "") -> ConfigDict:
         VARIANTS,
         augment={"recipe": "supervised", "crop_scale": (0.5, 1.0), "grayscale": 0.66},
         optimizer={"learning_rate": 0.1, "weight_decay": 1e-4},
-        model={"mean": (), "std": ()},  # tiles are standardised one by one
+        model={"mean": (), "std": ()},  # tiles are standardized one by one
         jigsaw={
             "permutations": 1000,
             "tile": 64,

@@ -11,7 +11,7 @@ the paper); fine-tuned 81.6 % after 100 epochs (solo-learn). Its features are ma
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {

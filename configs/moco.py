@@ -12,7 +12,7 @@ papers' eight devices.
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {

@@ -17,7 +17,7 @@ average.
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {

@@ -20,7 +20,7 @@ without.
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 SMALL = {
     "data.scenes.drive": True,
@@ -36,7 +36,7 @@ SMALL = {
     "monodepth2.pose.name": "correlation",
     "monodepth2.pose.decoder_width": 64,
 }
-# Metres: 5.4 times the paper's range, whose baseline is 0.1 where KITTI's is 0.54.
+# Meters: 5.4 times the paper's range, whose baseline is 0.1 where KITTI's is 0.54.
 METRIC = {
     "data.stereo": True,
     "evaluate.depth.scaling": "none",

@@ -11,7 +11,7 @@ upright is not known, such as aerial ones, teach nothing this way.
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {"optimizer.learning_rate": 0.2, "optimizer.weight_decay": 5e-4},

@@ -15,7 +15,7 @@ authors' page reports an abs_rel of 0.183 (DispNet, 128 x 416, KITTI, Eigen's sp
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 SMALL = {
     "data.scenes.drive": True,

@@ -13,7 +13,7 @@ imagenet: linear 64.5 % (the authors' repository).
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {

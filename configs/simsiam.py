@@ -11,7 +11,7 @@ paper holds the predictor's learning rate constant; here it follows the cosine o
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {

@@ -18,7 +18,7 @@ stage, which is configs/smurf_multi_frame.py.
 
 from ml_collections import ConfigDict
 
-from sslax import flow_presets, presets
+from sslax.training import flow_presets, presets
 
 PAPER = {
     "batch_size": 8,
@@ -28,7 +28,7 @@ PAPER = {
     "optimizer.drops": (5 / 6, 11 / 12),
     "optimizer.clip_norm": 1.0,
 }
-# The paper's colours and boxes delay the start by many times what all of the small run takes.
+# The paper's colors and boxes delay the start by many times what all of the small run takes.
 LIGHT = {
     "duration": "1000 steps",
     "augment.size": (48, 96),

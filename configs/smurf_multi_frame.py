@@ -23,7 +23,7 @@ the first stage alone 2.15.
 
 from ml_collections import ConfigDict
 
-from sslax import flow_presets, presets
+from sslax.training import flow_presets, presets
 
 PAPER = {
     "batch_size": 8,

@@ -10,7 +10,7 @@ linear 84.40 % (solo-learn, ResNet-18, 400 epochs).
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {

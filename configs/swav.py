@@ -10,7 +10,7 @@ imagenet100: kNN .678 (lightly, ResNet-18). imagenet: linear 75.3 % (the paper, 
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {

@@ -7,7 +7,7 @@
     python -m sslax.main --config=configs/uflow.py:video --config.data.path=DIR
 
 `data`, `occlusion`, `selfsup_weight` and `smoothness_order` of `config.uflow` are the paper's
-ablations, and so are `normalise` and `level_dropout` of `config.uflow.network`.
+ablations, and so are `normalize` and `level_dropout` of `config.uflow.network`.
 
 Expected: embedded, an endpoint error of 0.385 on held-out pairs (zero flow: 2.24), 0.67 with a
 duration of 300 steps. The paper reports endpoint errors of 3.01 (clean) and 4.09 (final) on
@@ -16,7 +16,7 @@ Sintel's training set, trained on its test set, and of 2.84 on KITTI 2015, 9.39 
 
 from ml_collections import ConfigDict
 
-from sslax import flow_presets, presets
+from sslax.training import flow_presets, presets
 
 LIGHT = {"uflow.network": {"levels": 4, "channels": 16, "convolutions": 2}}
 
@@ -60,7 +60,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "levels": 5,
                 "channels": 32,
                 "convolutions": 3,
-                "normalise": True,
+                "normalize": True,
                 "level_dropout": 0.1,
             },
         },

@@ -16,7 +16,7 @@ of outliers on KITTI 2015 (training set, CSS).
 
 from ml_collections import ConfigDict
 
-from sslax import flow_presets, presets
+from sslax.training import flow_presets, presets
 
 LIGHT = {"unflow.network": {"levels": 4, "channels": 16, "convolutions": 2}}
 
@@ -57,7 +57,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "levels": 6,
                 "channels": 32,
                 "convolutions": 3,
-                "normalise": True,
+                "normalize": True,
                 "level_dropout": 0.0,
             },
         },

@@ -11,7 +11,7 @@ linear 79.4 % (solo-learn, ResNet-18, 400 epochs). imagenet: linear 73.2 % (the 
 
 from ml_collections import ConfigDict
 
-from sslax import presets
+from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {

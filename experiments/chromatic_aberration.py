@@ -1,4 +1,4 @@
-"""Why can a network tell where in a photograph a patch was? Because of the lens, and its colours.
+"""Why can a network tell where in a photograph a patch was? Because of the lens, and its colors.
 
     python experiments/chromatic_aberration.py --output=aberration.jsonl [--only NAME ...]
         [--figure=docs/pictures/chromatic_aberration.png]
@@ -7,7 +7,7 @@ Doersch et al. 2015 found that a network trained on patches knows their places i
 and blamed chromatic aberration. Here the lens is ours: windows of photographs, in which what a
 patch shows says nothing of where it lies, get none or a known aberration; then small networks learn
 where patches lie (`absolute_location`) and how pairs lie to each other (`context_prediction`), both
-from the same windows, with the colours kept, dropped or projected, and are asked on parts of the
+from the same windows, with the colors kept, dropped or projected, and are asked on parts of the
 photographs they never saw.
 
 Each run appends a line to the output; runs that are already in it are skipped, so the experiment
@@ -35,12 +35,13 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
-from sslax import augment, models, train
-from sslax.data.photographs import photograph_parts
+from sslax import augment, models
+from sslax.data.sources.photographs import photograph_parts
 from sslax.figures import style
 from sslax.methods import common
-from sslax.methods.absolute_location import absolute_location
-from sslax.methods.context_prediction import context_prediction
+from sslax.methods.representation.absolute_location import absolute_location
+from sslax.methods.representation.context_prediction import context_prediction
+from sslax.training import train
 
 SIDE = 96  # of a window, in pixels
 MARGIN = 8  # rendered around it and cut off, so that the border of the rendering is not seen
@@ -58,7 +59,7 @@ EXAMPLE, CORNER, ZOOM = 27, (34, 14), 28
 
 
 class Case(NamedTuple):
-    """One run: the task, by how much red and blue are magnified, what is done about colours."""
+    """One run: the task, by how much red and blue are magnified, what is done about colors."""
 
     task: str
     red: float = 1.0
@@ -180,7 +181,7 @@ def batch_of(images: jax.Array, index: jax.Array, lens: jax.Array) -> dict:
 
 @functools.cache
 def build(task: str, colors: str) -> Run:
-    """The method, its network and optimiser."""
+    """The method, its network and optimizer."""
     section = models.defaults()
     section.update({"blocks": (1, 1), "width": 0.5, "patch_stem": 4})
     encoder = models.build_encoder(section)
@@ -270,7 +271,7 @@ def draw(path: Path, results: dict[str, dict]) -> None:
     with style.page(path, 10.4, 5.6) as figure:
         style.heading(
             figure,
-            "What a network reads off the colours of a lens",
+            "What a network reads off the colors of a lens",
             "accuracy on parts of the photographs that no network was trained on; dashed: chance",
         )
         grid = figure.add_gridspec(
@@ -340,9 +341,9 @@ def draw_guesses(figure: Figure, place: SubplotSpec, results: dict[str, dict]) -
 
 
 def draw_bars(axes: Axes, results: dict[str, dict], task: str, title: str) -> None:
-    """Accuracy in a task, of each lens and each treatment of the colours that were measured."""
+    """Accuracy in a task, of each lens and each treatment of the colors that were measured."""
     ticks, place = [], 0.0
-    for lens, colour in (("no aberration", 7), ("achromat", 0), ("single lens", 6)):
+    for lens, color in (("no aberration", 7), ("achromat", 0), ("single lens", 6)):
         rows = [
             (label, results[f"{task}, {lens}{suffix}"])
             for suffix, label in (
@@ -353,7 +354,7 @@ def draw_bars(axes: Axes, results: dict[str, dict], task: str, title: str) -> No
             if f"{task}, {lens}{suffix}" in results
         ]
         for label, row in rows:
-            axes.bar(place, row["accuracy"], 0.72, color=style.colour(colour))
+            axes.bar(place, row["accuracy"], 0.72, color=style.color(color))
             axes.text(place, row["accuracy"] + 0.015, f"{row['accuracy']:.1%}", ha="center", size=8)
             ticks.append((place, label))
             place += 1

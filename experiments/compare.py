@@ -3,7 +3,7 @@
     python experiments/compare.py --output=FOLDER [--cifar10=FILE.npz] [--only METHOD ...]
 
 Trains each method of `METHODS` on two sets with the same network, batch and number of epochs, and
-measures its features: nearest neighbours, a linear probe, and the best of the linear probes of all
+measures its features: nearest neighbors, a linear probe, and the best of the linear probes of all
 stages; beside them bare pixels and the network before training. Nothing is tuned for a method but
 the learning rate that its config brings.
 
@@ -28,10 +28,13 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from sslax import data, figures, partition, train, use
-from sslax.evaluate import knn, linear, representation, run
+from sslax import data, figures
 from sslax.figures import style
 from sslax.figures.progress import read_series
+from sslax.inference import use
+from sslax.measures import knn, linear, representation
+from sslax.tasks import run
+from sslax.training import sharding, train
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 METHODS = (
@@ -46,16 +49,16 @@ BUDGET = {
     "log_every": "31 steps",
     "evaluate.figures": False,
 }
-# What changes from the grey embedded images to small colour images.
-COLOUR = {
+# What changes from the gray embedded images to small color images.
+COLOR = {
     "model.mean": (0.49, 0.48, 0.45),
     "model.std": (0.25, 0.24, 0.26),
     "data.channels": 3,
     "data.labels": True,
     "data.image_size": 0,
 }
-COLOUR_VIEWS = {"augment.crop_scale": (0.2, 1.0), "augment.grayscale": 0.2, "augment.erase": 0.0}
-STANDARDISED = ("jigsaw", "context_prediction", "colorization")  # their input is no plain image
+COLOR_VIEWS = {"augment.crop_scale": (0.2, 1.0), "augment.grayscale": 0.2, "augment.erase": 0.0}
+STANDARDIZED = ("jigsaw", "context_prediction", "colorization")  # their input is no plain image
 SIZES = {"jigsaw": 48, "context_prediction": 64}  # others at 32
 TASKS = ("context_prediction", "jigsaw", "rotation", "inpainting", "colorization", "mae")
 SHOWN = 4  # the first of the images in the picture of the tasks
@@ -68,11 +71,11 @@ def config_of(method: str, dataset: str, archive: Path | None) -> ConfigDict:
     config.update_from_flattened_dict(BUDGET)
     if dataset == "embedded":
         return config
-    changes = {**COLOUR, "data.source": "npz", "data.path": str(archive)}
-    if method in STANDARDISED:
+    changes = {**COLOR, "data.source": "npz", "data.path": str(archive)}
+    if method in STANDARDIZED:
         changes = {k: v for k, v in changes.items() if not k.startswith("model.")}
     elif "erase" in config.augment:
-        changes |= COLOUR_VIEWS
+        changes |= COLOR_VIEWS
     if "local" in config.augment:
         config.augment.local.crop_scale = (0.1, 0.4)
     config.update_from_flattened_dict(changes)
@@ -155,8 +158,8 @@ def measure(config: ConfigDict, folder: Path) -> dict:
     section.update(config.evaluate.data)
     dataset = data.load(section)
     _, plan = use.read_plan(folder)
-    mesh = partition.make_mesh()
-    start = jax.jit(plan.initial_state, out_shardings=partition.replicated(mesh))()
+    mesh = sharding.make_mesh()
+    start = jax.jit(plan.initial_state, out_shardings=sharding.replicated(mesh))()
     sizes = {"batch_size": 500, "workers": config.data.workers}
     trained, untrained = (
         scores_of(*run.encode(plan, state, dataset, mesh, sizes), dataset.num_classes)
@@ -259,7 +262,7 @@ def tasks(folder: Path, path: Path) -> None:
     pages = []
     for method in TASKS:
         config, plan = use.read_plan(folder / method)
-        state = use.read_state(folder / method, plan, partition.make_mesh())
+        state = use.read_state(folder / method, plan, sharding.make_mesh())
         source = data.load(config.data).test
         images = np.stack([source[i]["image"] for i in range(SHOWN, SHOWN + 3)])
         batch = {"image": images, "index": np.arange(len(images), dtype=np.int32)}

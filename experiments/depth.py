@@ -9,7 +9,7 @@ Runs, one folder each below the output, all from random weights:
   stereo_scenes                      rendered pairs; held-out scenes
   monodepth2_scenes, sfm_scenes      rendered video; held-out scenes
   monodepth2_rgbd, sfm_rgbd          frames of a hand-held camera
-  monodepth2_odometry, sfm_odometry  grey frames of a car
+  monodepth2_odometry, sfm_odometry  gray frames of a car
   ablation_*                         monodepth2_scenes, going on without one idea, or any, on
                                      rendered video in which the box often keeps its place before
                                      the camera, like a car ahead; two seeds
@@ -126,7 +126,7 @@ def recording(kind: str, source: str, folder: Path) -> dict[str, str]:
     """
     from PIL import Image
 
-    from sslax.data import formats
+    from sslax.data.files import formats
 
     with np.load(source) as archive:
         if kind == "rgbd":
@@ -155,10 +155,10 @@ def recording(kind: str, source: str, folder: Path) -> dict[str, str]:
 
 def train(name: str, output: Path, recordings: dict[str, str | None]) -> dict[str, float] | None:
     """Trains and evaluates a run, or goes on with it; its numbers, or None without its data."""
-    from sslax import train as training
-    from sslax import use
-    from sslax.evaluate import run
+    from sslax.inference import use
     from sslax.methods import METHODS
+    from sslax.tasks import run
+    from sslax.training import train as training
 
     config_name, variant, changes, kind = RUNS[name]
     workdir = output / name
@@ -186,7 +186,7 @@ def going_on(build: Any, source: Path) -> Any:
     """`build`, of a method whose networks start as those of the run in `source` ended."""
     import jax
 
-    from sslax import checkpoint
+    from sslax.training import checkpoint
 
     def made(config: Any, steps: int) -> Any:
         method = build(config, steps)
@@ -284,7 +284,8 @@ def ablation(output: Path) -> str:
     after, and those of boxes that follow; "far": the part of the latter that is put at more
     than twice its distance. Means over the seeds and, after ±, half of what lies between them.
     """
-    from sslax import data, figures, use
+    from sslax import data, figures
+    from sslax.inference import use
 
     runs = {"start": [START]}
     runs |= {name: [f"ablation_{name}_{seed}" for seed in SEEDS] for name in SWITCHES}
@@ -310,7 +311,7 @@ def ablation(output: Path) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
         columns[name.replace("_", " ")] = found[shown]
     for title in list(columns)[1:]:
-        columns[title] = np.stack([figures.depth_colours(x) for x in columns[title]])
+        columns[title] = np.stack([figures.depth_colors(x) for x in columns[title]])
     title = "Monodepth2 without one idea, or any"
     figures.task_grid(columns, output / "ablation.png", title=title)
     return "\n".join(lines)

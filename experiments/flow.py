@@ -71,9 +71,9 @@ Pairs = dict[str, np.ndarray]
 
 def train(name: str, output: Path) -> None:
     """Trains a run, or goes on with it, and evaluates it."""
-    from sslax import train as training
-    from sslax import use
-    from sslax.evaluate import run
+    from sslax.inference import use
+    from sslax.tasks import run
+    from sslax.training import train as training
 
     config_name, changes = RUNS[name]
     if (output / name / "results.json").exists():
@@ -123,7 +123,7 @@ def sets(chairs: str | None, rgbd: str | None) -> dict[str, Pairs]:
 
 def measured(found: Pairs, pairs: Pairs) -> dict[str, float]:
     """The numbers of flow, by pairs; all `COLUMNS` that the truth allows."""
-    from sslax.evaluate import geometry
+    from sslax.tasks import geometry
 
     numbers = geometry.measure(found, {name: pairs[name] for name in pairs if name != "depth"})
     return {name: numbers[name] for name in COLUMNS if name in numbers}
@@ -198,7 +198,7 @@ def table(scores: dict[str, dict[str, dict[str, float]]], names: list[str]) -> s
 
 
 def pictures(flows: dict[str, dict[str, Pairs]], pairs: dict[str, Pairs], output: Path) -> None:
-    """For each set the true flow and each method's, one radius of colours a row."""
+    """For each set the true flow and each method's, one radius of colors a row."""
     from sslax import figures
 
     for name, of_set in pairs.items():
@@ -206,13 +206,13 @@ def pictures(flows: dict[str, dict[str, Pairs]], pairs: dict[str, Pairs], output
         truth, known = of_set["flow"][rows], np.asarray(of_set["known"][rows], bool)
         radius = [np.percentile(np.linalg.norm(t[k], axis=-1), 99) for t, k in zip(truth, known)]
 
-        def coloured(fields: np.ndarray, masks: np.ndarray, radius: list = radius) -> np.ndarray:
+        def colored(fields: np.ndarray, masks: np.ndarray, radius: list = radius) -> np.ndarray:
             parts = zip(fields, masks, radius)
-            return np.stack([figures.flow_colours(f, mask=m, max_radius=r) for f, m, r in parts])
+            return np.stack([figures.flow_colors(f, mask=m, max_radius=r) for f, m, r in parts])
 
-        columns = {"first": of_set["image"][rows, 0], "true": coloured(truth, known)}
+        columns = {"first": of_set["image"][rows, 0], "true": colored(truth, known)}
         for method, of_sets in flows.items():
-            columns[method] = coloured(of_sets[name]["flow"][rows], np.ones_like(known))
+            columns[method] = colored(of_sets[name]["flow"][rows], np.ones_like(known))
         figures.task_grid(columns, output / f"{name}.png", title=f"Flow of {name} pairs")
 
 

@@ -1,6 +1,6 @@
 """Draws the embedded data set, sslax/data/embedded/, out of Fashion-MNIST.
 
-    apt-get install dataset-fashion-mnist        # Debian; MIT licence
+    apt-get install dataset-fashion-mnist        # Debian; MIT license
     python experiments/make_embedded_data.py [--source=/usr/share/datasets/fashion-mnist]
 
 800 training images a class come from the original training set and 200 test images a class from
@@ -26,7 +26,7 @@ COLUMNS = 40
 SIDE = 28
 LICENSE = """\
 train.png and test.png hold 10,000 of the 70,000 images of Fashion-MNIST,
-https://github.com/zalandoresearch/fashion-mnist, under this licence:
+https://github.com/zalandoresearch/fashion-mnist, under this license:
 
 The MIT License (MIT)
 

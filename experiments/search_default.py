@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from sslax import train
-from sslax.evaluate import run
+from sslax.tasks import run
+from sslax.training import train
 
 CONFIG = Path(__file__).parents[1] / "configs" / "simclr.py"
 SHORT = {"duration": "20 epochs", "optimizer.warmup": "2 epochs"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sslax import augment, losses, ops
 
 if TYPE_CHECKING:
-    from sslax.use import Encoder, Estimator
+    from sslax.inference.use import Encoder, Estimator
 
 __all__ = ["augment", "load", "losses", "ops"]
 __version__ = "0.1.0"
@@ -19,8 +19,8 @@ def load(workdir: str, **options: Any) -> "Encoder | Estimator":
     """What the run in `workdir` trained: `encoder(images) -> features`, or of depth and flow
     `estimator(images) -> maps`.
 
-    See `sslax.use.load`.
+    See `sslax.inference.use.load`.
     """
-    from sslax import use
+    from sslax.inference import use
 
     return use.load(workdir, **options)

@@ -25,12 +25,13 @@ _PROCESSES = flags.DEFINE_integer("num_processes", 1, "By hand: how many process
 
 def main(_: list[str]) -> None:
     """Trains, then evaluates if the run is complete."""
-    from sslax import partition
+    from sslax.training import sharding
 
     if _DISTRIBUTED.value or _COORDINATOR.value:
-        partition.initialise_distributed(_COORDINATOR.value, _PROCESS_ID.value, _PROCESSES.value)
-    from sslax import train, use
-    from sslax.evaluate import run as evaluation
+        sharding.initialize_distributed(_COORDINATOR.value, _PROCESS_ID.value, _PROCESSES.value)
+    from sslax.inference import use
+    from sslax.tasks import run as evaluation
+    from sslax.training import train
 
     config, file = _CONFIG.value, flags.FLAGS["config"].config_filename
     try:

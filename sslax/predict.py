@@ -1,6 +1,6 @@
 """`python -m sslax.predict --workdir=RUN --input=IMAGES --output=WHERE`: a run put to use.
 
-Of a run that learnt features an .npz of them; of one that learnt depth, ego-motion or flow a folder
+Of a run that learned features an .npz of them; of one that learned depth, ego-motion or flow a folder
 of maps, pictures, trajectory and video. See docs/predict.md.
 """
 
@@ -18,9 +18,10 @@ from sslax.data import Source
 from sslax.errors import UserError
 
 if TYPE_CHECKING:
-    from sslax import train, use
-    from sslax.inputs import Files, Film, Frame
-    from sslax.outputs import DepthFiles, FlowFiles
+    from sslax.inference import use
+    from sslax.inference.inputs import Files, Film, Frame
+    from sslax.inference.outputs import DepthFiles, FlowFiles
+    from sslax.training import train
 
 _INPUT = flags.DEFINE_string(
     "input", None, "An image, a folder of images; of depth and flow also a video, or images A,B."
@@ -31,7 +32,7 @@ _INTRINSICS = flags.DEFINE_string(
     "intrinsics", None, "A file of fx fy cx cy, or 3 x 3 numbers, in pixels: for point clouds."
 )
 _BASELINE = flags.DEFINE_float(
-    "baseline", None, "Metres between the stereo cameras: with --intrinsics, depth of disparity."
+    "baseline", None, "Meters between the stereo cameras: with --intrinsics, depth of disparity."
 )
 _POST_PROCESS = flags.DEFINE_bool(
     "post_process", False, "Average depth with the mirror image's, at twice the cost."
@@ -63,8 +64,9 @@ def main(_: list[str]) -> None:
     """Writes what the run says of the images."""
     import jax
 
-    from sslax import partition, use
-    from sslax.evaluate import geometry
+    from sslax.inference import use
+    from sslax.tasks import geometry
+    from sslax.training import sharding
 
     config, plan = use.read_plan(command.WORKDIR.value)
     shapes = plan.predictions()
@@ -79,7 +81,7 @@ def main(_: list[str]) -> None:
     output = Path(_OUTPUT.value).expanduser()
     if kind == "features" and output.suffix != ".npz":
         raise UserError(f"--output={output} must end in .npz.")
-    mesh = partition.make_mesh(jax.local_devices()[:1])
+    mesh = sharding.make_mesh(jax.local_devices()[:1])
     state = use.read_state(command.WORKDIR.value, plan, mesh, which=command.CHECKPOINT.value)
     if kind == "features":
         write_features(use.Predictor(plan, state, mesh), config, plan, output)
@@ -144,7 +146,7 @@ def write_maps(
         given: as `inputs.open_frames` takes it.
         folder: where to.
         intrinsics: a file, of the images' camera.
-        baseline: metres between the stereo cameras that a run of disparity was trained with.
+        baseline: meters between the stereo cameras that a run of disparity was trained with.
         post_process: as `use.Estimator` takes it.
         video: whether a folder's images are a video; None for where they have one size and the run
             predicts poses.
@@ -156,7 +158,7 @@ def write_maps(
         UserError: no such input, too few images, the camera is missing or wrong, or the folder is
             none or holds the images.
     """
-    from sslax import inputs, outputs
+    from sslax.inference import inputs, outputs
 
     frames = inputs.open_frames(given, channels=estimator.channels)
     camera = _camera(estimator, intrinsics, baseline)
@@ -175,8 +177,8 @@ def write_maps(
         writer.write(frame, found)
         if "pose" in found:
             poses.append(found["pose"])
-        if not moving:  # of a video, colours wait for their common range
-            _write_colours(writer, frame.name)
+        if not moving:  # of a video, colors wait for their common range
+            _write_colors(writer, frame.name)
     if not writer.written:
         wanted = "flow takes two" if flow else "there is no frame"
         raise UserError(f"--input={given} has too few images: {wanted}.")
@@ -223,23 +225,23 @@ def _predicted(
             yield sample["frame"], found
 
 
-def _write_colours(writer: "DepthFiles | FlowFiles", name: str, **knobs: float) -> np.ndarray:
-    from sslax.data import formats
+def _write_colors(writer: "DepthFiles | FlowFiles", name: str, **knobs: float) -> np.ndarray:
+    from sslax.data.files import formats
 
-    colours = writer.colours(name, **knobs)
-    formats.write_png(writer.folder / f"{name}_colour.png", colours)
-    return colours
+    colors = writer.colors(name, **knobs)
+    formats.write_png(writer.folder / f"{name}_color.png", colors)
+    return colors
 
 
 def _side_by_side(
     frames: "Iterable[Frame]", writer: "DepthFiles | FlowFiles"
 ) -> Iterator[np.ndarray]:
-    """Each frame beside its map in colours, which are written on the way."""
-    written, common = {*writer.written}, writer.common_colours()
+    """Each frame beside its map in colors, which are written on the way."""
+    written, common = {*writer.written}, writer.common_colors()
     for frame in frames:
         if frame.name in written:
-            colours = _write_colours(writer, frame.name, **common)
-            yield np.concatenate([np.broadcast_to(frame.image, colours.shape), colours], axis=1)
+            colors = _write_colors(writer, frame.name, **common)
+            yield np.concatenate([np.broadcast_to(frame.image, colors.shape), colors], axis=1)
 
 
 def _samples(
@@ -265,8 +267,8 @@ def _samples(
 
 
 def _is_video(estimator: "use.Estimator", frames: "Files | Film", wanted: bool | None) -> bool:
-    """Whether colours are to have one range, and pictures are to be put into a video."""
-    from sslax import inputs
+    """Whether colors are to have one range, and pictures are to be put into a video."""
+    from sslax.inference import inputs
 
     single = isinstance(frames, inputs.Files) and len(frames.paths) == 1
     if "flow" in estimator.predicts:
@@ -287,14 +289,14 @@ def _camera(
     estimator: "use.Estimator", intrinsics: str | None, baseline: float | None
 ) -> dict[str, Any]:
     """What is known of the camera, as examples have it."""
-    from sslax.data import formats
+    from sslax.data.files import formats
 
     found = {}
     if "disparity" in estimator.predicts:
         if (intrinsics is None) != (baseline is None):
             raise UserError("Depth of disparity takes both: give --intrinsics and --baseline.")
         if baseline is not None and not baseline > 0:
-            raise UserError(f"--baseline={baseline:g} must be a distance in metres, above 0.")
+            raise UserError(f"--baseline={baseline:g} must be a distance in meters, above 0.")
     elif baseline is not None:
         raise UserError(
             "--baseline makes depth of disparity; this run predicts depth itself: leave it out."
@@ -310,7 +312,7 @@ def _camera(
 
 
 def _check_folder(folder: Path, frames: "Files | Film") -> None:
-    from sslax import inputs
+    from sslax.inference import inputs
 
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output={folder} is a file; name a folder.")
@@ -332,7 +334,7 @@ def _tell(
     extras: list[str],
 ) -> None:
     """Writes `predictions.json` and prints what there is, and at which scale."""
-    from sslax import outputs
+    from sslax.inference import outputs
 
     count = len(writer.written)
     unit = writer.unit(metric=estimator.metric)
@@ -350,9 +352,9 @@ def _tell(
             f"warning: {writer.unfit} values do not fit the 16-bit PNGs ({writer.png}) and are "
             f"unknown there; {writer.exact} files have them."
         )
-    scale = "of unknown scale: learnt from video alone" if unit == "unknown" else f"in {unit}"
+    scale = "of unknown scale: learned from video alone" if unit == "unknown" else f"in {unit}"
     if writer.kind == "disparity":
-        scale += ", of which --intrinsics and --baseline make depth in metres"
+        scale += ", of which --intrinsics and --baseline make depth in meters"
     besides = f", with {' and '.join(extras)}" if extras else ""
     things = f"{count} {writer.of}" + "s" * (count > 1)
     print(f"Wrote {folder}: {writer.kind} of {things}{besides}; {scale}.")
@@ -363,7 +365,8 @@ def _images(
 ) -> tuple[Source, list[str]]:
     """The images at `path`, of the size and channels that the encoder was trained with."""
     from sslax import data
-    from sslax.data import folder, records
+    from sslax.data import records
+    from sslax.data.sources import folder
 
     height, width, channels = image_shape
     shape = {"size": min(height, width), "channels": channels}

@@ -47,7 +47,7 @@ class Variables(NamedTuple):
 
     params: PyTree
     model_state: PyTree
-    extra: PyTree  # momentum targets, queues, centres, probes; {} where there is none
+    extra: PyTree  # momentum targets, queues, centers, probes; {} where there is none
 
 
 class LossOutput(NamedTuple):
@@ -76,7 +76,7 @@ class Method(NamedTuple):
         views: `(rng, batch) -> batch`, augmentation on the device; identity where there is none.
         init: `(rng, batch) -> Variables`, from a batch that went through `views`.
         loss: `(params, model_state, extra, batch, rng, step) -> (scalar, LossOutput)`.
-        update: `(params, extra, step) -> extra`, after the optimiser's step: moving averages.
+        update: `(params, extra, step) -> extra`, after the optimizer's step: moving averages.
         predict: `(*variables, batch) -> dict` from a batch as the data gives it: 'features'
             `[B, D]` and 'stages', or 'disparity', 'pose', 'flow', ...
         show: `(*variables, batch, rng) -> dict`, the task in pictures, for people: a title for

@@ -13,7 +13,7 @@ import pytest
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
-# Compilation dominates: code is generated without LLVM's optimisation (XLA's own passes stay),
+# Compilation dominates: code is generated without LLVM's optimization (XLA's own passes stay),
 # which takes 0.6 of the time, and XLA's older way of generating the code of fusions takes less than
 # half as long as the one through MLIR; what one test compiled, another with the same program reads
 # back. Programs started by tests have the flag as well. Later versions may not know it.

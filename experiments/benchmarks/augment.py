@@ -26,7 +26,7 @@ def kernel_size(size: int) -> int:
 
 
 def photographs(count: int, size: int) -> np.ndarray:
-    """Smooth random colours with noise: the speed of no operation depends on the content."""
+    """Smooth random colors with noise: the speed of no operation depends on the content."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (count, size // 8, size // 8, 3))
     image = coarse.repeat(8, axis=1).repeat(8, axis=2) + rng.integers(

@@ -103,12 +103,12 @@ def torch_pwc():
         layer = nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation)
         return nn.Sequential(layer, nn.LeakyReLU(0.1, inplace=True))
 
-    def standardised(x):
+    def standardized(x):
         x = x - x.mean((1, 2, 3), True)
         return x * torch.rsqrt(x.square().mean((1, 2, 3), True) + 1e-6)
 
     def correlation(first, second):
-        first, second = standardised(first), F.pad(standardised(second), (4, 4, 4, 4))
+        first, second = standardized(first), F.pad(standardized(second), (4, 4, 4, 4))
         h, w = first.shape[2:]
         shifts = [(y, x) for y in range(9) for x in range(9)]
         costs = [(first * second[:, :, y : y + h, x : x + w]).mean(1) for y, x in shifts]

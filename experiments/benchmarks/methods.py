@@ -16,7 +16,8 @@ from pathlib import Path
 
 import jax
 
-from sslax import data, partition, train
+from sslax import data
+from sslax.training import sharding, train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -26,10 +27,10 @@ def step_of(method: str):
     config = runpy.run_path(str(CONFIGS / f"{method}.py"))["get_config"]()
     dataset = data.load(config.data)
     plan = train.make_plan(config, **train.describe(dataset))
-    mesh = partition.make_mesh()
+    mesh = sharding.make_mesh()
     feed = data.make_feed(dataset.train, batch_size=config.batch_size, seed=0, mesh=mesh)
     arrays = feed.arrays(0)
-    state = jax.jit(plan.initial_state, out_shardings=partition.replicated(mesh))()
+    state = jax.jit(plan.initial_state, out_shardings=sharding.replicated(mesh))()
     compiled = train.compile_step(plan, mesh, feed.batch).lower(state, arrays).compile()
     operations = compiled.cost_analysis().get("flops", float("nan"))
     return lambda state: compiled(state, arrays)[0], state, operations, config.batch_size

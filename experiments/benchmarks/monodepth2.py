@@ -54,7 +54,7 @@ def ours(batch: int, dtype: str):
     """One training step, compiled and donated, and the bytes that it needs."""
     import jax
 
-    from sslax import train
+    from sslax.training import train
 
     config = runpy.run_path(str(CONFIG))["get_config"]("kitti")
     config.batch_size, config.model.dtype = batch, dtype

@@ -80,7 +80,7 @@ def ours(case: str):
             ]
             errors = losses.photometric_error(target, jnp.stack(warped))
             error, automask = losses.minimum_reprojection(errors, identity_errors=identity)
-            smoothness = losses.edge_aware_smoothness(disparity, pyramid[i], mean_normalise=True)
+            smoothness = losses.edge_aware_smoothness(disparity, pyramid[i], mean_normalize=True)
             loss += (automask * error).mean() + 1e-3 * smoothness / 2**i
         return loss / SCALES
 

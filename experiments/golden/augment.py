@@ -84,7 +84,7 @@ def main(path: str) -> None:
         blurred = F.gaussian_blur(small / 255, [kernel_size] * 2, [sigma] * 2)
         golden[f"blur_{kernel_size}_{sigma}"] = to_numpy(blurred)
     for name in ("adjust_brightness", "adjust_contrast", "adjust_saturation", "adjust_hue"):
-        golden[f"{name}_grey"] = to_numpy(getattr(F, name)(small[:1] / 255, 0.4))
+        golden[f"{name}_gray"] = to_numpy(getattr(F, name)(small[:1] / 255, 0.4))
 
     operations = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
     arguments = (1.6, 1.7, 1.8, 0.2)

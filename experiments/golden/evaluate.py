@@ -21,9 +21,9 @@ from sklearn.neighbors import KNeighborsClassifier
 def problem():
     """Four overlapping classes, 160 training and 80 test rows of 6 features (as in the tests)."""
     rng = np.random.RandomState(0)
-    centres = rng.normal(size=(4, 6))
+    centers = rng.normal(size=(4, 6))
     labels = np.arange(240) % 4
-    features = (centres[labels] + 1.2 * rng.normal(size=(240, 6))).astype(np.float32)
+    features = (centers[labels] + 1.2 * rng.normal(size=(240, 6))).astype(np.float32)
     return features[:160], labels[:160], features[160:], labels[160:]
 
 

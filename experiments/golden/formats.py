@@ -60,9 +60,9 @@ def main():
     disparity = rng.uniform(0, 60, (4, 5)).astype(np.float32)
     arrays["disparity"] = disparity
     arrays["pfm"] = contents(lambda path: cv2.imwrite(path, disparity))("x.pfm")
-    colour = rng.uniform(0, 1, (3, 4, 3)).astype(np.float32)
-    arrays["colour"] = colour
-    arrays["pfm_colour"] = contents(lambda path: cv2.imwrite(path, colour[..., ::-1]))("x.pfm")
+    color = rng.uniform(0, 1, (3, 4, 3)).astype(np.float32)
+    arrays["color"] = color
+    arrays["pfm_color"] = contents(lambda path: cv2.imwrite(path, color[..., ::-1]))("x.pfm")
     target = Path(__file__).parents[2] / "tests" / "data" / "golden" / "formats.npz"
     target.parent.mkdir(exist_ok=True)
     np.savez_compressed(target, **arrays)

@@ -56,7 +56,7 @@ def photometric_values(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> dict[str,
 
 
 def census_scale(height: int, width: int) -> np.ndarray:
-    """All neighbours over those inside the image: the sum over a full patch from a cut one."""
+    """All neighbors over those inside the image: the sum over a full patch from a cut one."""
     side = [
         [min(n, i + RADIUS + 1) - max(0, i - RADIUS) for i in range(n)] for n in (height, width)
     ]
@@ -96,9 +96,9 @@ def census_gradient(a: np.ndarray, b: np.ndarray, cotangent: np.ndarray) -> np.n
     return tensor.grad.numpy()
 
 
-def smoothness(field, image, order, edge_weight, edge, normalise, penalty, cross) -> float:
+def smoothness(field, image, order, edge_weight, edge, normalize, penalty, cross) -> float:
     """Pixel by pixel, one direction after the other."""
-    field = field / (field.mean((0, 1)) + 1e-7) if normalise else field
+    field = field / (field.mean((0, 1)) + 1e-7) if normalize else field
     total = 0.0
     for swap in (False, True):  # derivatives along x, then along y
         f, i = (x.swapaxes(0, 1) if swap else x for x in (field, image))
@@ -119,7 +119,7 @@ def smoothness(field, image, order, edge_weight, edge, normalise, penalty, cross
 
 
 def sample(image: np.ndarray, x: float, y: float) -> np.ndarray | None:
-    """Bilinear interpolation of `[H, W, ...]`; None outside the outermost pixel centres."""
+    """Bilinear interpolation of `[H, W, ...]`; None outside the outermost pixel centers."""
     height, width = image.shape[:2]
     if not (0 <= x <= width - 1 and 0 <= y <= height - 1):
         return None
@@ -222,7 +222,7 @@ def main(path: str) -> None:
         "robust_l1": robust(flow),
         "robust_power": (np.abs(flow) + 0.01) ** 0.4,
         "smoothness": np.array(
-            [  # field, order, λ, edge, normalised, penalty, cross terms: as in the test
+            [  # field, order, λ, edge, normalized, penalty, cross terms: as in the test
                 smoothness(d, a, 1, 1.0, "exponential", False, np.abs, False),
                 smoothness(d, a, 1, 1.0, "exponential", True, np.abs, False),
                 smoothness(flow, a, 1, 150.0, "exponential", False, robust, False),

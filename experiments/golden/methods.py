@@ -68,7 +68,7 @@ def weights() -> dict[str, dict[str, np.ndarray]]:
         layers = enumerate([(inputs, HIDDEN), (HIDDEN, outputs)], start=1)
         return {f"{name}{i}": x for i, shape in layers for name, x in linear(*shape).items()}
 
-    def normalised(inputs: int, outputs: int) -> dict[str, np.ndarray]:
+    def normalized(inputs: int, outputs: int) -> dict[str, np.ndarray]:
         return {
             "linear1/kernel": normal(inputs, HIDDEN),
             "bn1/scale": 1 + 0.3 * normal(HIDDEN),
@@ -80,8 +80,8 @@ def weights() -> dict[str, dict[str, np.ndarray]]:
         "encoder": linear(2, 2, 3, FEATURES),
         "projector": perceptron(FEATURES, EMBEDDING),
         "predictor": perceptron(EMBEDDING, EMBEDDING),
-        "norm_projector": normalised(FEATURES, EMBEDDING),
-        "norm_predictor": normalised(EMBEDDING, EMBEDDING),
+        "norm_projector": normalized(FEATURES, EMBEDDING),
+        "norm_predictor": normalized(EMBEDDING, EMBEDDING),
         "prototypes": {"kernel": normal(EMBEDDING, PROTOTYPES)},
         "dino_projector": {
             **perceptron(FEATURES, EMBEDDING),
@@ -98,7 +98,7 @@ def weights() -> dict[str, dict[str, np.ndarray]]:
             "kernel2": normal(HIDDEN, 1),
             "bias2": normal(1),
         },
-        "grey_encoder": linear(2, 2, 1, FEATURES),
+        "gray_encoder": linear(2, 2, 1, FEATURES),
         "colorizer": linear(FEATURES, 9),
         "patch_encoder": {**linear(12, FEATURES), "position": normal(4, FEATURES)},
         "patch_decoder": {**linear(FEATURES, 12), "position": normal(4, FEATURES)},
@@ -381,7 +381,7 @@ def dino():
         value = loss(teacher, student, teacher_temp=2.0**step / 16)
         run.step(value, still="prototypes" if step < 1 else "")
         move(run, target, 0.8)
-    return run.record(extra={"centre": loss.center.flatten(), **target_leaves(target)})
+    return run.record(extra={"center": loss.center.flatten(), **target_leaves(target)})
 
 
 # Heads with batch norm.
@@ -408,10 +408,10 @@ class Norms:
             old = self.running.get(path, torch.full((HIDDEN,), start).double())
             self.running[path] = 0.9 * old + 0.1 * found[kind].detach()
 
-        def normalise(x):
+        def normalize(x):
             return F.batch_norm(x, None, None, p["bn1/scale"], p["bn1/bias"], training=True)
 
-        xs = list(normalise(torch.cat(xs)).chunk(2)) if self.together else map(normalise, xs)
+        xs = list(normalize(torch.cat(xs)).chunk(2)) if self.together else map(normalize, xs)
         return [F.relu(x) @ p["linear2/kernel"] for x in xs]
 
 
@@ -533,7 +533,7 @@ def inpainting_region():
 
 
 def colorization():
-    run = Run(encoder="grey_encoder", decoder="colorizer")
+    run = Run(encoder="gray_encoder", decoder="colorizer")
     bins = GIVEN["bins"]
     prior = torch.full((len(bins),), 1 / len(bins), dtype=torch.float64)
     for images, ab, colored in zip(GIVEN["lightness"], GIVEN["ab"], GIVEN["colored"]):

@@ -33,7 +33,7 @@ def inputs() -> dict[str, torch.Tensor]:
         "queue": rng.standard_normal((QUEUE, DIMENSIONS)),
         "scores": rng.uniform(-1, 1, (EXAMPLES, 3, PROTOTYPES)),
         "queue_scores": rng.uniform(-1, 1, (QUEUE, 2, PROTOTYPES)),
-        "centre": rng.standard_normal(DIMENSIONS),
+        "center": rng.standard_normal(DIMENSIONS),
         "hidden": rng.integers(0, 2, (2, 3)).astype(float),
     }
     return {name: torch.tensor(array) for name, array in arrays.items()}
@@ -73,9 +73,9 @@ def sigmoid_contrastive(a, b, temperature, bias):
     return total / len(a)
 
 
-def dino(student, teacher, centre):
+def dino(student, teacher, center):
     loss = lightly.DINOLoss(student.shape[1], teacher_temp=0.07, student_temp=0.2).double()
-    loss.center.data[:] = centre
+    loss.center.data[:] = center
     # The pair of the first views is left out; the student's first view is there for that alone.
     return loss([teacher.detach()], [torch.zeros_like(student), student])
 
@@ -102,7 +102,7 @@ def main(path: str) -> None:
     given = inputs()
     a, b = given["a"], given["b"]
     labels = torch.tensor([0, 1, 0, 2, 0, 1])
-    centre, hidden = given["centre"], given["hidden"]
+    center, hidden = given["center"], given["hidden"]
     cases = {
         "nt_xent": (lightly.NTXentLoss(temperature=0.2), a, b),
         "decoupled_contrastive": (lightly.DCLLoss(temperature=0.2), a, b),
@@ -115,7 +115,7 @@ def main(path: str) -> None:
         "barlow_twins": (lightly.BarlowTwinsLoss(), a, b),
         "vicreg": (lightly.VICRegLoss(), a, b),
         "negative_cosine": (lightly.NegativeCosineSimilarity(), a, b),
-        "distillation_cross_entropy": (lambda s, t: dino(s, t, centre), a, b),
+        "distillation_cross_entropy": (lambda s, t: dino(s, t, center), a, b),
         "swapped_prediction": (swav, given["scores"], given["queue_scores"]),
         "masked_reconstruction": (
             lambda p, t: masked(p, t, hidden),

@@ -48,7 +48,7 @@ from sslax.augment.frames import (
     random_zoom_frames,
 )
 from sslax.augment.image import apply_separable, to_float
-from sslax.augment.masks import centre_mask, random_blocks_mask, random_keep, random_region_mask
+from sslax.augment.masks import center_mask, random_blocks_mask, random_keep, random_region_mask
 from sslax.augment.patches import (
     down_up,
     grid_tiles,
@@ -88,7 +88,7 @@ __all__ = [
     "apply_separable",
     "blur_kernel_size",
     "center_crop",
-    "centre_mask",
+    "center_mask",
     "color_jitter",
     "down_up",
     "drop_colors",

@@ -55,7 +55,7 @@ def gaussian_blur(image: Array, sigma: Array, *, kernel_size: int) -> Array:
     """Blur with a truncated Gaussian and reflected borders.
 
     ``y = sum_t g_t x[. + t]`` along each side, ``g_t ∝ exp(-t^2 / (2 sigma^2))`` for
-    ``|t| <= (kernel_size - 1) / 2``, normalised to 1. The definition of torchvision.
+    ``|t| <= (kernel_size - 1) / 2``, normalized to 1. The definition of torchvision.
 
     Args:
         image: `[H, W, C]` float.

@@ -1,7 +1,7 @@
-"""Colour operations on one float image in [0, 1]; `jax.vmap` makes them batched.
+"""Color operations on one float image in [0, 1]; `jax.vmap` makes them batched.
 
 Brightness, contrast and saturation are all ``clip(f x + (1 - f) base, 0, 1)``, with black, the
-mean grey or the grey image as base. The definitions, grey weights and clamps are torchvision's.
+mean gray or the gray image as base. The definitions, gray weights and clamps are torchvision's.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from sslax.augment.image import assert_float_image
 
 Array = jax.Array
 
-_GREY = (0.2989, 0.587, 0.114)
+_GRAY = (0.2989, 0.587, 0.114)
 _ORDERS = np.array(list(itertools.permutations(range(3))), np.int32)
 _BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
 
@@ -25,15 +25,15 @@ def assert_color_image(image: Array) -> None:
     assert_float_image(image)
     if image.shape[-1] not in (1, 3):
         raise ValueError(
-            f"Expected 1 (grey) or 3 (red, green, blue) channels last, got {image.shape}."
+            f"Expected 1 (gray) or 3 (red, green, blue) channels last, got {image.shape}."
         )
 
 
-def _grey(image: Array) -> Array:
-    """`[H, W, 1]` grey value."""
+def _gray(image: Array) -> Array:
+    """`[H, W, 1]` gray value."""
     if image.shape[-1] == 1:
         return image
-    return sum(weight * image[..., c : c + 1] for c, weight in enumerate(_GREY))
+    return sum(weight * image[..., c : c + 1] for c, weight in enumerate(_GRAY))
 
 
 def _blend(image: Array, base: Array | float, factor: Array) -> Array:
@@ -41,7 +41,7 @@ def _blend(image: Array, base: Array | float, factor: Array) -> Array:
 
 
 def to_grayscale(image: Array) -> Array:
-    """Grey image with as many channels as before.
+    """Gray image with as many channels as before.
 
     ``y = 0.2989 R + 0.587 G + 0.114 B`` in every channel; a one-channel image is itself.
 
@@ -60,7 +60,7 @@ def to_grayscale(image: Array) -> Array:
         Array([[[0.2989, 0.2989, 0.2989]]], dtype=float32)
     """
     assert_color_image(image)
-    return jnp.broadcast_to(_grey(image), image.shape)
+    return jnp.broadcast_to(_gray(image), image.shape)
 
 
 def adjust_brightness(image: Array, factor: Array) -> Array:
@@ -86,11 +86,11 @@ def adjust_brightness(image: Array, factor: Array) -> Array:
 
 
 def adjust_contrast(image: Array, factor: Array) -> Array:
-    """Contrast: ``clip(f x + (1 - f) m, 0, 1)`` with m the mean grey value of the image.
+    """Contrast: ``clip(f x + (1 - f) m, 0, 1)`` with m the mean gray value of the image.
 
     Args:
         image: `[H, W, C]` float in [0, 1], C of 1 or 3.
-        factor: scalar, not negative; 0 is uniform grey, 1 the image.
+        factor: scalar, not negative; 0 is uniform gray, 1 the image.
 
     Returns:
         `[H, W, C]`.
@@ -104,15 +104,15 @@ def adjust_contrast(image: Array, factor: Array) -> Array:
         Array([0.375, 0.625], dtype=float32)
     """
     assert_color_image(image)
-    return _blend(image, jnp.mean(_grey(image)), factor)
+    return _blend(image, jnp.mean(_gray(image)), factor)
 
 
 def adjust_saturation(image: Array, factor: Array) -> Array:
-    """Saturation: ``clip(f x + (1 - f) grey(x), 0, 1)``; identity for one channel.
+    """Saturation: ``clip(f x + (1 - f) gray(x), 0, 1)``; identity for one channel.
 
     Args:
         image: `[H, W, C]` float in [0, 1], C of 1 or 3.
-        factor: scalar, not negative; 0 is the grey image, 1 the image.
+        factor: scalar, not negative; 0 is the gray image, 1 the image.
 
     Returns:
         `[H, W, C]`.
@@ -128,7 +128,7 @@ def adjust_saturation(image: Array, factor: Array) -> Array:
     assert_color_image(image)
     if image.shape[-1] == 1:
         return image
-    return _blend(image, _grey(image), factor)
+    return _blend(image, _gray(image), factor)
 
 
 def adjust_hue(image: Array, shift: Array) -> Array:
@@ -159,7 +159,7 @@ def adjust_hue(image: Array, shift: Array) -> Array:
     red, green, blue = (image[..., c : c + 1] for c in range(3))
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
-    per_chroma = 1.0 / jnp.where(chroma == 0.0, 1.0, chroma)  # a grey pixel has no hue to turn
+    per_chroma = 1.0 / jnp.where(chroma == 0.0, 1.0, chroma)  # a gray pixel has no hue to turn
     hue = jnp.where(
         value == red,
         (green - blue) * per_chroma,
@@ -265,8 +265,8 @@ def _jitter(
 
     def blend(x: Array, slot: int, due: Array | bool) -> Array:
         operation = order[slot]
-        grey = _grey(x)
-        base = jnp.where(operation == _CONTRAST, jnp.mean(grey), grey)
+        gray = _gray(x)
+        base = jnp.where(operation == _CONTRAST, jnp.mean(gray), gray)
         base = jnp.where(operation == _BRIGHTNESS, 0.0, base)
         return _blend(x, base, jnp.where(due, factors[operation], 1.0))
 
@@ -288,7 +288,7 @@ def random_grayscale(key: Array, image: Array, *, probability: float = 0.2) -> A
     Args:
         key: random key.
         image: `[H, W, C]` float, C of 1 or 3.
-        probability: of the grey image.
+        probability: of the gray image.
 
     Returns:
         `[H, W, C]`.

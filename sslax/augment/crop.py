@@ -33,10 +33,10 @@ def resize_weights(start: Array, extent: Array, source: int, target: int) -> Arr
     """`[target, source]` weights that resize the pixels [start, start + extent) to `target`."""
     pixel = jnp.arange(source, dtype=jnp.float32)
     scale = jnp.asarray(extent, jnp.float32) / target
-    centre = start + (jnp.arange(target, dtype=jnp.float32) + 0.5) * scale - 0.5
+    center = start + (jnp.arange(target, dtype=jnp.float32) + 0.5) * scale - 0.5
     # The triangle widens with the reduction, so that every source pixel is seen: antialiasing.
     support = jnp.maximum(scale, 1.0)
-    weights = jnp.maximum(0.0, 1.0 - jnp.abs(pixel - centre[:, None]) / support)
+    weights = jnp.maximum(0.0, 1.0 - jnp.abs(pixel - center[:, None]) / support)
     weights = jnp.where((pixel >= start) & (pixel < start + extent), weights, 0.0)
     return weights / jnp.sum(weights, axis=1, keepdims=True)
 
@@ -47,7 +47,7 @@ def resized_crop(
     """Antialiased bilinear resize of one box of an image.
 
     ``w[i, p] ∝ max(0, 1 - |p - c_i| / max(s, 1))`` with ``c_i = top + (i + 1/2) s - 1/2``,
-    ``s = height / size``, over the box's own pixels only (crop first, resize then) and normalised
+    ``s = height / size``, over the box's own pixels only (crop first, resize then) and normalized
     to 1; the same along the columns. The definition of torchvision with `antialias=True`.
 
     Args:

@@ -17,7 +17,7 @@ def random_erasing(
     ratio: tuple[float, float] = (0.3, 3.3),
     probability: float = 0.5,
 ) -> Array:
-    """Paints a random box of the image in one random colour, with a probability.
+    """Paints a random box of the image in one random color, with a probability.
 
     ``y[p] = c where p lies in the box, x[p] elsewhere``, with ``c ~ U(0, 1)`` in every channel.
 

@@ -54,7 +54,7 @@ class AffineRecipe(NamedTuple):
 class FlowRecipe(NamedTuple):
     """How a pair of frames is augmented. The defaults change nothing.
 
-    What moves pixels moves them in both frames, in 'image' and in 'input'; what changes colours
+    What moves pixels moves them in both frames, in 'image' and in 'input'; what changes colors
     changes 'input' alone, which the network is given: the loss compares frames as they were taken.
 
     Attributes:
@@ -62,16 +62,16 @@ class FlowRecipe(NamedTuple):
         whole: 'image' keeps the whole frames, 'input' is the part of them that was cut out, and
             'offset' is its place, for full-image warping.
         affine: how frames are moved, before they are cut.
-        jitter: probability of the colour jitter.
+        jitter: probability of the color jitter.
         brightness, contrast, saturation, hue: its strengths.
         exposure: probability of a random exposure.
         gamma, gain, tint: its ranges, see `random_exposure`.
-        asymmetric: probability that the second frame's colours are drawn apart from the first's.
+        asymmetric: probability that the second frame's colors are drawn apart from the first's.
         swap_channels: probability of a random order of the channels, the same in both frames.
         blur: probability of a Gaussian blur, the same in both frames.
         blur_sigma: range of its standard deviation, in pixels.
         noise: greatest standard deviation of Gaussian noise, drawn apart for each frame and pixel.
-        erase: probability that boxes of the second frame are painted in its mean colour.
+        erase: probability that boxes of the second frame are painted in its mean color.
         erase_side: range of the boxes' sides, as a fraction of the shorter side of the frame.
         erase_boxes: at most so many boxes.
     """
@@ -156,7 +156,7 @@ def get_flow_recipe(name: str, **knobs: object) -> FlowRecipe:
 def sample_affine(key: Array, size: tuple[int, int], recipe: AffineRecipe) -> tuple[Array, Array]:
     """Random maps of the plane for two frames, that read within the frames.
 
-    About the centre c, `x_old = c + t + R(θ) diag(s, 1) / z (x_new - c)` after the flips, and for
+    About the center c, `x_old = c + t + R(θ) diag(s, 1) / z (x_new - c)` after the flips, and for
     the second frame once more, with `relative` times the displacement, the angle and the logarithms
     of the enlargements. The first of ten draws that leaves all four corners of both frames inside;
     the flips alone where there is none.
@@ -186,7 +186,7 @@ def sample_affine(key: Array, size: tuple[int, int], recipe: AffineRecipe) -> tu
     height, width = size
     chance = jax.random.uniform(flip_key, (2,))
     odds = jnp.array([recipe.flip, recipe.flip_vertical])
-    flips = _about_centre(jnp.diag(jnp.where(chance < odds, -1.0, 1.0)), jnp.zeros(2), size)
+    flips = _about_center(jnp.diag(jnp.where(chance < odds, -1.0, 1.0)), jnp.zeros(2), size)
     if not _moves(recipe):
         return flips, flips
     draws = jax.random.uniform(move_key, (_TRIES, 2, 5))
@@ -225,12 +225,12 @@ def _move(u: Array, recipe: AffineRecipe, size: tuple[int, int], part: float) ->
     rotation = jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])])
     linear = rotation * jnp.stack([1 / (zoom * squeeze), 1 / zoom])
     shift = part * recipe.translate * (2 * u[3:] - 1) * jnp.array(size[::-1], jnp.float32)
-    return _about_centre(linear, shift, size)
+    return _about_center(linear, shift, size)
 
 
-def _about_centre(linear: Array, shift: Array, size: tuple[int, int]) -> Array:
-    centre = (jnp.array(size[::-1], jnp.float32) - 1) / 2
-    offset = centre + shift - _times(linear, centre)
+def _about_center(linear: Array, shift: Array, size: tuple[int, int]) -> Array:
+    center = (jnp.array(size[::-1], jnp.float32) - 1) / 2
+    offset = center + shift - _times(linear, center)
     top = jnp.concatenate([linear, offset[:, None]], axis=1)
     return jnp.concatenate([top, jnp.array([[0.0, 0.0, 1.0]])])
 
@@ -369,7 +369,7 @@ def random_eraser(
     side: Range = (0.13, 0.27),
     boxes: int = 3,
 ) -> Array:
-    """Random boxes painted in the image's mean colour, with a probability.
+    """Random boxes painted in the image's mean color, with a probability.
 
     What lay there is occluded for a network that is given the result, and its flow known from the
     image as it was.
@@ -430,7 +430,7 @@ def random_occluder(key: Array, image: Array, *, side: Range = (0.1, 0.3), boxes
 
 
 def jitter_pair(key: Array, frames: Array, recipe: FlowRecipe) -> Array:
-    """Colours of two frames as a recipe says: jitter, exposure, channels, blur, noise, boxes.
+    """Colors of two frames as a recipe says: jitter, exposure, channels, blur, noise, boxes.
 
     Args:
         key: random key.
@@ -502,8 +502,8 @@ def flow_views(recipe: FlowRecipe) -> Callable[[Array, Batch], Batch]:
 
     Returns:
         `(rng, batch) -> batch`: reads 'image' `[B, 2, H, W, C]`, uint8 or float in [0, 1], and
-        'index' `[B]`; makes 'image' `[B, 2, h, w, C]` float32, moved and cut but with its colours
-        as they were; 'input', the same with the colours that the network is given; with
+        'index' `[B]`; makes 'image' `[B, 2, h, w, C]` float32, moved and cut but with its colors
+        as they were; 'input', the same with the colors that the network is given; with
         `recipe.whole` 'image' keeps H and W, and 'offset' `[B, 2]` says where 'input' was cut out,
         `(x, y)` in pixels; everything else is passed through.
 
@@ -525,7 +525,7 @@ def flow_views(recipe: FlowRecipe) -> Callable[[Array, Batch], Batch]:
 
     def example_views(key: Array, frames: Array) -> Batch:
         # One key for each operation, so that a knob of one changes no other.
-        affine, place, colours = jax.random.split(key, 3)
+        affine, place, colors = jax.random.split(key, 3)
         frames = to_float(frames)
         size = frames.shape[1:3]
         if moves:
@@ -543,7 +543,7 @@ def flow_views(recipe: FlowRecipe) -> Callable[[Array, Batch], Batch]:
             corner = jax.random.randint(place, (2,), 0, spare + 1)
             start = (0, *corner, 0)
             cut = jax.lax.dynamic_slice(frames, start, (2, *recipe.size, frames.shape[-1]))
-        made = {"image": cut, "input": jitter_pair(colours, cut, recipe)}
+        made = {"image": cut, "input": jitter_pair(colors, cut, recipe)}
         if recipe.whole:
             made |= {"image": frames, "offset": corner[::-1].astype(jnp.float32)}
         return made

@@ -36,7 +36,7 @@ class FrameRecipe(NamedTuple):
         flip: probability of mirroring left and right.
         zoom: range of the enlargement of width and of height, each at least 1, before a crop of
             the frames' own size.
-        jitter: probability of the colour jitter.
+        jitter: probability of the color jitter.
         brightness, contrast, saturation, hue: its strengths.
         exposure: probability of a random exposure.
         gamma: range of its exponent.
@@ -139,7 +139,7 @@ def random_zoom_frames(key: Array, sample: Batch, *, zoom: Range = (1.0, 1.15)) 
 
     Returns:
         The sample, with 'image' and 'intrinsics' replaced where it has them. The baseline is in
-        metres and stays.
+        meters and stays.
 
     Raises:
         ValueError: if `zoom` is not an increasing pair from 1 on.
@@ -175,8 +175,8 @@ def random_zoom_frames(key: Array, sample: Batch, *, zoom: Range = (1.0, 1.15)) 
 def _zoom_weights(first: Array, scale: Array, size: int) -> Array:
     """`[size, size]` bilinear weights of `size` pixels from `first` on, of `scale · size`."""
     pixel = jnp.arange(size, dtype=jnp.float32)
-    centre = jnp.clip((pixel + first + 0.5) / scale - 0.5, 0, size - 1)
-    return jnp.maximum(0.0, 1.0 - jnp.abs(pixel - centre[:, None]))
+    center = jnp.clip((pixel + first + 0.5) / scale - 0.5, 0, size - 1)
+    return jnp.maximum(0.0, 1.0 - jnp.abs(pixel - center[:, None]))
 
 
 def random_exposure(
@@ -238,8 +238,8 @@ def frame_views(recipe: FrameRecipe, *, stereo: bool = False) -> Callable[[Array
     Returns:
         `(rng, batch) -> batch`: reads 'image' `[B, V, H, W, C]`, uint8 or float in [0, 1], 'index'
         `[B]` and, where the batch has them, 'intrinsics' `[B, 3, 3]` and 'baseline' `[B]`; replaces
-        them by those of the flipped and zoomed frames, 'image' float32 with its colours as they
-        were; adds 'input', the same frames with the colours that the network is given; and passes
+        them by those of the flipped and zoomed frames, 'image' float32 with its colors as they
+        were; adds 'input', the same frames with the colors that the network is given; and passes
         everything else through.
 
     Raises:

@@ -72,7 +72,7 @@ def apply_separable(image: Array, rows: Array, columns: Array) -> Array:
     checks.assert_shape(rows, (None, image.shape[0]))
     checks.assert_shape(columns, (None, image.shape[1]))
     # [H, C, W] makes both products plain matrix products, without a transpose between them.
-    # Full float32 precision, as lower ones err by more than one grey level.
+    # Full float32 precision, as lower ones err by more than one gray level.
     x = jnp.moveaxis(image, 2, 1)
     x = jnp.tensordot(x, columns, axes=((2,), (1,)), precision=jax.lax.Precision.HIGHEST)
     x = jnp.tensordot(rows, x, axes=((1,), (0,)), precision=jax.lax.Precision.HIGHEST)

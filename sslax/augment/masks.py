@@ -11,12 +11,12 @@ from sslax.augment.image import apply_separable
 Array = jax.Array
 
 
-def centre_mask(height: int, width: int, *, side: int, overlap: int = 0) -> Array:
+def center_mask(height: int, width: int, *, side: int, overlap: int = 0) -> Array:
     """Hidden square in the middle of an image.
 
     The square of `side` pixels is what the network predicts; of it, a band of `overlap` pixels
     along its inside border stays visible, so that the prediction has to join the image. With
-    ``square = centre_mask(..., overlap=0)`` the band is ``square & ~centre_mask(..., overlap=4)``;
+    ``square = center_mask(..., overlap=0)`` the band is ``square & ~center_mask(..., overlap=4)``;
     context encoders weigh the error in the band ten times the rest.
 
     Args:
@@ -31,7 +31,7 @@ def centre_mask(height: int, width: int, *, side: int, overlap: int = 0) -> Arra
         ValueError: if the square is larger than the image, or the band leaves nothing hidden.
 
     Example:
-        >>> centre_mask(4, 6, side=2).astype(int)
+        >>> center_mask(4, 6, side=2).astype(int)
         Array([[0, 0, 0, 0, 0, 0],
                [0, 0, 1, 1, 0, 0],
                [0, 0, 1, 1, 0, 0],
@@ -99,7 +99,7 @@ def random_region_mask(
     share: tuple[float, float] = (0.2, 0.3),
     cells: float = 8.0,
 ) -> Array:
-    """Hidden regions of random shape, without straight edges a network could recognise.
+    """Hidden regions of random shape, without straight edges a network could recognize.
 
     Uniform noise on a coarse grid at a random offset, enlarged by cubic interpolation; hidden are
     its lowest ``round(s H W)`` values, exactly, with ``s ~ U(share)``.

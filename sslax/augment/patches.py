@@ -1,4 +1,4 @@
-"""Patches of one image for the tasks of place: neighbours, jigsaw puzzles, rotations.
+"""Patches of one image for the tasks of place: neighbors, jigsaw puzzles, rotations.
 
 `jax.vmap` makes them batched. What only cuts and turns keeps the image's dtype.
 """
@@ -13,8 +13,8 @@ from sslax.augment.image import apply_separable, assert_float_image
 
 Array = jax.Array
 
-# Places of the eight neighbours, (down, right) in steps, row by row.
-_NEIGHBOURS = np.array(
+# Places of the eight neighbors, (down, right) in steps, row by row.
+_NEIGHBORS = np.array(
     [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)], np.int32
 )
 
@@ -40,7 +40,7 @@ def grid_tiles(key: Array, image: Array, *, grid: int = 3, tile: int, jitter: in
     The image is divided into `grid` x `grid` cells of ``floor(H / grid)`` by ``floor(W / grid)``
     pixels; a rest is left over equally at its borders. Of each cell comes the central window, moved
     by ``U{-jitter, ..., jitter}`` pixels down and, independently, right. No two tiles share a
-    pixel. The gap between neighbours, ``cell - tile`` on average, removes a shortcut: edges that
+    pixel. The gap between neighbors, ``cell - tile`` on average, removes a shortcut: edges that
     run on from one tile into the next.
 
     Args:
@@ -87,9 +87,9 @@ def grid_tiles(key: Array, image: Array, *, grid: int = 3, tile: int, jitter: in
 def patch_pair(
     key: Array, image: Array, *, patch: int, gap: int, jitter: int
 ) -> tuple[Array, Array]:
-    """A patch and one of its eight neighbours, and which one it is.
+    """A patch and one of its eight neighbors, and which one it is.
 
-    The first patch lies anywhere all its neighbours fit. The second lies ``patch + gap`` pixels
+    The first patch lies anywhere all its neighbors fit. The second lies ``patch + gap`` pixels
     from it in one of eight directions, all equally likely, moved by ``U{-jitter, ..., jitter}``
     pixels down and, independently, right. Directions count row by row, without the middle:
 
@@ -134,16 +134,16 @@ def patch_pair(
     needed = patch + 2 * margin
     if min(height, width) < needed:
         raise ValueError(
-            f"A patch of {patch} and its neighbours, with a gap of {gap} and a jitter of {jitter}, "
+            f"A patch of {patch} and its neighbors, with a gap of {gap} and a jitter of {jitter}, "
             f"need {needed} x {needed} pixels; got {height} x {width}."
         )
     place, turn, move = jax.random.split(key, 3)
     last = np.array([height, width], np.int32) - margin - patch
-    centre = jax.random.randint(place, (2,), margin, last + 1)
-    direction = jax.random.randint(turn, (), 0, len(_NEIGHBOURS))
+    center = jax.random.randint(place, (2,), margin, last + 1)
+    direction = jax.random.randint(turn, (), 0, len(_NEIGHBORS))
     moves = jax.random.randint(move, (2,), -jitter, jitter + 1)
-    neighbour = centre + (patch + gap) * jnp.asarray(_NEIGHBOURS)[direction] + moves
-    return _windows(image, jnp.stack([centre, neighbour]), patch), direction
+    neighbor = center + (patch + gap) * jnp.asarray(_NEIGHBORS)[direction] + moves
+    return _windows(image, jnp.stack([center, neighbor]), patch), direction
 
 
 def patch_at(key: Array, image: Array, *, patch: int) -> tuple[Array, Array]:
@@ -239,12 +239,12 @@ def rotations(image: Array) -> Array:
 def standardize(patch: Array, *, floor: float = 1 / 255) -> Array:
     """Patch with mean 0 and standard deviation 1 in each channel.
 
-    ``y = (x - mean) / max(std, floor)`` over the patch's pixels. Neighbouring patches are of like
-    brightness, colour and contrast; this removes the shortcut.
+    ``y = (x - mean) / max(std, floor)`` over the patch's pixels. Neighboring patches are of like
+    brightness, color and contrast; this removes the shortcut.
 
     Args:
         patch: `[h, w, C]` float.
-        floor: least standard deviation to divide by: one grey level, so that a flat patch stays
+        floor: least standard deviation to divide by: one gray level, so that a flat patch stays
             flat rather than becoming its noise.
 
     Returns:
@@ -262,10 +262,10 @@ def standardize(patch: Array, *, floor: float = 1 / 255) -> Array:
     Puzzles, 2016 (arXiv:1603.09246).
     """
     assert_float_image(patch)
-    centred = patch - patch.mean((0, 1), keepdims=True)
-    variance = jnp.square(centred).mean((0, 1), keepdims=True)
+    centered = patch - patch.mean((0, 1), keepdims=True)
+    variance = jnp.square(centered).mean((0, 1), keepdims=True)
     # The floor comes before the root, whose slope at zero is infinite.
-    return centred * jax.lax.rsqrt(jnp.maximum(variance, floor**2))
+    return centered * jax.lax.rsqrt(jnp.maximum(variance, floor**2))
 
 
 def down_up(key: Array, patch: Array, *, probability: float = 0.33, smallest: int = 100) -> Array:
@@ -317,8 +317,8 @@ def _round_trip_weights(size: int, small: Array) -> Array:
     pixel = jnp.arange(size)
     # The small side has `small` pixels, a number drawn on the device: the rows beyond repeat its
     # last pixel, and the way up does not look at them.
-    centre = (jnp.minimum(pixel, small - 1) + 0.5) * scale - 0.5
-    down = jnp.maximum(0.0, 1.0 - jnp.abs(pixel - centre[:, None]) / scale)
+    center = (jnp.minimum(pixel, small - 1) + 0.5) * scale - 0.5
+    down = jnp.maximum(0.0, 1.0 - jnp.abs(pixel - center[:, None]) / scale)
     down = down / jnp.sum(down, axis=1, keepdims=True)
     up = resize_weights(0, small, size, size)
     return jnp.matmul(up, down, precision=jax.lax.Precision.HIGHEST)

@@ -1,8 +1,8 @@
 """Against the shortcut of chromatic aberration, which tells where in a photograph a patch lies.
 
-A lens magnifies each colour a little differently, so red and blue edges lie off the green ones,
-inwards or outwards from the centre of the image. A network that is asked for the places of patches
-reads this off their colours and learns nothing else. `drop_colors` and `project_colors` take it
+A lens magnifies each color a little differently, so red and blue edges lie off the green ones,
+inwards or outwards from the center of the image. A network that is asked for the places of patches
+reads this off their colors and learns nothing else. `drop_colors` and `project_colors` take it
 away; `render_aberration` puts it into images, to measure whether a network uses it.
 """
 
@@ -21,14 +21,14 @@ def drop_colors(key: Array, patch: Array, *, noise_std: float = 0.01) -> Array:
     ``y_k = x_k`` for one k, all equally likely, and ``y_c = mean(x_k) + noise_std std(x_k) n`` with
     ``n ~ N(0, 1)`` for the others: a single channel has no edges to compare.
 
-    Before it: `standardize`, if patches are standardised at all, since after it the noise would be
+    Before it: `standardize`, if patches are standardized at all, since after it the noise would be
     raised to the strength of an image.
 
     Args:
         key: random key.
         patch: `[h, w, C]` float, C of 1 or 3; one channel stays as it is.
         noise_std: standard deviation of the noise as a fraction of the kept channel's; 0 makes the
-            others flat. The default is the paper's; the released code draws from a grey level's
+            others flat. The default is the paper's; the released code draws from a gray level's
             width, U(-1/2, 1/2) of 255, around the mean: about 0.006 for photographs.
 
     Returns:
@@ -64,8 +64,8 @@ def drop_colors(key: Array, patch: Array, *, noise_std: float = 0.01) -> Array:
 def project_colors(image: Array) -> Array:
     """Image without its green-magenta part.
 
-    ``y = x B`` at each pixel, ``B = I - a^T a / (a a^T)``, ``a = (-1, 2, -1)``: of each colour only
-    what is orthogonal to `a` stays, so that nothing is left of red and blue lying off green. Grey
+    ``y = x B`` at each pixel, ``B = I - a^T a / (a a^T)``, ``a = (-1, 2, -1)``: of each color only
+    what is orthogonal to `a` stays, so that nothing is left of red and blue lying off green. Gray
     stays as it is.
 
     Args:
@@ -95,17 +95,17 @@ def project_colors(image: Array) -> Array:
 
 
 def render_aberration(image: Array, *, scale_red: Array, scale_blue: Array) -> Array:
-    """Lateral chromatic aberration: red and blue magnified about the centre of the image.
+    """Lateral chromatic aberration: red and blue magnified about the center of the image.
 
-    ``y_c(p) = x_c(m + (p - m) / s_c)`` with m the centre, ``((H - 1) / 2, (W - 1) / 2)``, bilinear,
+    ``y_c(p) = x_c(m + (p - m) / s_c)`` with m the center, ``((H - 1) / 2, (W - 1) / 2)``, bilinear,
     the border pixel beyond the border; green stays.
 
     A diagnosis: train the task on images with aberration and measure it on images without, or ask
-    for the position of a patch (`patch_at`); a network that has learnt the shortcut shows it.
+    for the position of a patch (`patch_at`); a network that has learned the shortcut shows it.
 
     Args:
         image: `[H, W, C]` float, C of 1 or 3; one channel stays as it is.
-        scale_red, scale_blue: scalars, positive; above 1 the colour's edges lie further out. May be
+        scale_red, scale_blue: scalars, positive; above 1 the color's edges lie further out. May be
             traced, and the result has a gradient to them, at 1 as well.
 
     Returns:
@@ -134,10 +134,10 @@ def render_aberration(image: Array, *, scale_red: Array, scale_blue: Array) -> A
 
 
 def _magnify_weights(size: int, scale: Array) -> Array:
-    """`[size, size]` weights of a bilinear magnification of one side about its centre."""
+    """`[size, size]` weights of a bilinear magnification of one side about its center."""
     pixel = jnp.arange(size, dtype=jnp.float32)
-    centre = (size - 1) / 2
-    source = centre + (pixel - centre) / scale
+    center = (size - 1) / 2
+    source = center + (pixel - center) / scale
     # y = x_0 + sum_p clip(source - p, 0, 1) (x_p+1 - x_p): the weights of a row sum to 1, and the
     # slope at a whole pixel is the mean of those to its sides, that of clip where it bends.
     passed = jnp.clip(source[:, None] - pixel[:-1], 0.0, 1.0)

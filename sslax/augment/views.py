@@ -24,7 +24,7 @@ _LOCAL = 0x10CA1
 
 
 class ViewRecipe(NamedTuple):
-    """How one view of an image is made: crop, flip, jitter, grey, blur, solarize, erase.
+    """How one view of an image is made: crop, flip, jitter, gray, blur, solarize, erase.
 
     The defaults change nothing: the view is the image, or its central square at `size`.
 
@@ -34,11 +34,11 @@ class ViewRecipe(NamedTuple):
             central box of the view's shape.
         crop_ratio: range of the crop's aspect, width over height.
         flip: probability of a flip left to right.
-        jitter: probability of the colour jitter.
+        jitter: probability of the color jitter.
         brightness, contrast, saturation, hue: its strengths, before `strength`.
         strength: factor on these four.
-        grayscale: probability of a grey view.
-        grayscale_first: grey before the jitter rather than after it.
+        grayscale: probability of a gray view.
+        grayscale_first: gray before the jitter rather than after it.
         blur: probability of a Gaussian blur.
         blur_sigma: range of its standard deviation, in pixels.
         blur_kernel_size: its odd number of taps; None is a tenth of the view (`blur_kernel_size`).

@@ -16,7 +16,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from ml_collections import ConfigDict
 
-from sslax.data import fitting, formats, images
+from sslax.data import fitting
+from sslax.data.files import formats, images
 from sslax.data.records import DataError, Dataset, ImageError, Record, threads
 
 THUMBNAIL = (24, 48)  # height and width at which frames are compared
@@ -42,7 +43,7 @@ class Depth(Protocol):
         ...
 
     def read(self, i: int, fit: fitting.Fit) -> np.ndarray:
-        """float32 `[H, W]` of the fitted frame, in metres, 0 where unknown."""
+        """float32 `[H, W]` of the fitted frame, in meters, 0 where unknown."""
         ...
 
 
@@ -54,9 +55,9 @@ class Clip(NamedTuple):
         frames: N images of one size.
         intrinsics: `[N, 3, 3]` or `[1, 3, 3]`, in pixels of the stored images.
         partner: N images of a second camera, rectified, of the same size.
-        baseline: metres to that camera, positive where it is to the right.
-        poses: `[N, 4, 4]`, camera to world, metres.
-        travelled: `[N]`, metres on the way since some place.
+        baseline: meters to that camera, positive where it is to the right.
+        poses: `[N, 4, 4]`, camera to world, meters.
+        traveled: `[N]`, meters on the way since some place.
         depth: of the frames.
     """
 
@@ -66,7 +67,7 @@ class Clip(NamedTuple):
     partner: Frames | None = None
     baseline: float | None = None
     poses: np.ndarray | None = None
-    travelled: np.ndarray | None = None
+    traveled: np.ndarray | None = None
     depth: Depth | None = None
 
 
@@ -120,7 +121,7 @@ class PixelFrames:
 
 
 class DenseDepth:
-    """Depths `[N, h, w]` in metres, in memory; 0 (or less, or not finite) is unknown."""
+    """Depths `[N, h, w]` in meters, in memory; 0 (or less, or not finite) is unknown."""
 
     def __init__(self, depth: np.ndarray) -> None:
         self.depth = depth
@@ -130,7 +131,7 @@ class DenseDepth:
         return True
 
     def read(self, i: int, fit: fitting.Fit) -> np.ndarray:
-        """The depths nearest to the fitted pixels' centres."""
+        """The depths nearest to the fitted pixels' centers."""
         depth = fitting.fit_values(self.depth[i], fit)
         return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
 
@@ -146,7 +147,7 @@ class ClipSource:
         size: height and width, or () for those stored.
         cut_bottom: fraction of the rows left out at the bottom.
         stereo: with the target's partner as the last image.
-        distances: with 'distance', metres from the target's camera to each frame's.
+        distances: with 'distance', meters from the target's camera to each frame's.
         truth: with 'depth' and 'pose', as far as they are known of every clip, and with 'sequence',
             which is equal where the targets are consecutive frames.
     """
@@ -268,7 +269,7 @@ def dataset(config: ConfigDict, clips: Sequence[Clip], test: Sequence[Clip] | No
     """Training and test samples of clips: every frame that has the others about it is a target.
 
     Without test clips, `config.test_fraction` holds out the last part of each clip, so that no
-    frame is in both: neighbours in time are nearly equal, and a random part would be no test.
+    frame is in both: neighbors in time are nearly equal, and a random part would be no test.
 
     Raises:
         DataError: if a part has no sample.
@@ -362,7 +363,7 @@ def without_still(source: ClipSource, config: ConfigDict) -> ClipSource:
     """A source without samples whose frames hardly differ: they teach that all is infinitely far.
 
     Frames are compared as 24 x 48 gray thumbnails; a sample is left out where no frame differs from
-    the next by `config.still` grey levels (of 255) in the mean.
+    the next by `config.still` gray levels (of 255) in the mean.
 
     Raises:
         DataError: if none is left, or a frame cannot be read.
@@ -395,13 +396,13 @@ def without_still(source: ClipSource, config: ConfigDict) -> ClipSource:
     if not kept.any():
         raise DataError(
             f"in all {len(kept)} training samples the frames differ by less than "
-            f"data.still={config.still} grey levels: nothing moves. Lower data.still, raise "
+            f"data.still={config.still} gray levels: nothing moves. Lower data.still, raise "
             "data.interval, or give frames of a moving camera"
         )
     if not kept.all():
         logging.getLogger(__name__).warning(
             "left out %d of %d training samples, whose frames differ by less than data.still=%g "
-            "grey levels; the first: frame %d of %s",
+            "gray levels; the first: frame %d of %s",
             (~kept).sum(),
             len(kept),
             config.still,
@@ -549,7 +550,7 @@ def _check_clip(clip: Clip, config: ConfigDict) -> None:
                 f"{clip.name} has {len(clip.frames)} images of one camera and "
                 f"{len(clip.partner)} of the other: they must be the same moments"
             )
-    if config.distances and clip.poses is None and clip.travelled is None:
+    if config.distances and clip.poses is None and clip.traveled is None:
         raise DataError(
             f"data.distances=True but of {clip.name} no camera poses or speeds are known: give "
             "them ('pose' in an .npz archive), or set data.distances=False"
@@ -568,7 +569,7 @@ def _distances(clip: Clip, at: int, others: np.ndarray) -> np.ndarray:
     if clip.poses is not None:
         away = np.linalg.norm(clip.poses[others, :3, 3] - clip.poses[at, :3, 3], axis=-1)
     else:
-        away = np.abs(clip.travelled[others] - clip.travelled[at])
+        away = np.abs(clip.traveled[others] - clip.traveled[at])
     return away.astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""One size for images and for what is measured of them: the centre cut out, then resized.
+"""One size for images and for what is measured of them: the center cut out, then resized.
 
 Depth and flow live by intrinsics, so nothing is stretched: of an image of another shape the largest
 central part of the wanted shape is kept, and what happened to the pixels happens to the intrinsics,
@@ -111,7 +111,7 @@ def fit_points(x: np.ndarray, y: np.ndarray, depth: np.ndarray, fit: Fit) -> np.
         [[4.0, 7.0]]
     """
     height, width = fit.size
-    # Of the pixels' areas, not of their centres: `floor` of edges is `round` of centres.
+    # Of the pixels' areas, not of their centers: `floor` of edges is `round` of centers.
     column = np.floor((x + 0.5 - fit.box[0]) * fit.scale)
     row = np.floor((y + 0.5 - fit.box[1]) * fit.scale)
     seen = (depth > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
@@ -125,7 +125,7 @@ def check_intrinsics(intrinsics: np.ndarray, stored: tuple[int, int], what: str)
     """Refuses intrinsics `[..., 3, 3]` of images of another size.
 
     Raises:
-        DataError: if they are no intrinsics, or their centre is outside the image.
+        DataError: if they are no intrinsics, or their center is outside the image.
     """
     focal = np.stack([intrinsics[..., 0, 0], intrinsics[..., 1, 1]])
     if not (np.isfinite(intrinsics).all() and (focal > 0).all()):
@@ -133,10 +133,10 @@ def check_intrinsics(intrinsics: np.ndarray, stored: tuple[int, int], what: str)
             f"{what} has intrinsics that are none: fx and fy, at [0, 0] and [1, 1], must be "
             "positive and all entries finite"
         )
-    centre = intrinsics[..., :2, 2]
-    if (centre < 0).any() or (centre > np.array([stored[1], stored[0]]) - 1).any():
-        x, y = centre.reshape(-1, 2)[0]
+    center = intrinsics[..., :2, 2]
+    if (center < 0).any() or (center > np.array([stored[1], stored[0]]) - 1).any():
+        x, y = center.reshape(-1, 2)[0]
         raise DataError(
-            f"{what}: the intrinsics' centre ({x:g}, {y:g}) is outside the images of {stored[1]} x "
+            f"{what}: the intrinsics' center ({x:g}, {y:g}) is outside the images of {stored[1]} x "
             f"{stored[0]} pixels: give the intrinsics of images of this size, in pixels"
         )

@@ -111,7 +111,7 @@ class Subset:
         return self.source[int(self.indices[i])]
 
 
-class Unlabelled:
+class Unlabeled:
     """A source without its labels."""
 
     def __init__(self, source: Source) -> None:
@@ -133,7 +133,7 @@ def without_labels(source: Source) -> Source:
     """The images of a source."""
     if isinstance(source, ArraySource):
         return ArraySource(source.images, **source.others)
-    return Unlabelled(source)
+    return Unlabeled(source)
 
 
 def subset(source: Source, indices: np.ndarray) -> Source:

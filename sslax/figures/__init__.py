@@ -1,23 +1,23 @@
 """Pictures for people. Arrays and a path in, a PNG out; matplotlib is imported when drawing."""
 
 from sslax.figures.embedding import embedding_map as embedding_map
-from sslax.figures.grids import neighbours as neighbours
+from sslax.figures.grids import neighbors as neighbors
 from sslax.figures.grids import task_grid as task_grid
-from sslax.figures.maps import depth_colours as depth_colours
-from sslax.figures.maps import disparity_colours as disparity_colours
-from sslax.figures.maps import flow_colours as flow_colours
+from sslax.figures.maps import depth_colors as depth_colors
+from sslax.figures.maps import disparity_colors as disparity_colors
+from sslax.figures.maps import flow_colors as flow_colors
 from sslax.figures.maps import flow_legend as flow_legend
 from sslax.figures.maps import trajectories as trajectories
 from sslax.figures.progress import curves as curves
 
 __all__ = [
     "curves",
-    "depth_colours",
-    "disparity_colours",
+    "depth_colors",
+    "disparity_colors",
     "embedding_map",
-    "flow_colours",
+    "flow_colors",
     "flow_legend",
-    "neighbours",
+    "neighbors",
     "task_grid",
     "trajectories",
 ]

@@ -28,7 +28,7 @@ def embedding_map(
     Args:
         features: `[N, D]`.
         images: `[N, H, W, C]`, uint8 or float in [0, 1].
-        labels: `[N]` integers, which colour the dots and the thumbnails' frames, or None.
+        labels: `[N]` integers, which color the dots and the thumbnails' frames, or None.
         class_names: one for each class, for the legend, or None.
         path: of the PNG.
         max_points: a random choice of this many where there are more.
@@ -57,7 +57,7 @@ def embedding_map(
         axes.set_yticks([])
         axes.grid(False)
         axes.spines[:].set_visible(False)
-        dots = style.FAINT if labels is None else [style.colour(label) for label in labels]
+        dots = style.FAINT if labels is None else [style.color(label) for label in labels]
         axes.scatter(*points.T, s=14, c=dots, linewidths=0, alpha=0.85)
         frames = [style.FAINT] * len(chosen) if labels is None else dots
         for i in _apart(points, 1.15 * _THUMBNAIL * 1.08 / size, max_thumbnails):
@@ -70,7 +70,7 @@ def project(features: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Features in the unit square: PCA to 50 dimensions, then t-SNE from the first two.
 
     Args:
-        features: `[N, D]`, l2-normalised first, as the cosine similarity sees them.
+        features: `[N, D]`, l2-normalized first, as the cosine similarity sees them.
         seed: of t-SNE.
 
     Returns:
@@ -82,8 +82,8 @@ def project(features: np.ndarray, *, seed: int = 0) -> np.ndarray:
 
     features = np.nan_to_num(np.asarray(features, np.float64))
     features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    centred = features - features.mean(0)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    centered = features - features.mean(0)
+    u, s, _ = np.linalg.svd(centered, full_matrices=False)
     points = np.zeros((len(features), max(2, min(50, s.size))))
     points[:, : min(50, s.size)] = (u * s)[:, :50]
     if len(points) >= 5 and s[0] > 1e-6:
@@ -129,7 +129,7 @@ def _legend(figure, axes, labels: np.ndarray, class_names: Sequence[str] | None)
     present = np.unique(labels)
     shown = present[:20]
     handles = [
-        Line2D([], [], marker="o", linestyle="", color=style.colour(c), markersize=6) for c in shown
+        Line2D([], [], marker="o", linestyle="", color=style.color(c), markersize=6) for c in shown
     ]
     names = [str(c) if class_names is None else class_names[c] for c in shown]
     if len(present) > len(shown):

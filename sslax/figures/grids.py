@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import chex
 import numpy as np
 
-from sslax.evaluate.knn import nearest_neighbours
 from sslax.figures import style
+from sslax.measures.knn import nearest_neighbors
 from sslax.types import Array
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def task_grid(
                 _cell(figure, *place, images[row], side=cell, height=row_height)
 
 
-def neighbours(
+def neighbors(
     test_images: Array,
     train_images: Array,
     *,
@@ -66,8 +66,8 @@ def neighbours(
     """Test images with their nearest training images before and after training, side by side.
 
     Nearest by cosine similarity of the features. With labels the frames are green where a
-    neighbour is of the query's class and red where not, and the heading counts, over all test
-    images, how many of the k neighbours are of the query's class.
+    neighbor is of the query's class and red where not, and the heading counts, over all test
+    images, how many of the k neighbors are of the query's class.
 
     Args:
         test_images: `[M, H, W, C]`, uint8 or float in [0, 1].
@@ -79,7 +79,7 @@ def neighbours(
         train_labels: `[N]` integers, or None.
         class_names: one for each class, or None.
         queries: test images drawn, of different classes where possible.
-        k: neighbours each.
+        k: neighbors each.
         seed: of the choice of queries.
     """
     test_images, train_images = np.asarray(test_images), np.asarray(train_images)
@@ -87,33 +87,33 @@ def neighbours(
     for test_features, train_features in (before, after):
         chex.assert_axis_dimension(test_features, 0, len(test_images))
         chex.assert_axis_dimension(train_features, 0, len(train_images))
-    labelled = labels is not None and train_labels is not None
+    labeled = labels is not None and train_labels is not None
     k = min(k, len(train_images))
-    found = [np.asarray(nearest_neighbours(train, test, k=k)[1]) for test, train in (before, after)]
+    found = [np.asarray(nearest_neighbors(train, test, k=k)[1]) for test, train in (before, after)]
     titles = ["before training", "after training"]
-    if labelled:
+    if labeled:
         labels, train_labels = np.asarray(labels), np.asarray(train_labels)
         right = [train_labels[index] == labels[:, None] for index in found]
         titles = [f"{t}: {100 * r.mean():.0f} % of its class" for t, r in zip(titles, right)]
-    chosen = _spread_choice(labels if labelled else None, len(test_images), queries, seed)
+    chosen = _spread_choice(labels if labeled else None, len(test_images), queries, seed)
 
-    name_width = 1.05 if labelled and class_names is not None else 0.15
+    name_width = 1.05 if labeled and class_names is not None else 0.15
     gap, top = 0.3, 1.05
     starts = [name_width + _CELL + gap + side * (k * _CELL + gap) for side in (0, 1)]
     height = top + len(chosen) * _CELL + 0.15
     width = max(starts[1] + k * _CELL + 0.15, 5.6)
     with style.page(path, width, height) as figure:
         note = "training images nearest to each test image by the features"
-        if labelled:
+        if labeled:
             note += "; green: the same class, red: another"
-        style.heading(figure, "Nearest neighbours", note)
+        style.heading(figure, "Nearest neighbors", note)
         for start, title in zip(starts, titles):
             figure.text(start / width, 1 - 0.95 / height, title, size=9.5)
         figure.text(name_width / width, 1 - 0.95 / height, "query", size=9.5)
         for row, query in enumerate(chosen):
             y = top + row * _CELL
             _cell(figure, name_width, y, test_images[query])
-            if labelled and class_names is not None:
+            if labeled and class_names is not None:
                 figure.text(
                     (name_width - 0.08) / width,
                     1 - (y + _CELL / 2) / height,
@@ -125,7 +125,7 @@ def neighbours(
             for side, start in enumerate(starts):
                 for column, index in enumerate(found[side][query]):
                     frame = None
-                    if labelled:
+                    if labeled:
                         frame = style.RIGHT if right[side][query, column] else style.WRONG
                     _cell(figure, start + column * _CELL, y, train_images[index], frame)
 

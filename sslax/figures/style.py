@@ -1,4 +1,4 @@
-"""One look for every picture: colours, type, and a page to draw on.
+"""One look for every picture: colors, type, and a page to draw on.
 
 Pages are `matplotlib.figure.Figure` objects, not pyplot's, so drawing leaves no global state and
 needs no display.
@@ -21,7 +21,7 @@ FAINT = "#8a8a8a"
 RIGHT = "#1b9e57"
 WRONG = "#d1393b"
 LINE = "#2b6cb0"
-# Ten hues that stay apart for most colour-blind readers in this order, then repeat.
+# Ten hues that stay apart for most color-blind readers in this order, then repeat.
 PALETTE = (
     "#4477aa",
     "#ee6677",
@@ -75,8 +75,8 @@ def page(path: str | os.PathLike, width: float, height: float) -> Iterator["Figu
         figure.savefig(path, format="png")
 
 
-def colour(label: int) -> str:
-    """The colour of a class."""
+def color(label: int) -> str:
+    """The color of a class."""
     return PALETTE[label % len(PALETTE)]
 
 
@@ -91,7 +91,7 @@ def heading(figure: "Figure", title: str, note: str = "") -> None:
 
 
 def show(axes: "Axes", image: np.ndarray, frame: str | None = None) -> None:
-    """Draws an image without ticks, in a frame of the given colour if any."""
+    """Draws an image without ticks, in a frame of the given color if any."""
     axes.imshow(displayable(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])

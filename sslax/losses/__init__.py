@@ -2,10 +2,7 @@
 
 from sslax.losses.clustering import swapped_prediction
 from sslax.losses.color import color_class_balance
-from sslax.losses.consistency import (
-    disparity_consistency,
-    forward_backward_error,
-)
+from sslax.losses.consistency import disparity_consistency, forward_backward_error
 from sslax.losses.contrastive import (
     decoupled_contrastive,
     info_nce,
@@ -14,16 +11,13 @@ from sslax.losses.contrastive import (
     sup_con,
     triplet,
 )
-from sslax.losses.distillation import distillation_cross_entropy, negative_cosine, update_centre
-from sslax.losses.flow import (
-    sequence_loss,
-    sequence_weights,
-)
+from sslax.losses.distillation import distillation_cross_entropy, negative_cosine, update_center
+from sslax.losses.flow import sequence_loss, sequence_weights
 from sslax.losses.masked import masked_reconstruction
 from sslax.losses.photometric import (
     census_error,
     charbonnier,
-    explainability_regularisation,
+    explainability_regularization,
     l1,
     minimum_reprojection,
     photometric_error,
@@ -56,7 +50,7 @@ __all__ = [
     "distillation_cross_entropy",
     "dot",
     "edge_aware_smoothness",
-    "explainability_regularisation",
+    "explainability_regularization",
     "forward_backward_error",
     "info_nce",
     "l1",
@@ -75,7 +69,7 @@ __all__ = [
     "sup_con",
     "swapped_prediction",
     "triplet",
-    "update_centre",
+    "update_center",
     "variance_hinge",
     "vicreg",
 ]

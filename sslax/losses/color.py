@@ -1,4 +1,4 @@
-"""Class rebalancing for colourisation."""
+"""Class rebalancing for colorisation."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from sslax import checks
 
 
 def color_class_balance(prior: jax.Array, *, gamma: float = 0.5, alpha: float = 1.0) -> jax.Array:
-    """Weights that make rare colours count: most pixels of natural images are nearly grey.
+    """Weights that make rare colors count: most pixels of natural images are nearly gray.
 
     ```
     w_q ∝ ((1 - γ) p_q + γ / Q)^-α   with   Σ_q p_q w_q = 1
@@ -15,7 +15,7 @@ def color_class_balance(prior: jax.Array, *, gamma: float = 0.5, alpha: float = 
     Under the prior the mean weight is 1, so the scale of the loss does not change.
 
     Args:
-        prior: `[Q]`, how often each colour bin occurs: probabilities or counts.
+        prior: `[Q]`, how often each color bin occurs: probabilities or counts.
         gamma: share of the uniform distribution mixed in; 1 gives equal weights.
         alpha: strength; 0 gives equal weights.
 

@@ -52,14 +52,14 @@ def distillation_cross_entropy(
     student: Array,
     teacher: Array,
     *,
-    centre: Array | None = None,
+    center: Array | None = None,
     student_temperature: float | Array = 0.1,
     teacher_temperature: float | Array = 0.04,
 ) -> Array:
-    """DINO's loss: cross-entropy of the student under the teacher's centred, sharpened output.
+    """DINO's loss: cross-entropy of the student under the teacher's centered, sharpened output.
 
     ```
-    p = softmax((teacher - centre) / teacher_temperature)        (no gradient)
+    p = softmax((teacher - center) / teacher_temperature)        (no gradient)
     loss = -sum_k p_k log softmax(student / student_temperature)_k
     ```
 
@@ -69,8 +69,8 @@ def distillation_cross_entropy(
     Args:
         student: `[..., K]`, logits.
         teacher: `[..., K]`, logits; leading axes broadcast against the student's.
-        centre: `[K]`, the running mean of the teacher's logits (see `update_centre`); None for no
-            centring, as when the teacher's output is balanced in another way.
+        center: `[K]`, the running mean of the teacher's logits (see `update_center`); None for no
+            centering, as when the teacher's output is balanced in another way.
         student_temperature: divides the student's logits.
         teacher_temperature: divides the teacher's; lower than the student's, which sharpens.
 
@@ -92,30 +92,30 @@ def distillation_cross_entropy(
     """
     checks.assert_equal_shape_suffix([student, teacher], 1)
     student, teacher = _accurate(student), _accurate(jax.lax.stop_gradient(teacher))
-    if centre is not None:
-        checks.assert_shape(centre, student.shape[-1:])
-        teacher = teacher - jax.lax.stop_gradient(centre)
+    if center is not None:
+        checks.assert_shape(center, student.shape[-1:])
+        teacher = teacher - jax.lax.stop_gradient(center)
     targets = jax.nn.softmax(teacher / teacher_temperature)
     return -(targets * jax.nn.log_softmax(student / student_temperature)).sum(-1)
 
 
-def update_centre(
-    centre: Array, teacher: Array, *, momentum: float = 0.9, axis_name: str | None = None
+def update_center(
+    center: Array, teacher: Array, *, momentum: float = 0.9, axis_name: str | None = None
 ) -> Array:
-    """Moves DINO's centre towards the mean of the teacher's logits.
+    """Moves DINO's center towards the mean of the teacher's logits.
 
     ```
-    centre <- momentum * centre + (1 - momentum) * mean(teacher)
+    center <- momentum * center + (1 - momentum) * mean(teacher)
     ```
 
     Args:
-        centre: `[K]`.
+        center: `[K]`.
         teacher: `[..., K]`, logits of the whole batch, of all views.
         momentum: of the moving average.
         axis_name: the mapped axis over which the batch is split; None for global arrays.
 
     Returns:
-        `[K]`, in the centre's dtype; the same on every device. No gradient goes through it.
+        `[K]`, in the center's dtype; the same on every device. No gradient goes through it.
 
     Raises:
         AssertionError: the numbers of logits differ.
@@ -123,17 +123,17 @@ def update_centre(
     Example:
         >>> import jax.numpy as jnp
         >>> from sslax import losses
-        >>> losses.update_centre(jnp.zeros(2), jnp.array([[4.0, 0.0]]), momentum=0.5).tolist()
+        >>> losses.update_center(jnp.zeros(2), jnp.array([[4.0, 0.0]]), momentum=0.5).tolist()
         [2.0, 0.0]
     """
-    checks.assert_rank(centre, 1)
-    checks.assert_equal_shape_suffix([centre, teacher], 1)
-    teacher = _accurate(jax.lax.stop_gradient(teacher)).reshape(-1, centre.shape[0])
+    checks.assert_rank(center, 1)
+    checks.assert_equal_shape_suffix([center, teacher], 1)
+    teacher = _accurate(jax.lax.stop_gradient(teacher)).reshape(-1, center.shape[0])
     mean = teacher.mean(0)
     if axis_name is not None:
         mean = jax.lax.pmean(mean, axis_name)
-    centre_ = _accurate(jax.lax.stop_gradient(centre))
-    return (momentum * centre_ + (1 - momentum) * mean).astype(centre.dtype)
+    center_ = _accurate(jax.lax.stop_gradient(center))
+    return (momentum * center_ + (1 - momentum) * mean).astype(center.dtype)
 
 
 def _accurate(x: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Masked image modelling: reconstruct what was hidden."""
+"""Masked image modeling: reconstruct what was hidden."""
 
 from collections.abc import Callable
 
@@ -29,8 +29,8 @@ def masked_reconstruction(
         predictions: `[N, T, P]`, the P values of each of T patches.
         targets: `[N, T, P]`.
         mask: `[N, T]`, 1 (or True) for a patch that was hidden and counts; weights are allowed.
-        normalize: whether each target patch is standardised first, by its own mean and its
-            standard deviation over P - 1 (MAE's normalised pixels).
+        normalize: whether each target patch is standardized first, by its own mean and its
+            standard deviation over P - 1 (MAE's normalized pixels).
         penalty: of a difference: `jnp.square` (MAE, context encoders) or `jnp.abs` (SimMIM).
 
     Returns:
@@ -38,7 +38,7 @@ def masked_reconstruction(
 
     Raises:
         AssertionError: predictions and targets differ in shape, or the mask is not `[N, T]`.
-        ValueError: normalised patches have a single value.
+        ValueError: normalized patches have a single value.
 
     Example:
         >>> import jax.numpy as jnp

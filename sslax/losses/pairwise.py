@@ -8,7 +8,7 @@ https://arxiv.org/abs/2410.17243, 2024). Memory grows as O(N D + tile^2) instead
 
 The rows are cut into a ring of equal blocks, one for each device that may hold them: along
 `axis_name` inside shard_map or pmap, and for global arrays along a leading axis that a sharded
-batch shards. The columns travel around that ring, one block to the neighbour at each step. Where
+batch shards. The columns travel around that ring, one block to the neighbor at each step. Where
 rows and columns are the same set, the matrix is symmetric: half of the way round is enough, since
 a tile above the diagonal serves its rows and, transposed, the rows of its mirror image. The sums
 of the mirror image travel with the columns and come home at the end.
@@ -94,7 +94,7 @@ class _Plan(NamedTuple):
     exclude: int
 
     def rotate(self, tree: Any, shift: int = 1) -> Any:
-        """Hands every block to the neighbour `shift` places on."""
+        """Hands every block to the neighbor `shift` places on."""
         if self.ring == 1:
             return tree
         if self.axis_name is None:

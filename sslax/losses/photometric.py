@@ -95,7 +95,7 @@ def l1(x: jax.Array) -> jax.Array:
 
 
 def charbonnier(x: jax.Array, *, epsilon: float = 1e-3, exponent: float = 0.45) -> jax.Array:
-    """Generalised Charbonnier penalty, smooth at zero.
+    """Generalized Charbonnier penalty, smooth at zero.
 
     `(x² + ε²)^α`
 
@@ -191,7 +191,7 @@ def census_error(
     error(p) = N mean_o d_o² / (threshold + d_o²)
     d_o      = census_o(target)(p) - census_o(reconstruction)(p)
     ```
-    with the mean over those of the N neighbours that lie inside the image and under the mask: a
+    with the mean over those of the N neighbors that lie inside the image and under the mask: a
     plain sum where all of them do. Multiplying both images by the mask first, instead, would draw
     its outline into both transforms.
 
@@ -203,13 +203,13 @@ def census_error(
         reconstruction: the same shape; leading axes broadcast.
         mask: `[..., H, W]`, 1 where the reconstruction is meaningful (the warp read inside its
             source, say); broadcasts. None trusts every pixel.
-        radius: the neighbourhood is `2 radius + 1` pixels wide, `N = (2 radius + 1)² - 1`.
+        radius: the neighborhood is `2 radius + 1` pixels wide, `N = (2 radius + 1)² - 1`.
         softness: of the transform, see `ops.census`.
         threshold: a difference counts half where its square reaches it.
 
     Returns:
         The error `[..., H, W]`, between 0 and N, float32; and `valid`, of the same shape, bool:
-        under the mask, with the whole neighbourhood inside the image. `masked_mean` of
+        under the mask, with the whole neighborhood inside the image. `masked_mean` of
         `robust_power` of the error is UFlow's loss; divide by N + 1 for ARFlow's mean.
 
     Example:
@@ -302,7 +302,7 @@ def minimum_reprojection(
     return error, seen & (error <= identity_errors.min(0))
 
 
-def explainability_regularisation(logits: jax.Array) -> jax.Array:
+def explainability_regularization(logits: jax.Array) -> jax.Array:
     """Cross-entropy of an explainability mask with "everything is explained".
 
     `-log sigmoid(logit)`: without it a mask that multiplies the photometric error goes to zero.
@@ -317,7 +317,7 @@ def explainability_regularisation(logits: jax.Array) -> jax.Array:
     Example:
         >>> import jax.numpy as jnp
         >>> from sslax import losses
-        >>> print(losses.explainability_regularisation(jnp.array(0.0)).round(4))
+        >>> print(losses.explainability_regularization(jnp.array(0.0)).round(4))
         0.6931
 
     Zhou et al., Unsupervised learning of depth and ego-motion from video, CVPR 2017.
@@ -342,7 +342,7 @@ def _census_distance(
     b: jax.Array,
     counted: jax.Array,
 ) -> jax.Array:
-    """Sum over the counted neighbours of the soft Hamming distance, `[..., H, W]`."""
+    """Sum over the counted neighbors of the soft Hamming distance, `[..., H, W]`."""
     padded = [_pad(x, radius) for x in (a, b, counted)]
 
     def add(total: jax.Array, offset: jax.Array) -> tuple[jax.Array, None]:
@@ -394,7 +394,7 @@ _census_distance.defvjp(_census_distance_forward, _census_distance_backward)
 
 
 def _offsets(radius: int) -> jax.Array:
-    """Corners `[n, 2]` (y, x) of the shifted windows, without the centre's own."""
+    """Corners `[n, 2]` (y, x) of the shifted windows, without the center's own."""
     corners = np.stack(np.indices((2 * radius + 1,) * 2), -1).reshape(-1, 2)
     return jnp.asarray(corners[(corners != radius).any(-1)], jnp.int32)
 

@@ -17,7 +17,7 @@ def edge_aware_smoothness(
     order: int = 1,
     edge_weight: float = 1.0,
     edge: str = "exponential",
-    mean_normalise: bool = False,
+    mean_normalize: bool = False,
     cross_terms: bool = False,
     penalty: Callable[[jax.Array], jax.Array] = l1,
 ) -> jax.Array:
@@ -30,7 +30,7 @@ def edge_aware_smoothness(
     ```
     The second derivative at `x + 1` spans three pixels, and so does its image difference
     `image(x + 2) - image(x)`. monodepth and monodepth2 are `order=1, edge_weight=1` (the latter
-    with `mean_normalise`); SfMLearner is `order=2, edge_weight=0, cross_terms=True`; UFlow is half
+    with `mean_normalize`); SfMLearner is `order=2, edge_weight=0, cross_terms=True`; UFlow is half
     of `edge_weight=150, penalty=losses.robust_l1`.
 
     Args:
@@ -39,7 +39,7 @@ def edge_aware_smoothness(
         order: of the derivative, 1 or 2. A plane has no second derivative.
         edge_weight: `λ`; 0 ignores the image.
         edge: 'exponential' or 'gaussian'.
-        mean_normalise: divide the field by its mean over the image first, so that shrinking a
+        mean_normalize: divide the field by its mean over the image first, so that shrinking a
             disparity does not lower the loss. For positive fields only.
         cross_terms: with `order=2`, add the means of the unweighted `ρ(∂x∂y field)`, twice.
         penalty: `ρ`, per element.
@@ -76,7 +76,7 @@ def edge_aware_smoothness(
         raise ValueError("cross_terms are second derivatives; pass order=2 with them.")
     field = field.astype(jnp.promote_types(field.dtype, jnp.float32))
     image = image.astype(jnp.promote_types(image.dtype, jnp.float32))
-    if mean_normalise:
+    if mean_normalize:
         field = field / (field.mean((-3, -2), keepdims=True) + 1e-7)
     first = image_gradients(field)
     if order == 1:

@@ -1,8 +1,9 @@
 """The methods, one file each; a row here makes one selectable as `config.method`."""
 
-from sslax.methods import (
+from sslax.methods.depth import monodepth, monodepth2, sfm_learner
+from sslax.methods.flow import arflow, smurf, smurf_multi_frame, uflow, unflow
+from sslax.methods.representation import (
     absolute_location,
-    arflow,
     barlow_twins,
     byol,
     colorization,
@@ -13,18 +14,11 @@ from sslax.methods import (
     mae,
     moco,
     moco_v3,
-    monodepth,
-    monodepth2,
     rotation,
-    sfm_learner,
     simclr,
     simsiam,
-    smurf,
-    smurf_multi_frame,
     sup_con,
     swav,
-    uflow,
-    unflow,
     vicreg,
 )
 

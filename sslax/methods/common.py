@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from sslax import augment, losses
 from sslax.errors import UserError
-from sslax.evaluate import collapse
+from sslax.measures import collapse
 from sslax.types import Array, Batch, Encoding, Method, Metrics, Model, PyTree, Schedule
 
 Views = Callable[[Array, Batch], Batch]
@@ -209,7 +209,7 @@ def training_views(section: ConfigDict) -> Views:
     """The views of an `augment` section: a `recipe` by name, with any of its knobs replaced.
 
     With `local`, a section of its `count` and knobs, small views come beside the large ones; what
-    it does not say of colours and flips it takes from the large views' knobs.
+    it does not say of colors and flips it takes from the large views' knobs.
 
     Raises:
         UserError: unknown recipe or knob, or a knob out of its range.
@@ -265,7 +265,7 @@ def standardized(images: Array) -> Array:
 
 
 def displayed(patches: Array) -> Array:
-    """Standardised patches as images in [0, 1], for people."""
+    """Standardized patches as images in [0, 1], for people."""
     return jnp.clip(0.5 + 0.25 * patches, 0.0, 1.0)
 
 

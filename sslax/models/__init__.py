@@ -12,12 +12,7 @@ import ml_collections
 
 from sslax.errors import UserError, nearest
 from sslax.models.conv import Conv, conv2d
-from sslax.models.correlation import (
-    correlation_lookup,
-    correlation_pyramid,
-    cost_volume,
-    lookup,
-)
+from sslax.models.correlation import correlation_lookup, correlation_pyramid, cost_volume, lookup
 from sslax.models.decoders import ColorDecoder, ContextDecoder, Discriminator, MAEDecoder, as_map
 from sslax.models.depth import (
     DepthDecoder,
@@ -411,25 +406,25 @@ def from_linen(
     if bool(mean) != bool(std):
         raise ValueError("mean and std go together: give both or neither.")
 
-    def normalise(x: Array | dict[str, Array]) -> Array | dict[str, Array]:
+    def normalize(x: Array | dict[str, Array]) -> Array | dict[str, Array]:
         if not mean:
             return x
         if isinstance(x, dict):
-            return {**x, "image": normalise(x["image"])}
+            return {**x, "image": normalize(x["image"])}
         frames = max(1, x.shape[-1] // len(mean)) if len(mean) > 1 else 1
         return (x - jnp.tile(jnp.array(mean, x.dtype), frames)) / jnp.tile(
             jnp.array(std, x.dtype), frames
         )
 
     def init(rng: Array, x: Array) -> tuple[PyTree, PyTree]:
-        variables = dict(module.init(rng, normalise(x), train=True))
+        variables = dict(module.init(rng, normalize(x), train=True))
         return variables.pop("params", {}), variables
 
     def apply(params: PyTree, model_state: PyTree, x: Array, train: bool) -> tuple[Any, PyTree]:
         variables = {"params": params, **model_state}
         if not train:
-            return module.apply(variables, normalise(x), train=False), model_state
-        return module.apply(variables, normalise(x), train=True, mutable=list(model_state))
+            return module.apply(variables, normalize(x), train=False), model_state
+        return module.apply(variables, normalize(x), train=True, mutable=list(model_state))
 
     return Model(init, apply)
 

@@ -8,7 +8,7 @@ images small, `conv2d` is XLA's convolution.
 - 1x1: a product over the channels.
 - 3x3: Winograd's minimal filtering (`winograd`); at stride 2, and where there are few pixels for
   the size of the kernel, a product with the patches of the image.
-- Few outputs at stride 1: a product with every pixel, and sums of neighbours.
+- Few outputs at stride 1: a product with every pixel, and sums of neighbors.
 - 5x5 and wider at stride 2, a network's stem: XLA's, but for the gradient to the kernel.
 
 The last three are in `products`. Only reverse-mode differentiation is defined on CPU.
@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sslax.models import borders
-from sslax.models.products import (
+from sslax.models.kernels import borders
+from sslax.models.kernels.products import (
     DIMENSIONS,
     conv_few,
     conv_patches,
@@ -32,7 +32,7 @@ from sslax.models.products import (
     patches,
     xla_conv,
 )
-from sslax.models.winograd import conv3x3
+from sslax.models.kernels.winograd import conv3x3
 
 _MIN_CHANNELS = 32 * 16  # of input times output: with fewer the transformations dominate
 _MIN_PRODUCTS = 1 << 27  # below, a few milliseconds at most: not worth the longer compilation
@@ -50,7 +50,7 @@ class Conv(nn.Module):
         mirrored: these pixels mirror those inside; otherwise they are zero.
         use_bias: adds a bias.
         dtype: dtype of the computation; parameters are float32.
-        kernel_init: initialiser of the kernel.
+        kernel_init: initializer of the kernel.
     """
 
     features: int

@@ -19,7 +19,7 @@ _product = partial(jnp.einsum, precision="highest", preferred_element_type=jnp.f
 
 
 def cost_volume(
-    first: jax.Array, second: jax.Array, *, radius: int = 4, normalise: bool = False
+    first: jax.Array, second: jax.Array, *, radius: int = 4, normalize: bool = False
 ) -> jax.Array:
     """Correlation of every pixel with the window around it in the other map.
 
@@ -29,7 +29,7 @@ def cost_volume(
         first: features `[N, h, w, C]`.
         second: likewise, warped towards the first where a flow is known already.
         radius: r of the window in pixels.
-        normalise: shifts and scales each map to mean 0 and variance 1, over its pixels and
+        normalize: shifts and scales each map to mean 0 and variance 1, over its pixels and
             channels. UFlow's statistics are also averaged over the batch, which makes a flow
             depend on the other examples; these are not.
 
@@ -44,12 +44,12 @@ def cost_volume(
         [0.0, 0.0, 0.0, 0.0, 0.0, 6.0, 0.0, 0.0, 0.0]
 
     Sun et al., PWC-Net, https://arxiv.org/abs/1709.02371, 2018; Jonschkowski et al., What Matters
-    in Unsupervised Optical Flow (normalisation), https://arxiv.org/abs/2006.04902, 2020.
+    in Unsupervised Optical Flow (normalization), https://arxiv.org/abs/2006.04902, 2020.
     """
     chex.assert_rank([first, second], 4)
     chex.assert_equal_shape([first, second])
-    if normalise:
-        first, second = _standardise(first), _standardise(second)
+    if normalize:
+        first, second = _standardize(first), _standardize(second)
     n, h, w, c = first.shape
     side = 2 * radius + 1
     block = max(2 * radius, min(w, _BLOCK), 1)
@@ -72,7 +72,7 @@ def cost_volume(
     return products.reshape(n, h, w, side * side) / c
 
 
-def _standardise(x: jax.Array) -> jax.Array:
+def _standardize(x: jax.Array) -> jax.Array:
     x = x.astype(jnp.float32)
     x = x - jnp.mean(x, axis=(1, 2, 3), keepdims=True)
     variance = jnp.mean(jnp.square(x), axis=(1, 2, 3), keepdims=True)

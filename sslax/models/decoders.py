@@ -80,7 +80,7 @@ class ContextDecoder(nn.Module):
     """Paints an image from features through a bottleneck (context encoders).
 
     The features, flattened, pass a Linear-BN-ReLU of `bottleneck` units and one to a map of at most
-    4 x 4; nearest-neighbour doubling with a 3x3 Conv-BN-ReLU each leads to the size, and a last
+    4 x 4; nearest-neighbor doubling with a 3x3 Conv-BN-ReLU each leads to the size, and a last
     3x3 convolution to the channels. The output is linear, so any real number, and meant for images
     in [0, 1]; it starts around their middle, 0.5, with a deviation near 0.1.
 
@@ -103,7 +103,7 @@ class ContextDecoder(nn.Module):
         Args:
             x: 'features' `[N, D]`, or a stage `[N, h, w, C]` or `[N, T, C]`; 'like', images
                 `[N, s, s, C]`.
-            train: batch normalisation by the batch.
+            train: batch normalization by the batch.
 
         Returns:
             Images of the shape of 'like', float32.
@@ -132,7 +132,7 @@ class ContextDecoder(nn.Module):
 class Discriminator(nn.Module):
     """Tells real images from painted ones: 4x4 convolutions of stride 2, as DCGAN's.
 
-    Batch normalisation on all but the first, LeakyReLU with slope 0.2; a linear map of the last
+    Batch normalization on all but the first, LeakyReLU with slope 0.2; a linear map of the last
     map, of at most 4 x 4, gives the logit.
 
     Attributes:
@@ -170,7 +170,7 @@ class Discriminator(nn.Module):
 
 
 class ColorDecoder(nn.Module):
-    """Colour classes of every place from several stages of an encoder (hypercolumns).
+    """Color classes of every place from several stages of an encoder (hypercolumns).
 
     Each stage passes a 1x1 Conv-BN to `width` channels and is resized bilinearly to the size of
     the output; the sum of all, which is what a 1x1 convolution of the concatenated stages would
@@ -178,7 +178,7 @@ class ColorDecoder(nn.Module):
     first cross-entropy is log(bins).
 
     Attributes:
-        bins: colour classes.
+        bins: color classes.
         stages: names of the stages to use.
         width: channels of the hypercolumn.
         dtype: dtype of the computation; parameters and outputs are float32.
@@ -199,7 +199,7 @@ class ColorDecoder(nn.Module):
         Args:
             x: 'stages', those of an `Encoding`, each `[N, h, w, C]`, or `[N, (1 +) T, C]` of a
                 square image's tokens; 'like', an array `[N, h, w, ...]`.
-            train: batch normalisation by the batch.
+            train: batch normalization by the batch.
 
         Returns:
             Logits `[N, h, w, bins]` of the size of 'like', float32.

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sslax.errors import UserError
-from sslax.models.borders import repeated
 from sslax.models.conv import Conv, conv2d
+from sslax.models.kernels.borders import repeated
 from sslax.types import Encoding, Model, PyTree
 
 _he = nn.initializers.he_normal()
@@ -30,7 +30,7 @@ class DepthDecoder(nn.Module):
     """Monodepth2's decoder: a U-Net's way up over the stages of an encoder.
 
     At every size, from the deepest stage to the images' own: 3x3 Conv-ELU, doubling (nearest
-    neighbour), the stage of that size beside it, if there is one, and 3x3 Conv-ELU; at the finest
+    neighbor), the stage of that size beside it, if there is one, and 3x3 Conv-ELU; at the finest
     `scales` sizes a 3x3 convolution and a sigmoid. All paddings are reflections. Where several
     stages have one size, the deepest counts. The heads start faint: every map near sigmoid(bias).
 
@@ -95,7 +95,7 @@ class DepthDecoder(nn.Module):
 class DispNetEncoder(nn.Module):
     """The way down of SfMLearner's DispNet: seven pairs of convolutions, the first of stride 2.
 
-    Kernels of 7, 5 and then 3 pixels, ReLU, no normalisation; features are the last map's mean.
+    Kernels of 7, 5 and then 3 pixels, ReLU, no normalization; features are the last map's mean.
 
     Attributes:
         width: factor on the channels 32, 64, 128, 256, 512, 512, 512.
@@ -178,13 +178,13 @@ class UpConv(nn.Module):
 
     `y[2 i + a - r] += x[i] kernel[a]` for a kernel of `2 r + 1` pixels, in both directions, as
     PyTorch's with padding r and output padding 1. Computed as a convolution to four times the
-    channels, one for each place in a 2x2 neighbourhood, which multiplies by no inserted zeros.
+    channels, one for each place in a 2x2 neighborhood, which multiplies by no inserted zeros.
 
     Attributes:
         features: output channels.
         kernel_size: side of the square kernel, odd.
         dtype: dtype of the computation; parameters are float32.
-        kernel_init: initialiser of the kernel.
+        kernel_init: initializer of the kernel.
     """
 
     features: int
@@ -208,7 +208,7 @@ class UpConv(nn.Module):
 class _DoubledConv(nn.Module):
     """A 3x3 `Conv` with mirrored borders of `_double(x)`, and its parameters.
 
-    Each place of a 2x2 neighbourhood sees two rows and two columns of `x`, beyond whose border the
+    Each place of a 2x2 neighborhood sees two rows and two columns of `x`, beyond whose border the
     first and last are repeated. A convolution to four times the channels does it on a quarter of
     the pixels.
     """
@@ -225,12 +225,12 @@ class _DoubledConv(nn.Module):
         return _interleaved(y, self.features) + bias
 
 
-# [p, t, a]: whether tap a of the kernel meets pixel i + t - 1 where it is centred on 2 i + p.
+# [p, t, a]: whether tap a of the kernel meets pixel i + t - 1 where it is centered on 2 i + p.
 _SEEN = np.float32([[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]])
 
 
 def _to_places(kernel: jax.Array, places: np.ndarray) -> jax.Array:
-    """`[a, b, C, K] -> [t, s, C, 2 · 2 · K]`: the kernel of each place of a 2x2 neighbourhood."""
+    """`[a, b, C, K] -> [t, s, C, 2 · 2 · K]`: the kernel of each place of a 2x2 neighborhood."""
     made = jnp.einsum("pta,qsb,abck->tscpqk", places, places, kernel).astype(kernel.dtype)
     return made.reshape(*made.shape[:3], -1)
 

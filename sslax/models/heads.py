@@ -24,8 +24,8 @@ class Projector(nn.Module):
         hidden: units of the hidden layers.
         outputs: units of the last layer.
         layers: linear layers.
-        norm: batch normalisation after the hidden layers; their linear maps then have no bias.
-        last_norm: batch normalisation after the last layer: "none", "plain" (neither scale nor
+        norm: batch normalization after the hidden layers; their linear maps then have no bias.
+        last_norm: batch normalization after the last layer: "none", "plain" (neither scale nor
             shift) or "affine".
         last_bias: the last linear map has a bias.
         norm_groups: groups of examples with batch statistics of their own (see `BatchNorm`).
@@ -52,7 +52,7 @@ class Projector(nn.Module):
                 f"last_norm is {self.last_norm!r}; choose one of 'none', 'plain', 'affine'."
             )
 
-        def normalise(x: jax.Array, *, affine: bool, name: str) -> jax.Array:
+        def normalize(x: jax.Array, *, affine: bool, name: str) -> jax.Array:
             return BatchNorm(
                 train,
                 affine,
@@ -66,13 +66,13 @@ class Projector(nn.Module):
             x = nn.Dense(self.hidden, use_bias=not self.norm, dtype=self.dtype, name=f"linear{i}")(
                 x
             )
-            x = nn.relu(normalise(x, affine=True, name=f"bn{i}") if self.norm else x)
+            x = nn.relu(normalize(x, affine=True, name=f"bn{i}") if self.norm else x)
         last = self.layers
         x = nn.Dense(self.outputs, use_bias=self.last_bias, dtype=self.dtype, name=f"linear{last}")(
             x
         )
         if self.last_norm != "none":
-            x = normalise(x, affine=self.last_norm == "affine", name=f"bn{last}")
+            x = normalize(x, affine=self.last_norm == "affine", name=f"bn{last}")
         return x.astype(jnp.float32)
 
 
@@ -93,8 +93,8 @@ class Prototypes(nn.Module):
 
     `scores_nk = <z_n, c_k> / (|z_n| |c_k|)`
 
-    Both are normalised in the forward pass, so that the length of a prototype has no influence and
-    its gradient is orthogonal to it; SwAV's code normalises the stored weights before each step.
+    Both are normalized in the forward pass, so that the length of a prototype has no influence and
+    its gradient is orthogonal to it; SwAV's code normalizes the stored weights before each step.
 
     Attributes:
         count: prototypes.
@@ -126,7 +126,7 @@ def _unit(x: jax.Array, *, axis: int) -> jax.Array:
 class DINOHead(nn.Module):
     """DINO's head: a perceptron with GELU to a bottleneck, then `Prototypes`.
 
-    The last layer is weight-normalised with the norms fixed to 1, has no bias and sees bottleneck
+    The last layer is weight-normalized with the norms fixed to 1, has no bias and sees bottleneck
     vectors of length 1, so that the outputs are cosines; the loss divides them by its temperatures.
     Linear maps start truncated normal with deviation 0.02.
 
@@ -135,7 +135,7 @@ class DINOHead(nn.Module):
         bottleneck: units of the perceptron's last layer.
         outputs: prototypes.
         layers: linear layers of the perceptron.
-        norm: batch normalisation after the hidden layers; their linear maps then have no bias.
+        norm: batch normalization after the hidden layers; their linear maps then have no bias.
         dtype: dtype of the computation; parameters and outputs are float32.
 
     Caron et al., DINO, https://arxiv.org/abs/2104.14294, 2021.
@@ -184,7 +184,7 @@ class TileClassifier(nn.Module):
         classes: of the answer.
         embed: units of a tile's embedding.
         hidden: units of the layer after the concatenation; 0 for none.
-        norm: batch normalisation; the linear maps before it then have no bias.
+        norm: batch normalization; the linear maps before it then have no bias.
         dtype: dtype of the computation; parameters and outputs are float32.
     """
 

@@ -1,4 +1,4 @@
-"""Batch normalisation."""
+"""Batch normalization."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last (Ioffe and Szegedy 2015).
+    """Batch normalization over all axes but the last (Ioffe and Szegedy 2015).
 
     `y = a x + b` with `a = scale / sqrt(var + epsilon)` and `b = bias - a mean`. Parameters and
     statistics have the names and values of `flax.linen.BatchNorm`; in this form the backward pass
@@ -17,20 +17,20 @@ class BatchNorm(nn.Module):
     computed and kept in float32, the variance with the divisor N. Without an axis name they are
     those of the global batch under jit, however it is sharded.
 
-    With `groups` above 1, training normalises each group of examples (the leading axis, N) by
+    With `groups` above 1, training normalizes each group of examples (the leading axis, N) by
     its own statistics; the running ones move towards the means, over the groups, of the groups'
     means and variances. Interleaved groups, where example i is in group `i mod groups`, are the
     views of a batch `[B, V]` merged to `[B·V]`: codes that pass one view at a time, as BYOL's,
     have such statistics. With `blocks`, example i is in group `i // (N / groups)`: the statistics
-    of each device in codes that do not synchronise them. Grouping moves no image.
+    of each device in codes that do not synchronize them. Grouping moves no image.
 
     Attributes:
-        train: normalises by the batch and moves the running statistics towards it, rather than
+        train: normalizes by the batch and moves the running statistics towards it, rather than
             by the running statistics.
         affine: trains a scale and a bias.
         momentum: weight of the old running statistics.
         epsilon: added to the variance.
-        scale_init: initialiser of the scale.
+        scale_init: initializer of the scale.
         groups: of examples with statistics of their own, in training; divides N.
         blocks: groups are consecutive examples, rather than interleaved.
         dtype: dtype of the output.
@@ -50,7 +50,7 @@ class BatchNorm(nn.Module):
         shape = x.shape[-1:]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        # Initialisation, which may see a batch of any size, draws nothing from the statistics.
+        # Initialization, which may see a batch of any size, draws nothing from the statistics.
         grouped = self.train and self.groups > 1 and not self.is_initializing()
         x = x.astype(jnp.float32)
         if self.train:
@@ -77,7 +77,7 @@ class BatchNorm(nn.Module):
         if x.shape[0] % self.groups:
             raise ValueError(
                 f"{x.shape[0]} examples do not fall into {self.groups} equal groups for batch "
-                "normalisation."
+                "normalization."
             )
         axes = tuple(range(1, x.ndim - 1))
         shape = (self.groups, -1) if self.blocks else (-1, self.groups)

@@ -74,7 +74,7 @@ class PoseDecoder(nn.Module):
 class PoseCNN(nn.Module):
     """SfMLearner's pose network: seven convolutions of stride 2, motions from the last map's mean.
 
-    Kernels of 7, 5 and then 3 pixels, ReLU, no normalisation; a 1x1 convolution gives the motions.
+    Kernels of 7, 5 and then 3 pixels, ReLU, no normalization; a 1x1 convolution gives the motions.
     With `explainability`, transposed convolutions lead from the fifth map back to the frames' size
     and predict, at the finest four sizes, how far each motion explains what is seen. The logits
     stand for SfMLearner's pairs of logits, whose softmax depends on their difference alone.

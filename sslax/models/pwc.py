@@ -34,7 +34,7 @@ class PWCNet(nn.Module):
         dense: a layer of the decoder sees the outputs of all before it, rather than of one.
         context: channels, before `width`, and dilation of the 3x3 convolutions that refine the
             finest flow; empty for none.
-        normalise: features have mean 0 and variance 1 before they are correlated, each image by
+        normalize: features have mean 0 and variance 1 before they are correlated, each image by
             its own statistics (see `cost_volume`).
         level_dropout: share of examples in which a level's contribution to the flow is dropped, in
             training, at each level independently.
@@ -56,7 +56,7 @@ class PWCNet(nn.Module):
         *((128, 1), (128, 2), (128, 4)),
         *((96, 8), (64, 16), (32, 1)),
     )
-    normalise: bool = True
+    normalize: bool = True
     level_dropout: float = 0.1
     both: bool = True
     dtype: Any = jnp.float32
@@ -161,7 +161,7 @@ class PWCNet(nn.Module):
             flow = upsample_flow(flow, 2)
             second, _ = ops.warp_flow(second, flow, padding="zeros")
             known = [self._upsample(context, level), flow]
-        cost = cost_volume(first, second, radius=self.radius, normalise=self.normalise)
+        cost = cost_volume(first, second, radius=self.radius, normalize=self.normalize)
         x = [*known, nn.leaky_relu(cost, _SLOPE), first]
         x = jnp.concatenate([part.astype(self.dtype) for part in x], axis=-1)
         for i, channels in enumerate(self.decoder):

@@ -35,7 +35,7 @@ class RAFT(nn.Module):
     order of channels are torchvision's, so that its weights give its outputs.
 
     Attributes:
-        small: RAFT-S: bottleneck blocks, one 3x3 GRU, radius 3, no batch normalisation, bilinear
+        small: RAFT-S: bottleneck blocks, one 3x3 GRU, radius 3, no batch normalization, bilinear
             upsampling; rather than the full network.
         width: factor on all channels.
         iterations: updates.
@@ -73,7 +73,7 @@ class RAFT(nn.Module):
 
         Args:
             x: images `[N, 2, H, W, C]` in [0, 1], or a dictionary of these as 'image'.
-            train: batch normalisation by the batch.
+            train: batch normalization by the batch.
 
         Returns:
             Flows `[N, D, iterations, H, W, 2]` float32, in pixels, `(x, y)`, the last iteration's
@@ -161,7 +161,7 @@ def _scaled(channels: int, width: float) -> int:
 class Encoder(nn.Module):
     """Features at an eighth of the resolution: a 7x7 convolution and six residual blocks.
 
-    Convolutions before a normalisation, which would take a bias off again, have none.
+    Convolutions before a normalization, which would take a bias off again, have none.
 
     Attributes:
         outputs: channels, before `width`.
@@ -196,7 +196,7 @@ class Encoder(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Convolution and normalisation."""
+    """Convolution and normalization."""
 
     features: int
     kernel_size: int
@@ -402,7 +402,7 @@ def upsample_convex(flow: jax.Array, logits: jax.Array, factor: int) -> jax.Arra
     """Upsampling in which every pixel has its own convex combination of nine coarse flows.
 
     `out(f p + (u, v)) = f Σ_k softmax_k(logits(p))[k, v, u] flow(p + d_k)` with the displacements
-    `d_k` of the 3 x 3 neighbours, row by row; a neighbour out of the frame is zero.
+    `d_k` of the 3 x 3 neighbors, row by row; a neighbor out of the frame is zero.
 
     Args:
         flow: `[N, h, w, 2]`, in pixels of its resolution.
@@ -466,7 +466,7 @@ def load_torchvision_raft(
 ) -> tuple[PyTree, PyTree]:
     """Converts the state dict of torchvision's `raft_large` or `raft_small`.
 
-    Biases that a normalisation takes off again are dropped, after batch normalisation's running
+    Biases that a normalization takes off again are dropped, after batch normalization's running
     mean was shifted by them.
 
     Args:

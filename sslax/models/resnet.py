@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from sslax.models.conv import Conv
+from sslax.models.kernels.pool import max_pool
 from sslax.models.norm import BatchNorm
-from sslax.models.pool import max_pool
 from sslax.types import Encoding
 
 # PyTorch's default for its residual networks: normal with variance 2 / (k k features).
@@ -62,7 +62,7 @@ class Bottleneck(nn.Module):
 
 
 def _layers(module: nn.Module, train: bool) -> tuple[partial, partial]:
-    """The convolution and the normalisation of a block or of the whole network."""
+    """The convolution and the normalization of a block or of the whole network."""
     conv = partial(Conv, dtype=module.dtype, kernel_init=_kaiming)
     norm = partial(
         BatchNorm,
@@ -85,7 +85,7 @@ def _shortcut(block: nn.Module, x: jax.Array, channels: int, train: bool) -> jax
 class ResNet(nn.Module):
     """A residual network that returns pooled features and its inner stages.
 
-    Topology, paddings and batch normalisation are torchvision's, so that its weights give its
+    Topology, paddings and batch normalization are torchvision's, so that its weights give its
     outputs. Batch statistics have no axis name: under jit with the batch sharded over devices they
     are those of the global batch; they are float32 whatever `dtype` is.
 

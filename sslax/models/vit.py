@@ -19,10 +19,10 @@ class ViT(nn.Module):
     """A vision transformer that returns pooled features, inner blocks and all output tokens.
 
     Blocks are pre-norm with the exact GELU; LayerNorm's epsilon is 1e-6. The residual stream and
-    the softmax are float32 whatever `dtype` is. There is no batch normalisation, no dropout and no
+    the softmax are float32 whatever `dtype` is. There is no batch normalization, no dropout and no
     other difference between training and evaluation.
 
-    Initialisation is MAE's and MoCo v3's: linear maps Xavier-uniform, queries, keys and values as
+    Initialization is MAE's and MoCo v3's: linear maps Xavier-uniform, queries, keys and values as
     three maps; biases 0; the class token normal with deviation 0.02. Learned positions are
     truncated normal with deviation 0.02, as DINO's; the class token has no position.
 
@@ -36,7 +36,7 @@ class ViT(nn.Module):
             both after the last LayerNorm.
         position: "sincos", the fixed table of `sincos_positions` for whatever grid the images
             have (MAE, MoCo v3), or "learned", a table `[h, w, width]` of the grid at
-            initialisation, resized for others by antialiased bicubic interpolation (DINO).
+            initialization, resized for others by antialiased bicubic interpolation (DINO).
         freeze_patch_embedding: the random projection of the patches is not trained, which
             steadies contrastive training (MoCo v3). It is then no parameter, out of the reach of
             weight decay and LARS, but model state, in the collection "frozen"; a momentum encoder

@@ -44,14 +44,7 @@ from sslax.ops.occlusion import (
 )
 from sslax.ops.permutations import jigsaw_permutations
 from sslax.ops.sinkhorn import sinkhorn
-from sslax.ops.warp import (
-    bilinear_sample,
-    pixel_grid,
-    range_map,
-    splat,
-    warp_disparity,
-    warp_flow,
-)
+from sslax.ops.warp import bilinear_sample, pixel_grid, range_map, splat, warp_disparity, warp_flow
 
 __all__ = [
     "ab_histogram",

@@ -1,6 +1,6 @@
 """Pinhole cameras: intrinsics, projection, rigid motion, depth and disparity.
 
-Pixel centres lie at integer coordinates, `(x, y)` in pixels; the camera looks along +z, x right and
+Pixel centers lie at integer coordinates, `(x, y)` in pixels; the camera looks along +z, x right and
 y down; depth is z. Intrinsics are `[[fx, skew, cx], [0, fy, cy], [0, 0, 1]]` in pixels. A pose is
 a `[4, 4]` matrix that takes points of the target camera to the source camera.
 
@@ -90,7 +90,7 @@ def rigid_flow(
 
     Returns:
         Flow `[..., H, W, 2]`, and `valid` `[..., H, W]` (bool): the depth is known, the point lies
-        in front of the source camera and is seen between its outermost pixel centres. Points that
+        in front of the source camera and is seen between its outermost pixel centers. Points that
         have no image have zero flow and zero gradient.
 
     Example:
@@ -314,7 +314,7 @@ def resize_intrinsics(
     intrinsics = jnp.asarray(intrinsics)
     _check_matrix(intrinsics, 3)
     scale = jnp.broadcast_to(jnp.asarray(scale, intrinsics.dtype), (2,))
-    # The edge of the image, half a pixel before the first centre, stays where it is.
+    # The edge of the image, half a pixel before the first center, stays where it is.
     half = jnp.zeros_like(intrinsics).at[..., :2, 2].set(0.5)
     stretch = jnp.append(scale, jnp.ones_like(scale[:1]))[:, None]
     return (intrinsics + half) * stretch - half

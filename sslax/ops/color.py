@@ -1,4 +1,4 @@
-"""CIE Lab, and its ab plane as a set of classes: what colourisation predicts."""
+"""CIE Lab, and its ab plane as a set of classes: what colorisation predicts."""
 
 from types import ModuleType
 from typing import Any
@@ -70,7 +70,7 @@ def rgb_to_lab(image: Array) -> Array:
 
     Returns:
         `[..., 3]`, float32 (float64 for float64 images): lightness L in [0, 100]; a (green to
-        magenta) and b (blue to yellow), about -108 to 99. Greys lie within 0.01 of a = b = 0.
+        magenta) and b (blue to yellow), about -108 to 99. Grays lie within 0.01 of a = b = 0.
 
     Raises:
         TypeError: the image holds integers.
@@ -92,7 +92,7 @@ def lab_to_rgb(lab: Array) -> Array:
         lab: `[..., 3]`, floating.
 
     Returns:
-        `[..., 3]`, float32 (float64 for float64 arrays) in [0, 1]. Channels of colours that sRGB
+        `[..., 3]`, float32 (float64 for float64 arrays) in [0, 1]. Channels of colors that sRGB
         does not have are clipped, and have no gradient there.
 
     Raises:
@@ -119,21 +119,21 @@ def lab_to_rgb(lab: Array) -> Array:
 
 
 def in_gamut_ab_bins(*, step: float = 10.0) -> np.ndarray:
-    """Centres of the bins of the ab plane into which some 8-bit sRGB colour falls.
+    """Centers of the bins of the ab plane into which some 8-bit sRGB color falls.
 
-    The bins are squares with centres at the multiples of `step`, so every colour of an image lies
-    in a bin of the table, at most ``step / 2`` from its centre along a and along b.
+    The bins are squares with centers at the multiples of `step`, so every color of an image lies
+    in a bin of the table, at most ``step / 2`` from its center along a and along b.
 
-    A step of 10 gives 261 bins (229 of them have an sRGB colour at the very centre). Zhang et al.
+    A step of 10 gives 261 bins (229 of them have an sRGB color at the very center). Zhang et al.
     count 313: their published list, whose rule they do not state, must reach beyond the gamut
-    (there are 303 bins with a colour within a whole step of the centre). Bins without a colour are
+    (there are 303 bins with a color within a whole step of the center). Bins without a color are
     next to never a target, so the tasks differ in outputs that stay unused.
 
     Args:
         step: side of a bin, in units of Lab.
 
     Returns:
-        `[Q, 2]` float32, on the host: (a, b) of each centre, in increasing order of a, then b.
+        `[Q, 2]` float32, on the host: (a, b) of each center, in increasing order of a, then b.
 
     Raises:
         ValueError: `step` is not positive.
@@ -147,7 +147,7 @@ def in_gamut_ab_bins(*, step: float = 10.0) -> np.ndarray:
     """
     if step <= 0:
         raise ValueError(f"step is the side of a bin, positive; got {step}.")
-    # The map from RGB to Lab is continuous and invertible, so whatever the cube of colours covers
+    # The map from RGB to Lab is continuous and invertible, so whatever the cube of colors covers
     # of the ab plane, its six faces cover.
     levels = np.linspace(0, 1, 256)
     first, second = (x.ravel() for x in np.meshgrid(levels, levels))
@@ -161,57 +161,57 @@ def in_gamut_ab_bins(*, step: float = 10.0) -> np.ndarray:
 
 
 def _squared_distances(ab: Array, bins: Array) -> Array:
-    """`[..., Q]` squared distances of `[..., 2]` colours to `[Q, 2]` bins."""
+    """`[..., Q]` squared distances of `[..., 2]` colors to `[Q, 2]` bins."""
     ab = _floating(ab)
     bins = jnp.asarray(bins, ab.dtype)
     # One coordinate at a time, in which the differences are exact, unlike |x|^2 - 2 x y + |y|^2.
     return sum((ab[..., c, None] - bins[:, c]) ** 2 for c in range(2))
 
 
-def soft_encode_ab(ab: Array, bins: Array, *, neighbours: int = 10, sigma: float = 5.0) -> Array:
-    """Soft targets of colours: shares of their nearest bins.
+def soft_encode_ab(ab: Array, bins: Array, *, neighbors: int = 10, sigma: float = 5.0) -> Array:
+    """Soft targets of colors: shares of their nearest bins.
 
     ```
     p_q ∝ exp(-|ab - bins_q|^2 / (2 σ^2))   for the K nearest bins, 0 elsewhere;   Σ_q p_q = 1
     ```
-    Takes `[..., Q]` floats: 1 GB for the colours of 256 images of 56 x 56, a quarter of 224.
+    Takes `[..., Q]` floats: 1 GB for the colors of 256 images of 56 x 56, a quarter of 224.
 
     Args:
-        ab: `[..., 2]`, floating, (a, b) of each colour.
+        ab: `[..., 2]`, floating, (a, b) of each color.
         bins: `[Q, 2]`, as `in_gamut_ab_bins` gives them.
-        neighbours: K; the paper says 5, its released code takes 10. Of equally near ones those that
+        neighbors: K; the paper says 5, its released code takes 10. Of equally near ones those that
             come first.
         sigma: of the Gaussian, in units of Lab.
 
     Returns:
-        `[..., Q]`, float32 (float64 for float64 colours).
+        `[..., Q]`, float32 (float64 for float64 colors).
 
     Raises:
-        ValueError: `neighbours` is not in 1, ..., Q, or `sigma` not positive.
+        ValueError: `neighbors` is not in 1, ..., Q, or `sigma` not positive.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from sslax import ops
         >>> bins = jnp.array([[0.0, 0.0], [10.0, 0.0], [50.0, 0.0]])
-        >>> print(ops.soft_encode_ab(jnp.array([5.0, 0.0]), bins, neighbours=2))
+        >>> print(ops.soft_encode_ab(jnp.array([5.0, 0.0]), bins, neighbors=2))
         [0.5 0.5 0. ]
 
     Zhang, Isola and Efros, Colorful image colorization, ECCV 2016.
     """
     checks.assert_axis_dimension(ab, -1, 2)
     checks.assert_shape(bins, (None, 2))
-    if not 1 <= neighbours <= len(bins):
-        raise ValueError(f"neighbours must be in 1, ..., {len(bins)}, the bins; got {neighbours}.")
+    if not 1 <= neighbors <= len(bins):
+        raise ValueError(f"neighbors must be in 1, ..., {len(bins)}, the bins; got {neighbors}.")
     if sigma <= 0:
         raise ValueError(f"sigma must be positive, got {sigma}.")
-    closeness, nearest = jax.lax.top_k(-_squared_distances(ab, bins), neighbours)
+    closeness, nearest = jax.lax.top_k(-_squared_distances(ab, bins), neighbors)
     shares = jax.nn.softmax(closeness / (2 * sigma**2), axis=-1)
     empty = jnp.zeros((*ab.shape[:-1], len(bins)), shares.dtype)
     return jnp.put_along_axis(empty, nearest, shares, axis=-1, inplace=False)
 
 
 def annealed_mean(logits: Array, bins: Array, *, temperature: float = 0.38) -> Array:
-    """Colour of a predicted distribution: the mean under its sharpened version.
+    """Color of a predicted distribution: the mean under its sharpened version.
 
     `ab = Σ_q softmax(logits / T)_q bins_q`; T = 1 is the mean, which is dull, and T towards 0 the
     most likely bin, which is spotty.
@@ -222,7 +222,7 @@ def annealed_mean(logits: Array, bins: Array, *, temperature: float = 0.38) -> A
         temperature: T, positive.
 
     Returns:
-        `[..., 2]`, float32 (float64 for float64 logits), (a, b) of each colour.
+        `[..., 2]`, float32 (float64 for float64 logits), (a, b) of each color.
 
     Raises:
         ValueError: `temperature` is not positive.
@@ -246,12 +246,12 @@ def annealed_mean(logits: Array, bins: Array, *, temperature: float = 0.38) -> A
 
 
 def ab_histogram(ab: Array, bins: Array) -> Array:
-    """How many colours fall to each bin, the nearest one.
+    """How many colors fall to each bin, the nearest one.
 
     Summed over the images of a set it is the prior of `losses.color_class_balance`.
 
     Args:
-        ab: `[..., 2]`, floating, (a, b) of each colour.
+        ab: `[..., 2]`, floating, (a, b) of each color.
         bins: `[Q, 2]`, as `in_gamut_ab_bins` gives them.
 
     Returns:

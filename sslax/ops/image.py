@@ -24,7 +24,7 @@ def separable_filter(
     Args:
         image: `[..., H, W, C]`, floating; H and W at least half the kernel's length plus one.
         taps: the kernel `t`, of odd length and symmetric, in Python floats.
-        padding: 'reflect' mirrors about the outermost pixel's centre and keeps H and W; 'valid'
+        padding: 'reflect' mirrors about the outermost pixel's center and keeps H and W; 'valid'
             returns only windows that lie inside, `[..., H - n + 1, W - n + 1, C]`.
 
     Returns:
@@ -47,7 +47,7 @@ def separable_filter(
 
 
 def gaussian_taps(sigma: float, size: int | None = None) -> tuple[float, ...]:
-    """The normalised kernel `t_i ∝ exp(-i² / 2σ²)`, by default 4σ to each side."""
+    """The normalized kernel `t_i ∝ exp(-i² / 2σ²)`, by default 4σ to each side."""
     radius = size // 2 if size else max(1, round(4 * sigma))
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     return tuple((taps / taps.sum()).tolist())
@@ -81,7 +81,7 @@ def gaussian_blur(image: jax.Array, *, sigma: float, size: int | None = None) ->
 
 
 def rgb_to_gray(image: jax.Array) -> jax.Array:
-    """Luma of ITU-R BT.601: `0.299 R + 0.587 G + 0.114 B`; a grey image is returned as it is.
+    """Luma of ITU-R BT.601: `0.299 R + 0.587 G + 0.114 B`; a gray image is returned as it is.
 
     Args:
         image: `[..., 3]` or `[..., 1]`, floating.
@@ -255,7 +255,7 @@ def ssim(
 
 
 def census(image: jax.Array, *, radius: int = 3, softness: float = 0.81) -> jax.Array:
-    """Soft census (ternary) transform: each pixel's neighbourhood relative to its centre.
+    """Soft census (ternary) transform: each pixel's neighborhood relative to its center.
 
     ```
     t_o(p) = Δ / sqrt(softness + Δ²),   Δ = 255 (gray(p + o) - gray(p))
@@ -264,11 +264,11 @@ def census(image: jax.Array, *, radius: int = 3, softness: float = 0.81) -> jax.
 
     Args:
         image: `[..., H, W, C]` in [0, 1], C = 1 or 3.
-        radius: the neighbourhood is `2 radius + 1` pixels wide.
-        softness: in grey levels squared; below its root a difference counts in proportion.
+        radius: the neighborhood is `2 radius + 1` pixels wide.
+        softness: in gray levels squared; below its root a difference counts in proportion.
 
     Returns:
-        `[..., H, W, (2 radius + 1)²]` in (-1, 1), rows of offsets first; 0 for neighbours outside
+        `[..., H, W, (2 radius + 1)²]` in (-1, 1), rows of offsets first; 0 for neighbors outside
         the image. To compare two images use `losses.census_error`, which never holds this array.
 
     Example:
@@ -299,7 +299,7 @@ def _at_least_float32(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-# Filters work on rows of W * C values: neighbours are C apart and the inner loop is long, which
+# Filters work on rows of W * C values: neighbors are C apart and the inner loop is long, which
 # compiles to three times faster code on a CPU than an inner axis of three channels.
 
 
@@ -419,7 +419,7 @@ def _resize_axis(x: jax.Array, size: int, axis: int, method: str) -> jax.Array:
 
 
 def _upsample_axis(x: jax.Array, factor: int, axis: int) -> jax.Array:
-    """Bilinear interpolation by a whole factor: every phase mixes a pixel and one neighbour."""
+    """Bilinear interpolation by a whole factor: every phase mixes a pixel and one neighbor."""
     n = x.shape[axis]
     slices = partial(jax.lax.slice_in_dim, x, axis=axis)
     before = jnp.concatenate([slices(0, 1), slices(0, n - 1)], axis)

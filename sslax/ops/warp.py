@@ -1,6 +1,6 @@
 """Backward and forward warps by bilinear interpolation.
 
-Pixel centres lie at integer coordinates, coordinates are `(x, y)` in pixels (x right, y down) and
+Pixel centers lie at integer coordinates, coordinates are `(x, y)` in pixels (x right, y down) and
 flow points from the target pixel to its source: the target `p` is read at `p + flow(p)`.
 
 All of it works under `jit`, `vmap`, `grad`, `jvp` and their compositions, inside `shard_map`, and
@@ -35,11 +35,11 @@ def bilinear_sample(
         image: `[H, W, C]`, floating; interpolated in float32 at least.
         coords: `[..., 2]`, float32 or wider, `(x, y)` in pixels.
         padding: what lies outside: 'border' repeats the last pixel, 'zeros' is black, 'reflection'
-            mirrors about the centre of the last pixel, 'symmetric' about its outer edge.
+            mirrors about the center of the last pixel, 'symmetric' about its outer edge.
 
     Returns:
         Values `[..., C]` in the image's dtype, and `valid` `[...]` (bool): the sample lies within
-        the outermost pixel centres, `0 <= x <= W - 1` and `0 <= y <= H - 1`. Coordinates that are
+        the outermost pixel centers, `0 <= x <= W - 1` and `0 <= y <= H - 1`. Coordinates that are
         not finite are invalid, and their values and gradients finite.
 
     Raises:
@@ -196,7 +196,7 @@ def range_map(flow: jax.Array) -> jax.Array:
 
 
 def pixel_grid(height: int, width: int) -> jax.Array:
-    """Coordinates of the pixel centres.
+    """Coordinates of the pixel centers.
 
     Args:
         height: number of rows.
@@ -262,7 +262,7 @@ def _mirror(x: jax.Array, period: int) -> jax.Array:
 
 
 def _at_least_two(image: jax.Array) -> jax.Array:
-    """Repeats a lone row or column, so that every pixel has a neighbour."""
+    """Repeats a lone row or column, so that every pixel has a neighbor."""
     return jnp.pad(image, [(0, size < 2) for size in image.shape[:2]] + [(0, 0)], mode="edge")
 
 

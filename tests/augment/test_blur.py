@@ -29,7 +29,7 @@ def test_a_batch_has_one_sigma_for_each_example():
 
 
 def test_random_blur_happens_as_often_as_said_with_uniform_sigma():
-    # Blurred, the neighbour of a lit pixel shows sigma: g_1 / g_0 = exp(-1 / (2 sigma^2)).
+    # Blurred, the neighbor of a lit pixel shows sigma: g_1 / g_0 = exp(-1 / (2 sigma^2)).
     image = jnp.zeros((5, 5, 1)).at[2, 2].set(1.0)
     blur = partial(
         augment.random_gaussian_blur, image=image, kernel_size=3, sigma=(0.5, 1.5), probability=0.3

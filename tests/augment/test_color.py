@@ -1,4 +1,4 @@
-"""Colour operations against torchvision's definition on a photograph."""
+"""Color operations against torchvision's definition on a photograph."""
 
 import itertools
 from functools import partial
@@ -40,11 +40,11 @@ def test_adjustments_are_torchvisions(name, argument):
 
 @pytest.mark.parametrize("name", ADJUSTMENTS)
 def test_one_channel_images_have_no_saturation_and_no_hue(name):
-    grey = IMAGE[..., :1]
-    result = getattr(augment, name)(grey, 0.4)
-    np.testing.assert_allclose(result, GOLDEN[f"{name}_grey"], atol=5e-4)
+    gray = IMAGE[..., :1]
+    result = getattr(augment, name)(gray, 0.4)
+    np.testing.assert_allclose(result, GOLDEN[f"{name}_gray"], atol=5e-4)
     if name in ("adjust_saturation", "adjust_hue"):
-        np.testing.assert_array_equal(result, grey)
+        np.testing.assert_array_equal(result, gray)
 
 
 def test_grayscale():
@@ -64,13 +64,13 @@ def test_solarize_inverts_128_and_above():
     np.testing.assert_allclose(result.ravel() * 255, expected, atol=1e-4)
 
 
-def test_hue_of_grey_and_of_pure_colours():
-    grey = jnp.full((1, 1, 3), 0.3)
-    np.testing.assert_array_equal(augment.adjust_hue(grey, 0.3), grey)
+def test_hue_of_gray_and_of_pure_colors():
+    gray = jnp.full((1, 1, 3), 0.3)
+    np.testing.assert_array_equal(augment.adjust_hue(gray, 0.3), gray)
     np.testing.assert_array_equal(augment.adjust_hue(jnp.zeros((1, 1, 3)), 0.3), 0.0)
-    colours = jnp.eye(3)[None]
-    turned = augment.adjust_hue(colours, 1 / 3)
-    np.testing.assert_allclose(turned, jnp.roll(colours, 1, axis=2), atol=1e-6)
+    colors = jnp.eye(3)[None]
+    turned = augment.adjust_hue(colors, 1 / 3)
+    np.testing.assert_allclose(turned, jnp.roll(colors, 1, axis=2), atol=1e-6)
     np.testing.assert_allclose(augment.adjust_hue(IMAGE, 0.0), IMAGE, atol=1e-6)
 
 
@@ -118,12 +118,12 @@ def test_jitter_factors_and_orders_are_uniform():
 
 
 def test_color_jitter_on_one_channel_is_brightness_and_contrast():
-    grey = IMAGE[:12, :12, :1]
-    jitter = partial(color.color_jitter, image=grey, saturation=0.9, hue=0.4)
+    gray = IMAGE[:12, :12, :1]
+    jitter = partial(color.color_jitter, image=gray, saturation=0.9, hue=0.4)
     keys = jax.random.split(jax.random.key(0), 8)
-    np.testing.assert_allclose(jax.vmap(jitter)(keys), jnp.stack([grey] * 8), atol=1e-6)
-    changed = color.color_jitter(jax.random.key(0), grey, brightness=0.4, contrast=0.4)
-    assert np.abs(changed - grey).max() > 0.02
+    np.testing.assert_allclose(jax.vmap(jitter)(keys), jnp.stack([gray] * 8), atol=1e-6)
+    changed = color.color_jitter(jax.random.key(0), gray, brightness=0.4, contrast=0.4)
+    assert np.abs(changed - gray).max() > 0.02
 
 
 def test_random_operations_happen_as_often_as_said():

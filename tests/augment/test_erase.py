@@ -17,15 +17,15 @@ def erased():
     return np.asarray(jax.jit(erase)(jax.random.split(jax.random.key(0), 2000)))
 
 
-def test_one_colour_in_one_box(erased):
+def test_one_color_in_one_box(erased):
     painted = [image for image in erased if (image >= 0).any()]
     for image in painted[:50]:
         rows, columns = np.nonzero(image[..., 0] >= 0)
         box = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
         assert (box == box[0, 0]).all() and box.min() >= 0 and box.max() <= 1
         assert (image >= 0).sum() == box.size
-    colours = np.array([image.max(axis=(0, 1)) for image in painted])
-    np.testing.assert_allclose(colours.mean(axis=0), 0.5, atol=0.05)
+    colors = np.array([image.max(axis=(0, 1)) for image in painted])
+    np.testing.assert_allclose(colors.mean(axis=0), 0.5, atol=0.05)
 
 
 def test_probability_and_area(erased):

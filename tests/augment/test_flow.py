@@ -155,15 +155,15 @@ def test_the_cut_is_the_frames_at_its_offset():
     np.testing.assert_array_equal(cut["image"], made["input"])
 
 
-COLOURS = flow.FlowRecipe(
+COLORS = flow.FlowRecipe(
     jitter=1.0, brightness=0.4, contrast=0.3, saturation=0.3, hue=0.2, exposure=1.0
 )
 
 
-def test_colours_are_shared_unless_asymmetric_and_never_reach_the_loss():
+def test_colors_are_shared_unless_asymmetric_and_never_reach_the_loss():
     same = np.repeat(pair(24)[:, :1], 2, axis=1)
     for share, bounds in ((0.0, (0, 0)), (0.5, (4, 20)), (1.0, (24, 24))):
-        made = views_of(COLOURS._replace(asymmetric=share), same)
+        made = views_of(COLORS._replace(asymmetric=share), same)
         np.testing.assert_allclose(made["image"], same / 255, atol=1e-6)
         change = np.abs(np.asarray(made["input"]) - same / 255).max((1, 2, 3, 4))
         assert (change > 1e-3).all()

@@ -1,4 +1,4 @@
-"""Frames of known geometry: flips, zooms and colours, the cameras that follow, keys."""
+"""Frames of known geometry: flips, zooms and colors, the cameras that follow, keys."""
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,7 @@ def test_a_zoom_shows_each_ray_where_its_camera_says():
         assert 1.2 * K[0, 0] <= k[0, 0] <= 1.5 * K[0, 0]
         assert 1.2 * K[1, 1] <= k[1, 1] <= 1.5 * K[1, 1]
         expected = jnp.stack([(x - k[0, 2]) / k[0, 0], (y - k[1, 2]) / k[1, 1], 0 * x], axis=-1)
-        # Beyond the centres of the outermost pixels nothing can be read.
+        # Beyond the centers of the outermost pixels nothing can be read.
         inner = (slice(1, -1), slice(1, -1))
         np.testing.assert_allclose(made["image"][0][inner], expected[inner], atol=2e-5)
         np.testing.assert_allclose(made["image"][1], 2 * made["image"][0], atol=1e-5)
@@ -105,7 +105,7 @@ def test_exposure_is_a_power_and_two_factors():
     assert augment.random_exposure(RNG, images, gain=(5.0, 6.0), probability=1.0).max() == 1.0
 
 
-def test_colours_are_those_of_the_input_alone_and_the_same_in_all_frames(batch, views):
+def test_colors_are_those_of_the_input_alone_and_the_same_in_all_frames(batch, views):
     assert views["image"].dtype == views["input"].dtype == jnp.float32
     assert views["image"].shape == views["input"].shape == batch["image"].shape
     gap = np.abs(views["input"] - views["image"]).max(axis=(2, 3, 4))

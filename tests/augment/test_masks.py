@@ -16,15 +16,15 @@ def draw(function, *sizes, count=2000, **knobs):
 
 
 @pytest.mark.parametrize(("height", "width", "side"), [(12, 16, 6), (11, 14, 5), (9, 9, 9)])
-def test_the_centre_is_that_of_center_crop(height, width, side):
+def test_the_center_is_that_of_center_crop(height, width, side):
     places = np.arange(height * width).reshape(height, width, 1)
-    square = np.asarray(augment.centre_mask(height, width, side=side))
+    square = np.asarray(augment.center_mask(height, width, side=side))
     assert square.dtype == bool
     np.testing.assert_array_equal(
         places[square][:, 0], augment.center_crop(places, size=side).ravel()
     )
     # The band lies inside: what is hidden is what erosion leaves.
-    hidden = augment.centre_mask(height, width, side=side, overlap=2)
+    hidden = augment.center_mask(height, width, side=side, overlap=2)
     eroded = ndimage.binary_erosion(square, np.ones((5, 5)))
     np.testing.assert_array_equal(hidden, eroded)
     assert hidden.sum() == (side - 4) ** 2
@@ -69,14 +69,14 @@ def test_regions_hide_the_share_asked_for(regions):
 
 
 def test_regions_are_everywhere_alike(regions):
-    """No place of the image is favoured, neither its border nor the points of the grid."""
+    """No place of the image is favored, neither its border nor the points of the grid."""
     often = regions.mean(axis=0)
     assert np.abs(often - 0.25).max() < 5 * np.sqrt(0.25 * 0.75 / 1000)
     assert abs(often[1:-1, 1:-1].mean() - np.mean([often[0].mean(), often[-1].mean()])) < 0.015
 
 
 def test_regions_are_smooth(regions):
-    """Most neighbours agree, and fewer do on a finer grid; pixels drawn alone agree in 62.5 %."""
+    """Most neighbors agree, and fewer do on a finer grid; pixels drawn alone agree in 62.5 %."""
     fine = np.asarray(draw(augment.random_region_mask, 24, 30, count=100, cells=12))
     coarse_rate, fine_rate = ((m[:, 1:] == m[:, :-1]).mean() for m in (regions, fine))
     assert coarse_rate > 0.9 > fine_rate > 0.7
@@ -103,9 +103,9 @@ def test_kept_tokens(tokens, ratio, visible):
 def test_mistakes_are_named():
     key = KEYS[0]
     with pytest.raises(ValueError, match=r"square of 9 pixels does not fit a \(8, 12\) image"):
-        augment.centre_mask(8, 12, side=9)
+        augment.center_mask(8, 12, side=9)
     with pytest.raises(ValueError, match=r"in 0, ..., 3; got 4"):
-        augment.centre_mask(8, 12, side=8, overlap=4)
+        augment.center_mask(8, 12, side=8, overlap=4)
     with pytest.raises(ValueError, match="2 squares of 9 pixels do not fit"):
         augment.random_blocks_mask(key, 8, 12, blocks=2, side=9)
     with pytest.raises(ValueError, match="share must be an increasing pair"):

@@ -14,7 +14,7 @@ from sslax.augment import patches
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "pretext.npz")
 KEYS = jax.random.split(jax.random.key(0), 4000)
-NEIGHBOURS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
+NEIGHBORS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 PHOTOGRAPH = jnp.asarray(np.float32(data.coffee()[::8, ::8][20:44, 20:40] / 255))
 ROUND_TRIPS = jax.jit(jax.vmap(patches._round_trip_weights, in_axes=(None, 0)), static_argnums=0)
 # Each pixel holds its row and column, so a patch shows where it comes from.
@@ -67,17 +67,17 @@ def test_tiles_that_do_not_fit_are_refused():
         augment.grid_tiles(KEYS[0], PLACES, tile=5, jitter=-1)
 
 
-def test_pairs_are_neighbours():
+def test_pairs_are_neighbors():
     pairs, directions = draw(augment.patch_pair, PLACES, patch=4, gap=3, jitter=2)
     assert pairs.shape == (4000, 2, 4, 4, 2) and pairs.dtype == np.uint8
     assert directions.dtype == np.int32
     assert_uniform(directions, np.arange(8))
     first, second = np.moveaxis(corners(pairs), 1, 0)
-    moves = second - first - (4 + 3) * np.array(NEIGHBOURS)[directions]
+    moves = second - first - (4 + 3) * np.array(NEIGHBORS)[directions]
     for axis, last in enumerate((30 - 4, 26 - 4)):
         assert_uniform(moves[:, axis], np.arange(-2, 3))
         assert_uniform(first[:, axis], np.arange(9, last - 9 + 1))
-    # Every neighbour of every first patch fits: nothing was pushed back into the image.
+    # Every neighbor of every first patch fits: nothing was pushed back into the image.
     assert second.min() == 0 and tuple(second.max(axis=0)) == (26, 22)
     # The direction does not depend on the place, nor the move on the direction.
     assert abs(np.corrcoef(directions, first[:, 0])[0, 1]) < 5 / np.sqrt(4000)

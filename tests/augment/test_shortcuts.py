@@ -11,7 +11,7 @@ from sslax import augment
 
 BYTES = data.astronaut()[::16, ::20]
 PHOTOGRAPH = jnp.asarray(np.float32(BYTES / 255))  # [32, 26, 3]
-GREY = PHOTOGRAPH[..., :1]
+GRAY = PHOTOGRAPH[..., :1]
 RENDER = jax.jit(augment.render_aberration)
 KEYS = jax.random.split(jax.random.key(0), 600)
 
@@ -39,9 +39,9 @@ def test_the_others_are_noise_around_its_mean(dropped):
         assert abs(np.corrcoef(first.ravel(), channel.ravel())[0, 1]) < 0.2
 
 
-def test_dropping_commutes_with_centring(dropped):
-    centred = augment.drop_colors(KEYS[0], PHOTOGRAPH - 0.5)
-    np.testing.assert_allclose(centred, dropped[0] - 0.5, atol=1e-6)
+def test_dropping_commutes_with_centering(dropped):
+    centered = augment.drop_colors(KEYS[0], PHOTOGRAPH - 0.5)
+    np.testing.assert_allclose(centered, dropped[0] - 0.5, atol=1e-6)
 
 
 def test_the_projection_is_the_papers():
@@ -50,16 +50,16 @@ def test_the_projection_is_the_papers():
     result = augment.project_colors(PHOTOGRAPH)
     np.testing.assert_allclose(result, BYTES / 255 @ matrix, atol=1e-6)
     np.testing.assert_allclose(result @ a[0], 0, atol=1e-6)
-    np.testing.assert_array_equal(augment.project_colors(GREY), GREY)
+    np.testing.assert_array_equal(augment.project_colors(GRAY), GRAY)
 
 
 @pytest.mark.parametrize(("red", "blue"), [(1.07, 0.95), (0.6, 1.0), (1.5, 3.0)])
 def test_aberration_is_scipys_magnification(red, blue):
     result = RENDER(PHOTOGRAPH, scale_red=red, scale_blue=blue)
-    centre = (np.array(PHOTOGRAPH.shape[:2]) - 1)[:, None, None] / 2
+    center = (np.array(PHOTOGRAPH.shape[:2]) - 1)[:, None, None] / 2
     places = np.mgrid[:32, :26]
     for channel, scale in enumerate((red, 1.0, blue)):
-        source = centre + (places - centre) / scale
+        source = center + (places - center) / scale
         expected = map_coordinates(BYTES[..., channel] / 255, source, order=1, mode="nearest")
         np.testing.assert_allclose(result[..., channel], expected, atol=5e-6)
 
@@ -68,7 +68,7 @@ def test_no_aberration_is_the_image():
     result = RENDER(PHOTOGRAPH, scale_red=1.0, scale_blue=1.0)
     np.testing.assert_allclose(result, PHOTOGRAPH, atol=1e-6)
     np.testing.assert_array_equal(
-        augment.render_aberration(GREY, scale_red=2.0, scale_blue=0.5), GREY
+        augment.render_aberration(GRAY, scale_red=2.0, scale_blue=0.5), GRAY
     )
 
 

@@ -146,8 +146,8 @@ def test_one_channel_images():
     assert np.all(np.isfinite(result)) and np.std(result) > 0.05
 
 
-def test_grey_comes_before_or_after_the_jitter():
-    """A grey image has no hue to turn; an image turned and then grey is another grey."""
+def test_gray_comes_before_or_after_the_jitter():
+    """A gray image has no hue to turn; an image turned and then gray is another gray."""
     image = jnp.asarray(PHOTOGRAPH[:16, :16])
     always = augment.ViewRecipe(jitter=1.0, contrast=0.9, grayscale=1.0)
     for first in (True, False):
@@ -205,7 +205,7 @@ def test_mistakes_are_named(batch):
     with pytest.raises(ValueError, match="did you mean 'simclr'"):
         augment.get_recipes("simcrl")
     with pytest.raises(ValueError, match="did you mean 'solarize'"):
-        augment.get_recipes("byol", solarise=0.0)
+        augment.get_recipes("byol", solarize=0.0)
     with pytest.raises(ValueError, match="did you mean 'dino'"):
         augment.get_local_recipes("dion", 2)
     with pytest.raises(ValueError, match="did you mean 'size'"):

@@ -121,7 +121,7 @@ def test_one_trace_over_epochs():
     assert len(traces) == 1
 
 
-def test_unlabelled_batches():
+def test_unlabeled_batches():
     for mode in ("resident", "stream"):
         (batch,) = batches(data.ArraySource(IMAGES), range(1), mode=mode)
         assert set(batch) == {"image", "index"}

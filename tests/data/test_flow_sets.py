@@ -8,9 +8,9 @@ import pytest
 from geometric_config import config, picture, write_images
 from PIL import Image
 
-from sslax.data import formats
-from sslax.data.flow_sets import flying_chairs, kitti_flow, sintel
+from sslax.data.files import formats
 from sslax.data.records import DataError
+from sslax.data.sources.flow_sets import flying_chairs, kitti_flow, sintel
 
 FLOW = np.random.default_rng(0).uniform(-9, 9, (12, 20, 2)).astype(np.float32)
 PAIR = {"frames": 2, "target": "first"}

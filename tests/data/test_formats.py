@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from sslax.data import formats
+from sslax.data.files import formats
 from sslax.data.records import DataError
 
 FILTERS = ("NONE", "SUB", "UP", "AVG", "PAETH", "mixed")
@@ -68,18 +68,18 @@ def test_png_round_trip(tmp_path, dtype, shape):
 
 def test_pillow_reads_what_we_write(tmp_path):
     rng = np.random.default_rng(2)
-    colour = rng.integers(0, 256, (6, 5, 3)).astype(np.uint8)
-    formats.write_png(tmp_path / "8.png", colour)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "8.png")), colour)
+    color = rng.integers(0, 256, (6, 5, 3)).astype(np.uint8)
+    formats.write_png(tmp_path / "8.png", color)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "8.png")), color)
     gray = rng.integers(0, 65536, (6, 5)).astype(np.uint16)
     formats.write_png(tmp_path / "16.png", gray)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "16.png")), gray)
 
 
 def test_png_reads_what_pillow_writes(tmp_path):
-    colour = np.random.default_rng(3).integers(0, 256, (6, 5, 4)).astype(np.uint8)
-    Image.fromarray(colour).save(tmp_path / "x.png", optimize=True)
-    np.testing.assert_array_equal(formats.read_png(tmp_path / "x.png"), colour)
+    color = np.random.default_rng(3).integers(0, 256, (6, 5, 4)).astype(np.uint8)
+    Image.fromarray(color).save(tmp_path / "x.png", optimize=True)
+    np.testing.assert_array_equal(formats.read_png(tmp_path / "x.png"), color)
 
 
 def test_a_png_unfiltered_byte_by_byte(tmp_path):
@@ -277,7 +277,7 @@ def test_scaled_png_mistakes(stored, tmp_path):
 
 def test_pfm_of_opencv(golden, stored):
     np.testing.assert_array_equal(formats.read_pfm(stored("pfm", "x.pfm")), golden["disparity"])
-    np.testing.assert_array_equal(formats.read_pfm(stored("pfm_colour", "x.pfm")), golden["colour"])
+    np.testing.assert_array_equal(formats.read_pfm(stored("pfm_color", "x.pfm")), golden["color"])
 
 
 def test_pfm_bytes_by_hand(tmp_path):
@@ -303,8 +303,8 @@ def test_pfm_bytes_by_hand(tmp_path):
 def test_ply_bytes_by_hand(tmp_path):
     path = tmp_path / "x.ply"
     points = np.array([[[1.0, 2.0, 3.0], [np.nan, 0, 0], [0, np.inf, 0], [-1.0, 0.5, 4.0]]])
-    colours = np.array([[[255, 0, 128], [1, 1, 1], [2, 2, 2], [0, 7, 255]]], np.uint8)
-    formats.write_ply(path, points, colours)
+    colors = np.array([[[255, 0, 128], [1, 1, 1], [2, 2, 2], [0, 7, 255]]], np.uint8)
+    formats.write_ply(path, points, colors)
     header, _, body = path.read_bytes().partition(b"end_header\n")
     assert header.decode().splitlines() == [
         "ply",
@@ -316,9 +316,9 @@ def test_ply_bytes_by_hand(tmp_path):
     assert body == struct.pack("<3f3B", 1, 2, 3, 255, 0, 128) + struct.pack(
         "<3f3B", -1, 0.5, 4, 0, 7, 255
     )
-    coloured = path.read_bytes()
-    formats.write_ply(path, points, colours / 255.0)
-    assert path.read_bytes() == coloured
+    colored = path.read_bytes()
+    formats.write_ply(path, points, colors / 255.0)
+    assert path.read_bytes() == colored
     formats.write_ply(path, points[0])
     assert path.read_bytes().partition(b"end_header\n")[2] == struct.pack(
         "<6f", 1, 2, 3, -1, 0.5, 4
@@ -359,7 +359,7 @@ def test_tum_poses(poses, tmp_path):
     read_times, read = formats.read_tum_poses(path)
     np.testing.assert_array_equal(read_times, times)
     np.testing.assert_allclose(read, poses, atol=1e-12)
-    path.write_text("# a comment\n0.5 1 2 3 0 0 2 2  # not normalised\n\n")
+    path.write_text("# a comment\n0.5 1 2 3 0 0 2 2  # not normalized\n\n")
     times, read = formats.read_tum_poses(path)
     assert times.tolist() == [0.5]
     np.testing.assert_allclose(read[0, :3], [[0, -1, 0, 1], [1, 0, 0, 2], [0, 0, 1, 3]], atol=1e-15)

@@ -10,8 +10,9 @@ from geometric_config import config
 from jax.sharding import AxisType
 
 from sslax import data, losses, ops
-from sslax.data import geometric, scenes
+from sslax.data import scenes
 from sslax.data.records import DataError
+from sslax.data.sources import geometric
 
 SIZE = (16, 32)
 SMALL = {"textures": 6, "boxes": 2, "layers": 2, "test": 3, "length": 50}

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from geometric_config import config, picture, write_images
 
-from sslax.data import fitting, formats
-from sslax.data.cityscapes import cityscapes
-from sslax.data.kitti import kitti, kitti_depth, read_split, travelled
+from sslax.data import fitting
+from sslax.data.files import formats
 from sslax.data.records import DataError
+from sslax.data.sources.cityscapes import cityscapes
+from sslax.data.sources.kitti import kitti, kitti_depth, read_split, traveled
 
 FOCAL, OFFSETS = 24.0, {0: 0.0, 1: -12.0, 2: 1.2, 3: -11.4}
 DATE, DRIVE = "2011_09_26", "2011_09_26/2011_09_26_drive_0001_sync"
@@ -90,7 +91,7 @@ def test_split_files(tmp_path):
     np.testing.assert_array_equal(right["image"], [picture(i) for i in (102, 103, 104, 3)])
     np.testing.assert_array_equal(left["image"], [picture(i) for i in (0, 1, 2, 101)])
     assert right["baseline"] == -left["baseline"] < 0
-    # A test's frame without a neighbour is shown with itself.
+    # A test's frame without a neighbor is shown with itself.
     np.testing.assert_array_equal(dataset.test[0]["image"], [picture(i) for i in (0, 0, 1, 100)])
     assert set(dataset.test[0]) == {"image", "intrinsics", "baseline", "depth", "sequence"}
     assert "depth" not in left
@@ -168,9 +169,9 @@ def test_missing_images_of_a_drive_do_not_shift_the_rest(tmp_path):
     np.testing.assert_allclose(record["distance"], [0.2 * 15.5, 0, 0.2 * 16.5], rtol=1e-5)
 
 
-def test_travelled_is_the_integral():
+def test_traveled_is_the_integral():
     times = np.linspace(0, 2, 201)
-    np.testing.assert_allclose(travelled(3 * times**2, times)[-1], 8.0, rtol=1e-4)
+    np.testing.assert_allclose(traveled(3 * times**2, times)[-1], 8.0, rtol=1e-4)
 
 
 def test_mistakes_of_kitti(tmp_path):
@@ -229,8 +230,8 @@ def test_odometry(tmp_path):
     shift = np.linalg.solve(PROJECTION[2][:, :3], PROJECTION[2][:, 3])
     there = np.linalg.solve(world[3], world[2] @ [*(point - shift), 1.0])[:3] + shift
     np.testing.assert_allclose((record["pose"][2] @ [*point, 1.0])[:3], there, atol=1e-5)
-    centres = [np.linalg.solve(record["pose"][k], [0, 0, 0, 1.0])[:3] for k in range(3)]
-    np.testing.assert_allclose(record["distance"], np.linalg.norm(centres, axis=1), atol=1e-5)
+    centers = [np.linalg.solve(record["pose"][k], [0, 0, 0, 1.0])[:3] for k in range(3)]
+    np.testing.assert_allclose(record["distance"], np.linalg.norm(centers, axis=1), atol=1e-5)
 
 
 def test_gray_odometry_and_its_split(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sslax import data
-from sslax.data import photographs
+from sslax.data.sources import photographs
 
 HEIGHT, WIDTH = 200, 250
 CUT = 75  # 30 % of the width
@@ -97,7 +97,7 @@ def test_records_are_functions_of_their_number():
         photographs.photographs(config()).test[2000]
 
 
-def test_these_are_photographs_in_colour():
+def test_these_are_photographs_in_color():
     parts = photographs.photograph_parts()
     assert len(parts.train) == len(parts.test) == 8 and parts.narrowest == 135
     for right, left in zip(parts.train, parts.test):

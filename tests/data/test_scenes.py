@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sslax import ops, partition
-from sslax.data import photographs, scenes
+from sslax import ops
+from sslax.data import scenes
 from sslax.data.scenes.layered import Layers, _motion
+from sslax.data.sources import photographs
+from sslax.training import sharding
 
 HEIGHT, WIDTH = SIZE = (24, 40)
 BATCH = 8
@@ -198,7 +200,7 @@ render = jax.jit(scenes.render, static_argnames=("size", "rays"))
 
 
 def test_a_wall_shows_its_texture_where_it_should():
-    # 64 texels to 8 metres, brightness that grows with the column in red and the row in green.
+    # 64 texels to 8 meters, brightness that grows with the column in red and the row in green.
     ramp = np.zeros((1, 64, 64, 3), np.float32)
     ramp[..., 0] = (np.arange(64) + 0.5) / 64
     ramp[..., 1] = ramp[..., 0].swapaxes(1, 2)
@@ -222,11 +224,11 @@ def test_small_texels_do_not_alias():
     view = render(room(tile=jnp.ones((1, 6))), jnp.eye(4), K * 0.3, SIZE, stripes)
     np.testing.assert_allclose(view["image"], 0.5, atol=1e-5)
     assert set(np.unique(view["surface"])) == {0, 1, 3, 5}
-    # Everything the same colour stays so at all levels, and is multiplied by the gain alone.
+    # Everything the same color stays so at all levels, and is multiplied by the gain alone.
     gain = jnp.linspace(0.5, 1.0, 6)[None]
     view = render(room(gain=gain), jnp.eye(4), K * 0.3, SIZE, 0 * stripes + 0.8)
-    at_centre = np.abs(view["image"][..., 0] - 0.8 * gain[0][view["surface"]])
-    assert np.mean(at_centre < 1e-5) > 0.8 and at_centre.max() < 0.4  # edges are mixed
+    at_center = np.abs(view["image"][..., 0] - 0.8 * gain[0][view["surface"]])
+    assert np.mean(at_center < 1e-5) > 0.8 and at_center.max() < 0.4  # edges are mixed
 
 
 def test_levels_of_detail_are_means():
@@ -378,7 +380,7 @@ def test_brightness_is_of_whole_images(pictures, layered):
 
 def test_a_disc_over_a_background():
     """A disc of radius 6.2 goes 4 to the right, the background 2 down."""
-    centre = np.array([15.0, 12.0])
+    center = np.array([15.0, 12.0])
 
     def layers(disc):
         inverse = np.tile(np.eye(3, dtype=np.float32), (2, 1, 1))
@@ -388,12 +390,12 @@ def test_a_disc_over_a_background():
 
     moves = np.tile(np.eye(3, dtype=np.float32), (2, 1, 1))
     moves[0, 1, 2], moves[1, 0, 2] = 2, 4
-    flow, visible = _motion(layers(centre), layers(centre + np.array([4, 0])), moves, SIZE)
+    flow, visible = _motion(layers(center), layers(center + np.array([4, 0])), moves, SIZE)
 
     grid = np.asarray(ops.pixel_grid(*SIZE), np.float64)
-    disc = ((grid - centre) ** 2).sum(-1) <= 6.2**2
+    disc = ((grid - center) ** 2).sum(-1) <= 6.2**2
     np.testing.assert_allclose(flow, np.where(disc[..., None], [4, 0], [0, 2]), atol=1e-6)
-    under = ((grid - centre - np.array([4, -2])) ** 2).sum(-1) <= 6.2**2
+    under = ((grid - center - np.array([4, -2])) ** 2).sum(-1) <= 6.2**2
     inside = np.where(disc, grid[..., 0] + 4 <= WIDTH - 1, grid[..., 1] + 2 <= HEIGHT - 1)
     np.testing.assert_array_equal(visible, inside & (disc | ~under))
 
@@ -426,11 +428,11 @@ def test_another_seed_gives_other_samples(pictures, layered):
 
 
 def test_numbers_on_eight_devices_make_a_batch_there(make_flow, flow):
-    mesh = partition.make_mesh()
+    mesh = sharding.make_mesh()
     assert len(mesh.devices) == 8
-    sharding = partition.batch_sharding(mesh)
-    spread = make_flow(jax.device_put(numbers, sharding))
-    assert spread["image"].sharding.is_equivalent_to(sharding, 5)
+    split = sharding.batch_sharding(mesh)
+    spread = make_flow(jax.device_put(numbers, split))
+    assert spread["image"].sharding.is_equivalent_to(split, 5)
     assert_same(spread, flow)
 
 
@@ -479,7 +481,7 @@ def test_motorcycle(size):
     np.testing.assert_array_equal(known, np.isfinite(disparity))
     assert 0.9 < known.mean() < 0.97
     np.testing.assert_array_equal(pair["depth"] > 0, known)
-    # Two metres or so of a garage.
+    # Two meters or so of a garage.
     assert pair["depth"][known].min() > 2 and pair["depth"].max() < 6
     flow, seen = rigid_flow(pair["depth"], pair["pose"], pair["intrinsics"])
     np.testing.assert_allclose(flow[known], pair["flow"][known], atol=1e-4)

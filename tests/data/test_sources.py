@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from sslax import data
-from sslax.data import images, records
+from sslax.data import records
+from sslax.data.files import images
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (12, 9, 8, 3), dtype=np.uint8)
@@ -110,13 +111,13 @@ def test_data_imports_no_reader():
     ],
 )
 def test_modes_become_rgb(mode, expected):
-    colours = {"1": 1, "L": 100, "LA": (100, 128), "RGBA": (200, 100, 50, 128)}
+    colors = {"1": 1, "L": 100, "LA": (100, 128), "RGBA": (200, 100, 50, 128)}
     if mode == "P":
         image = Image.new("RGB", (6, 6), (200, 100, 50)).quantize(4)
     elif mode == "I;16":
         image = Image.fromarray(np.full((6, 6), 100 * 257, np.uint16))
     else:
-        image = Image.new(mode, (6, 6), colours.get(mode, (200, 100, 50, 0)))
+        image = Image.new(mode, (6, 6), colors.get(mode, (200, 100, 50, 0)))
     kind = "TIFF" if mode == "CMYK" else "PNG"
     pixels = images.decode(encoded(image, kind))
     assert pixels.shape == (6, 6, 3) and pixels.dtype == np.uint8
@@ -140,7 +141,7 @@ def test_exif_orientation_is_applied():
     np.testing.assert_array_equal(pixels, np.rot90(PIXELS[0], -1))
 
 
-def test_resize_is_shorter_side_then_centre():
+def test_resize_is_shorter_side_then_center():
     wide = RNG.integers(0, 256, (20, 60, 3), dtype=np.uint8)
     whole = Image.fromarray(wide).resize((30, 10), Image.Resampling.BILINEAR)
     expected = np.asarray(whole)[:, 10:20]
@@ -169,7 +170,7 @@ def test_folder_with_classes(tmp_path):
     np.testing.assert_array_equal(dataset.train[5]["image"], PIXELS[5])
 
 
-def test_folder_flat_and_unlabelled(tmp_path):
+def test_folder_flat_and_unlabeled(tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(PIXELS[0]))
     (tmp_path / "B.JPG").write_bytes(encoded(PIXELS[1][:, :, 0], "JPEG"))
     flat = {"source": "folder", "path": str(tmp_path), "image_size": 6}
@@ -320,7 +321,7 @@ def prepared(tmp_path_factory):
     library = pytest.importorskip("tensorflow_datasets")
 
     class Tiny(library.core.GeneratorBasedBuilder):
-        """Six labelled images, four for tests, three without labels."""
+        """Six labeled images, four for tests, three without labels."""
 
         VERSION = library.core.Version("1.0.0")
 

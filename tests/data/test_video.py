@@ -8,10 +8,12 @@ import pytest
 from geometric_config import config, picture, write_images
 from PIL import Image
 
-from sslax.data import clips, fitting, formats, scenes, stereo
+from sslax.data import clips, fitting, scenes
+from sslax.data.files import formats
 from sslax.data.records import DataError
-from sslax.data.stereo import stereo as open_stereo
-from sslax.data.video import video
+from sslax.data.sources import stereo
+from sslax.data.sources.stereo import stereo as open_stereo
+from sslax.data.sources.video import video
 
 K = np.array([[30.0, 0, 9.0], [0, 28.0, 6.0], [0, 0, 1]])
 PICTURES = [picture(i) for i in range(12)]

@@ -16,9 +16,9 @@ def read(path):
     return np.asarray(Image.open(path).convert("RGB")).astype(int)
 
 
-def near(picture, colour):
-    """How many pixels have nearly the colour."""
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+def near(picture, color):
+    """How many pixels have nearly the color."""
+    wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     return int((np.abs(picture - wanted).max(-1) <= 6).sum())
 
 
@@ -63,16 +63,16 @@ def test_task_grid_shows_its_columns(tmp_path):
     figures.task_grid(columns, tmp_path / "a.png")
     picture = read(tmp_path / "a.png")
     assert 2.7 < near(picture, "#0000ff") / near(picture, "#ff0000") < 3.3
-    figures.task_grid({"grey": red[:1, ..., :1]}, tmp_path / "b.png", title="One")
+    figures.task_grid({"gray": red[:1, ..., :1]}, tmp_path / "b.png", title="One")
     assert read(tmp_path / "b.png").std() > 5
 
 
-def test_neighbours_frames_tell_right_from_wrong(tmp_path, images):
+def test_neighbors_frames_tell_right_from_wrong(tmp_path, images):
     for kind in images.values():
         test, train = kind[:6], kind[6:]
         labels, train_labels = np.arange(6) % 2, np.arange(34) % 2
         good, bad = np.eye(2), np.eye(2)[::-1]
-        figures.neighbours(
+        figures.neighbors(
             test,
             train,
             before=(bad[labels], good[train_labels]),
@@ -89,10 +89,10 @@ def test_neighbours_frames_tell_right_from_wrong(tmp_path, images):
         assert near(after, style.RIGHT) > 500
 
 
-def test_neighbours_without_labels_and_with_few_images(tmp_path, images):
+def test_neighbors_without_labels_and_with_few_images(tmp_path, images):
     test, train = images["rgb"][:1], images["rgb"][1:3]
     features = np.zeros((1, 4)), np.zeros((2, 4))
-    figures.neighbours(test, train, before=features, after=features, path=tmp_path / "n.png")
+    figures.neighbors(test, train, before=features, after=features, path=tmp_path / "n.png")
     picture = read(tmp_path / "n.png")
     assert picture.std() > 5
     assert near(picture, style.RIGHT) == near(picture, style.WRONG) == 0
@@ -111,9 +111,9 @@ def test_embedding_map(tmp_path, images):
     figures.embedding_map(features, gray, labels, ("a", "b", "c"), tmp_path / "m.png")
     picture = read(tmp_path / "m.png")
     assert picture.shape[:2] == (round(8.0 * style.DPI), round(9.1 * style.DPI))
-    assert all(near(picture, style.colour(c)) > 50 for c in range(3))
+    assert all(near(picture, style.color(c)) > 50 for c in range(3))
     figures.embedding_map(features, images["rgb"], None, None, tmp_path / "u.png")
-    assert all(near(read(tmp_path / "u.png"), style.colour(c)) == 0 for c in range(3))
+    assert all(near(read(tmp_path / "u.png"), style.color(c)) == 0 for c in range(3))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
@@ -131,9 +131,9 @@ def test_projection_keeps_clusters_apart():
     labels = np.repeat([0, 1], 30)
     features = np.eye(5)[labels] + 0.01 * np.random.default_rng(0).normal(size=(60, 5))
     points = embedding.project(features)
-    centres = [points[labels == c].mean(0) for c in (0, 1)]
+    centers = [points[labels == c].mean(0) for c in (0, 1)]
     spread = max(points[labels == c].std() for c in (0, 1))
-    assert np.linalg.norm(centres[0] - centres[1]) > spread
+    assert np.linalg.norm(centers[0] - centers[1]) > spread
     np.testing.assert_array_equal(points, embedding.project(features))
 
 

@@ -1,4 +1,4 @@
-"""Colours of maps against values worked out by hand from the published definitions."""
+"""Colors of maps against values worked out by hand from the published definitions."""
 
 import matplotlib
 import numpy as np
@@ -9,10 +9,10 @@ from sslax import figures
 from sslax.figures import maps, style
 
 
-def test_wheel_has_the_published_colours():
+def test_wheel_has_the_published_colors():
     wheel = maps.flow_wheel()
     assert wheel.shape == (55, 3)
-    # The first, the second and the last colour of each of the six arcs: 255 i / n, rounded down.
+    # The first, the second and the last color of each of the six arcs: 255 i / n, rounded down.
     by_hand = {
         0: (255, 0, 0),
         1: (255, 17, 0),
@@ -37,7 +37,7 @@ def test_wheel_has_the_published_colours():
 
 
 @pytest.mark.parametrize(
-    ("flow", "colour"),
+    ("flow", "color"),
     [
         ((1, 0), (255, 0, 0)),  # place 0
         ((-1, 0), (0, 209, 255)),  # place 27: (0, 255 - 46, 255)
@@ -50,18 +50,18 @@ def test_wheel_has_the_published_colours():
         ((1.7e9, 0), (0, 0, 0)),
     ],
 )
-def test_flow_colours_by_hand(flow, colour):
-    found = figures.flow_colours(np.array([[flow]]), max_radius=1.0)
+def test_flow_colors_by_hand(flow, color):
+    found = figures.flow_colors(np.array([[flow]]), max_radius=1.0)
     assert found.dtype == np.uint8
-    assert tuple(found[0, 0]) == colour
+    assert tuple(found[0, 0]) == color
 
 
 def test_the_sign_of_zero_changes_nothing():
-    both = figures.flow_colours(np.array([[1.0, 0.0], [1.0, -0.0], [-1.0, -0.0], [-1.0, 0.0]]))
+    both = figures.flow_colors(np.array([[1.0, 0.0], [1.0, -0.0], [-1.0, -0.0], [-1.0, 0.0]]))
     assert both[0].tolist() == both[1].tolist() and both[2].tolist() == both[3].tolist()
 
 
-def test_flow_colours_equal_a_loop():
+def test_flow_colors_equal_a_loop():
     """Pixel by pixel, with the wheel's place from the angle in turns."""
     rng = np.random.default_rng(0)
     flow = rng.normal(0, 5, (6, 7, 2))
@@ -69,7 +69,7 @@ def test_flow_colours_equal_a_loop():
     mask = rng.random((6, 7)) < 0.8
     known = mask & np.isfinite(flow).all(-1)
     largest = np.hypot(*flow[known].T).max()
-    found = figures.flow_colours(flow, mask=mask)
+    found = figures.flow_colors(flow, mask=mask)
     wheel = maps.flow_wheel()
     for y, x in np.ndindex(6, 7):
         if not known[y, x]:
@@ -85,53 +85,53 @@ def test_flow_colours_equal_a_loop():
 
 def test_flow_scale_and_shape():
     flow = np.random.default_rng(1).normal(size=(2, 3, 4, 2))
-    np.testing.assert_array_equal(figures.flow_colours(flow), figures.flow_colours(8 * flow))
-    still = figures.flow_colours(np.zeros((3, 4, 2)))
+    np.testing.assert_array_equal(figures.flow_colors(flow), figures.flow_colors(8 * flow))
+    still = figures.flow_colors(np.zeros((3, 4, 2)))
     assert (still == 255).all()
-    assert (figures.flow_colours(flow, mask=np.zeros((2, 3, 4))) == 0).all()
+    assert (figures.flow_colors(flow, mask=np.zeros((2, 3, 4))) == 0).all()
     with pytest.raises(AssertionError):
-        figures.flow_colours(np.zeros((4, 3)))
+        figures.flow_colors(np.zeros((4, 3)))
 
 
 def test_legend():
     legend = figures.flow_legend(101)
     assert legend.shape == (101, 101, 3)
-    for place, colour in (
+    for place, color in (
         ((50, 50), (255, 255, 255)),
         ((50, 100), (255, 0, 0)),
         ((100, 50), (255, 229, 0)),
         ((0, 0), (255, 255, 255)),
     ):
-        assert tuple(legend[place]) == colour
+        assert tuple(legend[place]) == color
 
 
-def test_disparity_colours():
+def test_disparity_colors():
     disparity = np.array([[0.0, 1.0, 2.0, 4.0, np.nan, np.inf, 9.0]])
     mask = np.array([[1, 1, 1, 1, 1, 1, 0]])
     magma = (np.array(matplotlib.colormaps["magma"].colors) * 255).astype(int)
-    found = figures.disparity_colours(disparity, mask=mask, highest=2.0).astype(int)
-    # 0 is the darkest, 1 in the middle of 256 colours, 2 and what lies beyond the brightest.
+    found = figures.disparity_colors(disparity, mask=mask, highest=2.0).astype(int)
+    # 0 is the darkest, 1 in the middle of 256 colors, 2 and what lies beyond the brightest.
     for place, shade in ((0, 0), (1, 128), (2, 255), (3, 255)):
         np.testing.assert_allclose(found[0, place], magma[shade], atol=1)
     assert found[0, 4:].tolist() == [[128] * 3] * 3
     # By default to the 95th percentile, 0.95 * 3 places among 0, 1, 2, 4: 3.7.
-    default = figures.disparity_colours(disparity, mask=mask)
-    explicit = figures.disparity_colours(disparity, mask=mask, lowest=0.0, highest=3.7)
+    default = figures.disparity_colors(disparity, mask=mask)
+    explicit = figures.disparity_colors(disparity, mask=mask, lowest=0.0, highest=3.7)
     np.testing.assert_array_equal(default, explicit)
-    assert (figures.disparity_colours(np.full((2, 2), np.nan)) == 128).all()
-    # Nearer is brighter, and no colour is the grey of the unknown.
+    assert (figures.disparity_colors(np.full((2, 2), np.nan)) == 128).all()
+    # Nearer is brighter, and no color is the gray of the unknown.
     assert (np.diff(magma.astype(float) @ [0.2126, 0.7152, 0.0722])[5:] > -1).all()
     assert np.abs(magma - 128).max(1).min() > 20
 
 
-def test_depth_colours_are_those_of_inverse_depth():
+def test_depth_colors_are_those_of_inverse_depth():
     depth = np.array([[0.5, 1.0, 4.0, np.inf, 0.0, -1.0, np.nan]])
-    found = figures.depth_colours(depth, nearest=0.5, farthest=10.0)
-    wanted = figures.disparity_colours(
+    found = figures.depth_colors(depth, nearest=0.5, farthest=10.0)
+    wanted = figures.disparity_colors(
         np.array([[2.0, 1.0, 0.25, 0.0, np.nan, np.nan, np.nan]]), lowest=0.1, highest=2.0
     )
     np.testing.assert_array_equal(found, wanted)
-    hidden = figures.depth_colours(depth, mask=np.zeros_like(depth))
+    hidden = figures.depth_colors(depth, mask=np.zeros_like(depth))
     assert (hidden == 128).all()
 
 
@@ -143,8 +143,8 @@ def test_trajectories(tmp_path):
     picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
     assert picture.shape[:2] == (round(5.8 * style.DPI), round(5.6 * style.DPI))
 
-    def places(colour):
-        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    def places(color):
+        wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
         inside = picture[100:-80, 100:]
         return np.argwhere(np.abs(inside - wanted).max(-1) <= 6)
 

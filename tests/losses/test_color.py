@@ -1,4 +1,4 @@
-"""Class rebalancing of colourisation."""
+"""Class rebalancing of colorisation."""
 
 import pathlib
 

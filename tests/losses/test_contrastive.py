@@ -180,7 +180,7 @@ def test_equal_and_zero_embeddings(check_derivatives, tile):
     np.testing.assert_allclose(loss(same, same), jnp.log(7.0), rtol=1e-5)
     np.testing.assert_allclose(loss(0 * a, 0 * b), jnp.log(7.0), rtol=1e-5)
     check_derivatives(loss, same, same)
-    # The zero vector's own neighbourhood, where length is constant, is a millionth wide.
+    # The zero vector's own neighborhood, where length is constant, is a millionth wide.
     check_derivatives(loss, a.at[1].set(0), b, step=1e-8, rtol=1e-4)
 
 

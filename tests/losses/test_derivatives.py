@@ -24,7 +24,7 @@ CASES = {
     "robust_l1": (lambda x: losses.robust_l1(x, epsilon=0.1), [ZERO_AND_ELSEWHERE], 2),
     # It has a kink at zero, where its slope is zero by definition.
     "robust_power": (lambda x: losses.robust_power(x, epsilon=0.1), [ZERO_AND_ELSEWHERE[1:]], 2),
-    "explainability": (losses.explainability_regularisation, [ZERO_AND_ELSEWHERE], 2),
+    "explainability": (losses.explainability_regularization, [ZERO_AND_ELSEWHERE], 2),
     "masked_mean": (losses.masked_mean, [ERRORS[0], ERRORS[1]], 2),
     "l2_normalize": (losses.l2_normalize, [VECTORS[0]], 2),
     "triplet": (losses.triplet, list(VECTORS), 1),
@@ -63,7 +63,7 @@ def test_equal_finite_differences(check_derivatives, name):
     check_derivatives(function, *arguments, order=order, rtol=1e-5)
 
 
-def test_normalised_vectors_have_unit_length_and_zero_stays_zero():
+def test_normalized_vectors_have_unit_length_and_zero_stays_zero():
     x = jnp.float32(VECTORS[0]).at[1].set(0)
     lengths = jnp.linalg.norm(losses.l2_normalize(x), axis=-1)
     np.testing.assert_allclose(lengths, [1, 0, 1, 1], rtol=1e-6)

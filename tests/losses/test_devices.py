@@ -72,7 +72,7 @@ FUNCTIONS = {
     "disparity_consistency": lambda x: losses.disparity_consistency(x["left"], x["right"]),
     "forward_backward_error": lambda x: losses.forward_backward_error(x["forward"], x["backward"]),
     "edge_aware_smoothness": lambda x: [
-        smoothness(x, mean_normalise=True),
+        smoothness(x, mean_normalize=True),
         smoothness(x, order=2, edge_weight=10.0),
     ],
     "sequence_loss": lambda x: losses.sequence_loss(
@@ -82,13 +82,13 @@ FUNCTIONS = {
         penalty(x["forward"])
         for penalty in (losses.l1, losses.charbonnier, losses.robust_l1, losses.robust_power)
     ],
-    "explainability_regularisation": lambda x: losses.explainability_regularisation(x["left"]),
+    "explainability_regularization": lambda x: losses.explainability_regularization(x["left"]),
     "masked_reconstruction": lambda x: losses.masked_reconstruction(
         x["rows"], x["targets"], x["hidden"], normalize=True
     ),
     "negative_cosine": lambda x: losses.negative_cosine(x["rows"], x["targets"]),
     "distillation_cross_entropy": lambda x: losses.distillation_cross_entropy(
-        x["rows"], x["targets"], centre=jnp.full(6, 0.1)
+        x["rows"], x["targets"], center=jnp.full(6, 0.1)
     ),
     "triplet": lambda x: losses.triplet(*(x[n][:, 0] for n in ("rows", "targets", "negatives"))),
 }

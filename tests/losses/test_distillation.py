@@ -18,7 +18,7 @@ def test_equal_references(check_golden, representation):
         return losses.distillation_cross_entropy(
             student,
             teacher,
-            centre=representation["centre"],
+            center=representation["center"],
             student_temperature=0.2,
             teacher_temperature=0.07,
         )
@@ -63,13 +63,13 @@ def test_large_logits_and_bfloat16_stay_finite():
     assert value == 6000 and jnp.isfinite(gradient).all()
 
 
-def test_centre_follows_the_mean_of_all_devices():
+def test_center_follows_the_mean_of_all_devices():
     rng = np.random.default_rng(0)
-    centre, teacher = jnp.ones(5), jnp.float32(rng.standard_normal((8, 3, 2, 5)))
-    expected = 0.7 * centre + 0.3 * teacher.mean((0, 1, 2))
-    ours = losses.update_centre(centre, teacher, momentum=0.7)
+    center, teacher = jnp.ones(5), jnp.float32(rng.standard_normal((8, 3, 2, 5)))
+    expected = 0.7 * center + 0.3 * teacher.mean((0, 1, 2))
+    ours = losses.update_center(center, teacher, momentum=0.7)
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
-    update = partial(losses.update_centre, centre, momentum=0.7, axis_name="data")
+    update = partial(losses.update_center, center, momentum=0.7, axis_name="data")
     for one in jax.pmap(update, axis_name="data")(teacher):
         np.testing.assert_allclose(one, expected, rtol=1e-5)
 
@@ -78,4 +78,4 @@ def test_mistakes_are_named():
     with pytest.raises(AssertionError):
         losses.negative_cosine(jnp.ones((2, 3)), jnp.ones((2, 4)))
     with pytest.raises(AssertionError):
-        losses.distillation_cross_entropy(jnp.ones((2, 3)), jnp.ones((2, 3)), centre=jnp.ones(2))
+        losses.distillation_cross_entropy(jnp.ones((2, 3)), jnp.ones((2, 3)), center=jnp.ones(2))

@@ -100,7 +100,7 @@ def test_census_error_is_zero_at_a_constant_shift_of_brightness(golden):
     loss = lambda b: losses.census_error(a, b)[0].mean()  # noqa: E731
     value, gradient = jax.jit(jax.value_and_grad(loss))(a)
     np.testing.assert_allclose(value, 0, atol=1e-6)
-    # Rounding of the grey levels, 1e-5 of 255, is all that is left.
+    # Rounding of the gray levels, 1e-5 of 255, is all that is left.
     scale = jnp.abs(jax.jit(jax.grad(loss))(a[::-1])).max()
     np.testing.assert_allclose(gradient, 0, atol=2e-3 * scale)
     np.testing.assert_allclose(loss(a + 0.1), 0, atol=1e-4)
@@ -109,7 +109,7 @@ def test_census_error_is_zero_at_a_constant_shift_of_brightness(golden):
 
 def test_what_a_mask_hides_leaves_no_trace_in_the_census_error(golden):
     # The images are equal except where the mask is 0. Multiplied into both images, the mask would
-    # leave its outline; left out, what it hides would reach its neighbours.
+    # leave its outline; left out, what it hides would reach its neighbors.
     a = golden["images"][0]
     mask = jnp.ones(a.shape[:2], bool).at[4:7, 4:7].set(False)
 
@@ -139,7 +139,7 @@ def test_what_a_mask_hides_leaves_no_trace_in_the_census_error(golden):
 def test_masked_census_gradient_equals_finite_differences():
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
-        a, b = rng.random((2, 5, 6, 1)) / 100  # a few grey levels: where the transform is curved
+        a, b = rng.random((2, 5, 6, 1)) / 100  # a few gray levels: where the transform is curved
         mask, cotangent = jnp.asarray(rng.random((5, 6)) > 0.3), jnp.asarray(rng.random((5, 6)))
 
         @jax.jit
@@ -197,12 +197,12 @@ def test_explainability_is_the_cross_entropy_with_one():
     logits = jnp.array([-200.0, -1.0, 0.0, 2.0, 200.0])
     expected = np.logaddexp(0, -np.asarray(logits, np.float64))
     np.testing.assert_allclose(
-        losses.explainability_regularisation(logits), expected, rtol=1e-6, atol=1e-7
+        losses.explainability_regularization(logits), expected, rtol=1e-6, atol=1e-7
     )
     pair = jnp.stack([logits, jnp.zeros_like(logits)], -1)
     softmax = -jax.nn.log_softmax(pair)[..., 0]
     np.testing.assert_allclose(
-        losses.explainability_regularisation(pair[..., 0] - pair[..., 1]), softmax, rtol=1e-6
+        losses.explainability_regularization(pair[..., 0] - pair[..., 1]), softmax, rtol=1e-6
     )
 
 

@@ -13,7 +13,7 @@ from sslax import losses
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "geometric.npz"
 VARIANTS = [  # field, options: the order of the golden values
     ("disparity", {}),
-    ("disparity", {"mean_normalise": True}),
+    ("disparity", {"mean_normalize": True}),
     ("forward", {"edge_weight": 150.0, "penalty": losses.robust_l1}),
     (
         "forward",
@@ -60,8 +60,8 @@ def test_a_step_is_free_at_an_edge_of_the_image():
         np.testing.assert_allclose(aware / plain, expected, rtol=1e-5)
 
 
-def test_mean_normalisation_removes_the_scale(golden):
-    loss = lambda d: losses.edge_aware_smoothness(d, golden["image"], mean_normalise=True)  # noqa: E731
+def test_mean_normalization_removes_the_scale(golden):
+    loss = lambda d: losses.edge_aware_smoothness(d, golden["image"], mean_normalize=True)  # noqa: E731
     disparity = golden["disparity"]
     np.testing.assert_allclose(loss(disparity), loss(0.01 * disparity), rtol=1e-4)
     # Shrinking the disparity does not help: the gradient has no part along the disparity itself.
@@ -94,7 +94,7 @@ def test_eight_devices_equal_one_and_examples_count_alike(golden):
     rng = np.random.default_rng(1)
     fields = jnp.asarray(rng.random((8, 6, 7)), jnp.float32)
     images = jnp.asarray(rng.random((8, 6, 7, 3)), jnp.float32)
-    loss = lambda f, i: losses.edge_aware_smoothness(f, i, mean_normalise=True)  # noqa: E731
+    loss = lambda f, i: losses.edge_aware_smoothness(f, i, mean_normalize=True)  # noqa: E731
     value, gradient = jax.jit(jax.value_and_grad(loss))(fields, images)
     each = jax.vmap(loss)(fields, images)
     np.testing.assert_allclose(each.mean(), value, rtol=1e-5)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from sslax import checkpoint, data, partition, train
+from sslax import data
 from sslax.data import records
 from sslax.methods import METHODS
+from sslax.training import checkpoint, sharding, train
 
 
 class Tiny(NamedTuple):
@@ -43,7 +44,7 @@ def first_stage(load_config, tmp_path_factory):
     plan = train.make_plan(config, **spec)
     folder = tmp_path_factory.mktemp("first_stage")
     checkpoint.keep_description(config, spec, folder)
-    everywhere = partition.replicated(partition.make_mesh(jax.devices()[:1]))
+    everywhere = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
     state = jax.jit(plan.initial_state, out_shardings=everywhere)()
     with checkpoint.Checkpoints(folder / "checkpoints") as checkpoints:
         checkpoints.save(1, state._replace(step=jnp.int32(1)), 0.0)
@@ -65,7 +66,7 @@ def tiny(request, load_config):
     batch["index"] = np.arange(config.batch_size, dtype=np.int32)
 
     def everywhere(devices):
-        return partition.replicated(partition.make_mesh(jax.devices()[:devices]))
+        return sharding.replicated(sharding.make_mesh(jax.devices()[:devices]))
 
     @cache
     def state(devices=1):

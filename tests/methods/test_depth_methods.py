@@ -17,10 +17,10 @@ import pytest
 from sslax import augment, models, ops
 from sslax.data import scenes
 from sslax.errors import UserError
-from sslax.methods import geometry
-from sslax.methods.monodepth import monodepth
-from sslax.methods.monodepth2 import monodepth2
-from sslax.methods.sfm_learner import sfm_learner
+from sslax.methods.depth import geometry
+from sslax.methods.depth.monodepth import monodepth
+from sslax.methods.depth.monodepth2 import monodepth2
+from sslax.methods.depth.sfm_learner import sfm_learner
 from sslax.types import Encoding, Model
 
 GOLDEN = {
@@ -451,9 +451,9 @@ def test_near_is_bright_and_its_own_brightest_for_each_image():
 
     disparity = np.random.default_rng(0).random((2, 8, 10)).astype(np.float32)
     disparity[1] *= 7
-    ours = np.asarray(geometry.colours(jnp.asarray(disparity)))
+    ours = np.asarray(geometry.colors(jnp.asarray(disparity)))
     for mine, one in zip(ours, disparity):
-        np.testing.assert_allclose(mine, maps.disparity_colours(one) / 255, atol=2.5 / 255)
+        np.testing.assert_allclose(mine, maps.disparity_colors(one) / 255, atol=2.5 / 255)
 
 
 @pytest.mark.parametrize(
@@ -475,7 +475,7 @@ def test_what_the_images_of_a_snippet_are(frames, stereo, others, sources, targe
 @pytest.fixture
 def shapes(load_config):
     """`(name, variant, overrides) -> (metrics, predictions)` of a step, as shapes."""
-    from sslax.methods import monodepth, monodepth2, sfm_learner
+    from sslax.methods.depth import monodepth, monodepth2, sfm_learner
 
     build = {m.__name__.rpartition(".")[2]: m.build for m in (monodepth, monodepth2, sfm_learner)}
 

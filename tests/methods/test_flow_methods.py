@@ -17,7 +17,8 @@ from sslax import figures, ops
 from sslax.augment import flow as flow_augment
 from sslax.data import scenes
 from sslax.errors import UserError
-from sslax.methods import arflow, common, flow_common, smurf, uflow, unflow
+from sslax.methods import common
+from sslax.methods.flow import arflow, flow_common, smurf, uflow, unflow
 from sslax.types import Model
 
 B, H, W = 2, 24, 32
@@ -514,7 +515,7 @@ def test_nothing_breaks_at_the_edges(tried, case):
         else:
             assert metrics["visible"] == 1.0
             if step == 0:  # ARFlow's second pass moves the frames apart
-                # Grey values of both frames may be rounded apart; moving frames give 1e-2.
+                # Gray values of both frames may be rounded apart; moving frames give 1e-2.
                 assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(gradient)) < 3e-4
 
 
@@ -606,7 +607,7 @@ def test_self_supervision_is_its_definition(factor):
         square = ((forward + back) ** 2).sum(-1)
         return inside * np.exp(-square / (sigma**2 * (h**2 + w**2)))
 
-    def centre(x):
+    def center(x):
         y, z = np.mgrid[:h, :w].astype(np.float64)
         m = margin / factor
         rows = np.clip(m + (y + 0.5) * (h - 2 * m) / h - 0.5, 0, h - 1)
@@ -617,10 +618,10 @@ def test_self_supervision_is_its_definition(factor):
     errors, masks = [], []
     for pair, taught in zip(np.float64(student), np.float64(teacher)):
         for i in (0, 1):
-            sure = centre(confidence(taught[i], taught[1 - i], 0.003)[..., None])[..., 0]
+            sure = center(confidence(taught[i], taught[1 - i], 0.003)[..., None])[..., 0]
             unsure = 1 - confidence(pair[i], pair[1 - i], 0.03)
             masks.append(sure * unsure)
-            errors.append(robust(pair[i] - growth * centre(taught[i])))
+            errors.append(robust(pair[i] - growth * center(taught[i])))
     masks, errors = np.stack(masks), np.stack(errors)
     assert 0.02 < masks.mean() < 0.9
     np.testing.assert_allclose(mask, masks, rtol=2e-3, atol=2e-4)
@@ -649,7 +650,7 @@ def test_the_student_learns_and_the_teacher_does_not():
         network, views=IDENTITY, data_weight=0.0, smoothness_weight=0.0, selfsup_weight=weight
     )
     images = textured(13)
-    images[:, :, 4:-4, 4:-4] *= 0.2  # the centre, which the student sees, is darker
+    images[:, :, 4:-4, 4:-4] *= 0.2  # the center, which the student sees, is darker
     batch = batch_of(images)
     variables = method.init(jax.random.key(0), batch)
     run = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
@@ -666,7 +667,7 @@ def test_the_student_learns_and_the_teacher_does_not():
     def of_student(gain):
         teacher = seeing(2.0, batch["image"], True)
         margin = flow_common.margin_of((H, W), 1 / 6)
-        student = seeing(gain, flow_common.enlarged_centre(batch["image"], margin), False)
+        student = seeing(gain, flow_common.enlarged_center(batch["image"], margin), False)
         return flow_common.self_supervision(student, teacher, margin=margin, size=(H, W))[0]
 
     np.testing.assert_allclose(slopes[2], 0.3 * jax.grad(of_student)(jnp.float32(2.0)), rtol=1e-4)
@@ -739,18 +740,18 @@ def test_occluded_flow_is_filled_in_from_the_past():
 # Small things.
 
 
-def test_colours_are_the_figures():
+def test_colors_are_the_figures():
     rng = np.random.default_rng(0)
     flow = rng.normal(0, 3, (2, 9, 11, 2)).astype(np.float32)
     flow[0, 0] = 0.0
     flow[1, :, :, 1] = 0.0
     for radius in (None, 2.5):
-        ours = np.asarray(flow_common.flow_colours(jnp.asarray(flow), max_radius=radius))
+        ours = np.asarray(flow_common.flow_colors(jnp.asarray(flow), max_radius=radius))
         for mine, field in zip(ours, flow):
-            theirs = figures.flow_colours(field, max_radius=radius)
+            theirs = figures.flow_colors(field, max_radius=radius)
             assert np.abs(255 * mine - theirs).max() <= 1.01  # theirs are whole numbers, cut off
             assert (255 * mine - theirs).min() > -0.02
-    assert np.isfinite(np.asarray(flow_common.flow_colours(jnp.zeros((1, 2, 2, 2))))).all()
+    assert np.isfinite(np.asarray(flow_common.flow_colors(jnp.zeros((1, 2, 2, 2))))).all()
 
 
 def test_levels_of_frames_that_are_no_multiples():

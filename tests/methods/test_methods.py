@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sslax import checkpoint, partition
+from sslax.training import checkpoint, sharding
 
 
 def on(devices, batch):
     """The batch, sharded over the first `devices` devices."""
-    mesh = partition.make_mesh(jax.devices()[:devices])
-    return jax.device_put(batch, partition.batch_sharding(mesh))
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    return jax.device_put(batch, sharding.batch_sharding(mesh))
 
 
 def leaves(tree):
@@ -72,8 +72,8 @@ def test_saved_restored_and_continued_on_one_device_to_the_bit_and_on_eight(tiny
         checkpoints.save(1, state, score=0.0)
 
     def restored(devices):
-        mesh = partition.make_mesh(jax.devices()[:devices])
-        like = checkpoint.abstract_like(tiny.abstract, partition.replicated(mesh))
+        mesh = sharding.make_mesh(jax.devices()[:devices])
+        like = checkpoint.abstract_like(tiny.abstract, sharding.replicated(mesh))
         with checkpoint.Checkpoints(tmp_path) as checkpoints:
             return checkpoints.restore(like)
 

@@ -15,7 +15,8 @@ import optax
 import pytest
 from skimage import color
 
-from sslax import methods, models, train
+from sslax import methods, models
+from sslax.training import train
 from sslax.types import Encoding, Method, Model
 
 GOLDEN = dict(np.load(Path(__file__).parent / "golden" / "steps.npz"))
@@ -63,7 +64,7 @@ def layers(p, x):
     return jax.nn.relu(x @ p["kernel1"] + p["bias1"]) @ p["kernel2"] + p["bias2"]
 
 
-def normalised(part, groups):
+def normalized(part, groups):
     """The library's perceptron with batch norm, of as many groups as `build` gives the method."""
     made = models.from_linen(models.Projector(hidden=6, outputs=4, norm_groups=groups))
     return made._replace(init=lambda rng, x: (weights(part), made.init(rng, x)[1]))
@@ -181,8 +182,8 @@ def of_images(method, images, tolerance=1e-9):
     return Case(method, {"image": images[:, :, None], "index": index}, tolerance=tolerance)
 
 
-# In float32 are the first prior of colours, the cross-entropy of classes, and batch norm.
-UNIFORM, CLASSIFIED, NORMALISED = 1e-7, 1e-5, 1e-4
+# In float32 are the first prior of colors, the cross-entropy of classes, and batch norm.
+UNIFORM, CLASSIFIED, NORMALIZED = 1e-7, 1e-5, 1e-4
 
 
 def simclr_case():
@@ -190,8 +191,8 @@ def simclr_case():
 
 
 def simclr_norm_case():
-    head = normalised("norm_projector", 1)
-    return of_views(1, methods.simclr.simclr, head, temperature=0.5, tolerance=NORMALISED)
+    head = normalized("norm_projector", 1)
+    return of_views(1, methods.simclr.simclr, head, temperature=0.5, tolerance=NORMALIZED)
 
 
 def sup_con_case():
@@ -220,8 +221,8 @@ def byol_case():
 
 
 def byol_norm_case():
-    heads = normalised("norm_projector", 2), normalised("norm_predictor", 2)
-    return of_views(2, methods.byol.byol, *heads, momentum=0.8, tolerance=NORMALISED)
+    heads = normalized("norm_projector", 2), normalized("norm_predictor", 2)
+    return of_views(2, methods.byol.byol, *heads, momentum=0.8, tolerance=NORMALIZED)
 
 
 def moco_case(symmetric=False):
@@ -250,7 +251,7 @@ def dino_case():
         student_temperature=0.25,
         teacher_temperature=lambda step: 2.0**step / 16,
         momentum=0.8,
-        centre_momentum=0.7,
+        center_momentum=0.7,
         freeze_steps=1,
     )
 
@@ -297,8 +298,8 @@ def inpainting_region_case():
 
 
 def colorization_case():
-    networks = encoder("grey_encoder"), colorizer()
-    knobs = {"sigma": 5.0, "neighbours": 3, "gamma": 0.4, "prior_momentum": 0.8}
+    networks = encoder("gray_encoder"), colorizer()
+    knobs = {"sigma": 5.0, "neighbors": 3, "gamma": 0.4, "prior_momentum": 0.8}
     method = as_it_is(methods.colorization.colorization, *networks, given("bins"), **knobs)
     task = {"image": given("lightness"), "ab": given("ab"), "colored": given("colored")}
     task = {name: array.reshape(-1, *array.shape[2:]) for name, array in task.items()}
@@ -424,7 +425,7 @@ def made(method, images):
 def places(patches, image):
     """First row and column of each patch `[..., p, p, C]` in an image of noise `[H, W, C]`.
 
-    The patches are standardised, so each window of the image is as well, to find it again.
+    The patches are standardized, so each window of the image is as well, to find it again.
     """
     side = patches.shape[-2]
     windows = np.lib.stride_tricks.sliding_window_view(image, (side, side), axis=(0, 1))
@@ -520,12 +521,12 @@ def test_a_region_is_hidden_from_the_network_and_counts():
     assert share.min() > 0.19 and share.max() < 0.31 and len(np.unique(share)) > 1
 
 
-def test_lightness_colours_and_whether_there_are_any():
+def test_lightness_colors_and_whether_there_are_any():
     images = np.random.default_rng(0).random((4, 4, 6, 3), np.float32)
     images[1] = images[1].mean(-1, keepdims=True)
     images[2] = images[1] + np.float32([0.02, 0.0, 0.0])  # tinted, but too weakly
-    images[3, 1:], images[3, 0, :5] = 0.5, 0.5  # one pixel in colour
-    networks = encoder("grey_encoder"), colorizer()
+    images[3, 1:], images[3, 0, :5] = 0.5, 0.5  # one pixel in color
+    networks = encoder("gray_encoder"), colorizer()
     method = as_it_is(methods.colorization.colorization, *networks, given("bins"), downsample=1)
     task = made(method, images)
     lab = color.rgb2lab(images)

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 import sslax
-from sslax import checkpoint, train
 from sslax.augment import flow as flow_augment
 from sslax.errors import UserError
-from sslax.evaluate import run
-from sslax.methods import common, smurf, smurf_multi_frame
+from sslax.methods import common
+from sslax.methods.flow import smurf, smurf_multi_frame
+from sslax.tasks import run
+from sslax.training import checkpoint, train
 from sslax.types import Model
 
 B, H, W = 2, 16, 24
@@ -273,9 +274,9 @@ def layered():
 
 def affine():
     """A zoom about a point, the same in each step; a stripe is hidden in the next frame."""
-    linear, centre = np.array([[1.06, 0.03], [-0.03, 1.06]]), np.array([9.0, 7.0])
+    linear, center = np.array([[1.06, 0.03], [-0.03, 1.06]]), np.array([9.0, 7.0])
     y, x = np.mgrid[:H, :W]
-    place = np.stack([x, y], -1) - centre
+    place = np.stack([x, y], -1) - center
     there, again = (place @ m.T - place for m in (linear, np.linalg.inv(linear)))
     hidden = (x >= 9) & (x < 13) & (y > 2)
     return np.stack([there, again]), np.stack([again, there]), [hidden, np.zeros_like(hidden)]

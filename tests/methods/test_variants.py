@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from sslax import train
 from sslax.errors import UserError
+from sslax.training import train
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_knobs_of_the_methods(shapes, name, overrides, metric):
         assert "patch_embedding" not in state.params["encoder"]
 
 
-def test_colours_are_projected(shapes):
+def test_colors_are_projected(shapes):
     projected = {"context_prediction.colors": "project"}
     _, metrics = shapes("context_prediction", projected, channels=3)
     assert metrics["accuracy_at_chance"].shape == ()
@@ -65,7 +65,7 @@ def test_colours_are_projected(shapes):
     [
         ("sup_con", {}, {"classes": None}, "learns from labels and this set has none"),
         ("moco", {"moco.queue_size": 24}, {}, "no multiple of the 16 keys"),
-        ("colorization", {}, {}, "these images are grey"),
+        ("colorization", {}, {}, "these images are gray"),
         ("inpainting", {"inpainting.hole": "hole"}, {}, "choose one of"),
         ("jigsaw", {"jigsaw.tile": 9}, {}, "a tile of 9 with a jitter of 1 needs 11"),
         ("context_prediction", {"context_prediction.colors": "lose"}, {}, '"drop", "project"'),
@@ -76,14 +76,14 @@ def test_mistakes_are_named(shapes, load_config, name, overrides, rest, message)
         shapes(name, overrides, **rest)
 
 
-def test_a_grey_batch_moves_nothing_of_colorization(load_config):
-    """A batch of images without a colour in them, as files of three equal channels: no NaN."""
+def test_a_gray_batch_moves_nothing_of_colorization(load_config):
+    """A batch of images without a color in them, as files of three equal channels: no NaN."""
     config = load_config("colorization", "tiny")
     plan = train.make_plan(config, examples=64, image_shape=(16, 16, 3), classes=None)
     state = jax.jit(plan.initial_state)()
-    grey = np.random.default_rng(0).integers(0, 255, (config.batch_size, 16, 16, 1))
+    gray = np.random.default_rng(0).integers(0, 255, (config.batch_size, 16, 16, 1))
     batch = {
-        "image": np.broadcast_to(grey, (*grey.shape[:3], 3)).astype(np.uint8),
+        "image": np.broadcast_to(gray, (*gray.shape[:3], 3)).astype(np.uint8),
         "index": np.arange(config.batch_size, dtype=np.int32),
     }
     views = jax.jit(plan.method.views)(jax.random.key(0), batch)

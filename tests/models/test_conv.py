@@ -11,8 +11,9 @@ import pytest
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from sslax.models import borders, chunks, conv, products, winograd
+from sslax.models import conv
 from sslax.models.conv import Conv, conv2d
+from sslax.models.kernels import borders, chunks, products, winograd
 
 
 def native(x, kernel, stride, padding):

@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 
 from sslax import ops
-from sslax.models.correlation import (
-    correlation_lookup,
-    correlation_pyramid,
-    cost_volume,
-    lookup,
-)
+from sslax.models.correlation import correlation_lookup, correlation_pyramid, cost_volume, lookup
 
 RANDOM = np.random.RandomState(0)
 
@@ -52,8 +47,8 @@ def test_cost_volume_gradient():
         np.testing.assert_allclose(np.sum(gradient * direction), expected, rtol=1e-4)
 
 
-def test_normalised_cost_is_of_each_image_alone_and_blind_to_gain_and_offset():
-    volume = jax.jit(lambda a, b: cost_volume(a, b, radius=1, normalise=True))
+def test_normalized_cost_is_of_each_image_alone_and_blind_to_gain_and_offset():
+    volume = jax.jit(lambda a, b: cost_volume(a, b, radius=1, normalize=True))
     first, second = normal(2, 4, 5, 3), normal(2, 4, 5, 3)
     standard = [(x - x.mean((1, 2, 3), keepdims=True)) for x in (first, second)]
     standard = [x / x.std((1, 2, 3), keepdims=True) for x in standard]
@@ -70,7 +65,7 @@ def test_normalised_cost_is_of_each_image_alone_and_blind_to_gain_and_offset():
 def test_cost_peaks_where_the_second_image_has_moved_to():
     features = normal(1, 12, 14, 32)
     moved = np.roll(features, (2, -3), axis=(1, 2))  # 2 down, 3 to the left
-    volume = cost_volume(features, moved, normalise=True)[0, 4:8, 5:9]
+    volume = cost_volume(features, moved, normalize=True)[0, 4:8, 5:9]
     assert np.all(np.argmax(volume, -1) == (2 + 4) * 9 + (-3 + 4))
 
 

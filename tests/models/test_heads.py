@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from sslax.models import (
-    Classifier,
-    DINOHead,
-    Projector,
-    Prototypes,
-    TileClassifier,
-    from_linen,
-)
+from sslax.models import Classifier, DINOHead, Projector, Prototypes, TileClassifier, from_linen
 
 
 def features():
@@ -52,13 +45,13 @@ def test_output_equals_the_formula():
     params, state = model.init(jax.random.key(0), features())
     out, _ = model.apply(params, state, features(), True)
 
-    def normalise(x):
+    def normalize(x):
         return (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
 
     x = np.asarray(features()) @ params["linear1"]["kernel"]
-    x = np.maximum(normalise(x), 0) @ params["linear2"]["kernel"]
+    x = np.maximum(normalize(x), 0) @ params["linear2"]["kernel"]
     assert "bn2" not in params
-    np.testing.assert_allclose(out, normalise(x), atol=1e-5)
+    np.testing.assert_allclose(out, normalize(x), atol=1e-5)
 
 
 def test_unknown_last_norm_names_the_choices():

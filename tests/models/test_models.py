@@ -8,7 +8,7 @@ import pytest
 from sslax.models import Classifier, ResNet, build_encoder, defaults, from_linen
 
 
-def test_normalises_the_input_where_statistics_are_given():
+def test_normalizes_the_input_where_statistics_are_given():
     plain = from_linen(ResNet(blocks=(1,), width=0.0625, small_stem=True))
     scaled = from_linen(
         ResNet(blocks=(1,), width=0.0625, small_stem=True), mean=(0.5, 0.25), std=(2.0, 0.5)
@@ -34,7 +34,7 @@ def test_model_without_state_has_empty_state_in_and_out():
     assert model.apply(params, state, jnp.ones((1, 3)), True)[1] == {}
 
 
-def test_unknown_encoder_names_its_neighbour():
+def test_unknown_encoder_names_its_neighbor():
     config = defaults()
     config.name = "resnet-18"
     with pytest.raises(ValueError, match='did you mean "resnet18"'):

@@ -1,4 +1,4 @@
-"""Batch normalisation against Flax's, and that of groups against one forward a group."""
+"""Batch normalization against Flax's, and that of groups against one forward a group."""
 
 import re
 

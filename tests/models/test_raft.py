@@ -117,7 +117,7 @@ def test_flow_equals_torchvision(name):
 
 def test_a_tensor_too_few_or_too_many_is_named():
     tensors = state_dict(True)
-    bias = tensors.pop("context_encoder.convnormrelu.0.bias")  # of a layer without normalisation
+    bias = tensors.pop("context_encoder.convnormrelu.0.bias")  # of a layer without normalization
     with pytest.raises(ValueError, match="lacks 'params/context_encoder/convnormrelu/conv/bias'"):
         load_torchvision_raft(tensors)
     tensors["context_encoder.convnormrelu.0.bias"] = bias
@@ -135,7 +135,7 @@ def tiny():
     # With this seed no unit of the narrow bottlenecks is dead.
     random = np.random.RandomState(1)
 
-    def draw(leaf):  # which takes less time than to compile the initialisers
+    def draw(leaf):  # which takes less time than to compile the initializers
         values = random.standard_normal(leaf.shape).astype(np.float32)
         scale = np.sqrt(2 / np.prod(leaf.shape[:-1])) if leaf.ndim > 1 else 0.1
         return jnp.asarray(np.float32(scale) * values)
@@ -208,11 +208,11 @@ def test_batch_norm_is_of_the_context_encoder_alone():
         Encoder(8, norm="layer").init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=True)
 
 
-def test_convex_upsampling_picks_neighbours_and_corners_lie_on_corners():
+def test_convex_upsampling_picks_neighbors_and_corners_lie_on_corners():
     flow = jnp.asarray(np.random.RandomState(0).randn(1, 3, 4, 2), jnp.float32)
     logits = np.full((1, 3, 4, 9, 2, 2), -1e9, np.float32)
     logits[..., 4, :, :] = 0.0  # every pixel itself,
-    logits[..., 4, 1, 0], logits[..., 5, 1, 0] = -1e9, 0.0  # the lower left its right neighbour
+    logits[..., 4, 1, 0], logits[..., 5, 1, 0] = -1e9, 0.0  # the lower left its right neighbor
     up = upsample_convex(flow, jnp.asarray(logits).reshape(1, 3, 4, 36), 2)
     np.testing.assert_allclose(up[:, ::2, ::2], 2 * flow)
     np.testing.assert_allclose(up[:, 1::2, 1::2], 2 * flow)

@@ -84,7 +84,7 @@ def test_every_parameter_has_a_gradient(tiny):
         assert np.all(np.isfinite(leaf)) and np.any(leaf != 0)
 
 
-def test_zero_initialised_residuals_start_as_the_identity():
+def test_zero_initialized_residuals_start_as_the_identity():
     module = ResNet(blocks=(2,), width=0.125, small_stem=True, zero_init_residual=True)
     variables = jax.jit(lambda k, x: module.init(k, x, train=False))(
         jax.random.key(0), images(2, 8)

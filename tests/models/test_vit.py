@@ -287,7 +287,7 @@ def test_bfloat16_keeps_parameters_and_outputs_in_float32(small):
     assert 0 < np.abs(out.features - exact.features).max() < 0.05
 
 
-def test_initialisation_is_as_stated():
+def test_initialization_is_as_stated():
     module = ViT(patch=4, width=96, depth=1, heads=3)
     init = jax.jit(lambda key: module.init(key, images(), train=True))
     params = init(jax.random.key(0))["params"]
@@ -361,7 +361,7 @@ def test_kept_patches_of_a_sharded_batch_move_no_image(small):
         np.testing.assert_allclose(a, b, atol=2e-5 * np.abs(b).max())
 
 
-def test_image_of_a_dictionary_is_normalised(small):
+def test_image_of_a_dictionary_is_normalized(small):
     plain, params, state = small
     scaled = from_linen(SMALL, mean=(0.5, 0.25, 0.75), std=(2.0, 0.5, 1.0))
     x = {"image": images(), "keep": KEEP}

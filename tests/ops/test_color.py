@@ -18,7 +18,7 @@ KINKS = (0.04045, 0.0031308 * 12.92, 0.008856)
 
 
 def corners(levels):
-    """All colours whose channels are `levels`."""
+    """All colors whose channels are `levels`."""
     return np.stack(np.meshgrid(levels, levels, levels), -1).reshape(-1, 3)
 
 
@@ -52,14 +52,14 @@ def test_lab_in_float32():
         ops.rgb_to_lab(jnp.zeros((4, 4, 1)))
 
 
-def test_greys_have_no_colour():
+def test_grays_have_no_color():
     lab = TO_LAB(jnp.broadcast_to(jnp.linspace(0, 1, 50)[:, None], (50, 3)))
     assert np.abs(lab[:, 1:]).max() < 0.01
     assert (np.diff(lab[:, 0]) > 0).all() and lab[0, 0] == 0
     np.testing.assert_allclose(lab[-1, 0], 100, atol=1e-3)
 
 
-def test_colours_out_of_the_gamut_are_clipped():
+def test_colors_out_of_the_gamut_are_clipped():
     wild = jnp.array([[50.0, 120.0, -120.0], [90.0, -120.0, 0.0], [0.0, 60.0, 60.0]])
     rgb = TO_RGB(wild)
     assert rgb.min() == 0 and rgb.max() == 1
@@ -85,12 +85,12 @@ def test_gradients_below_black_at_black_and_at_the_kinks(value):
         np.testing.assert_allclose(back @ jacobian, np.eye(3), atol=0.1)
 
 
-def test_bins_are_those_that_colours_fall_into(bins):
+def test_bins_are_those_that_colors_fall_into(bins):
     assert bins.shape == (261, 2) and bins.dtype == np.float32
     np.testing.assert_array_equal(bins, 10 * np.round(bins / 10))
     np.testing.assert_array_equal(bins, np.unique(bins, axis=0))  # sorted, each once
     table = set(map(tuple, bins))
-    # scikit-image's Lab of every fifth level: no colour without a bin.
+    # scikit-image's Lab of every fifth level: no color without a bin.
     ab = color.rgb2lab(corners(np.arange(0, 256, 5) / 255))[:, 1:]
     found = set(map(tuple, 10 * np.floor(ab / 10 + 0.5)))
     assert found <= table and len(found) > 250
@@ -100,16 +100,16 @@ def test_bins_are_those_that_colours_fall_into(bins):
         ops.in_gamut_ab_bins(step=0)
 
 
-@pytest.mark.parametrize(("neighbours", "sigma"), [(1, 5.0), (5, 5.0), (10, 3.0)])
-def test_soft_targets(bins, neighbours, sigma):
-    # Random colours have no ties, which NumPy would break in another way.
+@pytest.mark.parametrize(("neighbors", "sigma"), [(1, 5.0), (5, 5.0), (10, 3.0)])
+def test_soft_targets(bins, neighbors, sigma):
+    # Random colors have no ties, which NumPy would break in another way.
     ab = color.rgb2lab(COLORS).reshape(20, 20, 3)[..., 1:]
-    targets = jax.jit(lambda ab: ops.soft_encode_ab(ab, bins, neighbours=neighbours, sigma=sigma))(
+    targets = jax.jit(lambda ab: ops.soft_encode_ab(ab, bins, neighbors=neighbors, sigma=sigma))(
         jnp.asarray(ab, jnp.float32)
     )
     assert targets.shape == (20, 20, 261) and targets.dtype == np.float32
     distance = np.linalg.norm(ab[..., None, :] - bins.astype(float), axis=-1)
-    nearest = np.argsort(distance, axis=-1)[..., :neighbours]
+    nearest = np.argsort(distance, axis=-1)[..., :neighbors]
     near = np.take_along_axis(distance, nearest, -1)
     weight = np.exp(-(near**2) / (2 * sigma**2))
     expected = np.zeros((20, 20, 261))
@@ -119,7 +119,7 @@ def test_soft_targets(bins, neighbours, sigma):
 
 def test_soft_targets_at_a_bin_and_far_away(bins):
     ab = jnp.array([[20.0, -30.0], [4000.0, 4000.0]])
-    targets = np.asarray(ops.soft_encode_ab(ab, bins, neighbours=5))
+    targets = np.asarray(ops.soft_encode_ab(ab, bins, neighbors=5))
     around = np.exp(-(10**2) / (2 * 5**2))
     cross = {(20, -30): 1, (30, -30): around, (10, -30): around}
     cross |= {(20, -20): around, (20, -40): around}
@@ -128,7 +128,7 @@ def test_soft_targets_at_a_bin_and_far_away(bins):
         np.testing.assert_allclose(targets[0, place], share / (1 + 4 * around), rtol=1e-4)
     # Where every Gaussian underflows the shares still sum to 1.
     np.testing.assert_allclose(targets.sum(-1), 1, rtol=1e-5)
-    for knobs, message in (({"neighbours": 262}, "1, ..., 261"), ({"sigma": 0.0}, "positive")):
+    for knobs, message in (({"neighbors": 262}, "1, ..., 261"), ({"sigma": 0.0}, "positive")):
         with pytest.raises(ValueError, match=message):
             ops.soft_encode_ab(ab, bins, **knobs)
 
@@ -136,7 +136,7 @@ def test_soft_targets_at_a_bin_and_far_away(bins):
 def test_annealed_mean(bins):
     logits = RNG.normal(size=(4, 6, 261)) * 3
     for temperature in (0.38, 1.0):
-        # Zhang's form: probabilities first, to the power of 1 / T, normalised again.
+        # Zhang's form: probabilities first, to the power of 1 / T, normalized again.
         shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
         shares = shares ** (1 / temperature)
         expected = shares / shares.sum(-1, keepdims=True) @ bins.astype(float)
@@ -148,7 +148,7 @@ def test_annealed_mean(bins):
         ops.annealed_mean(jnp.asarray(logits), bins, temperature=0)
 
 
-def test_encoding_and_mean_bring_the_colour_back(bins):
+def test_encoding_and_mean_bring_the_color_back(bins):
     ab = jnp.asarray(LAB[..., 1:], jnp.float32)
     targets = ops.soft_encode_ab(ab, bins)
     back = ops.annealed_mean(jnp.log(jnp.maximum(targets, 1e-9)), bins, temperature=1.0)
@@ -158,7 +158,7 @@ def test_encoding_and_mean_bring_the_colour_back(bins):
 def test_histogram_gives_the_prior(bins):
     ab = LAB[..., 1:]
     counts = jax.jit(ops.ab_histogram)(jnp.asarray(ab, jnp.float32), bins)
-    # Squares of a regular grid: the nearest centre is the rounded colour.
+    # Squares of a regular grid: the nearest center is the rounded color.
     rounded, expected = np.unique(
         10 * np.floor(ab.reshape(-1, 2) / 10 + 0.5), axis=0, return_counts=True
     )
@@ -175,7 +175,7 @@ def test_vmap_is_a_loop(bins):
 
     def encode(image):
         ab = ops.rgb_to_lab(image)[..., 1:]
-        return ops.soft_encode_ab(ab, bins, neighbours=5), ops.ab_histogram(ab, bins)
+        return ops.soft_encode_ab(ab, bins, neighbors=5), ops.ab_histogram(ab, bins)
 
     many = jax.jit(jax.vmap(encode))(images)
     for i in range(2):

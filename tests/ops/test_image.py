@@ -105,7 +105,7 @@ def test_resize_equals_references(golden, name, size, method):
     np.testing.assert_allclose(ours, golden[name], atol=1e-5)
 
 
-def test_resize_keeps_a_ramp_at_pixel_centres():
+def test_resize_keeps_a_ramp_at_pixel_centers():
     ramp = jnp.broadcast_to(jnp.arange(12.0)[None, :, None], (4, 12, 1))
     for width in (24, 36, 18, 6):
         row = ops.resize(ramp, (4, width))[0, :, 0]

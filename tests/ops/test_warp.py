@@ -144,7 +144,7 @@ def test_zero_flow_is_the_identity():
     np.testing.assert_array_equal(splat(image, np.zeros((2, 5, 7, 2), np.float32)), image)
 
 
-def test_valid_includes_the_outermost_centres_and_nothing_beyond():
+def test_valid_includes_the_outermost_centers_and_nothing_beyond():
     image = random(3, 4, 1)
     edges = np.array([[0, 0], [3, 0], [0, 2], [3, 2]], np.float32)
     assert bilinear_sample(image, edges)[1].all()

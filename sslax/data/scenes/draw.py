@@ -1,4 +1,4 @@
-"""Random scenes, cameras and motions. Lengths are in metres, as of a person in a room."""
+"""Random scenes, cameras and motions. Lengths are in meters, as of a person in a room."""
 
 import jax
 import jax.numpy as jnp
@@ -141,8 +141,8 @@ def _room(draws: Array, *, level: bool) -> tuple[Array, Array, Array, Array]:
     draws = low + (high - low) * draws
     axes = jnp.array([0.0, 1.0, 0.0]) if level else 1.0
     first, last, turn = draws[:3], draws[3:6], ops.so3_exp(axes * draws[6:])
-    centre = product(turn, (first + last) / 2)
-    return ops.rigid_transform(turn, centre), (last - first) / 2, turn, last[1]
+    center = product(turn, (first + last) / 2)
+    return ops.rigid_transform(turn, center), (last - first) / 2, turn, last[1]
 
 
 def _box(draws: Array, stand: Array, thin: Array, turn: Array, floor: Array) -> tuple[Array, Array]:

@@ -70,8 +70,8 @@ def layered(
     """
     keys = jax.random.split(key, 3)
     levels = as_pyramid(textures)
-    first, centres = _random_layers(keys[0], len(levels.texels), layers, size)
-    moves = _random_moves(keys[1], centres, size[1], speed)
+    first, centers = _random_layers(keys[0], len(levels.texels), layers, size)
+    moves = _random_moves(keys[1], centers, size[1], speed)
     second = first._replace(inverse=product(first.inverse, _inverse(moves)))
     both = jax.tree.map(lambda *pair: jnp.stack(pair), first, second)
     other = jax.tree.map(lambda x: x[::-1], both)
@@ -85,14 +85,14 @@ def layered(
 def _random_layers(
     key: Array, textures: int, layers: int, size: tuple[int, int]
 ) -> tuple[Layers, Array]:
-    """The layers in the first frame, and their centres `[L, 2]` in pixels."""
+    """The layers in the first frame, and their centers `[L, 2]` in pixels."""
     height, width = size
     # One large draw, because each that is compiled costs a fraction of a second.
     draws = jax.random.uniform(key, (10 + 2 * _SIDES, layers + 1))
     number = jnp.arange(layers + 1)
     behind = number == 0
     middle = jnp.array([width - 1, height - 1]) / 2
-    centres = middle * (1 + jnp.where(behind, 0.0, 1.8 * draws[:2] - 0.9).T)
+    centers = middle * (1 + jnp.where(behind, 0.0, 1.8 * draws[:2] - 0.9).T)
     # Half lengths uniform in the logarithm, from a tenth of the height to half of it.
     stretch = jnp.exp(0.8 * draws[2] - 0.4)
     halves = 0.5 * height * 0.2 ** draws[3] * jnp.stack([stretch, 1 / stretch])
@@ -101,7 +101,7 @@ def _random_layers(
     last = 1 + jnp.floor(layers * draws[5, 0])
     shape = jnp.where(draws[6] < 0.5, _ELLIPSE, _POLYGON)
     layers = Layers(
-        inverse=_inverse(_affine(turned * halves[:, None], centres)),
+        inverse=_inverse(_affine(turned * halves[:, None], centers)),
         shape=jnp.where(behind, _EVERYWHERE, jnp.where(number <= last, shape, _NOWHERE)),
         angles=2 * jnp.pi / _SIDES * (jnp.arange(_SIDES) + 0.8 * draws[10 : 10 + _SIDES].T),
         radii=0.5 + 0.5 * draws[10 + _SIDES :].T,
@@ -109,17 +109,17 @@ def _random_layers(
         tile=(1 + draws[8]) * jnp.where(behind, 1.0, 2.0),
         gain=0.7 + 0.3 * draws[9],
     )
-    return layers, centres
+    return layers, centers
 
 
-def _random_moves(key: Array, centres: Array, width: int, speed: float) -> Array:
+def _random_moves(key: Array, centers: Array, width: int, speed: float) -> Array:
     """`[L, 3, 3]` affine motions of the layers, from pixels to pixels."""
     shift, turn, stretch = jnp.split(
-        jax.random.uniform(key, (len(centres), 5), minval=-1.0), (2, 3), axis=1
+        jax.random.uniform(key, (len(centers), 5), minval=-1.0), (2, 3), axis=1
     )
-    speed = speed * jnp.where(jnp.arange(len(centres)) == 0, 0.5, 1.0)[:, None]
+    speed = speed * jnp.where(jnp.arange(len(centers)) == 0, 0.5, 1.0)[:, None]
     matrix = _turned(0.14 * speed * turn)[:, 0] * (1 + 0.08 * speed * stretch)[:, None]
-    stays = centres - jnp.sum(matrix * centres[:, None], axis=-1)
+    stays = centers - jnp.sum(matrix * centers[:, None], axis=-1)
     return _affine(matrix, stays + 0.08 * width * speed * shift * jnp.array([1.0, 0.5]))
 
 
@@ -159,14 +159,14 @@ def _draw(scene: Layers, size: tuple[int, int], levels: Pyramid, rays: int) -> A
     lengths = jnp.linalg.norm(scene.inverse[:, :2, :2] * texels[:, :, None], axis=1)
     footprint = lengths.max(1) / rays
 
-    def colour(coords: Array) -> Array:
+    def color(coords: Array) -> Array:
         top = _top(scene, coords)
         u, v = _apply(scene.inverse[top], coords)
         place = u * texels[top, 0], v * texels[top, 1]
         texel = look_up(levels, scene.texture[top], place, footprint[top])
         return texel * scene.gain[top][..., None]
 
-    return pixel_means(colour, size, rays)
+    return pixel_means(color, size, rays)
 
 
 def _turned(angle: Array) -> Array:

@@ -2,12 +2,14 @@
 
 import numpy as np
 
-from sslax.data import fitting, images, photographs
+from sslax.data import fitting
+from sslax.data.files import images
+from sslax.data.sources import photographs
 
 # Calibration at the resolution that scikit-image brings, 500 x 741 pixels.
-FOCAL, CENTRE = 994.978, (311.193, 254.877)  # pixels
+FOCAL, CENTER = 994.978, (311.193, 254.877)  # pixels
 DOFFS = 31.086  # cx of the right camera minus cx of the left, pixels
-BASELINE = 0.193001  # metres
+BASELINE = 0.193001  # meters
 
 
 def motorcycle(size: tuple[int, int] = (160, 224)) -> dict[str, np.ndarray]:
@@ -22,9 +24,9 @@ def motorcycle(size: tuple[int, int] = (160, 224)) -> dict[str, np.ndarray]:
 
     Returns:
         'image' `[2, H, W, 3]` uint8, left and right; 'disparity' `[H, W]` of the left, in pixels of
-        this size, +inf where unknown; 'known' `[H, W]` (bool); 'depth' `[H, W]` in metres, 0 where
+        this size, +inf where unknown; 'known' `[H, W]` (bool); 'depth' `[H, W]` in meters, 0 where
         unknown; 'flow' `[H, W, 2]` from left to right, `(-disparity, 0)`; 'pose' `[4, 4]` from the
-        left camera to the right; 'intrinsics' `[3, 3]`; 'baseline' `[]` in metres. Which pixels the
+        left camera to the right; 'intrinsics' `[3, 3]`; 'baseline' `[]` in meters. Which pixels the
         right camera sees is not known.
 
     Raises:
@@ -47,7 +49,7 @@ def motorcycle(size: tuple[int, int] = (160, 224)) -> dict[str, np.ndarray]:
     shifted = fit._replace(box=tuple(np.add(fit.box, (DOFFS, 0, DOFFS, 0)).tolist()))
     disparity = fit.scale * (fitting.fit_values(measured, fit) + DOFFS)
     known = np.isfinite(disparity)
-    stored = np.array([[FOCAL, 0.0, CENTRE[0]], [0.0, FOCAL, CENTRE[1]], [0.0, 0.0, 1.0]])
+    stored = np.array([[FOCAL, 0.0, CENTER[0]], [0.0, FOCAL, CENTER[1]], [0.0, 0.0, 1.0]])
     intrinsics = fitting.fit_intrinsics(stored, fit)
     pose = np.eye(4, dtype=np.float32)
     pose[0, 3] = -BASELINE

@@ -6,7 +6,7 @@ whether it is seen there is asked of one more ray, to the very point of the othe
 would be seen, so visibility needs no tolerance.
 
 Cameras are `[4, 4]` matrices from the camera to the world. All else is as in `sslax.ops`: pixel
-centres at integers, x right, y down, the camera looks along +z and depth is z.
+centers at integers, x right, y down, the camera looks along +z and depth is z.
 """
 
 from collections.abc import Callable
@@ -26,11 +26,11 @@ class Scene(NamedTuple):
     """N boxes of six textured faces each; the first is the room.
 
     Attributes:
-        poses: `[N, 4, 4]`, from a box's frame, whose origin is its centre, to the world.
+        poses: `[N, 4, 4]`, from a box's frame, whose origin is its center, to the world.
         halves: `[N, 3]`, half the lengths of its sides.
         texture: `[N, 6]` int32, which texture a face shows.
         tile: `[N, 6]`, the length that one texture covers; mirror images follow it.
-        offset: `[N, 6, 2]`, where in the texture the face's centre lies, in tiles.
+        offset: `[N, 6, 2]`, where in the texture the face's center lies, in tiles.
         gain: `[N, 6]`, brightness by which the texture is multiplied.
     """
 
@@ -68,7 +68,7 @@ def render(
 
     The image is the mean of `rays²` rays through each pixel, each of which reads its texture at the
     level of detail (trilinear between levels) that its share of the pixel covers. Depth and surface
-    are those of the one ray through the pixel's centre. Not differentiable across edges.
+    are those of the one ray through the pixel's center. Not differentiable across edges.
 
     Args:
         scene: the boxes; the camera must be inside the first and outside the others.
@@ -97,20 +97,20 @@ def render(
     depth, surface = cast(scene, camera, intrinsics, ops.pixel_grid(*size))
     faces = _faces(scene, camera, levels)
 
-    def colour(coords: Array) -> Array:
+    def color(coords: Array) -> Array:
         surfaces = cast(scene, camera, intrinsics, coords)
         return _shade(scene, faces, surfaces, intrinsics, coords, levels, 1 / rays)
 
-    return {"image": pixel_means(colour, size, rays), "depth": depth, "surface": surface}
+    return {"image": pixel_means(color, size, rays), "depth": depth, "surface": surface}
 
 
-def pixel_means(colour: Callable[[Array], Array], size: tuple[int, int], rays: int) -> Array:
-    """Means of `colour`, `[H, W, 2] -> [H, W, 3]`, at `rays²` points of each pixel."""
+def pixel_means(color: Callable[[Array], Array], size: tuple[int, int], rays: int) -> Array:
+    """Means of `color`, `[H, W, 2] -> [H, W, 3]`, at `rays²` points of each pixel."""
     grid = ops.pixel_grid(*size)
     steps = (jnp.arange(rays) + 0.5) / rays - 0.5
     shifts = jnp.stack(jnp.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
     # One point of every pixel after another: a quarter of the memory.
-    add = lambda image, shift: (image + colour(grid + shift), None)  # noqa: E731
+    add = lambda image, shift: (image + color(grid + shift), None)  # noqa: E731
     image, _ = jax.lax.scan(add, jnp.zeros((*size, 3)), shifts)
     return image / rays**2
 
@@ -234,7 +234,7 @@ def _faces(scene: Scene, camera: Array, levels: Pyramid) -> Array:
     Two rows `(a, b)` with `texel = a · X + b`, the normal n, and the gain.
     """
     boxes = product(ops.se3_inverse(camera), scene.poses)
-    axes, centre = jnp.swapaxes(boxes[:, :3, :3], 1, 2), boxes[:, :3, 3]  # [N, axis, 3]
+    axes, center = jnp.swapaxes(boxes[:, :3, :3], 1, 2), boxes[:, :3, 3]  # [N, axis, 3]
     height, width = levels.size
     rows = []
     for face in range(FACES):
@@ -244,7 +244,7 @@ def _faces(scene: Scene, camera: Array, levels: Pyramid) -> Array:
         row = []
         for side, axis, texels in ((0, across, width), (1, along, height)):
             a = axes[:, axis] * (texels / scene.tile[:, face])[:, None]
-            b = texels * scene.offset[:, face, side] - jnp.sum(a * centre, axis=1)
+            b = texels * scene.offset[:, face, side] - jnp.sum(a * center, axis=1)
             row += [a, b[:, None]]
         rows.append(jnp.concatenate([*row, axes[:, normal], scene.gain[:, face, None]], axis=1))
     return jnp.stack(rows, axis=1).reshape(-1, 12)
@@ -259,7 +259,7 @@ def _shade(
     levels: Pyramid,
     extent: float,
 ) -> Array:
-    """The colours `[H, W, 3]` of what the rays at `coords` hit, each `extent` pixels wide."""
+    """The colors `[H, W, 3]` of what the rays at `coords` hit, each `extent` pixels wide."""
     depth, surface = hit
     x, y = _rays(coords, intrinsics)
     # Slices of single columns, because XLA's CPU backend would otherwise store all twelve.
@@ -280,5 +280,5 @@ def _shade(
         jnp.maximum(across[0] ** 2 + across[1] ** 2, along[0] ** 2 + along[1] ** 2)
     )
     texture = scene.texture.reshape(-1)[surface]
-    colour = look_up(levels, texture, tuple(place), extent * footprint)
-    return colour * gain[..., None]
+    color = look_up(levels, texture, tuple(place), extent * footprint)
+    return color * gain[..., None]

@@ -11,18 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from sslax import ops
-from sslax.data.scenes.draw import (
-    random_intrinsics,
-    random_motion,
-    random_scene,
-    trajectory,
-)
+from sslax.data.scenes.draw import random_intrinsics, random_motion, random_scene, trajectory
 from sslax.data.scenes.render import FACES, Scene, motion, moved, product, render
 from sslax.data.scenes.textures import Pyramid, as_pyramid, pyramid
 
 Array = jax.Array
 Sample = dict[str, Array]
-BASELINE = 0.2  # metres
+BASELINE = 0.2  # meters
 
 
 def stereo(
@@ -41,7 +36,7 @@ def stereo(
         key: random key.
         textures: `[K, h, w, 3]`, as `textures` makes them.
         size: height H and width W.
-        baseline: distance of the cameras, in metres.
+        baseline: distance of the cameras, in meters.
         boxes: number of boxes in the room.
         drive: a car's camera, see `random_scene` and `trajectory`.
         brightness: each image is multiplied by up to `exp(±brightness)`.

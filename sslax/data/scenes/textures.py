@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sslax import checks
-from sslax.data import images, photographs
+from sslax.data.files import images
+from sslax.data.sources import photographs
 
 # The first is data of its own here; of the others little is more than empty background.
 _LEFT_OUT = {"train": ("motorcycle", "rocket"), "test": ("motorcycle", "rocket", "flower")}
@@ -132,7 +133,7 @@ def look_up(
         pyramid: of K textures `[h, w]`.
         texture: `[...]` int32, which of the K.
         place: `u, v`, `[...]` each, in texels of the first level from the texture's left and upper
-            edge: the centre of the first texel is at 0.5.
+            edge: the center of the first texel is at 0.5.
         footprint: `[...]`, extent in texels of the first level.
 
     Returns:

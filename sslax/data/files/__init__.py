@@ -1,0 +1,1 @@
+"""Files of images, flow, cameras and text, read and written."""

@@ -1,1 +1,0 @@
-"""Evaluation: predictions or features in, named numbers out."""

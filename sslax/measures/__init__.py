@@ -1,0 +1,1 @@
+"""Pure measures: features, maps or poses in, named numbers out."""

@@ -1,0 +1,1 @@
+"""Methods that learn depth and ego-motion."""

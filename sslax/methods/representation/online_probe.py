@@ -1,0 +1,83 @@
+"""A linear classifier that learns beside any method and never touches it."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sslax.types import Array, Batch, LossOutput, Method, PyTree, Variables
+
+# The large epsilon keeps Adam from blowing rounding noise up where the gradient is nearly zero.
+_TX = optax.adam(3e-3, eps=1e-3)
+
+
+def attach(method: Method, *, classes: int) -> Method:
+    """`method` with an online linear probe, whose accuracy joins the metrics.
+
+    The probe sees the encoder's features with their gradient stopped, standardized over the batch,
+    and takes its own step of Adam inside the loss. It lives in `extra`, so neither the method's
+    loss nor its gradient, optimizer or weights know of it. Its accuracy on a batch is measured
+    before it learns from that batch.
+
+    Args:
+        method: returns `features` [B, V, D] from its loss; its batches have a 'label' [B].
+        classes: number of classes.
+
+    Returns:
+        A method whose `extra` is {'method': the method's, 'probe': the probe's} and whose metrics
+        also hold 'probe_accuracy' and 'probe_loss'.
+    """
+
+    def init(rng: Array, batch: Batch) -> Variables:
+        variables = method.init(rng, batch)
+        _, output = jax.eval_shape(method.loss, *variables, batch, rng, jnp.zeros((), jnp.int32))
+        width = output.features.shape[-1]
+        weights = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
+        probe = {"weights": weights, "opt_state": _TX.init(weights)}
+        return variables._replace(extra={"method": variables.extra, "probe": probe})
+
+    def loss(
+        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array, step: Array
+    ) -> tuple[Array, LossOutput]:
+        value, output = method.loss(params, model_state, extra["method"], batch, rng, step)
+        probe, metrics = _learn(extra["probe"], output.features, batch["label"])
+        extra = {"method": output.extra, "probe": probe}
+        return value, output._replace(extra=extra, metrics={**output.metrics, **metrics})
+
+    def update(params: PyTree, extra: PyTree, step: Array) -> PyTree:
+        return {**extra, "method": method.update(params, extra["method"], step)}
+
+    def inner(function: Callable) -> Callable:
+        """The method's function of `(params, model_state, extra, ...)`, given its own extra."""
+        return lambda params, model_state, extra, *rest: function(
+            params, model_state, extra["method"], *rest
+        )
+
+    return method._replace(
+        init=init,
+        loss=loss,
+        update=update,
+        predict=inner(method.predict),
+        show=inner(method.show),
+        encoder=inner(method.encoder),
+    )
+
+
+def _learn(probe: PyTree, features: Array, labels: Array) -> tuple[PyTree, dict[str, Array]]:
+    views, width = features.shape[1:]
+    features = jax.lax.stop_gradient(features.astype(jnp.float32)).reshape(-1, width)
+    labels = jnp.repeat(labels, views)
+    deviation = jnp.std(features, axis=0, keepdims=True)
+    features = (features - jnp.mean(features, axis=0, keepdims=True)) / (deviation + 1e-6)
+
+    def cross_entropy(weights: PyTree) -> tuple[Array, Array]:
+        logits = features @ weights["kernel"] + weights["bias"][None]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.mean(losses), jnp.mean(jnp.argmax(logits, axis=-1) == labels)
+
+    (value, accuracy), gradient = jax.value_and_grad(cross_entropy, has_aux=True)(probe["weights"])
+    updates, opt_state = _TX.update(gradient, probe["opt_state"])
+    weights = optax.apply_updates(probe["weights"], updates)
+    metrics = {"probe_loss": value, "probe_accuracy": accuracy}
+    return {"weights": weights, "opt_state": opt_state}, metrics

@@ -1,0 +1,1 @@
+"""What a run is for: representation, depth and ego-motion, optical flow."""

@@ -1,0 +1,1 @@
+"""From a config to a trained state: plan, step, loop, optimizer, checkpoints."""

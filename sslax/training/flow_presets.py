@@ -1,0 +1,104 @@
+"""What the configs of all flow methods share: sets of pairs of frames, and what fits them.
+
+As `sslax.training.presets` has it for images: `presets.config(..., presets=PRESETS, tiny=TINY)`.
+"""
+
+from collections.abc import Mapping
+
+from sslax.models.pwc import PWCNet
+from sslax.training.presets import TINY_RENDERED, Values
+
+_FLOW: Values = {
+    "batch_size": 1,
+    "log_every": "100 steps",
+    "checkpoint_every": "5000 steps",
+    "data.frames": 2,
+    "data.target": "first",
+    "data.labels": False,
+    "model.name": "pwc",
+    "optimizer.name": "adamw",
+    "optimizer.learning_rate": 1e-4,
+    "optimizer.scaling": "none",
+    "optimizer.weight_decay": 0.0,
+    "optimizer.drops": (0.8, 0.9),
+}
+"""Pairs, the first frame to the second; Adam, whose rate drops to a hundredth at the end."""
+
+SCENES: Values = {
+    **_FLOW,
+    "batch_size": 8,
+    "duration": "2000 steps",
+    "log_every": "50 steps",
+    "checkpoint_every": "500 steps",
+    "data.source": "scenes",
+    "data.size": (64, 128),
+    "data.scenes.speed": 0.7,
+    "model.width": 0.25,
+    "optimizer.learning_rate": 1e-3,
+}
+"""Rooms that are rendered while training, with exact flow for the test: minutes on two cores."""
+
+TINY: Values = {
+    **TINY_RENDERED,
+    "data.scenes.textures": 8,
+    "model.width": 0.05,
+    "optimizer.clip_norm": 1.0,
+}
+"""Upon `SCENES`: seconds, the whole machinery, nothing learned."""
+
+NETWORK: Values = {"decoder": PWCNet.decoder, "context": PWCNet.context}
+"""PWC-Net's channels, which variants replace: `(64, 32)`; `((64, 2),)`, `()` for no context."""
+
+TINY_NETWORK: Values = {
+    "levels": 3,
+    "channels": 4,
+    "convolutions": 1,
+    "decoder": (128, 64),
+    "context": ((64, 2),),
+}
+"""PWC-Net for `TINY`: few convolutions, whose compilation takes most of the time."""
+
+CHAIRS: Values = {**_FLOW, "duration": "1e6 examples", "data.source": "flying_chairs"}
+"""FlyingChairs, 384 x 512: data.path. Its flow is for the test alone."""
+
+SINTEL: Values = {
+    **_FLOW,
+    "duration": "1e6 examples",
+    "data.source": "sintel",
+    "data.name": "clean",
+    "data.size": (448, 1024),
+}
+"""MPI Sintel: data.path; trained on its test scenes, tested on its training scenes."""
+
+KITTI: Values = {
+    **_FLOW,
+    "duration": "1e6 examples",
+    "data.source": "kitti_flow",
+    "data.size": (352, 1216),
+}
+"""KITTI's flow with the multi-view extension: data.path; tested on the 200 scenes of 2015."""
+
+VIDEO: Values = {
+    **_FLOW,
+    "batch_size": 4,
+    "duration": "20 epochs",
+    "checkpoint_every": "1 epoch",
+    "data.source": "video",
+    "data.size": (256, 448),
+}
+"""Frames of one's own: data.path, a data.size of their aspect, data.interval; no intrinsics."""
+
+PRESETS: Mapping[str, Values] = {
+    "": SCENES,
+    "chairs": CHAIRS,
+    "sintel": SINTEL,
+    "kitti": KITTI,
+    "video": VIDEO,
+}
+
+_PAST: Values = {"data.frames": 3, "data.target": "second"}
+
+TRIPLET_PRESETS: Mapping[str, Values] = {
+    name: {**values, **_PAST} for name, values in PRESETS.items() if name != "chairs"
+}
+"""The same with the frame before each pair, which FlyingChairs has not."""

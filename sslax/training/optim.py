@@ -1,0 +1,175 @@
+"""Optimizers and learning rates of self-supervised training, from the `optimizer` section."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from sslax.errors import UserError, nearest
+from sslax.types import Array, PyTree, Schedule
+
+
+def defaults() -> ConfigDict:
+    """The `optimizer` section of a config."""
+    return ConfigDict(
+        {
+            "name": "sgd",  # sgd | lars | adamw
+            "learning_rate": 0.3,
+            "scaling": "linear",  # linear: x batch / 256; sqrt: x sqrt(batch); none
+            "warmup": "0 steps",
+            "final_fraction": 0.0,  # of the peak rate, at the end of the cosine
+            "drops": (),  # in place of the cosine: where in the run, in [0, 1], the rate drops
+            "drop_factor": 0.1,
+            "momentum": 0.9,  # Adam's beta 1
+            "nesterov": False,  # SGD
+            "beta2": 0.999,  # Adam
+            "epsilon": 1e-8,  # Adam
+            "weight_decay": 1e-4,
+            "final_decay_fraction": 1.0,  # of the weight decay, at the end of a cosine
+            "trust_coefficient": 0.001,  # LARS
+            "clip_norm": 0.0,  # global norm of the gradient; 0: not clipped
+            "vector_rate": 1.0,  # factor on the rate of biases and norms
+            "rates": {},  # factor on the rate of a part of the network, by the part's name
+        }
+    )
+
+
+def scaled_learning_rate(base: float, scaling: str, batch_size: int) -> float:
+    """The peak learning rate for a batch size.
+
+    `linear`: base · B / 256 (Goyal et al. 2017). `sqrt`: base · √B, which SimCLR recommends for
+    small batches and short runs, with base 0.075 (Chen et al. 2020, B.1). `none`: base.
+
+    Raises:
+        UserError: unknown scaling.
+
+    Example:
+        >>> scaled_learning_rate(0.3, "linear", 512)
+        0.6
+    """
+    rules = {"linear": base * batch_size / 256, "sqrt": base * batch_size**0.5, "none": base}
+    if scaling not in rules:
+        raise UserError(
+            f'Unknown config.optimizer.scaling "{scaling}": {nearest(scaling, [*rules])}'
+        )
+    return rules[scaling]
+
+
+def learning_rate(config: ConfigDict, *, batch_size: int, warmup: int, total: int) -> Schedule:
+    """The rate at each step that the `optimizer` section describes.
+
+    rate(t) = peak · (t + 1) / warmup for t < warmup (so that the first step already learns). Then
+    half a cosine from the peak down to `final_fraction` of it, `cosine(1, final_fraction)`; or,
+    with `drops`, the peak times `drop_factor` once for each of them that lies behind.
+
+    Raises:
+        UserError: unknown scaling, or the warm-up leaves no step for the decay.
+    """
+    peak = scaled_learning_rate(config.learning_rate, config.scaling, batch_size)
+    if warmup >= total:
+        raise UserError(
+            f"The warm-up takes {warmup} of {total} steps; shorten config.optimizer.warmup or "
+            "lengthen config.duration."
+        )
+    decay = cosine(1.0, config.final_fraction, total, first=warmup)
+    drops = jnp.asarray(config.drops, jnp.float32) * total
+
+    def rate(step: Array) -> Array:
+        dropped = config.drop_factor ** jnp.sum(step >= drops)
+        decayed = dropped if config.drops else decay(step)
+        return peak * jnp.where(step < warmup, (step + 1) / max(warmup, 1), decayed)
+
+    return rate
+
+
+def cosine(start: float, end: float, total: int, *, first: int = 0) -> Schedule:
+    """Half a cosine from `start` at step `first` to `end` at step `total`, and constant outside.
+
+    `end + (start - end) (1 + cos(π (t - first) / (total - first))) / 2`
+
+    Example:
+        >>> schedule = cosine(0.9, 1.0, 100)
+        >>> [round(float(schedule(step)), 3) for step in (0, 50, 100)]
+        [0.9, 0.95, 1.0]
+    """
+
+    def value(step: Array) -> Array:
+        progress = jnp.clip((step - first) / max(total - first, 1), 0.0, 1.0)
+        return end + (start - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
+
+    return value
+
+
+def decayed_leaves(params: PyTree) -> PyTree:
+    """True for kernels; False for biases and the scales of norms, which have at most one axis."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def build(config: ConfigDict, rate: Schedule, total: int) -> optax.GradientTransformation:
+    """The optimizer that the `optimizer` section names, at learning rate `rate(step)`.
+
+    Weight decay, and LARS' trust ratio, spare biases and norms (`decayed_leaves`). Factors on the
+    rate (`vector_rate`, `rates`) multiply the whole update of a leaf, which for all these
+    optimizers is the same as another rate for it: one state, several optimizers.
+
+    Args:
+        config: the section.
+        rate: the learning rate at each step.
+        total: steps of the run.
+
+    Raises:
+        UserError: unknown optimizer.
+    """
+    decay = config.weight_decay
+    if config.final_decay_fraction != 1.0:
+        decay = cosine(decay, decay * config.final_decay_fraction, total)
+
+    def sgd() -> optax.GradientTransformation:
+        return optax.chain(
+            optax.add_decayed_weights(decay, decayed_leaves),
+            optax.sgd(rate, config.momentum, nesterov=config.nesterov),
+        )
+
+    def lars() -> optax.GradientTransformation:
+        return optax.lars(
+            rate,
+            weight_decay=decay,
+            weight_decay_mask=decayed_leaves,
+            trust_coefficient=config.trust_coefficient,
+            trust_ratio_mask=decayed_leaves,
+            momentum=config.momentum,
+        )
+
+    def adamw() -> optax.GradientTransformation:
+        knobs = {"b1": config.momentum, "b2": config.beta2, "eps": config.epsilon}
+        return optax.adamw(rate, **knobs, weight_decay=decay, mask=decayed_leaves)
+
+    optimizers = {"sgd": sgd, "lars": lars, "adamw": adamw}
+    if config.name not in optimizers:
+        known = nearest(config.name, [*optimizers])
+        raise UserError(f'Unknown config.optimizer.name "{config.name}": {known}')
+    transform = optimizers[config.name]()
+    if config.clip_norm > 0:
+        transform = optax.chain(optax.clip_by_global_norm(config.clip_norm), transform)
+    if config.vector_rate != 1.0 or config.rates:
+        transform = optax.chain(transform, scale_parts(config.vector_rate, dict(config.rates)))
+    return transform
+
+
+def scale_parts(vector_rate: float, rates: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiplies updates: of biases and norms by `vector_rate`, of part `name` by `rates[name]`.
+
+    Args:
+        vector_rate: for leaves of at most one axis.
+        rates: by the first key of a leaf's path; a part that is not there is passed over.
+    """
+
+    def factor(path: tuple, leaf: Array) -> float:
+        return rates.get(path[0].key, 1.0) * (vector_rate if leaf.ndim <= 1 else 1.0)
+
+    def scale(updates: PyTree, params: PyTree) -> PyTree:
+        return jax.tree.map_with_path(lambda path, leaf: factor(path, leaf) * leaf, updates)
+
+    return optax.stateless(scale)

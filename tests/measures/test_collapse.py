@@ -1,0 +1,71 @@
+"""Collapse measures on embeddings whose answer is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslax.measures import collapse
+
+MEASURES = [
+    collapse.embedding_std,
+    collapse.relative_embedding_std,
+    collapse.effective_rank,
+    collapse.rankme,
+    collapse.uniformity,
+]
+WHEN_COLLAPSED = [0.0, 0.0, 0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(("measure", "expected"), list(zip(MEASURES, WHEN_COLLAPSED)))
+def test_collapsed_and_zero_embeddings(measure, expected):
+    row = np.random.default_rng(0).normal(size=8).astype(np.float32)
+    for z in (jnp.tile(row, (40, 1)), jnp.zeros((40, 8)), jnp.tile(1e3 * row, (40, 1))):
+        assert jax.jit(measure)(z) == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("measure", [collapse.embedding_std, collapse.effective_rank])
+def test_gradients_are_finite_where_collapsed(measure):
+    for z in (jnp.ones((6, 4)), jnp.zeros((6, 4)), jnp.eye(6, 4)):
+        assert np.isfinite(jax.grad(measure)(z)).all()
+
+
+def test_effective_rank_counts_dimensions():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(50, 7)) * np.array([3, 2, 1, 1, 0.5, 0.1, 0]) + 5
+    values = np.linalg.eigvalsh(np.cov(z.T))
+    expected = values.sum() ** 2 / (values**2).sum()
+    assert collapse.effective_rank(jnp.asarray(z)) == pytest.approx(expected, rel=1e-4)
+    # The same from the [N, N] side, and in any unit.
+    wide = rng.normal(size=(7, 50))
+    values = np.linalg.eigvalsh(np.cov(wide.T))
+    expected = values.sum() ** 2 / (values**2).sum()
+    for scale in (1e-4, 1.0, 1e4):
+        found = collapse.effective_rank(jnp.asarray(scale * wide))
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_rankme_and_std_of_known_embeddings():
+    z = np.random.default_rng(0).normal(size=(30, 5))
+    sigma = np.linalg.svd(z, compute_uv=False)
+    p = sigma / sigma.sum()
+    assert collapse.rankme(jnp.asarray(z)) == pytest.approx(
+        np.exp(-(p * np.log(p)).sum()), rel=1e-5
+    )
+    unit = z / np.linalg.norm(z, axis=1, keepdims=True)
+    assert collapse.embedding_std(jnp.asarray(z)) == pytest.approx(unit.std(0).mean(), rel=1e-5)
+
+
+def test_alignment_and_uniformity_by_the_papers_sums():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 9, 4))
+    u, v = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (x, y))
+    gap = np.linalg.norm(u - v, axis=1)
+    for alpha in (1.0, 2.0):
+        found = collapse.alignment(jnp.asarray(x), jnp.asarray(y), alpha=alpha)
+        assert found == pytest.approx((gap**alpha).mean(), rel=1e-5)
+    pairs = [np.exp(-2 * ((u[i] - u[j]) ** 2).sum()) for i in range(9) for j in range(i)]
+    assert collapse.uniformity(jnp.asarray(x)) == pytest.approx(np.log(np.mean(pairs)), rel=1e-5)
+    assert collapse.alignment(jnp.asarray(x), jnp.asarray(3 * x)) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="at least 2"):
+        collapse.uniformity(jnp.ones((1, 3)))

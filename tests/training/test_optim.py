@@ -1,0 +1,102 @@
+"""Learning rates and optimizers, against the equations in numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslax.errors import UserError
+from sslax.training import optim
+
+
+def _rate(**knobs):
+    config = optim.defaults()
+    config.update(learning_rate=2.0, scaling="none", **knobs)
+    return optim.learning_rate(config, batch_size=8, warmup=4, total=12)
+
+
+def test_the_rate_follows_its_equation():
+    rate = _rate(final_fraction=0.1)
+    steps = np.arange(13)
+    cosine = 0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * np.clip((steps - 4) / 8, 0, 1)))
+    expected = 2.0 * np.where(steps < 4, (steps + 1) / 4, cosine)
+    np.testing.assert_allclose(jax.vmap(rate)(jnp.asarray(steps)), expected, rtol=1e-6)
+
+
+def test_the_rate_drops_where_it_is_told_to():
+    rate = _rate(drops=(0.5, 0.75), drop_factor=0.2)
+    found = [float(rate(jnp.asarray(step))) for step in (3, 5, 6, 8, 9, 11)]
+    np.testing.assert_allclose(found, [2.0, 2.0, 0.4, 0.4, 0.08, 0.08], rtol=1e-6)
+
+
+def test_warmup_that_leaves_no_decay_is_refused():
+    config = optim.defaults()
+    with pytest.raises(UserError, match=r"warm-up takes 10 of 10 steps"):
+        optim.learning_rate(config, batch_size=8, warmup=10, total=10)
+
+
+@pytest.mark.parametrize(("scaling", "expected"), [("linear", 0.8), ("sqrt", 6.4), ("none", 0.2)])
+def test_scaling_rules(scaling, expected):
+    base = 0.2
+    assert optim.scaled_learning_rate(base, scaling, 1024) == pytest.approx(expected)
+
+
+def _one_step(name, **knobs):
+    config = optim.defaults()
+    config.update(name=name, momentum=0.0, weight_decay=0.1, **knobs)
+    tx = optim.build(config, lambda step: 0.5, total=2)
+    layer = {"kernel": jnp.full((2, 2), 2.0), "scale": jnp.full(2, 2.0)}
+    params = {"encoder": layer, "discriminator": layer}
+    gradient = jax.tree.map(lambda leaf: leaf / 2, params)
+    updates, _ = tx.update(gradient, tx.init(params), params)
+    return {
+        part: {name: float(update.ravel()[0]) for name, update in layer.items()}
+        for part, layer in updates.items()
+    }
+
+
+def test_sgd_decays_kernels_and_spares_scales():
+    updates = _one_step("sgd")["encoder"]
+    assert updates["kernel"] == pytest.approx(-0.5 * (1.0 + 0.1 * 2.0))
+    assert updates["scale"] == pytest.approx(-0.5 * 1.0)
+
+
+def test_lars_adapts_kernels_and_spares_scales():
+    updates = _one_step("lars", trust_coefficient=0.01)["encoder"]
+    # ||w|| = 4, ||g + 0.1 w|| = 2.4; the direction has entries of 1.2.
+    assert updates["kernel"] == pytest.approx(-0.5 * 0.01 * 4.0 / 2.4 * 1.2, rel=1e-5)
+    assert updates["scale"] == pytest.approx(-0.5 * 1.0)
+
+
+def test_clipping_bounds_the_global_norm():
+    updates = _one_step("sgd", clip_norm=0.6)["encoder"]
+    # The gradient's norm is sqrt(12); it is clipped before the weight decay is added.
+    assert updates["scale"] == pytest.approx(-0.5 * 0.6 / np.sqrt(12), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
+def test_a_factor_on_the_rate_is_another_rate(name):
+    plain = _one_step(name)
+    updates = _one_step(name, vector_rate=0.25, rates={"discriminator": 0.1})
+    for part, factor in (("encoder", 1.0), ("discriminator", 0.1)):
+        assert updates[part]["kernel"] == pytest.approx(factor * plain[part]["kernel"])
+        assert updates[part]["scale"] == pytest.approx(0.25 * factor * plain[part]["scale"])
+
+
+def test_the_weight_decay_follows_its_cosine():
+    config = optim.defaults()
+    config.update(momentum=0.0, weight_decay=0.1, final_decay_fraction=3.0)
+    tx = optim.build(config, lambda step: 1.0, total=2)
+    params = {"encoder": {"kernel": jnp.ones((1, 1))}}
+    state, found = tx.init(params), []
+    for _ in range(3):
+        updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
+        found.append(-updates["encoder"]["kernel"].item())
+    np.testing.assert_allclose(found, [0.1, 0.2, 0.3], rtol=1e-6)
+
+
+def test_unknown_optimizer_names_its_neighbor():
+    config = optim.defaults()
+    config.name = "lrs"
+    with pytest.raises(UserError, match='did you mean "lars"'):
+        optim.build(config, lambda step: 0.1, total=2)

@@ -1,0 +1,119 @@
+"""A run that is killed, again and again, ends with the same bits as one that is not."""
+
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+import runs
+
+from sslax.inference import use
+from sslax.training import metrics, sharding
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("compiled")
+
+
+OPTIONS = ("--config.duration=40 steps", "--config.evaluate.at_end=False")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, cache):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    status, output = runs.finish(
+        runs.start(runs.command(workdir, *OPTIONS), runs.environment(cache))
+    )
+    assert status == 0, output
+    return workdir
+
+
+def final_state(workdir):
+    _, plan = use.read_plan(workdir)
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    state = use.read_state(workdir, plan, mesh)
+    return state._replace(rng=jax.random.key_data(state.rng))
+
+
+def assert_same_run(workdir, other):
+    ours, theirs = final_state(workdir), final_state(other)
+    for path, leaf in jax.tree.leaves_with_path(ours):
+        expected = dict(jax.tree.leaves_with_path(theirs))[path]
+        np.testing.assert_array_equal(leaf, expected, err_msg=jax.tree_util.keystr(path))
+    curves = [
+        [(line["step"], line["loss"], line["probe_accuracy"]) for line in lines]
+        for lines in (metrics.read_jsonl(folder / "metrics.jsonl") for folder in (workdir, other))
+    ]
+    assert curves[0] == curves[1]
+
+
+def lines(workdir):
+    return len(metrics.read_jsonl(workdir / "metrics.jsonl"))
+
+
+def saving(workdir):
+    """Whether a checkpoint beyond the first is being written right now."""
+    folder = workdir / "checkpoints"
+    return folder.exists() and any(
+        "tmp" in entry.name and not entry.name.startswith("4.") for entry in folder.iterdir()
+    )
+
+
+def test_killed_many_times(tmp_path, undisturbed, cache):
+    conditions = [
+        lambda: (tmp_path / "config.json").exists(),  # before the first step
+        lambda: lines(tmp_path) >= 3,  # after a checkpoint
+        lambda: saving(tmp_path),  # during a save
+        lambda: lines(tmp_path) >= 14,  # between checkpoints
+    ]
+    for condition in conditions:
+        process = runs.start(runs.command(tmp_path, *OPTIONS), runs.environment(cache))
+        runs.interrupt_when(process, condition)
+        assert runs.finish(process)[0] == -signal.SIGKILL
+    status, output = runs.finish(
+        runs.start(runs.command(tmp_path, *OPTIONS), runs.environment(cache))
+    )
+    assert status == 0 and "Going on from step" in output, output
+    assert_same_run(tmp_path, undisturbed)
+
+
+def test_sigterm_saves_and_exits_cleanly(tmp_path, undisturbed, cache):
+    process = runs.start(runs.command(tmp_path, *OPTIONS), runs.environment(cache))
+    runs.interrupt_when(process, lambda: lines(tmp_path) >= 3, signal.SIGTERM)
+    status, output = runs.finish(process)
+    assert status == 0 and "the same command goes on from there" in output, output
+    stopped = int(final_state(tmp_path).step)
+    assert f"Stopped at step {stopped};" in output and 6 <= stopped < 40
+    status, output = runs.finish(
+        runs.start(runs.command(tmp_path, *OPTIONS), runs.environment(cache))
+    )
+    assert status == 0 and f"Going on from step {stopped}." in output, output
+    state, expected = final_state(tmp_path), final_state(undisturbed)
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
+
+
+def test_a_finished_run_is_not_repeated(undisturbed, cache):
+    before = (undisturbed / "metrics.jsonl").read_text()
+    encoder = undisturbed / "encoder.safetensors"
+    written = encoder.read_bytes()
+    encoder.unlink()  # as if it had been killed before that
+    status, output = runs.finish(
+        runs.start(runs.command(undisturbed, *OPTIONS), runs.environment(cache))
+    )
+    assert status == 0, output
+    assert (undisturbed / "metrics.jsonl").read_text() == before
+    assert encoder.read_bytes() == written
+
+
+def test_another_config_is_refused_in_one_sentence(undisturbed, cache):
+    before = (undisturbed / "config.json").read_text()
+    rate = json.loads(before)["optimizer"]["learning_rate"]
+    options = (*OPTIONS, "--config.optimizer.learning_rate=0.7")
+    status, output = runs.finish(
+        runs.start(runs.command(undisturbed, *options), runs.environment(cache))
+    )
+    assert status == 1 and "Traceback" not in output
+    assert f"config.optimizer.learning_rate: was {rate}, now 0.7" in output
+    assert (undisturbed / "config.json").read_text() == before

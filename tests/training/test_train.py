@@ -1,0 +1,242 @@
+"""The loop on a small set of its own: what it writes, refuses, and does when a loss breaks."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import runs
+from PIL import Image
+
+import sslax
+from sslax import models
+from sslax.errors import UserError
+from sslax.inference import use
+from sslax.methods import METHODS
+from sslax.tasks import run
+from sslax.training import metrics, sharding, train
+
+
+@pytest.fixture(scope="module")
+def images():
+    """80 + 40 images of 12x12 in two classes: dark and bright, with noise."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    noise = rng.integers(0, 100, (120, 12, 12, 1))
+    return (noise + 120 * labels[:, None, None, None]).astype(np.uint8), labels.astype(np.int64)
+
+
+@pytest.fixture(scope="module")
+def config(load_config, images, tmp_path_factory):
+    """The tiny config on those images."""
+    path = tmp_path_factory.mktemp("data") / "images.npz"
+    x, y = images
+    np.savez(path, x_train=x[:80], y_train=y[:80], x_test=x[80:], y_test=y[80:])
+    config = load_config("simclr", "tiny")
+    config.data.update(source="npz", path=str(path))
+    return config
+
+
+def changed(config, **overrides):
+    """The config with some values replaced; nested keys are joined by double underscores."""
+    copy = config.copy_and_resolve_references()
+    copy.update_from_flattened_dict(
+        {key.replace("__", "."): value for key, value in overrides.items()}
+    )
+    return copy
+
+
+@pytest.fixture(scope="module")
+def workdir(config, tmp_path_factory):
+    """A finished and evaluated run."""
+    workdir = tmp_path_factory.mktemp("run")
+    state = train.fit(config, workdir)
+    assert int(state.step) == 12
+    run.evaluate_run(workdir)
+    return workdir
+
+
+def test_the_run_is_written_down(workdir):
+    lines = metrics.read_jsonl(workdir / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12]
+    names = {"loss", "loss_at_chance", "accuracy", "probe_accuracy", "embedding_std"}
+    assert names | {"effective_rank", "learning_rate", "epoch"} <= lines[-1].keys()
+    assert lines[-1]["loss_at_chance"] == pytest.approx(np.log(31))
+    assert lines[-1]["epoch"] == pytest.approx(12 / 5)
+    assert json.loads((workdir / "config.json").read_text())["method"] == "simclr"
+
+
+def test_the_evaluation_names_its_baselines(workdir):
+    results = json.loads((workdir / "results.json").read_text())
+    for name in ("knn", "knn20", "linear", "linear_10_labels"):
+        for suffix in ("", "_untrained", "_pixels"):
+            assert 0.0 <= results[name + suffix] <= 1.0
+    assert results["linear_pixels"] == 1.0  # dark and bright: anybody can tell
+    assert results["step"] == 12
+    pictures = {path.name for path in (workdir / "figures").iterdir()}
+    assert pictures == {"curves.png", "task.png", "neighbors.png", "embedding.png"}
+
+
+def test_load_encodes_images_of_any_kind(workdir, images):
+    encoder = sslax.load(workdir)
+    x = images[0][:5]
+    features = encoder(x)
+    assert features.shape == (5, 16) and features.dtype == np.float32 and encoder.step == 12
+    np.testing.assert_allclose(encoder(x / np.float32(255)), features, atol=1e-5)
+    np.testing.assert_allclose(encoder(x[0]), features[0], atol=1e-5)
+    np.testing.assert_allclose(encoder(x, batch_size=2), features, atol=1e-5)
+    assert {name: stage.shape for name, stage in encoder.stages(x).items()} == {
+        "stage1": (5, 8),
+        "stage2": (5, 16),
+    }
+    assert sslax.load(workdir, which="best").step in (4, 8, 12)
+
+
+def test_an_encoder_leaves_as_safetensors_and_comes_back(workdir, config, images, tmp_path):
+    encoder = sslax.load(workdir)
+    encoder.save(tmp_path / "encoder.safetensors")
+    like = (encoder.params["encoder"], encoder.model_state["encoder"])
+    params, state = models.load_safetensors(tmp_path / "encoder.safetensors", like)
+    x = jnp.asarray(images[0][:3], jnp.float32) / 255.0
+    encoding, _ = models.build_encoder(config.model).apply(params, state, x, False)
+    np.testing.assert_allclose(encoding.features, encoder(images[0][:3]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.zeros((2, 12, 12), np.uint8), r"takes images \[N, H, W, 1\]"),
+        (np.zeros((2, 12, 12, 3), np.uint8), r"takes images \[N, H, W, 1\]"),
+        (np.full((2, 12, 12, 1), 200.0), r"lie in \[0, 1\]; these reach from 200 to 200"),
+        (np.zeros((2, 12, 12, 1), np.int32), "uint8, or float"),
+        (np.zeros((0, 12, 12, 1), np.uint8), "There is no image"),
+    ],
+)
+def test_images_that_are_none_are_named(workdir, wrong, message):
+    encoder = sslax.load(workdir)
+    with pytest.raises(UserError, match=message):
+        encoder(wrong)
+
+
+def test_predict_writes_features_of_a_folder(workdir, images, tmp_path):
+    folder = tmp_path / "images"
+    (folder / "below").mkdir(parents=True)
+    for i, name in enumerate(["a.png", "below/b.png", "c.png"]):
+        Image.fromarray(images[0][i, :, :, 0]).save(folder / name)
+    output = tmp_path / "out" / "features.npz"
+    command = [sys.executable, "-m", "sslax.predict", f"--workdir={workdir}", "--stages"]
+    environment = runs.environment(tmp_path / "cache")
+    subprocess.run(
+        [*command, f"--input={folder}", f"--output={output}"], check=True, env=environment
+    )
+    written = np.load(output)
+    assert written["files"].tolist() == ["a.png", "below/b.png", "c.png"]
+    expected = sslax.load(workdir)(images[0][:3])
+    np.testing.assert_allclose(written["features"], expected, atol=1e-4)
+    assert written["stage2"].shape == (3, 16)
+
+    missing = subprocess.run(
+        [*command, "--input=/nowhere/at/all", f"--output={output}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert missing.returncode == 1 and "Traceback" not in missing.stderr
+    assert "--input /nowhere/at/all does not exist" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"method": "simclear"}, 'did you mean "simclr"'),
+        ({"batch_size": 81}, "larger than the training set of 80"),
+        ({"duration": "5 parsecs"}, "is no duration"),
+        ({"optimizer__warmup": "12 steps"}, "warm-up takes 12 of 12 steps"),
+        ({"model__name": "resnet19"}, 'did you mean "resnet18"'),
+        ({"augment__crop_scale": (0.5,)}, "crop_scale is a range, two numbers"),
+        ({"augment__recipe": "simcl"}, "did you mean 'simclr'"),
+        ({"batch_size": 12}, "does not divide over 8 devices"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_leave_nothing(config, tmp_path, overrides, message):
+    with pytest.raises(UserError, match=message) as error:
+        train.fit(changed(config, **overrides), tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_checkpoint(config, tmp_path):
+    def build(config, steps):
+        method = METHODS["simclr"](config, steps)
+
+        def loss(params, model_state, extra, batch, rng, step):
+            value, output = method.loss(params, model_state, extra, batch, rng, step)
+            return jnp.where(step == 6, jnp.nan, value), output
+
+        return method._replace(loss=loss)
+
+    with pytest.raises(metrics.NonFinite, match=r"loss became NaN or infinite at step 6\."):
+        train.fit(config, tmp_path, methods={"simclr": build})
+    _, plan = use.read_plan(tmp_path)
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    state = use.read_state(tmp_path, plan, mesh)
+    assert int(state.step) == 4
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_unlabeled_images_train_and_report_collapse_only(config, tmp_path):
+    unlabeled = changed(config, data__labels=False, evaluate__figures=False)
+    unlabeled.duration = "4 steps"
+    train.fit(unlabeled, tmp_path)
+    lines = metrics.read_jsonl(tmp_path / "metrics.jsonl")
+    assert "probe_accuracy" not in lines[-1] and "effective_rank" in lines[-1]
+    results = run.evaluate_run(tmp_path)
+    assert "knn" not in results and results["rankme"] >= 1.0
+
+
+def test_a_run_of_one_device_goes_on_on_eight(config, tmp_path, monkeypatch):
+    """fit() takes all devices there are; a mesh of one is what a smaller machine would have."""
+    half = changed(config, duration="12 steps", evaluate__figures=False)
+    make_mesh = train.partition.make_mesh
+    monkeypatch.setattr(
+        train.partition, "make_mesh", lambda devices=None: make_mesh(jax.devices()[:1])
+    )
+    whole = train.fit(half, tmp_path / "one")
+
+    monkeypatch.setattr(train, "StopRequest", _stop_after(6))
+    assert int(train.fit(half, tmp_path / "both").step) == 6
+    monkeypatch.undo()
+    resumed = train.fit(half, tmp_path / "both")
+    assert int(resumed.step) == 12
+    for ours, theirs in zip(jax.tree.leaves(resumed.params), jax.tree.leaves(whole.params)):
+        np.testing.assert_allclose(ours, theirs, rtol=5e-3, atol=5e-4)
+
+
+def _stop_after(steps):
+    class StopAfter:
+        def __enter__(self):
+            return lambda step: step == steps
+
+        def __exit__(self, *_):
+            return None
+
+    return StopAfter
+
+
+def test_importing_sslax_imports_nothing_heavy():
+    code = (
+        "import sys, jax; before = set(sys.modules); import sslax; "
+        "heavy = {'flax', 'orbax', 'grain', 'absl', 'ml_collections', 'optax', 'PIL'};"
+        "print(sorted(heavy & {name.split('.')[0] for name in set(sys.modules) - before}))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env=runs.environment("unused"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == "[]"
