@@ -17,3 +17,25 @@ def nearest(name: str, known: "list[str] | tuple[str, ...]") -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f'did you mean "{close[0]}"? ' if close else ""
     return f"{hint}Known: {', '.join(sorted(known))}."
+
+
+def check_choice(name: str, value: object, choices: "list | tuple | dict") -> None:
+    """The value of a knob is one of its choices.
+
+    Args:
+        name: of the knob, as the user writes it: "config.model.dtype".
+        value: what the user gave.
+        choices: what is allowed; of a dictionary its keys.
+
+    Raises:
+        UserError: it is none of them; the nearest one is named.
+
+    Example:
+        >>> try:
+        ...     check_choice("config.method", "simclear", ("moco", "simclr"))
+        ... except UserError as error:
+        ...     print(error)
+        config.method is 'simclear': did you mean "simclr"? Known: moco, simclr.
+    """
+    if value not in choices:
+        raise UserError(f"{name} is {value!r}: {nearest(str(value), [str(c) for c in choices])}")

@@ -1,4 +1,4 @@
-"""The architecture on one page: what a batch, a model, a method and the training state are.
+"""The architecture on one page: batches, models, methods, tasks, predictions, the training state.
 
 Everything here is a record of arrays or a record of pure functions; nothing imports Flax.
 """
@@ -10,15 +10,27 @@ import jax
 
 Array = jax.Array
 PyTree = Any
-# 'image' [B, H, W, C] (uint8, or float in [0, 1]), 'index' [B] int32 (the example's place in its
-# set: the source of its random key) and, where there are labels, 'label' [B] int32.
-Batch = dict[str, Array]
 Metrics = dict[str, Array]
 Schedule = Callable[[Array], Array]
 
+Batch = dict[str, Array]
+"""Arrays by name, with the batch on the first axis. A name means the same thing everywhere:
+
+| name | array |
+|---|---|
+| `image` | the data as stored: uint8 (or float in [0, 1]) `[B, H, W, C]`, or `[B, V, H, W, C]` where V images belong together |
+| `index` | int32 `[B]`: the example's position in its data set, the source of its random key |
+| `label` | int32 `[B]`: the class, where the data set has classes |
+| `mask` | bool `[B]`: False for the rows that only pad a batch to its size |
+| `views` | float32 `[B, V, H, W, C]`: random views of the image, as a method compares them |
+| `local_views` | float32 `[B, L, h, w, C]`: small random crops beside them (multi-crop) |
+| `frames` | float32 `[B, V, H, W, C]`: augmented frames, as the loss of depth or flow compares them |
+| `input` | float32: what a network is given, where that differs from views or frames |
+"""  # noqa: E501
+
 
 class Model(NamedTuple):
-    """A network as two pure functions, so that any library's modules fit.
+    """A network as two pure functions, so that modules of any library fit.
 
     Attributes:
         init: `(rng, x) -> (params, model_state)`; x is an array, or a dictionary of arrays where
@@ -35,7 +47,8 @@ class Encoding(NamedTuple):
 
     Attributes:
         features: pooled output `[N, D]`.
-        stages: inner activations by name, shallow first: `[N, h, w, C]`, or `[N, T, C]` of tokens.
+        stages: intermediate activations by name, shallow first: `[N, h, w, C]`, or `[N, T, C]` for
+            tokens.
     """
 
     features: Array
@@ -43,11 +56,17 @@ class Encoding(NamedTuple):
 
 
 class Variables(NamedTuple):
-    """Everything a method owns: trained parameters, model state (batch statistics), the rest."""
+    """Everything a method owns.
+
+    Attributes:
+        params: trained parameters, with a top-level entry for each part of the network.
+        model_state: batch statistics, by the same parts.
+        extra: the rest: momentum copies, queues, centers, probes; {} where there is none.
+    """
 
     params: PyTree
     model_state: PyTree
-    extra: PyTree  # momentum targets, queues, centers, probes; {} where there is none
+    extra: PyTree
 
 
 class LossOutput(NamedTuple):
@@ -57,8 +76,8 @@ class LossOutput(NamedTuple):
         model_state: updated model state.
         extra: updated method state.
         metrics: named scalars.
-        features: `[B, V, D]` encoder outputs, gradient stopped, that the online probe reads;
-            None where a method has no image-level features.
+        features: `[B, V, D]` encoder outputs without a gradient, for the online probe; None where
+            a method has no image-level features.
     """
 
     model_state: PyTree
@@ -67,32 +86,155 @@ class LossOutput(NamedTuple):
     features: Array | None = None
 
 
+# Tasks: what a run is for. `sslax.tasks` says how each is evaluated, drawn, written and loaded.
+
+
+class Representation(NamedTuple):
+    """The task of learning an encoder; `Method.predict` returns `Features`."""
+
+
+class Depth(NamedTuple):
+    """The task of learning depth, and perhaps ego-motion; `Method.predict` returns `DepthMaps`.
+
+    Attributes:
+        frames: consecutive frames that poses are predicted from; 1 where there are no poses.
+        metric: depth is in meters, because training knew the baseline of a stereo pair or the
+            distance between frames; otherwise its scale is unknown.
+    """
+
+    frames: int = 1
+    metric: bool = False
+
+
+class Flow(NamedTuple):
+    """The task of learning optical flow; `Method.predict` returns `FlowMaps`."""
+
+
+Task = Representation | Depth | Flow
+
+
+class Features(NamedTuple):
+    """Prediction of a representation: `[B, D]`, and each stage's pooled activations `[B, C]`."""
+
+    features: Array
+    stages: dict[str, Array]
+
+
+class DepthMaps(NamedTuple):
+    """Prediction of depth and ego-motion; None for what a method does not predict.
+
+    Attributes:
+        depth: `[B, H, W]` along the optical axis, of the target frame.
+        disparity: `[B, H, W]` in pixels of the target frame.
+        pose: `[B, S, 4, 4]`, from the target's camera to each frame's.
+    """
+
+    depth: Array | None = None
+    disparity: Array | None = None
+    pose: Array | None = None
+
+
+class FlowMaps(NamedTuple):
+    """Prediction of optical flow.
+
+    Attributes:
+        flow: `[B, H, W, 2]` from the first frame to the second, (x, y) in pixels.
+        backward: `[B, H, W, 2]` from the second frame to the first.
+        visible: `[B, H, W]`, 1 where the second frame shows the pixel too.
+    """
+
+    flow: Array
+    backward: Array | None = None
+    visible: Array | None = None
+
+
+class DepthTruth(NamedTuple):
+    """What a test set knows of depth and ego-motion; None for what it does not.
+
+    Attributes:
+        depth: `[B, H, W]` in meters, 0 where unknown.
+        pose: `[B, S, 4, 4]`, from the target's camera to each frame's.
+        intrinsics: `[B, 3, 3]` in pixels.
+        baseline: `[B]` meters between the stereo cameras.
+        sequence: `[B]`, equal for consecutive frames of one video.
+    """
+
+    depth: Array | None = None
+    pose: Array | None = None
+    intrinsics: Array | None = None
+    baseline: Array | None = None
+    sequence: Array | None = None
+
+
+class FlowTruth(NamedTuple):
+    """What a test set knows of optical flow; None for what it does not.
+
+    Attributes:
+        flow: `[B, H, W, 2]` in pixels.
+        known: `[B, H, W]` bool, where the flow is known.
+        visible: `[B, H, W]`, 1 where the second frame shows the pixel too.
+    """
+
+    flow: Array | None = None
+    known: Array | None = None
+    visible: Array | None = None
+
+
+# Columns of the pictures that `Method.visualize` returns; plain arrays are images in [0, 1].
+
+
+class InverseDepth(NamedTuple):
+    """Disparity or inverse depth `[B, H, W]`, to be drawn in colors: near is bright."""
+
+    values: Array
+
+
+class FlowField(NamedTuple):
+    """Flow `[B, H, W, 2]` to be drawn on the color wheel.
+
+    Attributes:
+        values: the flow in pixels.
+        max_radius: speed of full saturation, broadcastable to `[B, H, W]`; None for each map's own
+            maximum.
+    """
+
+    values: Array
+    max_radius: Array | None = None
+
+
+Pictures = dict[str, Array | InverseDepth | FlowField]
+
+
 class Method(NamedTuple):
     """A self-supervised method: a record of pure functions.
 
-    `variables` stands for `params, model_state, extra`.
-
     Attributes:
-        views: `(rng, batch) -> batch`, augmentation on the device; identity where there is none.
-        init: `(rng, batch) -> Variables`, from a batch that went through `views`.
-        loss: `(params, model_state, extra, batch, rng, step) -> (scalar, LossOutput)`.
-        update: `(params, extra, step) -> extra`, after the optimizer's step: moving averages.
-        predict: `(*variables, batch) -> dict` from a batch as the data gives it: 'features'
-            `[B, D]` and 'stages', or 'disparity', 'pose', 'flow', ...
-        show: `(*variables, batch, rng) -> dict`, the task in pictures, for people: a title for
-            each column, and under it an image `[B, h, w, C]` in [0, 1] for each example.
-        encoder: `(*variables) -> (params, model_state)`, the encoder that a user takes away.
-        prepare: `images -> x`, what that encoder is given of images `[N, H, W, C]` in [0, 1].
+        task: what the method learns, with what is particular to it.
+        augment: `(rng, batch) -> batch`, random augmentation on the device; identity where there
+            is none.
+        init: `(rng, batch) -> Variables`, from an augmented batch.
+        loss: `(variables, batch, rng, step) -> (scalar, LossOutput)` of an augmented batch.
+        update: `(variables, step) -> extra`, after the optimizer's step: moving averages.
+        predict: `(variables, batch) -> Features | DepthMaps | FlowMaps`, the prediction of the
+            task, from a batch as the data set gives it.
+        visualize: `(variables, batch, rng) -> Pictures`, the training task in pictures: a title for
+            each column, and under it an image `[B, h, w, C]` in [0, 1], or a map, per example.
+        encoder: `(variables) -> (params, model_state)` of the encoder to take away.
+        preprocess: `images -> x`, from images `[N, H, W, C]` in [0, 1] to that encoder's input.
+        references: `(variables) -> {name: Variables}`, other networks inside `extra` that are worth
+            evaluating beside the trained one, such as a frozen teacher.
     """
 
-    views: Callable[[Array, Batch], Batch]
+    task: Task
+    augment: Callable[[Array, Batch], Batch]
     init: Callable[[Array, Batch], Variables]
-    loss: Callable[[PyTree, PyTree, PyTree, Batch, Array, Array], tuple[Array, LossOutput]]
-    update: Callable[[PyTree, PyTree, Array], PyTree]
-    predict: Callable[[PyTree, PyTree, PyTree, Batch], dict[str, Any]]
-    show: Callable[[PyTree, PyTree, PyTree, Batch, Array], dict[str, Array]]
-    encoder: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
-    prepare: Callable[[Array], Array]
+    loss: Callable[[Variables, Batch, Array, Array], tuple[Array, LossOutput]]
+    update: Callable[[Variables, Array], PyTree]
+    predict: Callable[[Variables, Batch], Features | DepthMaps | FlowMaps]
+    visualize: Callable[[Variables, Batch, Array], Pictures]
+    encoder: Callable[[Variables], tuple[PyTree, PyTree]]
+    preprocess: Callable[[Array], Any]
+    references: Callable[[Variables], dict[str, Variables]] = lambda variables: {}
 
 
 class TrainState(NamedTuple):
@@ -104,3 +246,8 @@ class TrainState(NamedTuple):
     extra: PyTree
     opt_state: PyTree
     rng: Array
+
+    @property
+    def variables(self) -> Variables:
+        """What the method owns."""
+        return Variables(self.params, self.model_state, self.extra)

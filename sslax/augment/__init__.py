@@ -48,6 +48,7 @@ from sslax.augment.frames import (
     random_zoom_frames,
 )
 from sslax.augment.image import apply_separable, to_float
+from sslax.augment.keys import batch_keys, example_keys
 from sslax.augment.masks import center_mask, random_blocks_mask, random_keep, random_region_mask
 from sslax.augment.patches import (
     down_up,
@@ -86,12 +87,14 @@ __all__ = [
     "affine_flow",
     "affine_image",
     "apply_separable",
+    "batch_keys",
     "blur_kernel_size",
     "center_crop",
     "center_mask",
     "color_jitter",
     "down_up",
     "drop_colors",
+    "example_keys",
     "flow_views",
     "frame_views",
     "gaussian_blur",

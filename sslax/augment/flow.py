@@ -17,6 +17,7 @@ from sslax.augment.blur import random_gaussian_blur
 from sslax.augment.color import color_jitter
 from sslax.augment.frames import random_exposure
 from sslax.augment.image import to_float
+from sslax.augment.keys import batch_keys
 from sslax.augment.views import assert_known, replace_known
 from sslax.ops.warp import bilinear_sample, pixel_grid
 
@@ -516,7 +517,7 @@ def flow_views(recipe: FlowRecipe) -> Callable[[Array, Batch], Batch]:
         >>> views = flow_views(get_flow_recipe("smurf", size=(8, 16)))
         >>> batch = {"image": jnp.zeros((2, 2, 12, 20, 3), jnp.uint8), "index": jnp.arange(2)}
         >>> batch = jax.eval_shape(views, jax.random.key(0), batch)
-        >>> batch["image"].shape, batch["input"].shape, batch["offset"].shape
+        >>> batch["frames"].shape, batch["input"].shape, batch["offset"].shape
         ((2, 2, 12, 20, 3), (2, 2, 8, 16, 3), (2, 2))
     """
     _check(recipe)
@@ -543,9 +544,9 @@ def flow_views(recipe: FlowRecipe) -> Callable[[Array, Batch], Batch]:
             corner = jax.random.randint(place, (2,), 0, spare + 1)
             start = (0, *corner, 0)
             cut = jax.lax.dynamic_slice(frames, start, (2, *recipe.size, frames.shape[-1]))
-        made = {"image": cut, "input": jitter_pair(colors, cut, recipe)}
+        made = {"frames": cut, "input": jitter_pair(colors, cut, recipe)}
         if recipe.whole:
-            made |= {"image": frames, "offset": corner[::-1].astype(jnp.float32)}
+            made |= {"frames": frames, "offset": corner[::-1].astype(jnp.float32)}
         return made
 
     def views(rng: Array, batch: Batch) -> Batch:
@@ -563,12 +564,7 @@ def flow_views(recipe: FlowRecipe) -> Callable[[Array, Batch], Batch]:
                 f"The batch holds {', '.join(truth)}, which does not follow the frames here; leave "
                 "it out, or cut and move nothing."
             )
-        if "index" not in batch:
-            raise ValueError(
-                "The batch has no 'index' [B], the examples' places in their set, from which each "
-                "example's random key is made; add it."
-            )
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, batch["index"])
+        keys = batch_keys(rng, batch)
         return {**batch, **jax.vmap(example_views)(keys, image)}
 
     return views

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from sslax import checks
 from sslax.augment.color import color_jitter
 from sslax.augment.image import apply_separable, to_float
+from sslax.augment.keys import batch_keys
 from sslax.augment.views import assert_known, replace_known
 from sslax.ops.camera import crop_intrinsics, flip_intrinsics, resize_intrinsics
 
@@ -107,16 +108,16 @@ def random_flip_frames(
     Example:
         >>> import jax, jax.numpy as jnp
         >>> image = jnp.arange(4.0).reshape(2, 1, 2, 1)
-        >>> sample = {"image": image, "baseline": jnp.float32(0.5)}
+        >>> sample = {"frames": image, "baseline": jnp.float32(0.5)}
         >>> pair = random_flip_frames(jax.random.key(0), sample, probability=1.0, stereo=True)
-        >>> pair["image"][..., 0].tolist(), pair["baseline"].item()
+        >>> pair["frames"][..., 0].tolist(), pair["baseline"].item()
         ([[[3.0, 2.0]], [[1.0, 0.0]]], 0.5)
     """
-    image = sample["image"]
+    image = sample["frames"]
     checks.assert_rank(image, 4)
     flips = jax.random.bernoulli(key, probability)
     pair = stereo and image.shape[0] == 2
-    mirrored = {"image": image[::-1, :, ::-1] if pair else image[:, :, ::-1]}
+    mirrored = {"frames": image[::-1, :, ::-1] if pair else image[:, :, ::-1]}
     if "intrinsics" in sample:
         mirrored["intrinsics"] = flip_intrinsics(sample["intrinsics"], image.shape[2])
     if "baseline" in sample and not pair:
@@ -146,16 +147,16 @@ def random_zoom_frames(key: Array, sample: Batch, *, zoom: Range = (1.0, 1.15)) 
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> sample = {"image": jnp.ones((3, 4, 6, 1)), "intrinsics": jnp.eye(3)}
+        >>> sample = {"frames": jnp.ones((3, 4, 6, 1)), "intrinsics": jnp.eye(3)}
         >>> made = random_zoom_frames(jax.random.key(0), sample, zoom=(1.5, 1.5))
-        >>> made["image"].shape, made["intrinsics"][0, 0].item()
+        >>> made["frames"].shape, made["intrinsics"][0, 0].item()
         ((3, 4, 6, 1), 1.5)
 
     Zhou et al., Unsupervised Learning of Depth and Ego-Motion from Video, 2017.
     """
     if len(zoom) != 2 or not 1 <= zoom[0] <= zoom[1]:
         raise ValueError(f"zoom is an increasing pair of enlargements from 1 on; got {zoom}.")
-    image = sample["image"]
+    image = sample["frames"]
     checks.assert_rank(image, 4)
     sides = jnp.array(image.shape[2:0:-1], jnp.float32)  # width, height
     size, place = jax.random.uniform(key, (2, 2))
@@ -164,7 +165,7 @@ def random_zoom_frames(key: Array, sample: Batch, *, zoom: Range = (1.0, 1.15)) 
     columns, rows = (
         _zoom_weights(corner[axis], scale[axis], image.shape[2 - axis]) for axis in (0, 1)
     )
-    made = {"image": jax.vmap(lambda frame: apply_separable(frame, rows, columns))(image)}
+    made = {"frames": jax.vmap(lambda frame: apply_separable(frame, rows, columns))(image)}
     if "intrinsics" in sample:
         made["intrinsics"] = crop_intrinsics(
             resize_intrinsics(sample["intrinsics"], scale), corner[0], corner[1]
@@ -251,7 +252,7 @@ def frame_views(recipe: FrameRecipe, *, stereo: bool = False) -> Callable[[Array
         >>> views = frame_views(get_frame_recipe("monodepth2"))
         >>> batch = {"image": jnp.zeros((2, 3, 8, 12, 3), jnp.uint8), "index": jnp.arange(2)}
         >>> batch = jax.eval_shape(views, jax.random.key(0), batch)
-        >>> batch["input"].shape, batch["image"].dtype
+        >>> batch["input"].shape, batch["frames"].dtype
         ((2, 3, 8, 12, 3), dtype('float32'))
     """
     for name in ("flip", "jitter", "exposure"):
@@ -262,13 +263,13 @@ def frame_views(recipe: FrameRecipe, *, stereo: bool = False) -> Callable[[Array
     def example_views(key: Array, sample: Batch) -> Batch:
         # One key for each operation, so that a knob of one changes no other.
         flip, zoom, jitter, exposure = jax.random.split(key, 4)
-        sample = {**sample, "image": to_float(sample["image"])}
+        sample = {**sample, "frames": to_float(sample["frames"])}
         # An operation that never happens is left out of the program.
         if recipe.flip:
             sample = random_flip_frames(flip, sample, probability=recipe.flip, stereo=stereo)
         if tuple(recipe.zoom) != (1, 1):
             sample = random_zoom_frames(zoom, sample, zoom=recipe.zoom)
-        seen = sample["image"]
+        seen = sample["frames"]
         if recipe.jitter:
             strengths = {
                 name: getattr(recipe, name)
@@ -290,14 +291,10 @@ def frame_views(recipe: FrameRecipe, *, stereo: bool = False) -> Callable[[Array
                 f"The batch holds {', '.join(truth)}, which does not follow a flip or a zoom; "
                 "leave it out, or set flip=0.0 and zoom=(1.0, 1.0)."
             )
-        if "index" not in batch:
-            raise ValueError(
-                "The batch has no 'index' [B], the examples' places in their set, from which each "
-                "example's random key is made; add it."
-            )
-        sample = {k: batch[k] for k in ("image", "intrinsics", "baseline") if k in batch}
+        cameras = {k: batch[k] for k in ("intrinsics", "baseline") if k in batch}
+        sample = {"frames": batch["image"], **cameras}
+        keys = batch_keys(rng, batch)
         checks.assert_equal_shape_prefix([batch["index"], *sample.values()], 1)
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, batch["index"])
         return {**batch, **jax.vmap(example_views)(keys, sample)}
 
     return views

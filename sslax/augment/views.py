@@ -13,6 +13,7 @@ from sslax.augment.color import color_jitter, random_grayscale, random_solarize
 from sslax.augment.crop import center_crop, random_flip, random_resized_crop, resize
 from sslax.augment.erase import random_erasing
 from sslax.augment.image import to_float
+from sslax.augment.keys import batch_keys
 
 Array = jax.Array
 Batch = dict[str, Array]
@@ -282,9 +283,8 @@ def make_views(
 
     Returns:
         `(rng, batch) -> batch`: reads 'image' `[B, H, W, C]`, uint8 or float in [0, 1], and 'index'
-        `[B]` int32; replaces 'image' by the views, `[B, V, h, w, C]` float32 in [0, 1], adds
-        'local' `[B, L, h', w', C]` where there are local recipes, and passes everything else
-        through.
+        `[B]` int32; adds 'views' `[B, V, h, w, C]` float32 in [0, 1] and, where there are local
+        recipes, 'local_views' `[B, L, h', w', C]`; everything else passes through.
 
     Raises:
         ValueError: if there is no recipe, sizes differ or a knob is out of its range.
@@ -295,7 +295,7 @@ def make_views(
         >>> views = make_views(get_recipes("swav", size=16), local)
         >>> batch = {"image": jnp.zeros((2, 20, 20, 3), jnp.uint8), "index": jnp.arange(2)}
         >>> batch = jax.eval_shape(views, jax.random.key(0), batch)
-        >>> batch["image"].shape, batch["local"].shape
+        >>> batch["views"].shape, batch["local_views"].shape
         ((2, 2, 16, 16, 3), (2, 4, 8, 8, 3))
 
     Reference for multi-crop: Caron et al., Unsupervised Learning of Visual Features by Contrasting
@@ -315,17 +315,12 @@ def make_views(
 
     def views(rng: Array, batch: Batch) -> Batch:
         checks.assert_rank(batch["image"], 4)
-        if "index" not in batch:
-            raise ValueError(
-                "The batch has no 'index' [B], the examples' places in their set, from which each "
-                "example's random key is made; add it."
-            )
+        keys = batch_keys(rng, batch)
         checks.assert_equal_shape_prefix([batch["image"], batch["index"]], 1)
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, batch["index"])
-        made = {"image": _stack_views(keys, batch["image"], recipes)}
+        made = {"views": _stack_views(keys, batch["image"], recipes)}
         if local_recipes:
             keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, _LOCAL)
-            made["local"] = _stack_views(keys, batch["image"], local_recipes)
+            made["local_views"] = _stack_views(keys, batch["image"], local_recipes)
         return {**batch, **made}
 
     return views
