@@ -25,6 +25,7 @@ from sslax.models.depth import (
     encoder_decoder,
 )
 from sslax.models.heads import Classifier, DINOHead, Projector, Prototypes, TileClassifier
+from sslax.models.jepa import JEPAPredictor
 from sslax.models.linen import Normalized, from_linen, parameter_count, parameter_overview
 from sslax.models.pose import PoseCNN, PoseCorrelation, PoseDecoder
 from sslax.models.pwc import PWCNet, upsample_flow
@@ -52,6 +53,7 @@ __all__ = [
     "Discriminator",
     "DispNetDecoder",
     "DispNetEncoder",
+    "JEPAPredictor",
     "MAEDecoder",
     "Normalized",
     "PWCNet",
