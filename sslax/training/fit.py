@@ -88,14 +88,10 @@ def _train(
 
 def _write_weights(config: ConfigDict, plan: Plan, state: TrainState, workdir: Path) -> None:
     """`encoder.safetensors`, the encoder to take away."""
-    models.save_safetensors(
-        workdir / "encoder.safetensors", *plan.method.encoder(state.variables)
-    )
+    models.save_safetensors(workdir / "encoder.safetensors", *plan.method.encoder(state.variables))
 
 
-def _announcement(
-    config: ConfigDict, plan: Plan, mesh: Mesh, spec: dict, state: TrainState
-) -> str:
+def _announcement(config: ConfigDict, plan: Plan, mesh: Mesh, spec: dict, state: TrainState) -> str:
     device = mesh.devices.flat[0]
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     *views, height, width, channels = spec["image_shape"]
