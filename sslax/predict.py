@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from absl import flags
-from ml_collections import ConfigDict
 
 from sslax import command
-from sslax.data import Source
+from sslax.command import flags
 from sslax.errors import UserError
 
 if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from sslax.data import Source
     from sslax.inference import use
     from sslax.inference.inputs import Files, Film, Frame
     from sslax.inference.outputs import DepthFiles, FlowFiles
@@ -111,7 +112,7 @@ def _height_width(given: list[str]) -> tuple[int, int]:
 
 
 def write_features(
-    predictor: "use.Predictor", config: ConfigDict, plan: "train.Plan", output: Path
+    predictor: "use.Predictor", config: "ConfigDict", plan: "train.Plan", output: Path
 ) -> None:
     """Writes `features` [N, D] and `files` [N] (relative to the input), with `stage_*` if asked."""
     from sslax import data
@@ -361,8 +362,8 @@ def _tell(
 
 
 def _images(
-    path: Path, trained: ConfigDict, image_shape: tuple[int, ...]
-) -> tuple[Source, list[str]]:
+    path: Path, trained: "ConfigDict", image_shape: tuple[int, ...]
+) -> "tuple[Source, list[str]]":
     """The images at `path`, of the size and channels that the encoder was trained with."""
     from sslax import data
     from sslax.data import records
