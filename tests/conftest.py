@@ -14,8 +14,8 @@ from pathlib import Path
 import jax
 import pytest
 
-TESTS = Path(__file__).parent
-CONFIGS = TESTS.parent / "configs"
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
 
 # `-m fast`: under two minutes on two cores. Files and folders, relative to the root.
 FAST = ()
@@ -43,8 +43,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        path = item.path.relative_to(TESTS.parent)
-        if any(path.is_relative_to(fast) for fast in FAST):
+        if any(item.path.is_relative_to(ROOT / fast) for fast in FAST):
             item.add_marker(pytest.mark.fast)
 
 

@@ -1,5 +1,6 @@
 """What an installation brings: the core needs jax and numpy alone, the rest names its extra."""
 
+import ast
 import importlib.metadata
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import sslax
 from sslax import config_files, errors
 
+CORE = ("ops", "losses", "augment", "types.py", "checks.py", "errors.py", "config_files.py")
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(sslax.__file__).parent
 
@@ -20,6 +22,29 @@ WITHOUT_EXTRAS = f"import sys; sys.modules.update(dict.fromkeys({sum(errors.EXTR
 
 def run(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def imported(file):
+    """What a module imports, also inside functions: `numpy`, `sslax.ops`, ..."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "sslax":
+            yield from (f"sslax.{name.name}" for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+def test_the_core_imports_jax_and_numpy_alone():
+    core = {f"sslax.{name.removesuffix('.py')}" for name in CORE}
+    for name in CORE:
+        for file in (PACKAGE / name).rglob("*.py") if "." not in name else [PACKAGE / name]:
+            for module in imported(file):
+                first, *rest = module.split(".")
+                if first == "sslax":
+                    assert f"{first}.{rest[0]}" in core, (file, module)
+                else:
+                    assert first in {"jax", "numpy"} | sys.stdlib_module_names, (file, module)
 
 
 def test_the_core_computes_without_any_extra():
