@@ -6,13 +6,13 @@ are imported when a run is made or loaded.
 
 from typing import TYPE_CHECKING, Any
 
-from sslax import augment, losses, ops
+from sslax import augment, errors, losses, ops
 
 if TYPE_CHECKING:
     from sslax.inference.encoder import Trained
 
 __all__ = ["augment", "load", "losses", "ops"]
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 
 def load(workdir: str, **options: Any) -> "Trained":
@@ -21,6 +21,7 @@ def load(workdir: str, **options: Any) -> "Trained":
 
     See `sslax.tasks.loading.load`.
     """
+    errors.require("train")
     from sslax.tasks import loading
 
     return loading.load(workdir, **options)

@@ -6,10 +6,8 @@ it on another set; `--finetune` trains the whole encoder with labels, or a part 
 
 import sys
 
-from absl import flags
-from ml_collections import config_flags
-
 from sslax import command, data
+from sslax.command import config_flags, flags
 from sslax.errors import UserError
 
 _FINETUNE = flags.DEFINE_bool("finetune", False, "Fine-tune instead of evaluating frozen features.")

@@ -6,10 +6,8 @@ default runs/METHOD[-VARIANT]; a run that is there already goes on.
 
 from pathlib import Path
 
-from absl import flags
-from ml_collections import config_flags
-
 from sslax import command
+from sslax.command import config_flags, flags
 from sslax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(

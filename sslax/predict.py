@@ -6,9 +6,8 @@ folder of maps, pictures, trajectory and video. See docs/predict.md.
 
 from pathlib import Path
 
-from absl import flags
-
 from sslax import command
+from sslax.command import flags
 from sslax.errors import UserError
 
 _INPUT = flags.DEFINE_string(
