@@ -124,17 +124,16 @@ def _unit(x: jax.Array, *, axis: int) -> jax.Array:
 
 
 class DINOHead(nn.Module):
-    """DINO's head: a perceptron with GELU to a bottleneck, then `Prototypes`.
+    """DINO's head up to its last layer: a perceptron with GELU to a bottleneck.
 
-    The last layer is weight-normalized with the norms fixed to 1, has no bias and sees bottleneck
-    vectors of length 1, so that the outputs are cosines; the loss divides them by its temperatures.
-    Linear maps start truncated normal with deviation 0.02.
+    The last layer is `Prototypes`: weight-normalized with the norms fixed to 1, without a bias, on
+    bottleneck vectors of length 1, so that the outputs are cosines; the loss divides them by its
+    temperatures. Linear maps start truncated normal with standard deviation 0.02.
 
     Attributes:
         hidden: units of the hidden layers.
-        bottleneck: units of the perceptron's last layer.
-        outputs: prototypes.
-        layers: linear layers of the perceptron.
+        bottleneck: units of the last layer.
+        layers: linear layers.
         norm: batch normalization after the hidden layers; their linear maps then have no bias.
         dtype: dtype of the computation; parameters and outputs are float32.
 
@@ -143,14 +142,13 @@ class DINOHead(nn.Module):
 
     hidden: int = 2048
     bottleneck: int = 256
-    outputs: int = 65536
     layers: int = 3
     norm: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps features `[N, D]` to `[N, outputs]` in [-1, 1], float32."""
+        """Maps features `[N, D]` to `[N, bottleneck]`, float32."""
         chex.assert_rank(x, 2)
         init = nn.initializers.truncated_normal(0.02)
         for i in range(1, self.layers + 1):
@@ -165,7 +163,7 @@ class DINOHead(nn.Module):
             if not last:
                 x = BatchNorm(train, dtype=self.dtype, name=f"bn{i}")(x) if self.norm else x
                 x = gelu(x)
-        return Prototypes(self.outputs, self.dtype, name="prototypes")(x, train=train)
+        return x.astype(jnp.float32)
 
 
 class TileClassifier(nn.Module):
