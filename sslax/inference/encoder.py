@@ -40,7 +40,7 @@ class Trained:
 
     def save(self, path: str | Path) -> None:
         """Writes the encoder's weights to a safetensors file."""
-        models.save_safetensors(path, self.params, self.model_state)
+        models.save_weights(path, self.params, self.model_state)
 
 
 class Encoder(Trained):

@@ -88,7 +88,7 @@ def _train(
 
 def _write_weights(config: ConfigDict, plan: Plan, state: TrainState, workdir: Path) -> None:
     """`encoder.safetensors`, the encoder to take away."""
-    models.save_safetensors(workdir / "encoder.safetensors", *plan.method.encoder(state.variables))
+    models.save_weights(workdir / "encoder.safetensors", *plan.method.encoder(state.variables))
 
 
 def _announcement(config: ConfigDict, plan: Plan, mesh: Mesh, spec: dict, state: TrainState) -> str:
