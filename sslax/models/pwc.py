@@ -61,6 +61,11 @@ class PWCNet(nn.Module):
     both: bool = True
     dtype: Any = jnp.float32
 
+    @staticmethod
+    def is_feature(name: str) -> bool:
+        """Whether top-level parameters of that name belong to the encoder of single images."""
+        return name.startswith("pyramid")
+
     @nn.compact
     def __call__(
         self, x: jax.Array | dict[str, jax.Array], *, train: bool

@@ -67,6 +67,11 @@ class RAFT(nn.Module):
     both: bool = True
     dtype: Any = jnp.float32
 
+    @staticmethod
+    def is_feature(name: str) -> bool:
+        """Whether top-level parameters of that name belong to the encoder of single images."""
+        return name == "feature_encoder"
+
     @nn.compact
     def __call__(self, x: jax.Array | dict[str, jax.Array], *, train: bool) -> jax.Array:
         """Estimates the flow of pairs of images.
