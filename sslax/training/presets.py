@@ -4,7 +4,8 @@ A config names, for each of its variants, the values that are the method's own; 
 the stem of the network, the batch and the duration that go with a set, once for all methods.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -279,6 +280,28 @@ def config(
     with made.augment.unlocked(), made.optimizer.rates.unlocked(), made.evaluate.data.unlocked():
         made.update_from_flattened_dict(values)
     return made
+
+
+def defaults_of(factory: Callable, *names: str) -> dict[str, Any]:
+    """Defaults of a method's knobs, so that a config repeats none of them.
+
+    Args:
+        factory: of a method.
+        *names: of keyword-only arguments that have a default.
+
+    Raises:
+        ValueError: the factory has no such default.
+
+    Example:
+        >>> def simclr(encoder, *, views, temperature=0.1): ...
+        >>> defaults_of(simclr, "temperature")
+        {'temperature': 0.1}
+    """
+    parameters = inspect.signature(factory).parameters
+    known = {n for n, p in parameters.items() if p.default is not inspect.Parameter.empty}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"{factory.__name__} has no default for {unknown[0]!r}.")
+    return {name: parameters[name].default for name in names}
 
 
 def _flat(values: Values, prefix: str = "") -> dict[str, Any]:
