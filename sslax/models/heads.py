@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sslax import checks
 from sslax.models.norm import BatchNorm
 from sslax.models.vit import gelu
 
@@ -46,7 +46,7 @@ class Projector(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps features `[N, D]` to `[N, outputs]` float32."""
-        chex.assert_rank(x, 2)
+        checks.assert_rank(x, 2)
         if self.last_norm not in ("none", "plain", "affine"):
             raise ValueError(
                 f"last_norm is {self.last_norm!r}; choose one of 'none', 'plain', 'affine'."
@@ -84,7 +84,7 @@ class Classifier(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train
-        chex.assert_rank(x, 2)
+        checks.assert_rank(x, 2)
         return nn.Dense(self.classes, kernel_init=nn.initializers.zeros, name="linear")(x)
 
 
@@ -110,7 +110,7 @@ class Prototypes(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps features `[N, D]` to scores `[N, count]` in [-1, 1], float32."""
         del train
-        chex.assert_rank(x, 2)
+        checks.assert_rank(x, 2)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[1], self.count))
         x, kernel = _unit(x.astype(jnp.float32), axis=1), _unit(kernel, axis=0)
         return jnp.matmul(
@@ -149,7 +149,7 @@ class DINOHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps features `[N, D]` to `[N, bottleneck]`, float32."""
-        chex.assert_rank(x, 2)
+        checks.assert_rank(x, 2)
         init = nn.initializers.truncated_normal(0.02)
         for i in range(1, self.layers + 1):
             last = i == self.layers
@@ -195,7 +195,7 @@ class TileClassifier(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps the features `[B, T, D]` of T tiles to logits `[B, classes]` float32."""
-        chex.assert_rank(x, 3)
+        checks.assert_rank(x, 3)
 
         def layer(x: jax.Array, units: int, name: str) -> jax.Array:
             x = nn.Dense(units, use_bias=not self.norm, dtype=self.dtype, name=f"{name}_linear")(x)

@@ -308,9 +308,9 @@ def test_stem_is_a_stage_only_where_asked_for():
         (lambda: build_depth_network(section(), scale=3), 'no "scale": did you mean "scales"'),
         (lambda: build_pose_network(section(), name="pose_cnn"), 'did you mean "posecnn"'),
         (lambda: build_pose_network(section(name="vit_tiny")), 'no pose network "vit_tiny"'),
-        (lambda: build_pose_network(section(), explainability=True), 'are of "posecnn"'),
-        (lambda: build_pose_network(section(), factors=(1, 4)), 'are of "correlation"'),
-        (lambda: build_pose_network(section(), name="correlation", factors=(4, 0)), "from 1 on"),
+        (lambda: build_pose_network(section(), explainability=True), 'Only "posecnn"'),
+        (lambda: build_pose_network(section(), factors=(1, 4)), 'Only "correlation"'),
+        (lambda: build_pose_network(section(), name="correlation", factors=(4, 0)), "each >= 1"),
         (
             lambda: shapes(build_depth_network(section(patch_stem=4)), 1, 30, 32, 3),
             "no halving of the images' (30, 32)",
