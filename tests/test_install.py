@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import os
 import subprocess
 import sys
 import tomllib
@@ -21,7 +22,13 @@ WITHOUT_EXTRAS = f"import sys; sys.modules.update(dict.fromkeys({sum(errors.EXTR
 
 
 def run(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    """Runs the code with the sslax that is tested here, not with that of the working folder."""
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)},
+        capture_output=True,
+        text=True,
+    )
 
 
 def imported(file):
