@@ -20,6 +20,7 @@ from sslax.types import PyTree
 Pair = tuple[PyTree, PyTree]
 """Parameters and model state."""
 
+_ENCODER = "encoder.safetensors"
 _METADATA = "sslax"  # key of the JSON text in the file's own metadata
 
 
@@ -56,7 +57,7 @@ def save_weights(
 
 
 def read_variables(
-    source: str | os.PathLike, *, file: str = "encoder.safetensors"
+    source: str | os.PathLike, *, file: str = "network.safetensors"
 ) -> tuple[PyTree, PyTree, dict[str, Any]]:
     """Reads what `save_weights` wrote.
 
@@ -91,9 +92,7 @@ def read_variables(
 _ROOTS = ("params/", "model_state/")
 
 
-def read_weights(
-    source: str | os.PathLike, *, file: str = "encoder.safetensors"
-) -> dict[str, np.ndarray]:
+def read_weights(source: str | os.PathLike, *, file: str = _ENCODER) -> dict[str, np.ndarray]:
     """Reads weights from a run, a file of `save_weights`, or a ResNet of torchvision.
 
     Args:
@@ -264,10 +263,11 @@ def _find(source: str | os.PathLike, file: str) -> Path:
     if path.is_dir():
         path = path / file
         if not path.exists():
-            raise UserError(
-                f"There is no {file} in {source}: finish that run, or write the encoder with "
-                f"`sslax.load({str(source)!r}).save({str(path)!r})`."
-            )
+            remedy = "finish that run"
+            if file == _ENCODER:
+                command = f"sslax.load({str(source)!r}).save({str(path)!r})"
+                remedy += f", or write the encoder with `{command}`"
+            raise UserError(f"There is no {file} in {source}: {remedy}.")
     if not path.is_file():
         raise UserError(f"There is no file or folder {source} to read weights from.")
     return path

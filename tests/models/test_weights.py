@@ -146,7 +146,7 @@ def test_a_network_comes_back_with_its_empty_states(tmp_path):
     params = {"encoder": {"kernel": np.ones((2, 3), np.float32)}, "head": {"b": np.zeros(1)}}
     state = {"encoder": {"batch_stats": {"mean": np.zeros(2)}}, "head": {}}
     save_weights(tmp_path / "network.safetensors", params, state)
-    loaded = read_variables(tmp_path, file="network.safetensors")
+    loaded = read_variables(tmp_path)
     assert jax.tree.structure(loaded) == jax.tree.structure((params, state, {}))
     assert same(loaded, (params, state, {}))
 
@@ -188,7 +188,7 @@ def without_arrays(path):
         (of_torchvision, "was not written by sslax: it has 'bn1.bias'"),
         (without_arrays, "was not written by sslax"),
         (lambda path: path, "There is no file or folder"),
-        (lambda path: path.parent, "There is no encoder.safetensors in"),
+        (lambda path: path.parent, "There is no network.safetensors in"),
     ],
 )
 def test_variables_that_cannot_be_read_say_why(tmp_path, make, message):
