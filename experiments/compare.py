@@ -317,7 +317,7 @@ def main() -> None:
             name = {"method": method, "dataset": dataset}
             if method == "pixels":
                 opened = data.load(config_of("simclr", dataset, archive).data)
-                scores = scores_of(*pixels_of(opened), opened.num_classes)
+                scores = scores_of(pixels_of(opened), opened.num_classes)
                 keep({**name, "knn": scores["knn"], "linear": scores["linear"]})
             else:
                 config = config_of(method, dataset, archive)
