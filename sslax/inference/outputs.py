@@ -5,7 +5,7 @@ import itertools
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jax
@@ -18,14 +18,13 @@ from sslax.errors import UserError
 from sslax.inference import inputs
 from sslax.inference.inputs import Frame
 from sslax.measures import pose
+from sslax.types import DepthMaps, FlowMaps
 
 PNG_SCALE = 256.0  # of 16-bit PNGs of depth and disparity, KITTI's
 _PNG_LARGEST = 65535 / PNG_SCALE
 _FLOW_SMALLEST, _FLOW_LARGEST = -512.0, 511.98
 _WIDEST = 1280  # pixels of an animation
 _SAMPLE = 4096  # pixels of a map that decide, with others', upon the colors of a video
-
-Arrays = Mapping[str, np.ndarray]
 
 _backproject = jax.jit(ops.backproject)
 
@@ -46,7 +45,7 @@ class DepthFiles:
         unfit: pixels beyond what a 16-bit PNG holds.
     """
 
-    of, exact, png = "image", ".npy", "value x 256, 0 where unknown, at most 255.99"
+    item, exact, png = "image", ".npy", "value x 256, 0 where unknown, at most 255.99"
 
     def __init__(
         self, folder: Path, *, intrinsics: np.ndarray | None = None, reach: float = 5.0
@@ -59,10 +58,10 @@ class DepthFiles:
         self.unfit = 0
         self._inverse: list[np.ndarray] = []  # some of each map
 
-    def write(self, frame: Frame, found: Arrays) -> None:
+    def write(self, frame: Frame, maps: DepthMaps) -> None:
         """The files of one image."""
-        self.kind = "depth" if "depth" in found else "disparity"
-        values = found[self.kind]
+        self.kind = "disparity" if maps.depth is None else "depth"
+        values = maps.disparity if maps.depth is None else maps.depth
         np.save(self.folder / f"{frame.name}.npy", values)
         known = np.isfinite(values) & (values > 0)
         fits = known & (values <= _PNG_LARGEST)
@@ -113,7 +112,7 @@ class FlowFiles:
         unfit: pixels beyond what a PNG of KITTI holds.
     """
 
-    kind, of, exact, png = "flow", "pair", ".flo", "KITTI's, -512 to 511.98 pixels"
+    kind, item, exact, png = "flow", "pair", ".flo", "KITTI's, -512 to 511.98 pixels"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -121,16 +120,16 @@ class FlowFiles:
         self.unfit = 0
         self._speed: list[np.ndarray] = []  # some of each field
 
-    def write(self, frame: Frame, found: Arrays) -> None:
+    def write(self, frame: Frame, maps: FlowMaps) -> None:
         """The files of one pair, named after its first image."""
-        field = found["flow"]
+        field = maps.flow
         formats.write_flow(self.folder / f"{frame.name}.flo", field)
         known = np.isfinite(field).all(-1)
         fits = known & ((field >= _FLOW_SMALLEST) & (field <= _FLOW_LARGEST)).all(-1)
         self.unfit += int((known & ~fits).sum())
         formats.write_flow(self.folder / f"{frame.name}.png", field, fits)
-        if "visible" in found:
-            mask = np.rint(255 * np.clip(found["visible"], 0, 1)).astype(np.uint8)
+        if maps.visible is not None:
+            mask = np.rint(255 * np.clip(maps.visible, 0, 1)).astype(np.uint8)
             formats.write_png(self.folder / f"{frame.name}_visible.png", mask)
         self._speed.append(_some(np.linalg.norm(field[known], axis=-1)))
         self.written.append(frame.name)

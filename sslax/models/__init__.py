@@ -25,23 +25,36 @@ from sslax.models.depth import (
     encoder_decoder,
 )
 from sslax.models.heads import Classifier, DINOHead, Projector, Prototypes, TileClassifier
+from sslax.models.jepa import JEPAPredictor
 from sslax.models.linen import Normalized, from_linen, parameter_count, parameter_overview
 from sslax.models.pose import PoseCNN, PoseCorrelation, PoseDecoder
+from sslax.models.pretrained import (
+    PREPROCESSING,
+    Description,
+    LoadedEncoder,
+    PretrainedEncoder,
+    lightness,
+    load_encoder,
+    preprocessing_name,
+    save_encoder,
+    standardized,
+)
 from sslax.models.pwc import PWCNet, upsample_flow
 from sslax.models.raft import RAFT, load_torchvision_raft
 from sslax.models.resnet import ResNet
 from sslax.models.vit import ViT, patchify, sincos_positions, unpatchify
 from sslax.models.weights import (
     fit_weights,
-    load_safetensors,
     load_torchvision_resnet,
+    read_variables,
     read_weights,
-    save_safetensors,
+    save_weights,
 )
 
 __all__ = [
     "FLOW_NETWORKS",
     "MODELS",
+    "PREPROCESSING",
     "RAFT",
     "Classifier",
     "ColorDecoder",
@@ -49,15 +62,19 @@ __all__ = [
     "Conv",
     "DINOHead",
     "DepthDecoder",
+    "Description",
     "Discriminator",
     "DispNetDecoder",
     "DispNetEncoder",
+    "JEPAPredictor",
+    "LoadedEncoder",
     "MAEDecoder",
     "Normalized",
     "PWCNet",
     "PoseCNN",
     "PoseCorrelation",
     "PoseDecoder",
+    "PretrainedEncoder",
     "Projector",
     "Prototypes",
     "ResNet",
@@ -82,16 +99,21 @@ __all__ = [
     "fit_weights",
     "from_linen",
     "is_vit",
-    "load_safetensors",
+    "lightness",
+    "load_encoder",
     "load_torchvision_raft",
     "load_torchvision_resnet",
     "lookup",
     "parameter_count",
     "parameter_overview",
     "patchify",
+    "preprocessing_name",
+    "read_variables",
     "read_weights",
-    "save_safetensors",
+    "save_encoder",
+    "save_weights",
     "sincos_positions",
+    "standardized",
     "unpatchify",
     "upsample_flow",
 ]

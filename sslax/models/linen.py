@@ -18,7 +18,8 @@ def from_linen(
     Args:
         module: the module. Its variables other than 'params' are the model state. x is an array,
             or a dictionary of arrays.
-        mean: per-channel mean `[C]` of the images; see `Normalized`. Empty or None for none.
+        mean: per-channel mean `[C]` that images are normalized by (see `normalize`); empty or None
+            for none.
         std: per-channel standard deviation `[C]`.
 
     Returns:
@@ -53,13 +54,11 @@ def from_linen(
 
 
 class Normalized(nn.Module):
-    """A module that is given `(images - mean) / std`, under its own parameter names.
-
-    Images are an array `[N, H, W, C]`, or the entry 'image' of a dictionary. Where they are F
-    frames stacked on the channels, `[N, H, W, F·C]`, each frame is normalized.
+    """A module that is given normalized images, under its own parameter names.
 
     Attributes:
-        module: the module, called with `(x, *, train)`.
+        module: the module, called with `(x, *, train)`; x is an array of images or a dictionary
+            with an entry 'image'.
         mean: per-channel mean `[C]`.
         std: per-channel standard deviation `[C]`.
     """
@@ -72,17 +71,29 @@ class Normalized(nn.Module):
         nn.share_scope(self, self.module)
 
     def __call__(self, x: Array | dict[str, Array], *, train: bool) -> Any:
-        """Normalizes, then calls the module."""
+        """Normalizes the images, then calls the module."""
         if isinstance(x, dict):
-            x = {**x, "image": self._normalize(x["image"])}
+            x = {**x, "image": normalize(x["image"], self.mean, self.std)}
         else:
-            x = self._normalize(x)
+            x = normalize(x, self.mean, self.std)
         return self.module(x, train=train)
 
-    def _normalize(self, images: Array) -> Array:
-        frames = max(1, images.shape[-1] // len(self.mean)) if len(self.mean) > 1 else 1
-        mean, std = (jnp.tile(jnp.array(v, images.dtype), frames) for v in (self.mean, self.std))
-        return (images - mean) / std
+
+def normalize(images: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
+    """`(images - mean) / std`.
+
+    Args:
+        images: `[..., C]` float; or F frames stacked on the channels, `[..., F·C]`, each of which
+            is normalized.
+        mean: per-channel mean `[C]`, or a single number for any C.
+        std: per-channel standard deviation, likewise.
+
+    Returns:
+        The shape and dtype of `images`.
+    """
+    frames = max(1, images.shape[-1] // len(mean)) if len(mean) > 1 else 1
+    shift, scale = (jnp.tile(jnp.array(v, images.dtype), frames) for v in (mean, std))
+    return (images - shift) / scale
 
 
 def parameter_count(params: PyTree) -> int:

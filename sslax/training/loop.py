@@ -2,7 +2,6 @@
 
 import signal
 import time
-from pathlib import Path
 from types import FrameType
 from typing import Protocol
 

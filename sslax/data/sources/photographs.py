@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from sslax import errors
 from sslax.data.files import images
 from sslax.data.records import DataError, Dataset, Record
 
@@ -116,13 +117,20 @@ def photograph_parts() -> PhotographParts:
 
 
 def installed_file(package: str, name: str) -> Path:
-    """Where a file of an installed package is; the package is not imported."""
+    """Where a file of an installed package is; the package is not imported.
+
+    Raises:
+        MissingExtra: the package is not installed.
+        DataError: it lacks the file.
+    """
+    if package == "skimage":
+        errors.require("geometry")
     spec = importlib.util.find_spec(package)
     for root in (spec and spec.submodule_search_locations) or ():
         if (file := Path(root) / name).exists():
             return file
     project = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
     raise DataError(
-        f"data.source='photographs' does not find {package}/{name}: install {project} again "
+        f"The file {package}/{name} is missing: install {project} again "
         f"(python -m pip install --force-reinstall {project})"
     )
