@@ -29,7 +29,7 @@ from sslax.models.vit import ViT
 from sslax.models.weights import fit_weights, read_weights
 from sslax.types import Array, Model, PyTree
 
-MODELS = {
+MODELS: dict[str, partial[Any]] = {
     "resnet10": partial(ResNet, blocks=(1, 1, 1, 1)),
     "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
     "resnet34": partial(ResNet, blocks=(3, 4, 6, 3)),
@@ -49,7 +49,7 @@ FLOW_NETWORKS: dict[str, type[PWCNet] | type[RAFT]] = {"pwc": PWCNet, "raft": RA
 """Flow networks by name."""
 
 # Fields of the section that only one family of encoders has.
-_OWN_FIELDS = {
+_OWN_FIELDS: dict[Any, tuple[str, ...]] = {
     ResNet: ("patch_stem", "small_stem", "zero_init_residual"),
     DispNetEncoder: (),
     ViT: ("patch", "pool", "position", "class_token", "freeze_patch_embedding"),

@@ -77,7 +77,7 @@ class DepthDecoder(nn.Module):
         del train
         sizes, stages = _stages_by_level(x, self.scales)
         y = stages[len(sizes)].astype(self.dtype)
-        predictions = []
+        predictions: list[Array] = []
         for i in reversed(range(len(sizes))):
             width = self.widths[min(i, len(self.widths) - 1)]
             y = nn.elu(self._conv(y, width, f"up{i}"))
@@ -160,7 +160,7 @@ class DispNetDecoder(nn.Module):
         del train
         sizes, stages = _stages_by_level(x, self.scales)
         y = stages[len(sizes)].astype(self.dtype)
-        predictions = []
+        predictions: list[Array] = []
         for i in reversed(range(len(sizes))):
             width = self.widths[min(i, len(self.widths) - 1)]
             y = nn.relu(UpConv(width, dtype=self.dtype, name=f"up{i}")(y))
