@@ -111,9 +111,9 @@ def encoder_module(
     norm_blocks: bool = False,
     stem_stage: bool = False,
 ) -> nn.Module:
-    """The Flax module of `build_encoder`, which does not normalize by `config.mean` and `std`.
+    """The Flax module of an encoder, without normalization by `config.mean` and `config.std`.
 
-    Args, errors: as `build_encoder`.
+    Arguments and errors are those of `build_encoder`.
     """
     check_choice("config.model.name", config.name, MODELS)
     family = MODELS[config.name].func
