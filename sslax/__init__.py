@@ -10,8 +10,9 @@ from sslax import augment, errors, losses, ops
 
 if TYPE_CHECKING:
     from sslax.inference.encoder import Trained
+    from sslax.models import LoadedEncoder
 
-__all__ = ["augment", "load", "losses", "ops"]
+__all__ = ["augment", "load", "load_encoder", "losses", "ops"]
 __version__ = "0.2.0.dev0"
 
 
@@ -25,3 +26,14 @@ def load(workdir: str, **options: Any) -> "Trained":
     from sslax.tasks import loading
 
     return loading.load(workdir, **options)
+
+
+def load_encoder(source: str) -> "LoadedEncoder":
+    """An encoder from a file or a run's folder, as a Flax module with its variables.
+
+    See `sslax.models.load_encoder`.
+    """
+    errors.require("train")
+    from sslax import models
+
+    return models.load_encoder(source)

@@ -6,11 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from sslax import models
 from sslax.errors import UserError
 from sslax.inference.predictor import Predictor, check_images, concatenated, padded
 from sslax.inference.run import Run
-from sslax.training import sharding
+from sslax.training import sharding, weights
 from sslax.types import Features, TrainState
 
 
@@ -19,6 +18,7 @@ class Trained:
 
     Attributes:
         config: the run's config.
+        method: built from it.
         step: the step of the checkpoint.
         variables: everything the method owns.
         params: the parameters of the encoder to take away (of a method with a teacher, the
@@ -30,17 +30,25 @@ class Trained:
 
     def __init__(self, run: Run, state: TrainState) -> None:
         self.config = run.config
+        self.method = run.plan.method
         self.step = int(state.step)
         self.variables = state.variables
-        self.params, self.model_state = run.plan.method.encoder(state.variables)
+        self.params, self.model_state = self.method.encoder(state.variables)
         self.image_shape = run.plan.batch["image"].shape[-3:]
         self.channels = self.image_shape[-1]
         mesh = sharding.make_mesh(jax.local_devices()[:1])
         self.predictor = Predictor(run.plan, state.variables, mesh)
 
     def save(self, path: str | Path) -> None:
-        """Writes the encoder's weights to a safetensors file."""
-        models.save_safetensors(path, self.params, self.model_state)
+        """Writes the encoder to a safetensors file, for `models.load_encoder`."""
+        weights.save_encoder(
+            path,
+            self.config,
+            self.method,
+            self.variables,
+            image_shape=self.image_shape,
+            step=self.step,
+        )
 
 
 class Encoder(Trained):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from sslax.types import Array, Schedule
 
 
-def cosine(start: float, end: float, total: int, *, first: int = 0) -> Schedule:
+def cosine(start: float, end: float, total: float, *, first: float = 0) -> Schedule:
     """Half a cosine from `start` at step `first` to `end` at step `total`, and constant outside.
 
     `end + (start - end) (1 + cos(π (t - first) / (total - first))) / 2`
@@ -23,7 +23,7 @@ def cosine(start: float, end: float, total: int, *, first: int = 0) -> Schedule:
     return value
 
 
-def linear(start: float, end: float, total: int, *, first: int = 0) -> Schedule:
+def linear(start: float, end: float, total: float, *, first: float = 0) -> Schedule:
     """A line from `start` at step `first` to `end` at step `total`, and constant outside.
 
     Example:

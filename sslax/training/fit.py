@@ -7,9 +7,9 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from sslax import data, models
+from sslax import data
 from sslax.methods import METHODS
-from sslax.training import checkpoint, loop, metrics, sharding
+from sslax.training import checkpoint, loop, metrics, sharding, weights
 from sslax.training.plan import Build, Plan, describe, make_plan
 from sslax.types import TrainState
 
@@ -46,9 +46,8 @@ def fit(
             print(_announcement(config, plan, mesh, spec, state), flush=True)
         if first < plan.steps:
             state = _train(config, plan, mesh, state, dataset, checkpoints, workdir)
-    encoder = workdir / "encoder.safetensors"
     # Also where an earlier start was killed between its last checkpoint and here.
-    missing = first < plan.steps or not encoder.exists()
+    missing = first < plan.steps or not (workdir / weights.ENCODER).exists()
     if chief and int(state.step) == plan.steps and missing:
         _write_weights(config, plan, state, workdir)
     return state
@@ -87,8 +86,13 @@ def _train(
 
 
 def _write_weights(config: ConfigDict, plan: Plan, state: TrainState, workdir: Path) -> None:
-    """`encoder.safetensors`, the encoder to take away."""
-    models.save_safetensors(workdir / "encoder.safetensors", *plan.method.encoder(state.variables))
+    """`encoder.safetensors`, the encoder to take away, and `network.safetensors`, all parts."""
+    step, variables = int(state.step), state.variables
+    shape = plan.batch["image"].shape
+    weights.save_network(workdir / weights.NETWORK, config, variables, step=step)
+    weights.save_encoder(
+        workdir / weights.ENCODER, config, plan.method, variables, image_shape=shape, step=step
+    )
 
 
 def _announcement(config: ConfigDict, plan: Plan, mesh: Mesh, spec: dict, state: TrainState) -> str:

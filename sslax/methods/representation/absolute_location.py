@@ -26,7 +26,7 @@ def absolute_location(
     evaluation_view: common.EvaluationView,
     bins: int = 3,
     patches: int = 4,
-    patch: int = 96,
+    patch: int = 32,
     colors: str = "keep",
 ) -> Method:
     """Location of patches as a classification into the cells of a grid.
@@ -94,7 +94,7 @@ def absolute_location(
         init=init,
         loss=loss,
         visualize=visualize,
-        preprocess=common.standardized,
+        preprocess=models.standardized,
     )
 
 

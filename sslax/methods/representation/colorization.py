@@ -129,14 +129,8 @@ def colorization(
         init=init,
         loss=loss,
         visualize=visualize,
-        preprocess=lightness,
+        preprocess=models.lightness,
     )
-
-
-def lightness(images: Array) -> Array:
-    """Lightness `[N, H, W, 1]` in [0, 1] of images `[N, H, W, C]`, gray or RGB."""
-    rgb = jnp.broadcast_to(images, (*images.shape[:3], 3))
-    return ops.rgb_to_lab(rgb)[..., :1] / 100
 
 
 def build(config: ConfigDict, steps: int) -> Method:

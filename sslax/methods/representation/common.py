@@ -208,11 +208,6 @@ def pretext_task(augmentation: Augmentation, task: Callable[[Array, Array], Batc
     return augment_and_pose
 
 
-def standardized(images: Array) -> Array:
-    """Images `[N, H, W, C]`, each channel of each of mean 0 and standard deviation 1."""
-    return jax.vmap(augment.standardize)(images)
-
-
 def displayable(patches: Array) -> Array:
     """Standardized patches as images in [0, 1]."""
     return jnp.clip(0.5 + 0.25 * patches, 0.0, 1.0)

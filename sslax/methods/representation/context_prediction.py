@@ -110,7 +110,7 @@ def context_prediction(
         init=init,
         loss=loss,
         visualize=visualize,
-        preprocess=common.standardized,
+        preprocess=models.standardized,
     )
 
 

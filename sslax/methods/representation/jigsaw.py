@@ -60,7 +60,7 @@ def jigsaw(
     shuffled = common.pretext_task(augmentation, shuffle)
 
     def forward(net: Parts, batch: Batch) -> tuple[Array, Array]:
-        features = net.encoder(common.standardized(merge_views(batch["input"]))).features
+        features = net.encoder(models.standardized(merge_views(batch["input"]))).features
         return features, net.classifier(split_views(features, tiles))
 
     def init(rng: Array, batch: Batch) -> Variables:
@@ -96,7 +96,7 @@ def jigsaw(
         init=init,
         loss=loss,
         visualize=visualize,
-        preprocess=common.standardized,
+        preprocess=models.standardized,
     )
 
 
