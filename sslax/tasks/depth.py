@@ -79,7 +79,7 @@ def _pictures(prediction: DepthMaps, truth: DepthTruth) -> Pictures:
     scaled = prediction.depth * np.reshape(ratios, (-1, 1, 1))
     error = np.abs(scaled - truth.depth) / np.where(known, truth.depth, 1.0)
     gray = [
-        figures.disparity_colors(e, mask=k, lowest=0.0, highest=0.5, colors="gray")
+        figures.disparity_colors(e, mask=k, lowest=0.0, highest=0.5, colormap="gray")
         for e, k in zip(error, known)
     ]
     return columns | {"relative error, black 0 to white 0.5": np.stack(gray)}

@@ -160,7 +160,7 @@ def finetune_run(
                 progress=chief,
             ).accuracy
     if chief:
-        path = _write(subject, "-finetune", results, tables.results_table(results))
+        path = _write(subject, "-finetune", results, tables.table(results))
         print(f"Results in {path}.")
     return results
 

@@ -90,7 +90,7 @@ def baselines(subject: Subject, parts: Parts) -> dict[str, Parts]:
 
 def table(results: Mapping[str, float], suffixes: list[str]) -> str:
     """Accuracies in percent and the measures of collapse, a column for each network."""
-    return tables.results_table(results)
+    return tables.table(results, suffixes)
 
 
 def draw(subject: Subject, predicted: dict[str, Parts], folder: Path) -> None:
