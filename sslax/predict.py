@@ -226,10 +226,10 @@ def _predicted(
 
 
 def _write_colors(writer: "DepthFiles | FlowFiles", name: str, **knobs: float) -> np.ndarray:
-    from sslax.data.files import formats
+    from sslax.data.files.png import write_png
 
     colors = writer.colors(name, **knobs)
-    formats.write_png(writer.folder / f"{name}_color.png", colors)
+    write_png(writer.folder / f"{name}_color.png", colors)
     return colors
 
 
@@ -289,7 +289,7 @@ def _camera(
     estimator: "use.Estimator", intrinsics: str | None, baseline: float | None
 ) -> dict[str, Any]:
     """What is known of the camera, as examples have it."""
-    from sslax.data.files import formats
+    from sslax.data.files import cameras
 
     found = {}
     if "disparity" in estimator.predicts:
@@ -305,7 +305,7 @@ def _camera(
         file = Path(intrinsics).expanduser()
         if not file.is_file():
             raise UserError(f"--intrinsics={intrinsics} does not exist.")
-        found["intrinsics"] = formats.read_intrinsics(file)
+        found["intrinsics"] = cameras.read_intrinsics(file)
     if baseline is not None:
         found["baseline"] = baseline
     return found
@@ -375,7 +375,7 @@ def _images(
     section = data.defaults()
     section.update(path=str(path), labels=False, channels=channels, image_size=shape["size"])
     try:
-        found = folder.folder(section).train
+        found = folder.load(section).train
     except data.DataError as error:
         raise UserError(str(error).replace("data.path", "--input")) from error
     kept, failures = found, []

@@ -339,7 +339,7 @@ def test_the_lesson_follows_the_views():
     np.testing.assert_array_equal(part.flow, made["input"][:, 0, ..., :2])
     np.testing.assert_array_equal(part.mask, made["input"][:, 0, ..., 0])
     np.testing.assert_array_equal(part.filled, made["input"][:, 0, ..., 1])
-    with pytest.raises(UserError, match='target="second"'):
+    with pytest.raises(UserError, match='target_frame="second"'):
         smurf_multi_frame.triplet_views(pairs)(jax.random.key(0), {**batch, "image": image[:, 1:]})
 
 
@@ -349,7 +349,7 @@ def test_the_lesson_follows_the_views():
 @pytest.mark.parametrize("variant", ["", "tiny", "sintel", "kitti", "video"])
 def test_configs_build(variant, load_config):
     config = load_config("smurf_multi_frame", variant)
-    assert config.data.frames == 3 and config.data.target == "second"
+    assert config.data.frames == 3 and config.data.target_frame == "second"
     own = config.smurf_multi_frame
     first = load_config("smurf", variant)  # the network has to be the same
     assert first.model == config.model

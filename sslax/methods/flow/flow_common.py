@@ -470,7 +470,7 @@ def check(images: Array) -> None:
     if images.shape[1] != 2:
         raise UserError(
             f"Flow is between two frames, and each example has {images.shape[1]}: set "
-            'config.data.frames=2 and config.data.target="first".'
+            'config.data.frames=2 and config.data.target_frame="first".'
         )
 
 

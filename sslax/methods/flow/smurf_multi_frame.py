@@ -230,7 +230,7 @@ def check(images: Array) -> None:
     if images.shape[1] != 3:
         raise UserError(
             f"A pixel's past is seen in three frames, and each example has {images.shape[1]}: set "
-            'config.data.frames=3 and config.data.target="second".'
+            'config.data.frames=3 and config.data.target_frame="second".'
         )
 
 
