@@ -10,6 +10,7 @@ content that has its place (sky above, ground below). See experiments/README.md.
 
 from ml_collections import ConfigDict
 
+from sslax.methods.representation.absolute_location import absolute_location
 from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
@@ -38,5 +39,5 @@ def get_config(variant: str = "") -> ConfigDict:
         augment={"recipe": "identity"},
         optimizer={"learning_rate": 0.1, "weight_decay": 1e-4},
         model={"mean": (), "std": ()},  # patches are standardized one by one
-        absolute_location={"bins": 3, "patches": 4, "patch": 32, "colors": "keep"},
+        absolute_location=presets.defaults_of(absolute_location),
     )

@@ -16,6 +16,7 @@ KITTI 2015, 11.8 % of outliers on its test set.
 
 from ml_collections import ConfigDict
 
+from sslax.methods.flow.arflow import APPEARANCE, SPATIAL, arflow
 from sslax.training import flow_presets, presets
 
 LIGHT = {
@@ -23,9 +24,23 @@ LIGHT = {
     "arflow.appearance.blur_sigma": (0.1, 1.0),
 }
 
+# Knobs of `FlowRecipe` that change colors.
+COLORS = (
+    "jitter",
+    "brightness",
+    "contrast",
+    "saturation",
+    "hue",
+    "exposure",
+    "tint",
+    "blur",
+    "blur_sigma",
+    "noise",
+)
+
 VARIANTS: dict[str, presets.Values] = {
     "": LIGHT,
-    "tiny": {"arflow.network": flow_presets.TINY_NETWORK, "arflow.analogy_start": 0.0},
+    "tiny": {"arflow.network": flow_presets.TINY_PWC_NETWORK, "arflow.analogy_start": 0.0},
     "chairs": {"batch_size": 4},
     "sintel": {"batch_size": 4, "data.size": (384, 832)},
     "kitti": {
@@ -59,44 +74,26 @@ def get_config(variant: str = "") -> ConfigDict:
         tiny=flow_presets.TINY,
         augment={"recipe": "arflow", "size": (), "affine": {}},
         arflow={
-            "data": "ssim_l1",
-            "ssim_weight": 0.85,
-            "occlusion": "forward_backward",
-            "smoothness_weight": 50.0,
-            "smoothness_order": 1,
-            "edge_weight": 10.0,
-            "level_weights": (1.0, 1.0, 1.0, 1.0, 0.0),
-            "analogy_weight": 0.01,
+            **presets.defaults_of(
+                arflow,
+                "data",
+                "ssim_weight",
+                "occlusion",
+                "smoothness_weight",
+                "smoothness_order",
+                "edge_weight",
+                "level_weights",
+                "analogy_weight",
+                "occluder",
+            ),
             "analogy_start": 0.5,  # of the run
             "analogy_ramp": 0.0,  # of the run
-            "spatial": {
-                "flip": 0.5,
-                "flip_vertical": 0.5,
-                "zoom": (1.0, 1.5),
-                "squeeze": (0.86, 1.16),
-                "rotate": 0.2,
-                "translate": 0.05,
-                "relative": 0.075,
-            },
-            "appearance": {
-                "jitter": 1.0,
-                "brightness": 0.5,
-                "contrast": 0.5,
-                "saturation": 0.5,
-                "hue": 0.0,
-                "exposure": 1.0,
-                "tint": (1.0, 1.0),
-                "blur": 0.5,
-                "blur_sigma": (0.1, 3.0),
-                "noise": 0.04,
-            },
-            "occluder": True,
+            "spatial": SPATIAL._asdict(),
+            "appearance": {name: getattr(APPEARANCE, name) for name in COLORS},
             "network": {
-                **flow_presets.NETWORK,
+                **flow_presets.PWC_NETWORK,
                 "levels": 6,
-                "channels": 32,
                 "convolutions": 2,
-                "normalize": True,
                 "level_dropout": 0.0,
             },
         },

@@ -11,6 +11,7 @@ repository, 300 epochs; 73.5 % at 1000).
 
 from ml_collections import ConfigDict
 
+from sslax.methods.representation.barlow_twins import barlow_twins
 from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
@@ -39,6 +40,7 @@ VARIANTS: dict[str, presets.Values] = {
     "imagenet": {
         "batch_size": 2048,
         "duration": "300 epochs",
+        "optimizer.warmup": "3.3333 %",
         "model.zero_init_residual": True,
         "optimizer.final_fraction": 0.001,
     },
@@ -64,8 +66,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "weight_decay": 1e-6,
         },
         barlow_twins={
-            "off_diagonal_weight": 0.0051,
-            "scale": 0.024,
+            **presets.defaults_of(barlow_twins),
             "projector": {"layers": 3, "hidden": 8192, "outputs": 8192},
         },
     )

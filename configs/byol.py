@@ -11,6 +11,7 @@ imagenet: linear 74.3 % (the paper, 1000 epochs).
 
 from ml_collections import ConfigDict
 
+from sslax.methods.representation.byol import byol
 from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
@@ -34,7 +35,7 @@ VARIANTS: dict[str, presets.Values] = {
     },
     "stl10": {"byol.momentum": 0.99},
     "imagenet100": {"optimizer.weight_decay": 1e-6},
-    "imagenet": {"duration": "1000 epochs"},
+    "imagenet": {"duration": "1000 epochs", "optimizer.warmup": "1 %"},
     "imagenet_100epochs": {
         "duration": "100 epochs",
         "byol.momentum": 0.99,
@@ -54,7 +55,7 @@ def get_config(variant: str = "") -> ConfigDict:
         augment={"recipe": "byol"},
         optimizer={"name": "lars", "learning_rate": 0.2, "weight_decay": 1.5e-6},
         byol={
-            "momentum": 0.996,  # at the start; it rises to 1
+            **presets.defaults_of(byol),  # it rises to 1
             "projector": {"layers": 2, "hidden": 4096, "outputs": 256},
             "predictor": {"layers": 2, "hidden": 4096, "outputs": 256},
         },

@@ -12,6 +12,7 @@ Expected: default, see README.md. imagenet: linear 40.1 % (ResNet-50, VISSL's co
 
 from ml_collections import ConfigDict
 
+from sslax.methods.representation.colorization import colorization
 from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
@@ -49,12 +50,7 @@ def get_config(variant: str = "") -> ConfigDict:
         model={"mean": (0.5,), "std": (0.25,)},  # of the lightness
         colorization={
             "bin": 10,
-            "downsample": 4,
-            "sigma": 5.0,
-            "neighbors": 5,
-            "gamma": 0.5,
-            "prior_momentum": 0.99,
-            "temperature": 0.38,
+            **presets.defaults_of(colorization),
             "decoder": {"width": 256, "stages": ("stage1", "stage2", "stage3", "stage4")},
         },
     )

@@ -11,6 +11,7 @@ that patches with gaps between them fit.
 
 from ml_collections import ConfigDict
 
+from sslax.methods.representation.context_prediction import context_prediction
 from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
@@ -40,6 +41,7 @@ VARIANTS: dict[str, presets.Values] = {
     },
     "imagenet": {
         "duration": "70 epochs",
+        "optimizer.warmup": "14.2857 %",
         "batch_size": 256,
         "data.image_size": 448,
         "augment.size": 416,
@@ -62,13 +64,7 @@ def get_config(variant: str = "") -> ConfigDict:
         optimizer={"learning_rate": 0.1, "weight_decay": 1e-4},
         model={"mean": (), "std": ()},  # patches are standardized one by one
         context_prediction={
-            "pairs": 4,
-            "patch": 96,
-            "gap": 48,
-            "jitter": 7,
-            "colors": "drop",  # or project, or keep
-            "down_up": 0.33,
-            "smallest": 100,
+            **presets.defaults_of(context_prediction),
             "classifier": {"embed": 4096, "hidden": 4096},
         },
     )

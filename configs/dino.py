@@ -11,6 +11,7 @@ Expected: embedded, see README.md. cifar10: kNN .813 at batch 512, .840 at 128 (
 
 from ml_collections import ConfigDict
 
+from sslax.methods.representation.dino import dino
 from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
@@ -49,12 +50,14 @@ VARIANTS: dict[str, presets.Values] = {
     "imagenet": {
         "batch_size": 1024,
         "duration": "800 epochs",
+        "optimizer.warmup": "1.25 %",
         "model.name": "vit_small",
         "model.position": "learned",
     },
     "imagenet_resnet50": {
         "batch_size": 4080,
         "duration": "800 epochs",
+        "optimizer.warmup": "1.25 %",
         "augment.crop_scale": (0.14, 1.0),
         "augment.local": {"count": 6, "size": 96, "crop_scale": (0.05, 0.14)},
         "dino.projector": {"outputs": 60000, "norm": True},
@@ -86,11 +89,11 @@ def get_config(variant: str = "") -> ConfigDict:
             "clip_norm": 3.0,
         },
         dino={
-            "student_temperature": 0.1,
+            **presets.defaults_of(
+                dino, "student_temperature", "momentum", "center_momentum"
+            ),  # momentum rises to 1
             "teacher_temperature": (0.04, 0.07),  # it rises over the first part of the run:
             "teacher_warmup": 0.0375,
-            "momentum": 0.996,  # at the start; it rises to 1
-            "center_momentum": 0.9,
             "freeze": 0.00125,  # the last layer's first part of the run: one epoch of 800
             "projector": {
                 "layers": 3,

@@ -13,6 +13,7 @@ segmentation 29.7); nobody reports ResNet-50 on ImageNet.
 
 from ml_collections import ConfigDict
 
+from sslax.methods.representation.inpainting import inpainting
 from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
@@ -50,10 +51,9 @@ def get_config(variant: str = "") -> ConfigDict:
             "rates": {"discriminator": 0.1},
         },
         inpainting={
-            "hole": "center",
-            "overlap": 4,
-            "overlap_weight": 10.0,
-            "adversarial_weight": 0.001,
+            **presets.defaults_of(
+                inpainting, "hole", "overlap", "overlap_weight", "adversarial_weight"
+            ),
             "decoder": {"bottleneck": 4000, "width": 64},
             "discriminator": {"width": 64},
         },

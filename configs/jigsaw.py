@@ -11,6 +11,7 @@ they are small, so that nine tiles with gaps between them fit.
 
 from ml_collections import ConfigDict
 
+from sslax.methods.representation.jigsaw import jigsaw
 from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
@@ -37,6 +38,7 @@ VARIANTS: dict[str, presets.Values] = {
     "imagenet100": {"data.image_size": 292, "augment.size": 255},
     "imagenet": {
         "duration": "105 epochs",
+        "optimizer.warmup": "9.5238 %",
         "batch_size": 256,
         "data.image_size": 292,
         "augment.size": 255,
@@ -62,9 +64,7 @@ def get_config(variant: str = "") -> ConfigDict:
         model={"mean": (), "std": ()},  # tiles are standardized one by one
         jigsaw={
             "permutations": 1000,
-            "tile": 64,
-            "jitter": 10,
-            "color_jitter": 0.01,
+            **presets.defaults_of(jigsaw),
             "classifier": {"embed": 1000, "hidden": 4096},
         },
     )

@@ -11,6 +11,7 @@ the paper); fine-tuned 81.6 % after 100 epochs (solo-learn). Its features are ma
 
 from ml_collections import ConfigDict
 
+from sslax.methods.representation.mae import mae
 from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
@@ -26,14 +27,19 @@ VARIANTS: dict[str, presets.Values] = {
     "cifar10": {
         "model": {"name": "vit_tiny", "patch": 4, "small_stem": False},
         "duration": "800 epochs",
+        "optimizer.warmup": "1.25 %",
         "mae.decoder": {"width": 192, "depth": 4, "heads": 3},
     },
     "stl10": {"model": {"name": "vit_small", "patch": 8, "small_stem": False}},
-    "imagenet100": {"model.name": "vit_small", "duration": "400 epochs"},
+    "imagenet100": {
+        "model.name": "vit_small",
+        "duration": "400 epochs",
+        "optimizer.warmup": "2.5 %",
+    },
     "imagenet": {
         "model.name": "vit_base",
         "duration": "1600 epochs",
-        "optimizer.warmup": "40 epochs",
+        "optimizer.warmup": "2.5 %",
     },
     "folder": {
         "model": {"name": "vit_tiny", "width": 1.0, "patch": 8, "small_stem": False},
@@ -56,8 +62,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "weight_decay": 0.05,
         },
         mae={
-            "mask_ratio": 0.75,
-            "normalize": True,
+            **presets.defaults_of(mae, "mask_ratio", "normalize"),
             "decoder": {"width": 512, "depth": 8, "heads": 16},
         },
     )

@@ -12,6 +12,7 @@ papers' eight devices.
 
 from ml_collections import ConfigDict
 
+from sslax.methods.representation.moco import moco
 from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
@@ -65,10 +66,7 @@ def get_config(variant: str = "") -> ConfigDict:
         augment={"recipe": "moco_v2"},
         optimizer={"learning_rate": 0.03, "weight_decay": 1e-4},
         moco={
-            "queue_size": 65536,
-            "temperature": 0.2,
-            "momentum": 0.999,
-            "symmetric": False,
+            **presets.defaults_of(moco),
             "norm_groups": 8,
             "projector": {
                 "layers": 2,

@@ -11,6 +11,7 @@ authors' repository.
 
 from ml_collections import ConfigDict
 
+from sslax.methods.representation.moco_v3 import moco_v3
 from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
@@ -44,7 +45,7 @@ VARIANTS: dict[str, presets.Values] = {
             "name": "adamw",
             "learning_rate": 1.5e-4,
             "weight_decay": 0.1,
-            "warmup": "40 epochs",
+            "warmup": "13.3333 %",
         },
     },
     "folder": {"moco_v3.temperature": 0.2, "augment.crop_scale": (0.2, 1.0)},
@@ -60,8 +61,7 @@ def get_config(variant: str = "") -> ConfigDict:
         augment={"recipe": "moco_v3"},
         optimizer={"name": "lars", "learning_rate": 0.3, "weight_decay": 1e-6},
         moco_v3={
-            "temperature": 1.0,
-            "momentum": 0.99,
+            **presets.defaults_of(moco_v3),
             "projector": {"layers": 2, "hidden": 4096, "outputs": 256, "last_norm": "plain"},
             "predictor": {"layers": 2, "hidden": 4096, "outputs": 256, "last_norm": "none"},
         },

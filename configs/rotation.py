@@ -28,8 +28,8 @@ VARIANTS: dict[str, presets.Values] = {
         },
     },
     "stl10": {},
-    "imagenet100": {"duration": "105 epochs"},
-    "imagenet": {"duration": "105 epochs", "batch_size": 256, "optimizer.warmup": "5 epochs"},
+    "imagenet100": {"duration": "105 epochs", "optimizer.warmup": "9.5238 %"},
+    "imagenet": {"duration": "105 epochs", "batch_size": 256, "optimizer.warmup": "4.7619 %"},
     "folder": {},
 }
 

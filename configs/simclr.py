@@ -13,34 +13,39 @@ imagenet: linear 64.5 % (the authors' repository).
 
 from ml_collections import ConfigDict
 
+from sslax.methods.representation.simclr import simclr
 from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {
         **presets.EMBEDDED_VIEWS,
-        "simclr.temperature": 0.1,
         "optimizer.learning_rate": 0.4,
         "optimizer.weight_decay": 5e-4,
     },
     "tiny": {"simclr.projector.hidden": 16, "simclr.projector.outputs": 8},
     "cifar10": {
         **presets.CIFAR10_VIEWS,
-        "simclr.temperature": 0.1,
         "simclr.projector.hidden": 512,
         "optimizer.learning_rate": 0.12,
         "optimizer.weight_decay": 5e-4,
     },
-    "stl10": {"augment.strength": 0.5, "simclr.projector.hidden": 512},
-    "imagenet100": {"simclr.projector.hidden": 512, "optimizer.learning_rate": 0.12},
+    "stl10": {
+        "augment.strength": 0.5,
+        "simclr.temperature": 0.2,
+        "simclr.projector.hidden": 512,
+    },
+    "imagenet100": {
+        "simclr.temperature": 0.2,
+        "simclr.projector.hidden": 512,
+        "optimizer.learning_rate": 0.12,
+    },
     "imagenet": {
-        "simclr.temperature": 0.1,
         "simclr.projector": {"layers": 3, "hidden": 2048},
         "optimizer.name": "lars",
     },
     "folder": {
         "augment.crop_scale": (0.2, 1.0),
         "augment.strength": 0.5,
-        "simclr.temperature": 0.1,
         "optimizer.learning_rate": 0.12,
         "optimizer.weight_decay": 5e-4,
     },
@@ -54,5 +59,8 @@ def get_config(variant: str = "") -> ConfigDict:
         variant,
         VARIANTS,
         augment={"recipe": "simclr"},
-        simclr={"temperature": 0.2, "projector": {"layers": 2, "hidden": 256, "outputs": 128}},
+        simclr={
+            **presets.defaults_of(simclr),
+            "projector": {"layers": 2, "hidden": 256, "outputs": 128},
+        },
     )

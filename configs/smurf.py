@@ -18,6 +18,7 @@ stage, which is configs/smurf_multi_frame.py.
 
 from ml_collections import ConfigDict
 
+from sslax.methods.flow.smurf import smurf
 from sslax.training import flow_presets, presets
 
 PAPER = {
@@ -74,26 +75,21 @@ def get_config(variant: str = "") -> ConfigDict:
         model={"name": "raft"},
         augment={"recipe": "smurf", "size": (), "whole": True, "affine": {}},
         smurf={
-            "data": "census",
-            "data_weight": 1.0,
-            "occlusion": "range_map",
+            **presets.defaults_of(
+                smurf,
+                "data",
+                "data_weight",
+                "occlusion",
+                "smoothness_weight",
+                "smoothness_order",
+                "edge_weight",
+                "selfsup_weight",
+                "selfsup_crop",  # of the shorter side
+                "gamma",
+            ),
             "occlusion_start": 0.0,  # of the run
-            "smoothness_weight": 2.5,
-            "smoothness_order": 1,
-            "edge_weight": 150.0,
-            "selfsup_weight": 0.3,
             "selfsup_start": 5 / 12,  # of the run
             "selfsup_ramp": 1 / 12,  # of the run
-            "selfsup_crop": 1 / 6,  # of the shorter side
-            "gamma": 0.8,
-            "network": {
-                "small": False,
-                "iterations": 12,
-                "levels": 4,
-                "convex": True,
-                "norm": "instance",
-                "correlation": "dense",
-                "remat": False,
-            },
+            "network": flow_presets.RAFT_NETWORK,
         },
     )

@@ -23,6 +23,7 @@ the first stage alone 2.15.
 
 from ml_collections import ConfigDict
 
+from sslax.methods.flow.smurf_multi_frame import smurf_multi_frame
 from sslax.training import flow_presets, presets
 
 PAPER = {
@@ -84,23 +85,18 @@ def get_config(variant: str = "") -> ConfigDict:
         model={"name": "raft"},
         augment={"recipe": "smurf", "size": (), "whole": True, "affine": {}},
         smurf_multi_frame={
-            "teacher_from": "",  # folder of a finished run of the first stage
-            "start_from_teacher": False,
+            **presets.defaults_of(
+                smurf_multi_frame,
+                "start_from_teacher",
+                "occlusion",
+                "border_occluded",
+                "fusion_steps",
+                "fusion_hidden",
+                "fusion_stride",
+                "gamma",
+            ),
+            "teacher_from": "",  # folder of a finished first stage, or its network.safetensors
             "teacher_iterations": 0,  # 0: as the student
-            "occlusion": "forward_backward",
-            "border_occluded": True,  # a pixel that leaves the frame
-            "fusion_steps": 200,
-            "fusion_hidden": 16,
-            "fusion_stride": 1,
-            "gamma": 0.8,
-            "network": {
-                "small": False,
-                "iterations": 12,
-                "levels": 4,
-                "convex": True,
-                "norm": "instance",
-                "correlation": "dense",
-                "remat": False,
-            },
+            "network": flow_presets.RAFT_NETWORK,
         },
     )

@@ -10,6 +10,7 @@ linear 84.40 % (solo-learn, ResNet-18, 400 epochs).
 
 from ml_collections import ConfigDict
 
+from sslax.methods.representation.sup_con import sup_con
 from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
@@ -48,5 +49,8 @@ def get_config(variant: str = "") -> ConfigDict:
         variant,
         VARIANTS,
         augment={"recipe": "simclr"},
-        sup_con={"temperature": 0.1, "projector": {"layers": 2, "hidden": 256, "outputs": 128}},
+        sup_con={
+            **presets.defaults_of(sup_con),
+            "projector": {"layers": 2, "hidden": 256, "outputs": 128},
+        },
     )

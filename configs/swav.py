@@ -10,6 +10,7 @@ imagenet100: kNN .678 (lightly, ResNet-18). imagenet: linear 75.3 % (the paper, 
 
 from ml_collections import ConfigDict
 
+from sslax.methods.representation.swav import swav
 from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
@@ -39,7 +40,7 @@ VARIANTS: dict[str, presets.Values] = {
         "swav.queue_start": 0.04,
         "optimizer": {"name": "sgd", "learning_rate": 0.6, "weight_decay": 1e-6},
     },
-    "imagenet": {"duration": "800 epochs"},
+    "imagenet": {"duration": "800 epochs", "optimizer.warmup": "1.25 %"},
     "folder": {"augment.local": {"count": 4, "size": 32}, "swav.prototypes": 300},
 }
 
@@ -58,12 +59,10 @@ def get_config(variant: str = "") -> ConfigDict:
             "final_fraction": 0.001,
         },
         swav={
-            "temperature": 0.1,
-            "epsilon": 0.05,
-            "iterations": 3,
+            **presets.defaults_of(swav, "temperature", "epsilon", "iterations"),
             "prototypes": 3000,
             "freeze": 0.00125,  # of the run: one epoch of 800
-            "queue_size": 0,
+            **presets.defaults_of(swav, "queue_size"),
             "queue_start": 0.0,  # of the run
             "projector": {"layers": 2, "hidden": 2048, "outputs": 128, "last_bias": True},
         },

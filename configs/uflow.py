@@ -16,13 +16,14 @@ Sintel's training set, trained on its test set, and of 2.84 on KITTI 2015, 9.39 
 
 from ml_collections import ConfigDict
 
+from sslax.methods.flow.uflow import uflow
 from sslax.training import flow_presets, presets
 
 LIGHT = {"uflow.network": {"levels": 4, "channels": 16, "convolutions": 2}}
 
 VARIANTS: dict[str, presets.Values] = {
     "": LIGHT,
-    "tiny": {"uflow.network": flow_presets.TINY_NETWORK},
+    "tiny": {"uflow.network": flow_presets.TINY_PWC_NETWORK},
     "chairs": {},
     "sintel": {"augment.affine.flip_vertical": 0.5},
     "kitti": {
@@ -44,24 +45,20 @@ def get_config(variant: str = "") -> ConfigDict:
         tiny=flow_presets.TINY,
         augment={"recipe": "uflow", "size": (), "affine": {}},
         uflow={
-            "data": "census",
-            "data_weight": 1.0,
-            "occlusion": "range_map",
+            **presets.defaults_of(
+                uflow,
+                "data",
+                "data_weight",
+                "occlusion",
+                "smoothness_weight",
+                "smoothness_order",
+                "edge_weight",
+                "selfsup_weight",
+                "selfsup_crop",  # of the shorter side: 64 of 384 pixels
+            ),
             "occlusion_start": 0.0,  # of the run
-            "smoothness_weight": 4.0,
-            "smoothness_order": 1,
-            "edge_weight": 150.0,
-            "selfsup_weight": 0.6,
             "selfsup_start": 0.5,  # of the run
             "selfsup_ramp": 0.1,  # of the run
-            "selfsup_crop": 1 / 6,  # of the shorter side: 64 of 384 pixels
-            "network": {
-                **flow_presets.NETWORK,
-                "levels": 5,
-                "channels": 32,
-                "convolutions": 3,
-                "normalize": True,
-                "level_dropout": 0.1,
-            },
+            "network": flow_presets.PWC_NETWORK,
         },
     )

@@ -16,6 +16,7 @@ of outliers on KITTI 2015 (training set, CSS).
 
 from ml_collections import ConfigDict
 
+from sslax.methods.flow.unflow import unflow
 from sslax.training import flow_presets, presets
 
 LIGHT = {"unflow.network": {"levels": 4, "channels": 16, "convolutions": 2}}
@@ -23,7 +24,7 @@ LIGHT = {"unflow.network": {"levels": 4, "channels": 16, "convolutions": 2}}
 VARIANTS: dict[str, presets.Values] = {
     # At 16 x 32 pixels, the finest level, a census of 7 x 7 and the border leave little.
     "": {**LIGHT, "unflow.census_radii": (2, 1, 1), "unflow.border": 0.0},
-    "tiny": {"unflow.network": flow_presets.TINY_NETWORK},
+    "tiny": {"unflow.network": flow_presets.TINY_PWC_NETWORK},
     "chairs": {"batch_size": 4},
     "sintel": {"batch_size": 4},
     "kitti": {"batch_size": 4},
@@ -41,24 +42,20 @@ def get_config(variant: str = "") -> ConfigDict:
         tiny=flow_presets.TINY,
         augment={"recipe": "unflow", "size": (), "affine": {}},
         unflow={
-            "census_weight": 1.0,
-            "brightness_weight": 0.0,
-            "gradient_weight": 0.0,
-            "smoothness_weight": 3.0,
-            "smoothness_order": 2,
-            "consistency_weight": 0.2,
-            "occlusion": "forward_backward",
-            "occlusion_weight": 0.0,
-            "border": 0.1,
-            "level_weights": (12.7, 4.35, 3.9, 3.4, 1.1),
-            "census_radii": (3, 2, 2, 1, 1),
-            "network": {
-                **flow_presets.NETWORK,
-                "levels": 6,
-                "channels": 32,
-                "convolutions": 3,
-                "normalize": True,
-                "level_dropout": 0.0,
-            },
+            **presets.defaults_of(
+                unflow,
+                "census_weight",
+                "brightness_weight",
+                "gradient_weight",
+                "smoothness_weight",
+                "smoothness_order",
+                "consistency_weight",
+                "occlusion",
+                "occlusion_weight",
+                "border",
+                "level_weights",
+                "census_radii",
+            ),
+            "network": {**flow_presets.PWC_NETWORK, "levels": 6, "level_dropout": 0.0},
         },
     )

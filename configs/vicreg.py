@@ -11,6 +11,7 @@ linear 79.4 % (solo-learn, ResNet-18, 400 epochs). imagenet: linear 73.2 % (the 
 
 from ml_collections import ConfigDict
 
+from sslax.methods.representation.vicreg import vicreg
 from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
@@ -30,11 +31,17 @@ VARIANTS: dict[str, presets.Values] = {
     "stl10": {"vicreg.projector": {"hidden": 2048, "outputs": 2048}},
     "imagenet100": {
         "duration": "400 epochs",
+        "optimizer.warmup": "2.5 %",
         "vicreg.projector": {"hidden": 2048, "outputs": 2048},
         "optimizer.learning_rate": 0.3,
         "optimizer.weight_decay": 1e-4,
     },
-    "imagenet": {"batch_size": 2048, "duration": "1000 epochs", "optimizer.final_fraction": 0.01},
+    "imagenet": {
+        "batch_size": 2048,
+        "duration": "1000 epochs",
+        "optimizer.warmup": "1 %",
+        "optimizer.final_fraction": 0.01,
+    },
     "folder": {
         "augment.crop_scale": (0.2, 1.0),
         "vicreg.projector": {"hidden": 2048, "outputs": 2048},
@@ -51,9 +58,7 @@ def get_config(variant: str = "") -> ConfigDict:
         augment={"recipe": "byol"},
         optimizer={"name": "lars", "learning_rate": 0.2, "weight_decay": 1e-6},
         vicreg={
-            "invariance_weight": 25.0,
-            "variance_weight": 25.0,
-            "covariance_weight": 1.0,
+            **presets.defaults_of(vicreg),
             "projector": {"layers": 3, "hidden": 8192, "outputs": 8192},
         },
     )

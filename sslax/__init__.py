@@ -6,21 +6,34 @@ are imported when a run is made or loaded.
 
 from typing import TYPE_CHECKING, Any
 
-from sslax import augment, losses, ops
+from sslax import augment, errors, losses, ops
 
 if TYPE_CHECKING:
-    from sslax.inference.use import Encoder, Estimator
+    from sslax.inference.encoder import Trained
+    from sslax.models import LoadedEncoder
 
-__all__ = ["augment", "load", "losses", "ops"]
-__version__ = "0.1.0"
+__all__ = ["augment", "load", "load_encoder", "losses", "ops"]
+__version__ = "0.2.0.dev0"
 
 
-def load(workdir: str, **options: Any) -> "Encoder | Estimator":
-    """What the run in `workdir` trained: `encoder(images) -> features`, or of depth and flow
-    `estimator(images) -> maps`.
+def load(workdir: str, **options: Any) -> "Trained":
+    """What the run in `workdir` trained: `encoder(images) -> features`, or an estimator of depth
+    or flow, `estimator(images) -> maps`.
 
-    See `sslax.inference.use.load`.
+    See `sslax.tasks.loading.load`.
     """
-    from sslax.inference import use
+    errors.require("train")
+    from sslax.tasks import loading
 
-    return use.load(workdir, **options)
+    return loading.load(workdir, **options)
+
+
+def load_encoder(source: str) -> "LoadedEncoder":
+    """An encoder from a file or a run's folder, as a Flax module with its variables.
+
+    See `sslax.models.load_encoder`.
+    """
+    errors.require("train")
+    from sslax import models
+
+    return models.load_encoder(source)

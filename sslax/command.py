@@ -1,11 +1,23 @@
-"""What the command lines share: a user's mistake ends as one sentence, without a traceback."""
+"""What the command lines share: a user's mistake ends as one sentence, without a traceback.
+
+Commands import `flags` and `config_flags` from here, so that the sentence comes first where the
+extra [train] is not installed.
+"""
 
 import sys
 from collections.abc import Callable
 
-from absl import app, flags, logging
-
+from sslax import config_files, errors
 from sslax.errors import UserError
+
+try:
+    errors.require("train")
+except UserError as error:
+    sys.exit(f"error: {error}")
+
+from absl import app, logging
+from absl import flags as flags
+from ml_collections import config_flags as config_flags
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 CHECKPOINT = flags.DEFINE_enum(
@@ -30,7 +42,7 @@ def entry(main: Callable[[list[str]], None]) -> None:
 def _parse(arguments: list[str]) -> list[str]:
     """`flags.FLAGS(arguments)`, its errors as sentences."""
     try:
-        return flags.FLAGS(arguments)
+        return flags.FLAGS(config_files.resolve(arguments))
     except flags.Error as error:
         # A config file that refuses its variant is reported as text, traceback and all.
         *_, refused = str(error).split(f"{UserError.__module__}.{UserError.__name__}: ")

@@ -1,8 +1,43 @@
 """The exception meant for people: the command line prints it as one sentence."""
 
+import importlib.util
+
+# What each extra brings, by the names that are imported.
+EXTRAS = {
+    "train": (
+        *("absl", "chex", "flax", "grain", "matplotlib", "ml_collections", "optax", "orbax"),
+        *("PIL", "safetensors", "sklearn", "tensorboardX"),
+    ),
+    "geometry": ("skimage",),
+}
+
 
 class UserError(ValueError):
     """Something the user asked for cannot be done; the message names the mistake and the remedy."""
+
+
+class MissingExtra(UserError, ImportError):
+    """An optional dependency is not installed; the message says how to install it."""
+
+
+def require(extra: str) -> None:
+    """Checks that what an extra brings is installed; nothing is imported.
+
+    Args:
+        extra: a key of `EXTRAS`.
+
+    Raises:
+        MissingExtra: something of it is not installed.
+
+    Example:
+        >>> require("train")
+    """
+    missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise MissingExtra(
+            f"{', '.join(missing)} {verb} not installed; run pip install 'sslax[{extra}]'."
+        )
 
 
 def nearest(name: str, known: "list[str] | tuple[str, ...]") -> str:

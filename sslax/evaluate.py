@@ -6,10 +6,8 @@ it on another set; `--finetune` trains the whole encoder with labels, or a part 
 
 import sys
 
-from absl import flags
-from ml_collections import config_flags
-
 from sslax import command, data
+from sslax.command import config_flags, flags
 from sslax.errors import UserError
 
 _FINETUNE = flags.DEFINE_bool("finetune", False, "Fine-tune instead of evaluating frozen features.")
@@ -24,7 +22,7 @@ _LEARNING_RATE = flags.DEFINE_float(
 
 def main(_: list[str]) -> None:
     """Writes the results, and of frozen features pictures, in the run's folder; prints a table."""
-    from sslax.tasks import run
+    from sslax.tasks import evaluation
 
     other = config_flags.get_override_values(flags.FLAGS["data"])
     what = {"which": command.CHECKPOINT.value, "other": other}
@@ -32,9 +30,9 @@ def main(_: list[str]) -> None:
         for holder in (_LABELS, _DURATION, _LEARNING_RATE):
             if flags.FLAGS[holder.name].present:
                 raise UserError(f"--{holder.name} goes with --finetune; add it.")
-        run.evaluate_run(command.WORKDIR.value, **what)
+        evaluation.evaluate_run(command.WORKDIR.value, **what)
         return
-    run.finetune_run(
+    evaluation.finetune_run(
         command.WORKDIR.value,
         **what,
         fractions=_fractions(_LABELS.value),

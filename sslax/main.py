@@ -1,15 +1,13 @@
 """`python -m sslax.main --config=configs/METHOD.py`: train, evaluate, draw.
 
-Flags, distributed start, and `train.fit`; nothing else. `--workdir` is the folder of the run, by
+Flags, distributed start, and `fit`; nothing else. `--workdir` is the folder of the run, by
 default runs/METHOD[-VARIANT]; a run that is there already goes on.
 """
 
 from pathlib import Path
 
-from absl import flags
-from ml_collections import config_flags
-
 from sslax import command
+from sslax.command import config_flags, flags
 from sslax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -29,9 +27,9 @@ def main(_: list[str]) -> None:
 
     if _DISTRIBUTED.value or _COORDINATOR.value:
         sharding.initialize_distributed(_COORDINATOR.value, _PROCESS_ID.value, _PROCESSES.value)
-    from sslax.inference import use
-    from sslax.tasks import run as evaluation
-    from sslax.training import train
+    from sslax.inference.run import open_run
+    from sslax.tasks import evaluation
+    from sslax.training.fit import fit
 
     config, file = _CONFIG.value, flags.FLAGS["config"].config_filename
     try:
@@ -40,9 +38,8 @@ def main(_: list[str]) -> None:
         raise UserError(f"--config={file}: there is no such config file.") from error
     workdir = Path(command.WORKDIR.value or default_workdir(file))
     print(f"Run in {workdir}", flush=True)
-    state = train.fit(config, workdir)
-    _, plan = use.read_plan(workdir)
-    if int(state.step) < plan.steps:
+    state = fit(config, workdir)
+    if int(state.step) < open_run(workdir).plan.steps:
         print(f"Stopped at step {int(state.step)}; the same command goes on from there.")
     elif config.evaluate.at_end:
         evaluation.evaluate_run(workdir)

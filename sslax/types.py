@@ -148,6 +148,12 @@ class FlowMaps(NamedTuple):
     visible: Array | None = None
 
 
+class Labels(NamedTuple):
+    """What a test set knows of a representation: classes `[B]`; None where it is unlabeled."""
+
+    label: Array | None = None
+
+
 class DepthTruth(NamedTuple):
     """What a test set knows of depth and ego-motion; None for what it does not.
 

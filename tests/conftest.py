@@ -1,4 +1,8 @@
-"""Eight CPU devices for every test, and a compilation cache that lives as long as the tests."""
+"""Eight CPU devices for every test, a compilation cache that lives as long as the tests, and the
+marker `fast`.
+
+`SSLAX_COMPILE=default` leaves the compiler's settings as users have them.
+"""
 
 import atexit
 import importlib.util
@@ -10,6 +14,12 @@ from pathlib import Path
 import jax
 import pytest
 
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
+
+# `-m fast`: under two minutes on two cores. Files and folders, relative to the root.
+FAST = ()
+
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
@@ -17,16 +27,24 @@ jax.config.update("jax_num_cpu_devices", 8)
 # which takes 0.6 of the time, and XLA's older way of generating the code of fusions takes less than
 # half as long as the one through MLIR; what one test compiled, another with the same program reads
 # back. Programs started by tests have the flag as well. Later versions may not know it.
-jax.config.update("jax_disable_most_optimizations", True)
-if jax.__version_info__ < (0, 11):
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
+_COMPILE = os.environ.get("SSLAX_COMPILE", "quick")
+if _COMPILE not in ("quick", "default"):
+    raise pytest.UsageError(f"SSLAX_COMPILE={_COMPILE}; it is quick, if not set, or default.")
+if _COMPILE == "quick":
+    jax.config.update("jax_disable_most_optimizations", True)
+    if jax.__version_info__ < (0, 11):
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
 _CACHE = tempfile.mkdtemp(prefix="compiled")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", _CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if any(item.path.is_relative_to(ROOT / fast) for fast in FAST):
+            item.add_marker(pytest.mark.fast)
 
 
 @pytest.fixture(scope="session")

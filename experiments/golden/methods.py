@@ -83,10 +83,8 @@ def weights() -> dict[str, dict[str, np.ndarray]]:
         "norm_projector": normalized(FEATURES, EMBEDDING),
         "norm_predictor": normalized(EMBEDDING, EMBEDDING),
         "prototypes": {"kernel": normal(EMBEDDING, PROTOTYPES)},
-        "dino_projector": {
-            **perceptron(FEATURES, EMBEDDING),
-            "prototypes": normal(EMBEDDING, PROTOTYPES),
-        },
+        "dino_projector": perceptron(FEATURES, EMBEDDING),
+        "dino_prototypes": {"kernel": normal(EMBEDDING, PROTOTYPES)},
         "rotation": linear(FEATURES, 4),
         "context_prediction": linear(2 * FEATURES, 8),
         "jigsaw": linear(TILES * FEATURES, 6),
@@ -239,8 +237,9 @@ def simsiam():
     return run.record()
 
 
-def momentum_copy(run):
-    return copy.deepcopy(torch.nn.ModuleDict({k: run[k] for k in ("encoder", "projector")}))
+def momentum_copy(run, *parts):
+    parts = ("encoder", "projector", *parts)
+    return copy.deepcopy(torch.nn.ModuleDict({k: run[k] for k in parts}))
 
 
 def move(run, target, momentum):
@@ -249,7 +248,7 @@ def move(run, target, momentum):
 
 
 def target_leaves(target):
-    return {f"target/params/{path}": leaf for path, leaf in paths(target).items()}
+    return {f"momentum/params/{path}": leaf for path, leaf in paths(target).items()}
 
 
 def byol():
@@ -366,12 +365,12 @@ def swav_queue():
 
 def dino():
     """The last layer stands still in the first step; the teacher's temperature rises."""
-    run = Run(encoder="encoder", projector="dino_projector")
-    target = momentum_copy(run)
+    run = Run(encoder="encoder", projector="dino_projector", prototypes="dino_prototypes")
+    target = momentum_copy(run, "prototypes")
     loss = lightly.DINOLoss(PROTOTYPES, student_temp=0.25, center_momentum=0.7).double()
 
     def logits(parts, images):
-        return cosines(parts["projector"]["prototypes"], embed(parts, images))
+        return cosines(parts["prototypes"]["kernel"], embed(parts, images))
 
     for step in range(3):
         crops = [*views(step), *GIVEN["local"][step].unbind(1)]
@@ -436,7 +435,7 @@ def byol_norm():
             a, b = slow.head(target["projector"], "projector", features)
         run.step(4 + 2 * cosine(p, b) + 2 * cosine(q, a))
         move(run, target, 0.8)
-    statistics = {f"target/model_state/{path}": leaf for path, leaf in slow.running.items()}
+    statistics = {f"momentum/model_state/{path}": leaf for path, leaf in slow.running.items()}
     extra = {**target_leaves(target), **statistics}
     return run.record(extra=extra, model_state=online.running)
 

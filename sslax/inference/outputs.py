@@ -5,28 +5,30 @@ import itertools
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from sslax import figures, ops
-from sslax.data.files import cameras, flow_files, maps, point_clouds
+from sslax.data.files.cameras import write_kitti_poses, write_tum_poses
+from sslax.data.files.flow_files import read_flow, write_flow
+from sslax.data.files.maps import write_scaled_png
 from sslax.data.files.png import write_png
+from sslax.data.files.point_clouds import write_ply
 from sslax.data.files.text import write_text
 from sslax.errors import UserError
 from sslax.inference import inputs
 from sslax.inference.inputs import Frame
 from sslax.measures import pose
+from sslax.types import DepthMaps, FlowMaps
 
 PNG_SCALE = 256.0  # of 16-bit PNGs of depth and disparity, KITTI's
 _PNG_LARGEST = 65535 / PNG_SCALE
 _FLOW_SMALLEST, _FLOW_LARGEST = -512.0, 511.98
 _WIDEST = 1280  # pixels of an animation
 _SAMPLE = 4096  # pixels of a map that decide, with others', upon the colors of a video
-
-Arrays = Mapping[str, np.ndarray]
 
 _backproject = jax.jit(ops.backproject)
 
@@ -47,7 +49,7 @@ class DepthFiles:
         unfit: pixels beyond what a 16-bit PNG holds.
     """
 
-    of, exact, png = "image", ".npy", "value x 256, 0 where unknown, at most 255.99"
+    item, exact, png = "image", ".npy", "value x 256, 0 where unknown, at most 255.99"
 
     def __init__(
         self, folder: Path, *, intrinsics: np.ndarray | None = None, reach: float = 5.0
@@ -60,21 +62,19 @@ class DepthFiles:
         self.unfit = 0
         self._inverse: list[np.ndarray] = []  # some of each map
 
-    def write(self, frame: Frame, found: Arrays) -> None:
+    def write(self, frame: Frame, maps: DepthMaps) -> None:
         """The files of one image."""
-        self.kind = "depth" if "depth" in found else "disparity"
-        values = found[self.kind]
+        self.kind = "disparity" if maps.depth is None else "depth"
+        values = maps.disparity if maps.depth is None else maps.depth
         np.save(self.folder / f"{frame.name}.npy", values)
         known = np.isfinite(values) & (values > 0)
         fits = known & (values <= _PNG_LARGEST)
         self.unfit += int((known & ~fits).sum())
         path = self.folder / f"{frame.name}.png"
-        maps.write_scaled_png(path, values, fits, scale=PNG_SCALE)
+        write_scaled_png(path, values, fits, scale=PNG_SCALE)
         if self.kind == "depth" and self.intrinsics is not None:
             path = self.folder / f"{frame.name}.ply"
-            point_clouds.write_ply(
-                path, *point_cloud(values, frame.image, self.intrinsics, self.reach)
-            )
+            write_ply(path, *point_cloud(values, frame.image, self.intrinsics, self.reach))
         self._inverse.append(_some(self._shade(values)))
         self.written.append(frame.name)
 
@@ -116,7 +116,7 @@ class FlowFiles:
         unfit: pixels beyond what a PNG of KITTI holds.
     """
 
-    kind, of, exact, png = "flow", "pair", ".flo", "KITTI's, -512 to 511.98 pixels"
+    kind, item, exact, png = "flow", "pair", ".flo", "KITTI's, -512 to 511.98 pixels"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -124,16 +124,16 @@ class FlowFiles:
         self.unfit = 0
         self._speed: list[np.ndarray] = []  # some of each field
 
-    def write(self, frame: Frame, found: Arrays) -> None:
+    def write(self, frame: Frame, maps: FlowMaps) -> None:
         """The files of one pair, named after its first image."""
-        field = found["flow"]
-        flow_files.write_flow(self.folder / f"{frame.name}.flo", field)
+        field = maps.flow
+        write_flow(self.folder / f"{frame.name}.flo", field)
         known = np.isfinite(field).all(-1)
         fits = known & ((field >= _FLOW_SMALLEST) & (field <= _FLOW_LARGEST)).all(-1)
         self.unfit += int((known & ~fits).sum())
-        flow_files.write_flow(self.folder / f"{frame.name}.png", field, fits)
-        if "visible" in found:
-            mask = np.rint(255 * np.clip(found["visible"], 0, 1)).astype(np.uint8)
+        write_flow(self.folder / f"{frame.name}.png", field, fits)
+        if maps.visible is not None:
+            mask = np.rint(255 * np.clip(maps.visible, 0, 1)).astype(np.uint8)
             write_png(self.folder / f"{frame.name}_visible.png", mask)
         self._speed.append(_some(np.linalg.norm(field[known], axis=-1)))
         self.written.append(frame.name)
@@ -145,7 +145,7 @@ class FlowFiles:
             name: of the pair.
             **knobs: of `common_colors`; by default full color is the field's fastest pixel.
         """
-        field, known = flow_files.read_flow(self.folder / f"{name}.flo")
+        field, known = read_flow(self.folder / f"{name}.flo")
         return figures.flow_colors(field, mask=known, **knobs)
 
     def common_colors(self) -> dict[str, float]:
@@ -205,8 +205,8 @@ def write_trajectory(folder: Path, poses: np.ndarray, *, rate: float) -> None:
         rate: frames a second.
     """
     way = pose.compose_poses(pose.consecutive_motions(poses))
-    cameras.write_kitti_poses(folder / "trajectory.txt", way)
-    cameras.write_tum_poses(folder / "trajectory_tum.txt", np.arange(len(way)) / rate, way)
+    write_kitti_poses(folder / "trajectory.txt", way)
+    write_tum_poses(folder / "trajectory_tum.txt", np.arange(len(way)) / rate, way)
     figures.trajectories({"predicted": way}, folder / "trajectory.png")
 
 

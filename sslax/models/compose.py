@@ -9,6 +9,7 @@ import optax
 
 from sslax.types import Array, Model, PyTree, Variables
 
+Parts = SimpleNamespace  # the argument `net` of a forward pass
 Forward = Callable[..., Any]
 
 _MOMENTUM = "momentum"  # key of the momentum copies in `Variables.extra`
@@ -137,6 +138,20 @@ class Network:
             extra = {**extra, _MOMENTUM: copy._replace(model_state=copy_state)}
         return output, Variables(variables.params, state, extra)
 
+    def as_model(self, forward: Forward) -> Model:
+        """The parts put together by `forward(net, x)`, as one model that can be a part itself."""
+
+        def init(rng: Array, x: Any) -> tuple[PyTree, PyTree]:
+            variables = self.init(forward, rng, x)
+            return variables.params, variables.model_state
+
+        def apply(params: PyTree, model_state: PyTree, x: Any, train: bool) -> tuple[Any, PyTree]:
+            variables = Variables(params, model_state, {})
+            output, variables = self.apply(forward, variables, x, train=train)
+            return output, variables.model_state
+
+        return Model(init, apply)
+
     def move(self, variables: Variables, momentum: float | Array) -> PyTree:
         """`extra` with the momentum copies moved: `momentum · copy + (1 - momentum) · params`."""
         copy = variables.extra[_MOMENTUM]
@@ -156,7 +171,7 @@ class Network:
         return copy.params[name], copy.model_state[name]
 
 
-def _handle(network: Network, call: Callable, call_copy: Callable) -> SimpleNamespace:
+def _handle(network: Network, call: Callable, call_copy: Callable) -> Parts:
     """What a forward pass calls the parts by."""
 
     def bound(call: Callable, name: str) -> Callable[[Any], Any]:
@@ -164,4 +179,4 @@ def _handle(network: Network, call: Callable, call_copy: Callable) -> SimpleName
 
     copies = {name: bound(call_copy, name) for name in network.momentum}
     parts = {name: bound(call, name) for name in network.parts}
-    return SimpleNamespace(**parts, momentum=SimpleNamespace(**copies))
+    return Parts(**parts, momentum=Parts(**copies))

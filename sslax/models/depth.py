@@ -1,45 +1,52 @@
-"""Depth networks: from images to maps of numbers in (0, 1), at several scales.
+"""Depth networks: from images to maps of numbers in (0, 1) at several scales.
 
-What a number means, an inverse depth or a disparity, is the method's affair. The decoders take
-'stages', the inner maps of any convolutional encoder, and 'like', images whose shape alone is read.
-Of the images' size (H, W) come the sizes (⌈H/2⌉, ⌈W/2⌉), (⌈H/4⌉, ⌈W/4⌉), ...: a convolution of
-stride 2 makes one from the one before, so that a size need not be a multiple of 32, and doubling
-without the last row or column goes back with every pixel in its place.
+What a number means, inverse depth or disparity, is up to the method. A decoder takes 'stages', the
+intermediate activations of any convolutional encoder, and 'like', images of which only the shape is
+read.
+
+Sizes are halved rounding up, (H, W), (⌈H/2⌉, ⌈W/2⌉), ..., as a convolution of stride 2 does, and
+doubled by dropping the last row or column where the size is odd. So sides need not be multiples of
+32, and every pixel comes back to its position.
 """
 
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sslax.checks import assert_rank
 from sslax.errors import UserError
+from sslax.models.compose import Network
 from sslax.models.conv import Conv, conv2d
-from sslax.models.kernels.borders import repeated
-from sslax.types import Encoding, Model, PyTree
+from sslax.models.kernels import edge_pad
+from sslax.types import Array, Encoding, Model
+
+Size = tuple[int, int]
 
 _he = nn.initializers.he_normal()
-_faint = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
+# A hundredth of the usual variance: heads start near their bias, and gradients get through.
+_small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
 
 
 class DepthDecoder(nn.Module):
-    """Monodepth2's decoder: a U-Net's way up over the stages of an encoder.
+    """Monodepth2's decoder: the upsampling half of a U-Net.
 
-    At every size, from the deepest stage to the images' own: 3x3 Conv-ELU, doubling (nearest
-    neighbor), the stage of that size beside it, if there is one, and 3x3 Conv-ELU; at the finest
-    `scales` sizes a 3x3 convolution and a sigmoid. All paddings are reflections. Where several
-    stages have one size, the deepest counts. The heads start faint: every map near sigmoid(bias).
+    At every size, from the deepest stage up to the images' own: 3x3 Conv-ELU, nearest-neighbor
+    doubling, concatenation with the encoder's stage of that size if there is one, and 3x3 Conv-ELU;
+    at the finest `scales` sizes a 3x3 convolution and a sigmoid. All padding is reflection. Where
+    several stages have one size, the deepest is used. The last convolutions start small, so that
+    every map starts near sigmoid(bias).
 
     Attributes:
-        widths: channels at each size, the images' first; sizes beyond the last have the last's.
-        scales: maps to predict, the images' size first.
-        outputs: channels K of each map: 1, or 2 for the left and the right view's.
-        bias: of the heads at the start, before the sigmoid.
-        dtype: dtype of the computation; parameters and outputs are float32.
+        widths: channels at each size, full resolution first; smaller sizes have the last entry.
+        scales: number of maps to predict, full resolution first.
+        outputs: channels K of each map: 1, or 2 for a left and a right view.
+        bias: added to the logits.
+        dtype: of the computation; parameters and outputs are float32.
 
     Godard et al., Digging Into Self-Supervised Monocular Depth Estimation,
     https://arxiv.org/abs/1806.01260, 2019.
@@ -52,8 +59,8 @@ class DepthDecoder(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: dict[str, Any], *, train: bool) -> tuple[jax.Array, ...]:
-        """Predicts.
+    def __call__(self, x: dict[str, Any], *, train: bool) -> tuple[Array, ...]:
+        """Predicts the maps.
 
         Args:
             x: 'stages', those of an `Encoding`, each `[N, h, w, C]`; 'like', images
@@ -64,42 +71,42 @@ class DepthDecoder(nn.Module):
             `scales` maps `[N, h, w, outputs]` in (0, 1), float32, (H, W) first.
 
         Raises:
-            UserError: a stage's size is no halving of (H, W), or there are fewer sizes above the
-                deepest stage than `scales`.
+            UserError: the size of a stage is not a halving of (H, W), or the deepest stage leaves
+                fewer than `scales` larger sizes.
         """
         del train
-        sizes, maps = _by_size(x, self.scales)
-        y = maps[len(sizes)].astype(self.dtype)
+        sizes, stages = _stages_by_level(x, self.scales)
+        y = stages[len(sizes)].astype(self.dtype)
         predictions = []
         for i in reversed(range(len(sizes))):
             width = self.widths[min(i, len(self.widths) - 1)]
             y = nn.elu(self._conv(y, width, f"up{i}"))
-            whole = all(size == 2 * side for size, side in zip(sizes[i], y.shape[1:3]))
-            if i not in maps and whole:
-                y = _DoubledConv(width, self.dtype, name=f"conv{i}")(y)
+            exact = all(size == 2 * side for size, side in zip(sizes[i], y.shape[1:3]))
+            if i not in stages and exact:
+                y = _DoubleConv(width, self.dtype, name=f"conv{i}")(y)
             else:
                 y = _double(y, sizes[i])
-                if i in maps:
-                    y = jnp.concatenate([y, maps[i].astype(self.dtype)], axis=-1)
+                if i in stages:
+                    y = jnp.concatenate([y, stages[i].astype(self.dtype)], axis=-1)
                 y = self._conv(y, width, f"conv{i}")
             y = nn.elu(y)
             if i < self.scales:
-                logits = self._conv(y, self.outputs, f"head{i}", kernel_init=_faint)
+                logits = self._conv(y, self.outputs, f"head{i}", kernel_init=_small)
                 predictions.insert(0, nn.sigmoid(logits.astype(jnp.float32) + self.bias))
         return tuple(predictions)
 
-    def _conv(self, x: jax.Array, width: int, name: str, **knobs: Any) -> jax.Array:
-        return Conv(width, mirrored=True, use_bias=True, dtype=self.dtype, name=name, **knobs)(x)
+    def _conv(self, x: Array, width: int, name: str, **knobs: Any) -> Array:
+        return Conv(width, reflect=True, use_bias=True, dtype=self.dtype, name=name, **knobs)(x)
 
 
 class DispNetEncoder(nn.Module):
-    """The way down of SfMLearner's DispNet: seven pairs of convolutions, the first of stride 2.
+    """The encoder of SfMLearner's DispNet: seven pairs of convolutions, the first of stride 2.
 
-    Kernels of 7, 5 and then 3 pixels, ReLU, no normalization; features are the last map's mean.
+    Kernels of 7, 5 and then 3 pixels, ReLU, no normalization; the features are the last map's mean.
 
     Attributes:
         width: factor on the channels 32, 64, 128, 256, 512, 512, 512.
-        dtype: dtype of the computation; parameters and features are float32.
+        dtype: of the computation; parameters and features are float32.
 
     Zhou et al., Unsupervised Learning of Depth and Ego-Motion from Video,
     https://arxiv.org/abs/1704.07813, 2017; Mayer et al., https://arxiv.org/abs/1512.02134, 2016.
@@ -109,13 +116,13 @@ class DispNetEncoder(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> Encoding:
-        """Encodes images `[N, H, W, C]`; the stages halve the size once, twice, ..."""
+    def __call__(self, x: Array, *, train: bool) -> Encoding:
+        """Encodes images `[N, H, W, C]`; stage i has 1 / 2^i of their size."""
         del train
-        chex.assert_rank(x, 4)
+        assert_rank(x, 4)
         stages = {}
-        plan = zip((32, 64, 128, 256, 512, 512, 512), (7, 5, 3, 3, 3, 3, 3))
-        for i, (channels, size) in enumerate(plan, start=1):
+        layers = zip((32, 64, 128, 256, 512, 512, 512), (7, 5, 3, 3, 3, 3, 3))
+        for i, (channels, size) in enumerate(layers, start=1):
             conv = partial(_relu_conv, width=scaled(channels, self.width), dtype=self.dtype)
             x = conv(x, kernel_size=size, stride=2, name=f"conv{i}")
             x = stages[f"stage{i}"] = conv(x, kernel_size=size, name=f"conv{i}b")
@@ -123,18 +130,19 @@ class DispNetEncoder(nn.Module):
 
 
 class DispNetDecoder(nn.Module):
-    """The way up of SfMLearner's DispNet, over the stages of an encoder.
+    """The decoder of SfMLearner's DispNet.
 
-    At every size: a transposed 3x3 Conv-ReLU of stride 2, beside it the stage of that size and the
-    next coarser prediction, doubled bilinearly, and 3x3 Conv-ReLU; at the finest `scales` sizes a
-    3x3 convolution and a sigmoid. Where several stages have one size, the deepest counts.
+    At every size: a transposed 3x3 Conv-ReLU of stride 2, concatenation with the encoder's stage of
+    that size and with the next coarser prediction, doubled bilinearly, and 3x3 Conv-ReLU; at the
+    finest `scales` sizes a 3x3 convolution and a sigmoid. Where several stages have one size, the
+    deepest is used.
 
     Attributes:
-        widths: channels at each size, the images' first; sizes beyond the last have the last's.
-        scales: maps to predict, the images' size first.
+        widths: channels at each size, full resolution first; smaller sizes have the last entry.
+        scales: number of maps to predict, full resolution first.
         outputs: channels K of each map.
-        bias: of the heads at the start, before the sigmoid.
-        dtype: dtype of the computation; parameters and outputs are float32.
+        bias: added to the logits.
+        dtype: of the computation; parameters and outputs are float32.
 
     Zhou et al., Unsupervised Learning of Depth and Ego-Motion from Video,
     https://arxiv.org/abs/1704.07813, 2017.
@@ -147,26 +155,26 @@ class DispNetDecoder(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: dict[str, Any], *, train: bool) -> tuple[jax.Array, ...]:
-        """Predicts; arguments, result and errors are those of `DepthDecoder`."""
+    def __call__(self, x: dict[str, Any], *, train: bool) -> tuple[Array, ...]:
+        """Predicts the maps; arguments, result and errors are those of `DepthDecoder`."""
         del train
-        sizes, maps = _by_size(x, self.scales)
-        y = maps[len(sizes)].astype(self.dtype)
+        sizes, stages = _stages_by_level(x, self.scales)
+        y = stages[len(sizes)].astype(self.dtype)
         predictions = []
         for i in reversed(range(len(sizes))):
             width = self.widths[min(i, len(self.widths) - 1)]
             y = nn.relu(UpConv(width, dtype=self.dtype, name=f"up{i}")(y))
-            beside = [y[:, : sizes[i][0], : sizes[i][1]]]
-            beside += [maps[i].astype(self.dtype)] if i in maps else []
-            beside += [_double_linear(predictions[0], sizes[i])] if predictions else []
-            y = jnp.concatenate([z.astype(self.dtype) for z in beside], axis=-1)
+            inputs = [y[:, : sizes[i][0], : sizes[i][1]]]
+            inputs += [stages[i]] if i in stages else []
+            inputs += [_double_linear(predictions[0], sizes[i])] if predictions else []
+            y = jnp.concatenate([z.astype(self.dtype) for z in inputs], axis=-1)
             y = _relu_conv(y, width=width, dtype=self.dtype, name=f"conv{i}")
             if i < self.scales:
                 head = Conv(
                     self.outputs,
                     use_bias=True,
                     dtype=self.dtype,
-                    kernel_init=_faint,
+                    kernel_init=_small,
                     name=f"head{i}",
                 )
                 predictions.insert(0, nn.sigmoid(head(y).astype(jnp.float32) + self.bias))
@@ -177,81 +185,82 @@ class UpConv(nn.Module):
     """Transposed convolution of stride 2: `[N, H, W, C] -> [N, 2H, 2W, features]`, with a bias.
 
     `y[2 i + a - r] += x[i] kernel[a]` for a kernel of `2 r + 1` pixels, in both directions, as
-    PyTorch's with padding r and output padding 1. Computed as a convolution to four times the
-    channels, one for each place in a 2x2 neighborhood, which multiplies by no inserted zeros.
+    PyTorch's with padding r and output padding 1. Computed as a convolution of stride 1 to four
+    times the channels, one set for each output of a 2x2 block (its phase), so that no inserted
+    zeros are multiplied.
 
     Attributes:
         features: output channels.
         kernel_size: side of the square kernel, odd.
-        dtype: dtype of the computation; parameters are float32.
+        dtype: of the computation; parameters are float32.
         kernel_init: initializer of the kernel.
     """
 
     features: int
     kernel_size: int = 3
     dtype: Any = jnp.float32
-    # A pixel of the output sees a quarter of the kernel.
+    # Four times He's variance: an output pixel sees a quarter of the kernel.
     kernel_init: Any = nn.initializers.variance_scaling(8.0, "fan_in", "normal")
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         channels = x.shape[-1]
         shape = (self.kernel_size, self.kernel_size, channels, self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        places, before, after = _places(self.kernel_size)
-        edges = ((0, 0), (before, after), (before, after), (0, 0))
-        y = conv2d(jnp.pad(x.astype(self.dtype), edges), _to_places(kernel, places))
-        return _interleaved(y, self.features) + bias
+        taps, before, after = _transposed_taps(self.kernel_size)
+        widths = ((0, 0), (before, after), (before, after), (0, 0))
+        y = conv2d(jnp.pad(x.astype(self.dtype), widths), _phase_kernels(kernel, taps))
+        return _depth_to_space(y, self.features) + bias
 
 
-class _DoubledConv(nn.Module):
-    """A 3x3 `Conv` with mirrored borders of `_double(x)`, and its parameters.
+class _DoubleConv(nn.Module):
+    """`Conv(features, reflect=True, use_bias=True)` of `_double(x)`, with the same parameters.
 
-    Each place of a 2x2 neighborhood sees two rows and two columns of `x`, beyond whose border the
-    first and last are repeated. A convolution to four times the channels does it on a quarter of
-    the pixels.
+    An output pixel sees two rows and two columns of `x`, whose border pixels are repeated beyond
+    the border. So a convolution of `x` to four times the channels, one set for each phase of a 2x2
+    block, gives the same on a quarter of the pixels.
     """
 
     features: int
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        y = conv2d(repeated(x.astype(self.dtype)), _to_places(kernel, _SEEN))
-        return _interleaved(y, self.features) + bias
+        y = conv2d(edge_pad(x.astype(self.dtype)), _phase_kernels(kernel, _DOUBLED_TAPS))
+        return _depth_to_space(y, self.features) + bias
 
 
-# [p, t, a]: whether tap a of the kernel meets pixel i + t - 1 where it is centered on 2 i + p.
-_SEEN = np.float32([[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]])
+# [p, t, a]: whether tap a of a kernel centered on output 2 i + p reads input i + t - 1.
+_DOUBLED_TAPS = np.float32([[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]])
 
 
-def _to_places(kernel: jax.Array, places: np.ndarray) -> jax.Array:
-    """`[a, b, C, K] -> [t, s, C, 2 · 2 · K]`: the kernel of each place of a 2x2 neighborhood."""
-    made = jnp.einsum("pta,qsb,abck->tscpqk", places, places, kernel).astype(kernel.dtype)
-    return made.reshape(*made.shape[:3], -1)
-
-
-def _interleaved(x: jax.Array, channels: int) -> jax.Array:
-    """`[N, H, W, 2 · 2 · C] -> [N, 2 H, 2 W, C]`."""
-    n, h, w, _ = x.shape
-    return x.reshape(n, h, w, 2, 2, channels).swapaxes(2, 3).reshape(n, 2 * h, 2 * w, channels)
-
-
-def _places(size: int) -> tuple[np.ndarray, int, int]:
-    """Which tap a of the kernel an output of place p gives to the input t; the padding for it."""
+def _transposed_taps(size: int) -> tuple[np.ndarray, int, int]:
+    """`[p, t, a]`: whether tap a carries input i + t - before to output 2 i + p; the padding."""
     radius = size // 2
     before, after = radius // 2, (radius + 1) // 2
-    places = np.zeros((2, before + after + 1, size), np.float32)
+    taps = np.zeros((2, before + after + 1, size), np.float32)
     for p in range(2):
         for t in range(before + after + 1):
             a = p + radius - 2 * (t - before)
             if 0 <= a < size:
-                places[p, t, a] = 1
-    return places, before, after
+                taps[p, t, a] = 1
+    return taps, before, after
+
+
+def _phase_kernels(kernel: Array, taps: np.ndarray) -> Array:
+    """`[a, b, C, K] -> [t, s, C, 2 · 2 · K]`: a kernel for each phase of a 2x2 block."""
+    kernels = jnp.einsum("pta,qsb,abck->tscpqk", taps, taps, kernel).astype(kernel.dtype)
+    return kernels.reshape(*kernels.shape[:3], -1)
+
+
+def _depth_to_space(x: Array, channels: int) -> Array:
+    """`[N, H, W, 2 · 2 · C] -> [N, 2 H, 2 W, C]`."""
+    n, h, w, _ = x.shape
+    return x.reshape(n, h, w, 2, 2, channels).swapaxes(2, 3).reshape(n, 2 * h, 2 * w, channels)
 
 
 def scaled(channels: int, width: float) -> int:
@@ -264,39 +273,39 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def _relu_conv(x: jax.Array, *, width: int, **knobs: Any) -> jax.Array:
+def _relu_conv(x: Array, *, width: int, **knobs: Any) -> Array:
     return nn.relu(Conv(width, use_bias=True, kernel_init=_he, **knobs)(x))
 
 
-def _by_size(x: dict[str, Any], scales: int) -> tuple[list[tuple[int, int]], dict[int, jax.Array]]:
-    """The sizes above the deepest stage, the images' first, and the stages by their halvings."""
-    chex.assert_rank([*x["stages"].values(), x["like"]], 4)
+def _stages_by_level(x: dict[str, Any], scales: int) -> tuple[list[Size], dict[int, Array]]:
+    """The sizes above the deepest stage, full resolution first, and the stages by halvings."""
+    assert_rank([*x["stages"].values(), x["like"]], 4)
     size = x["like"].shape[1:3]
     sizes = [size]
     while sizes[-1] != (1, 1):
         sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
-    maps = {}
+    stages = {}
     for name, stage in sorted(x["stages"].items()):
         if stage.shape[1:3] not in sizes:
             raise UserError(
                 f"The encoder's {name} has the size {stage.shape[1:3]}, which is no halving of the "
                 f"images' {size}: give images whose sides are multiples of the encoder's stride."
             )
-        maps[sizes.index(stage.shape[1:3])] = stage
-    if scales > max(maps):
+        stages[sizes.index(stage.shape[1:3])] = stage
+    if scales > max(stages):
         raise UserError(
-            f"{scales} scales are asked for, but the encoder's deepest stage is {max(maps)} "
+            f"{scales} scales are asked for, but the encoder's deepest stage is {max(stages)} "
             f"halvings of the images' {size}: ask for at most as many scales."
         )
-    return sizes[: max(maps)], maps
+    return sizes[: max(stages)], stages
 
 
-def _double(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Every pixel four times, without the last row or column where `size` is odd."""
+def _double(x: Array, size: Size) -> Array:
+    """Nearest-neighbor doubling, without the last row or column where `size` is odd."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)[:, : size[0], : size[1]]
 
 
-def _double_linear(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+def _double_linear(x: Array, size: Size) -> Array:
     n, h, w, c = x.shape
     return jax.image.resize(x, (n, 2 * h, 2 * w, c), "linear")[:, : size[0], : size[1]]
 
@@ -309,9 +318,9 @@ def encoder_decoder(encoder: Model, decoder: Model) -> Model:
         decoder: {'stages', 'like'} to anything.
 
     Returns:
-        A `Model` from images to the decoder's output, whose parameters and state are
-        dictionaries of 'encoder' and 'decoder'. `apply` also takes what the encoder has made of
-        them, {'stages', 'like'}, and then leaves the encoder and its state as they are.
+        A `Model` from images to the decoder's output, whose parameters and state are dictionaries
+        of 'encoder' and 'decoder'. `apply` also takes {'stages', 'like'}, and then skips the
+        encoder.
 
     Example:
         >>> from sslax import models
@@ -324,25 +333,9 @@ def encoder_decoder(encoder: Model, decoder: Model) -> Model:
         [(1, 16, 24, 1), (1, 8, 12, 1)]
     """
 
-    def init(rng: jax.Array, x: jax.Array) -> tuple[PyTree, PyTree]:
-        encoder_rng, decoder_rng = jax.random.split(rng)
-        variables = encoder.init(encoder_rng, x)
-        encoding, _ = jax.eval_shape(lambda p, s: encoder.apply(p, s, x, False), *variables)
-        stages = jax.tree.map(lambda stage: jnp.zeros(stage.shape, stage.dtype), encoding.stages)
-        of_decoder = decoder.init(decoder_rng, {"stages": stages, "like": x})
-        names = "encoder", "decoder"
-        return tuple(dict(zip(names, pair)) for pair in zip(variables, of_decoder))
+    def forward(net: Any, images: Array | dict[str, Any]) -> Any:
+        if isinstance(images, dict):
+            return net.decoder(images)
+        return net.decoder({"stages": net.encoder(images).stages, "like": images})
 
-    def apply(
-        params: PyTree, model_state: PyTree, x: jax.Array | dict[str, Any], train: bool
-    ) -> tuple[Any, PyTree]:
-        state = dict(model_state)
-        if not isinstance(x, dict):
-            encoding, state["encoder"] = encoder.apply(
-                params["encoder"], state["encoder"], x, train
-            )
-            x = {"stages": encoding.stages, "like": x}
-        output, state["decoder"] = decoder.apply(params["decoder"], state["decoder"], x, train)
-        return output, state
-
-    return Model(init, apply)
+    return Network({"encoder": encoder, "decoder": decoder}).as_model(forward)

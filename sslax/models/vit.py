@@ -3,46 +3,48 @@
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sslax.errors import UserError
-from sslax.types import Encoding
+from sslax.checks import assert_rank, assert_shape
+from sslax.errors import UserError, check_choice
+from sslax.types import Array, Encoding
+
+Initializer = Callable[..., Array]
 
 _xavier = nn.initializers.xavier_uniform()
 
 
 class ViT(nn.Module):
-    """A vision transformer that returns pooled features, inner blocks and all output tokens.
+    """A vision transformer that returns pooled features, intermediate blocks and all tokens.
 
     Blocks are pre-norm with the exact GELU; LayerNorm's epsilon is 1e-6. The residual stream and
-    the softmax are float32 whatever `dtype` is. There is no batch normalization, no dropout and no
-    other difference between training and evaluation.
+    the softmax are float32 whatever `dtype` is. There is no batch normalization and no dropout:
+    training and evaluation compute the same.
 
-    Initialization is MAE's and MoCo v3's: linear maps Xavier-uniform, queries, keys and values as
-    three maps; biases 0; the class token normal with deviation 0.02. Learned positions are
-    truncated normal with deviation 0.02, as DINO's; the class token has no position.
+    Initialization is MAE's and MoCo v3's: linear maps Xavier-uniform, with queries, keys and values
+    as three separate maps; biases 0; the class token normal with deviation 0.02. Learned positions
+    are truncated normal with deviation 0.02, as DINO's; the class token has no position.
 
     Attributes:
-        patch: side in pixels of the non-overlapping patches; divides the images' sides.
+        patch: side of the non-overlapping patches in pixels; divides the images' sides.
         width: of the tokens; a multiple of `heads`, and of 4 for "sincos".
-        depth: blocks.
-        heads: of the attention.
+        depth: number of blocks.
+        heads: attention heads.
         mlp_ratio: hidden units of a block's MLP, over `width`.
-        pool: what the features are: "cls", the class token, or "mean", of the patches' tokens;
-            both after the last LayerNorm.
-        position: "sincos", the fixed table of `sincos_positions` for whatever grid the images
-            have (MAE, MoCo v3), or "learned", a table `[h, w, width]` of the grid at
-            initialization, resized for others by antialiased bicubic interpolation (DINO).
-        freeze_patch_embedding: the random projection of the patches is not trained, which
-            steadies contrastive training (MoCo v3). It is then no parameter, out of the reach of
-            weight decay and LARS, but model state, in the collection "frozen"; a momentum encoder
-            starts from a copy of it.
-        class_token: prepends a trained token.
-        dtype: dtype of the linear maps; parameters and outputs are float32.
+        pool: the features: "cls", the class token, or "mean", the mean of the patch tokens; both
+            after the last LayerNorm.
+        position: "sincos", the fixed table of `sincos_positions` for the images' grid (MAE,
+            MoCo v3), or "learned", a table `[h, w, width]` for the grid at initialization, resized
+            to others by antialiased bicubic interpolation (DINO).
+        freeze_patch_embedding: the random patch projection is not trained, which stabilizes
+            contrastive training (MoCo v3). It is then no parameter, out of the reach of weight
+            decay and LARS, but model state, in the collection "frozen"; a momentum encoder starts
+            from a copy of it.
+        class_token: prepends a learned token.
+        dtype: of the linear maps; parameters and outputs are float32.
     """
 
     patch: int = 16
@@ -57,59 +59,69 @@ class ViT(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array | dict[str, jax.Array], *, train: bool) -> Encoding:
-        """Encodes images, or some of their patches only.
+    def __call__(self, x: Array | dict[str, Array], *, train: bool) -> Encoding:
+        """Encodes images, or a subset of their patches.
 
         Args:
-            x: images `[N, H, W, C]`, or a dictionary of "image" and "keep", `[N, K]` int32: each
-                image's patches to encode, counted row by row, without repetition. The others
-                have no influence.
+            x: images `[N, H, W, C]`, or a dictionary of
+
+                - 'image': the images;
+                - 'keep' `[N, K]` int32: indices of the patches to encode, row by row, without
+                  repetition; the other patches have no influence;
+                - 'keep_mask' `[N, K]`, optional: False where an entry of 'keep' only pads the row
+                  to K. Padding is not attended to and does not enter the mean; its own tokens are
+                  meaningless.
             train: without effect.
 
         Returns:
-            Features `[N, width]`; the stages are four evenly spaced blocks, "block03", ...,
-            and "tokens", the last one's after the last LayerNorm: each `[N, (1 +) T, width]`,
-            T patches (or K, in the order of `keep`) behind the class token. All float32.
+            Features `[N, width]`; the stages are four evenly spaced blocks, "block03", ..., and
+            "tokens", the last block after the last LayerNorm: each `[N, (1 +) T, width]`, the
+            class token first, then T patches (or K, in the order of 'keep'). All float32.
 
         Raises:
-            UserError: `patch` does not divide the images' sides.
-            ValueError: an unknown `pool` or `position`, or one that does not fit.
+            UserError: `patch` does not divide the images' sides; an unknown `pool` or `position`,
+                or a pool without its token.
         """
         del train
-        images, keep = (x["image"], x.get("keep")) if isinstance(x, dict) else (x, None)
-        chex.assert_rank(images, 4)
+        x = x if isinstance(x, dict) else {"image": x}
+        images, keep, mask = x["image"], x.get("keep"), x.get("keep_mask")
+        assert_rank(images, 4)
         grid = self._grid(images.shape[1:3])
         patches, positions = patchify(images, self.patch), self._positions(grid)
         if keep is not None:
-            chex.assert_shape(keep, (len(images), None))
+            assert_shape(keep, (len(images), None))
             patches = jnp.take_along_axis(patches, keep[..., None], axis=1)
             positions = jnp.take(positions, keep, axis=0)
-        x = PatchEmbedding(
+        if mask is not None:
+            assert_shape(mask, patches.shape[:2])
+            mask = mask.astype(bool)
+        y = PatchEmbedding(
             self.width, self.freeze_patch_embedding, self.dtype, name="patch_embedding"
         )(patches)
-        x = x.astype(jnp.float32) + positions
+        y, attended = y.astype(jnp.float32) + positions, mask
         if self.class_token:
             token = self.param("class_token", nn.initializers.normal(0.02), (self.width,))
-            x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, self.width)), x], axis=1)
-        reported = {-(-self.depth * quarter // 4) for quarter in (1, 2, 3, 4)}
+            y = jnp.concatenate([jnp.broadcast_to(token, (len(y), 1, self.width)), y], axis=1)
+            if mask is not None:
+                attended = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+        returned = {-(-self.depth * quarter // 4) for quarter in (1, 2, 3, 4)}
         stages = {}
         for i in range(1, self.depth + 1):
             name = f"block{i:02}"  # two digits: jit returns dictionaries in alphabetical order
-            x = Block(self.heads, self.mlp_ratio, self.dtype, name=name)(x)
-            if i in reported:
-                stages[name] = x
-        tokens = stages["tokens"] = layer_norm(jnp.float32, "norm")(x)
-        patches = tokens[:, int(self.class_token) :]
-        return Encoding(tokens[:, 0] if self.pool == "cls" else jnp.mean(patches, 1), stages)
+            y = Block(self.heads, self.mlp_ratio, self.dtype, name=name)(y, attended)
+            if i in returned:
+                stages[name] = y
+        tokens = stages["tokens"] = layer_norm(jnp.float32, "norm")(y)
+        if self.pool == "cls":
+            return Encoding(tokens[:, 0], stages)
+        return Encoding(_mean(tokens[:, int(self.class_token) :], mask), stages)
 
     def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Patches along the height and the width; refuses what does not fit."""
-        if self.pool not in ("cls", "mean"):
-            raise ValueError(f"pool is {self.pool!r}; choose 'cls' or 'mean'.")
+        """Number of patches along the height and the width."""
+        check_choice("pool", self.pool, ("cls", "mean"))
+        check_choice("position", self.position, ("sincos", "learned"))
         if self.pool == "cls" and not self.class_token:
-            raise ValueError("pool='cls' needs the class token; choose pool='mean'.")
-        if self.position not in ("sincos", "learned"):
-            raise ValueError(f"position is {self.position!r}; choose 'sincos' or 'learned'.")
+            raise UserError("pool='cls' needs the class token; choose pool='mean'.")
         if size[0] % self.patch or size[1] % self.patch:
             raise UserError(
                 f"Images of {size[0]} x {size[1]} pixels are no whole number of patches of "
@@ -117,18 +129,26 @@ class ViT(nn.Module):
             )
         return size[0] // self.patch, size[1] // self.patch
 
-    def _positions(self, grid: tuple[int, int]) -> jax.Array:
+    def _positions(self, grid: tuple[int, int]) -> Array:
         """The table `[T, width]` that is added to the patches."""
         if self.position == "sincos":
             return jnp.asarray(sincos_positions(grid, self.width))
         shape = (*grid, self.width)
-        if self.has_variable("params", "position"):  # of whatever grid it was made for
+        if self.has_variable("params", "position"):  # perhaps of another grid
             table = self.get_variable("params", "position")
         else:
             table = self.param("position", nn.initializers.truncated_normal(0.02), shape)
         if table.shape != shape:
             table = jax.image.resize(table, shape, "bicubic")
         return table.reshape(-1, self.width)
+
+
+def _mean(tokens: Array, mask: Array | None) -> Array:
+    """Mean of the real tokens, `[N, T, width] -> [N, width]`."""
+    if mask is None:
+        return jnp.mean(tokens, axis=1)
+    count = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
+    return jnp.sum(jnp.where(mask[..., None], tokens, 0), axis=1) / count
 
 
 class PatchEmbedding(nn.Module):
@@ -139,15 +159,13 @@ class PatchEmbedding(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, patches: jax.Array) -> jax.Array:
+    def __call__(self, patches: Array) -> Array:
         kernel = self._weights("kernel", _xavier, (patches.shape[-1], self.width))
         bias = self._weights("bias", nn.initializers.zeros, (self.width,))
         x = patches.astype(self.dtype) @ kernel.astype(self.dtype)
         return x + bias.astype(self.dtype)
 
-    def _weights(
-        self, name: str, init: Callable[..., jax.Array], shape: tuple[int, ...]
-    ) -> jax.Array:
+    def _weights(self, name: str, init: Initializer, shape: tuple[int, ...]) -> Array:
         if not self.frozen:
             return self.param(name, init, shape)
         return self.variable(
@@ -156,20 +174,38 @@ class PatchEmbedding(nn.Module):
 
 
 class Block(nn.Module):
-    """`x + attention(norm(x))`, then `x + mlp(norm(x))`, on float32 tokens `[N, T, width]`."""
+    """`x + attention(norm(x))`, then `x + mlp(norm(x))`, for float32 tokens `[N, T, width]`.
+
+    Attributes:
+        heads: attention heads.
+        mlp_ratio: hidden units of the MLP, over the tokens' width.
+        dtype: of the linear maps.
+        kernel_init: of all linear maps; None for Xavier-uniform.
+        output_init: of the last linear map of each branch; None for `kernel_init`.
+    """
 
     heads: int
     mlp_ratio: float
     dtype: Any
+    kernel_init: Initializer | None = None
+    output_init: Initializer | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        width = x.shape[-1]
-        y = layer_norm(self.dtype, "norm1")(x)
-        x = x + Attention(self.heads, self.dtype, name="attention")(y)
+    def __call__(self, x: Array, mask: Array | None = None) -> Array:
+        """Updates tokens; those that `mask` `[N, T]` sets to False are not attended to."""
+        width, init = x.shape[-1], self.kernel_init or _xavier
+        output_init = self.output_init or init
+        attention = Attention(
+            self.heads,
+            self.dtype,
+            self.kernel_init or _xavier_of_three,
+            output_init,
+            name="attention",
+        )
+        x = x + attention(layer_norm(self.dtype, "norm1")(x), mask)
         y = layer_norm(self.dtype, "norm2")(x)
-        y = linear(round(self.mlp_ratio * width), self.dtype, "linear1")(y)
-        return x + linear(width, self.dtype, "linear2")(gelu(y))
+        y = linear(round(self.mlp_ratio * width), self.dtype, "linear1", kernel_init=init)(y)
+        return x + linear(width, self.dtype, "linear2", kernel_init=output_init)(gelu(y))
 
 
 class Attention(nn.Module):
@@ -177,33 +213,36 @@ class Attention(nn.Module):
 
     heads: int
     dtype: Any
+    kernel_init: Initializer
+    output_init: Initializer
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array, mask: Array | None = None) -> Array:
         n, tokens, width = x.shape
         if width % self.heads:
             raise ValueError(f"{self.heads} heads do not divide a width of {width}.")
-        x = linear(3 * width, self.dtype, "qkv", kernel_init=_xavier_of_three)(x)
+        x = linear(3 * width, self.dtype, "qkv", kernel_init=self.kernel_init)(x)
         x = x.reshape(n, tokens, 3, self.heads, -1)
         q, k, v = jnp.moveaxis(x, (2, 3), (0, 2))  # each [N, heads, T, width / heads]
-        # On CPU faster than jax.nn.dot_product_attention: half to nine tenths of its time.
+        # On CPU this takes half to nine tenths of the time of jax.nn.dot_product_attention.
         scores = jnp.matmul(
             q * q.shape[-1] ** -0.5, jnp.swapaxes(k, 2, 3), preferred_element_type=jnp.float32
         )
+        if mask is not None:
+            # Finite, so that a row without any key has no NaN.
+            scores = jnp.where(mask[:, None, None], scores, jnp.finfo(scores.dtype).min)
         x = jax.nn.softmax(scores).astype(self.dtype) @ v
         x = jnp.moveaxis(x, 1, 2).reshape(n, tokens, width)
-        return linear(width, self.dtype, "projection")(x)
+        return linear(width, self.dtype, "projection", kernel_init=self.output_init)(x)
 
 
-def gelu(x: jax.Array) -> jax.Array:
-    """`x Φ(x)` by the error function; on CPU half the time of `jax.nn.gelu`, which uses erfc."""
+def gelu(x: Array) -> Array:
+    """`x Φ(x)` with the error function: on CPU half the time of `jax.nn.gelu`, which uses erfc."""
     return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
-def linear(
-    features: int, dtype: Any, name: str, *, kernel_init: Callable[..., jax.Array] = _xavier
-) -> nn.Dense:
-    """A linear map, by default Xavier-uniform."""
+def linear(features: int, dtype: Any, name: str, *, kernel_init: Initializer = _xavier) -> nn.Dense:
+    """A linear map with a bias."""
     return nn.Dense(features, dtype=dtype, kernel_init=kernel_init, name=name)
 
 
@@ -212,20 +251,20 @@ def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, dtype=dtype, name=name)
 
 
-def _xavier_of_three(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
+def _xavier_of_three(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
     """Xavier-uniform for three maps side by side, rather than for one with three outputs."""
     kernels = [_xavier(k, (shape[0], shape[1] // 3), dtype) for k in jax.random.split(key, 3)]
     return jnp.concatenate(kernels, axis=1)
 
 
 def sincos_positions(grid: tuple[int, int], width: int) -> np.ndarray:
-    """The fixed position table of a grid of patches, as MAE's.
+    """MAE's fixed position table of a grid of patches.
 
     With ω_k = 10000^(-4 k / width) for 0 <= k < width / 4, the row of the patch at (x, y) is
     [sin(x ω), cos(x ω), sin(y ω), cos(y ω)].
 
     Args:
-        grid: patches along the height and the width.
+        grid: number of patches along the height and the width.
         width: of the tokens; a multiple of 4.
 
     Returns:
@@ -239,15 +278,17 @@ def sincos_positions(grid: tuple[int, int], width: int) -> np.ndarray:
         [[0.0, 1.0, 0.0, 1.0], [0.8399999737739563, 0.5400000214576721, 0.0, 1.0]]
     """
     if width % 4:
-        raise ValueError(f"The width is {width}; sine and cosine of two axes need a multiple of 4.")
+        raise ValueError(
+            f"Sine-cosine positions need a width that is a multiple of 4, not {width}."
+        )
     y, x = np.indices(grid).reshape(2, -1, 1)
     frequencies = 10000.0 ** (-4 * np.arange(width // 4) / width)
-    waves = [wave(place * frequencies) for place in (x, y) for wave in (np.sin, np.cos)]
+    waves = [wave(axis * frequencies) for axis in (x, y) for wave in (np.sin, np.cos)]
     return np.concatenate(waves, axis=1).astype(np.float32)
 
 
-def patchify(images: jax.Array, patch: int) -> jax.Array:
-    """Cuts images into square patches, row by row; in a patch pixels row by row, channels last.
+def patchify(images: Array, patch: int) -> Array:
+    """Cuts images into square patches, row by row; pixels in a patch row by row, channels last.
 
     Args:
         images: `[N, H, W, C]`.
@@ -257,14 +298,14 @@ def patchify(images: jax.Array, patch: int) -> jax.Array:
         `[N, T, patch² C]` with T = H W / patch².
 
     Raises:
-        ValueError: the sides are not whole numbers of patches.
+        ValueError: the sides are no multiples of `patch`.
 
     Example:
         >>> import jax.numpy as jnp
         >>> patchify(jnp.arange(8).reshape(1, 2, 4, 1), 2).tolist()
         [[[0, 1, 4, 5], [2, 3, 6, 7]]]
     """
-    chex.assert_rank(images, 4)
+    assert_rank(images, 4)
     n, height, width, channels = images.shape
     if height % patch or width % patch:
         raise ValueError(f"{height} x {width} pixels are no whole number of patches of {patch}.")
@@ -272,13 +313,13 @@ def patchify(images: jax.Array, patch: int) -> jax.Array:
     return x.swapaxes(2, 3).reshape(n, -1, patch * patch * channels)
 
 
-def unpatchify(patches: jax.Array, patch: int, size: tuple[int, int]) -> jax.Array:
+def unpatchify(patches: Array, patch: int, size: tuple[int, int]) -> Array:
     """The inverse of `patchify`.
 
     Args:
         patches: `[N, T, patch² C]`.
         patch: side in pixels.
-        size: of the images, (H, W) in pixels.
+        size: (H, W) of the images in pixels.
 
     Returns:
         `[N, H, W, C]`.
@@ -289,7 +330,7 @@ def unpatchify(patches: jax.Array, patch: int, size: tuple[int, int]) -> jax.Arr
         >>> bool((unpatchify(patchify(images, 2), 2, (4, 4)) == images).all())
         True
     """
-    chex.assert_shape(patches, (None, size[0] * size[1] // patch**2, None))
+    assert_shape(patches, (None, size[0] * size[1] // patch**2, None))
     rows, columns = size[0] // patch, size[1] // patch
     x = patches.reshape(len(patches), rows, columns, patch, patch, -1)
     return x.swapaxes(2, 3).reshape(len(patches), *size, -1)

@@ -45,13 +45,17 @@ def defaults() -> ConfigDict:
     return config.lock()
 
 
-def steps_of(duration: str, *, batch_size: int, steps_per_epoch: int) -> int:
-    """A duration as steps, rounded to the nearest.
+def steps_of(
+    duration: str, *, batch_size: int, steps_per_epoch: int, total: int | None = None
+) -> int:
+    """A duration in steps, rounded to the nearest.
 
     Args:
-        duration: a number and a unit: steps, epochs or examples.
+        duration: a number and a unit: steps, epochs or examples; or a part of the run, as "5 %" or
+            "0.05".
         batch_size: examples a step.
         steps_per_epoch: steps an epoch.
+        total: steps of the run; None where the duration is that of the run itself.
 
     Raises:
         UserError: not of this form.
@@ -59,13 +63,24 @@ def steps_of(duration: str, *, batch_size: int, steps_per_epoch: int) -> int:
     Example:
         >>> steps_of("1.5 epochs", batch_size=32, steps_per_epoch=10)
         15
+        >>> steps_of("5 %", batch_size=32, steps_per_epoch=10, total=200)
+        10
     """
-    match = re.fullmatch(r"\s*([0-9._]+(?:e[0-9]+)?)\s*(step|epoch|example)s?\s*", duration)
-    if not match:
+    match = re.fullmatch(
+        r"\s*([0-9._]+(?:e-?[0-9]+)?)\s*(?:(step|epoch|example)s?|(%)|)\s*", str(duration)
+    )
+    part = match and not match[2]
+    if not match or (part and total is None):
         raise UserError(
             f'"{duration}" is no duration; write a number and a unit, for example "500 steps", '
-            '"20 epochs" or "1e6 examples".'
+            '"20 epochs" or "1e6 examples"'
+            + (', or a part of the run, "5 %" or "0.05".' if total is not None else ".")
         )
-    number, unit = float(match[1]), match[2]
-    steps = {"step": 1.0, "epoch": float(steps_per_epoch), "example": 1.0 / batch_size}[unit]
-    return round(number * steps)
+    number = float(match[1])
+    if part:
+        fraction = number / 100 if match[3] else number
+        if fraction > 1:
+            raise UserError(f'"{duration}" is more than the whole run; give at most "100 %".')
+        return round(fraction * total)
+    unit = {"step": 1.0, "epoch": float(steps_per_epoch), "example": 1.0 / batch_size}[match[2]]
+    return round(number * unit)

@@ -1,4 +1,4 @@
-"""What the configs of all flow methods share: sets of pairs of frames, and what fits them.
+"""What the configs of all flow methods share: data sets of frame pairs, and settings that fit them.
 
 As `sslax.training.presets` has it for images: `presets.config(..., presets=PRESETS, tiny=TINY)`.
 """
@@ -6,6 +6,7 @@ As `sslax.training.presets` has it for images: `presets.config(..., presets=PRES
 from collections.abc import Mapping
 
 from sslax.models.pwc import PWCNet
+from sslax.models.raft import RAFT
 from sslax.training.presets import TINY_RENDERED, Values
 
 _FLOW: Values = {
@@ -22,7 +23,7 @@ _FLOW: Values = {
     "optimizer.weight_decay": 0.0,
     "optimizer.drops": (0.8, 0.9),
 }
-"""Pairs, the first frame to the second; Adam, whose rate drops to a hundredth at the end."""
+"""Pairs of frames; Adam, whose learning rate drops to a hundredth in two steps."""
 
 SCENES: Values = {
     **_FLOW,
@@ -36,7 +37,7 @@ SCENES: Values = {
     "model.width": 0.25,
     "optimizer.learning_rate": 1e-3,
 }
-"""Rooms that are rendered while training, with exact flow for the test: minutes on two cores."""
+"""Rooms, rendered during training, with exact flow for the test: minutes on two cores."""
 
 TINY: Values = {
     **TINY_RENDERED,
@@ -44,22 +45,40 @@ TINY: Values = {
     "model.width": 0.05,
     "optimizer.clip_norm": 1.0,
 }
-"""Upon `SCENES`: seconds, the whole machinery, nothing learned."""
+"""On top of `SCENES`: takes seconds, runs everything, learns nothing."""
 
-NETWORK: Values = {"decoder": PWCNet.decoder, "context": PWCNet.context}
-"""PWC-Net's channels, which variants replace: `(64, 32)`; `((64, 2),)`, `()` for no context."""
+_PWC_KNOBS = (
+    "levels",
+    "channels",
+    "convolutions",
+    "decoder",
+    "context",
+    "normalize",
+    "level_dropout",
+)
+_RAFT_KNOBS = ("small", "iterations", "levels", "correlation", "remat")
 
-TINY_NETWORK: Values = {
+PWC_NETWORK: Values = {name: getattr(PWCNet, name) for name in _PWC_KNOBS}
+"""Section `network` of a method that uses PWC-Net, with UFlow's values."""
+
+RAFT_NETWORK: Values = {
+    **{name: getattr(RAFT, name) for name in _RAFT_KNOBS},
+    "convex": True,
+    "norm": "instance",
+}
+"""Section `network` of a method that uses RAFT, with SMURF's values."""
+
+TINY_PWC_NETWORK: Values = {
     "levels": 3,
     "channels": 4,
     "convolutions": 1,
     "decoder": (128, 64),
     "context": ((64, 2),),
 }
-"""PWC-Net for `TINY`: few convolutions, whose compilation takes most of the time."""
+"""PWC-Net for `TINY`: few convolutions, since compiling them takes most of the time."""
 
 CHAIRS: Values = {**_FLOW, "duration": "1e6 examples", "data.source": "flying_chairs"}
-"""FlyingChairs, 384 x 512: data.path. Its flow is for the test alone."""
+"""FlyingChairs, 384 x 512: data.path. Its flow serves the test alone."""
 
 SINTEL: Values = {
     **_FLOW,
@@ -85,7 +104,7 @@ VIDEO: Values = {
     "data.source": "video",
     "data.size": (256, 448),
 }
-"""Frames of one's own: data.path, a data.size of their aspect, data.interval; no intrinsics."""
+"""Your own frames: data.path, a data.size of their aspect ratio, data.interval."""
 
 PRESETS: Mapping[str, Values] = {
     "": SCENES,
@@ -95,9 +114,9 @@ PRESETS: Mapping[str, Values] = {
     "video": VIDEO,
 }
 
-_PAST: Values = {"data.frames": 3, "data.target_frame": "second"}
+_TRIPLETS: Values = {"data.frames": 3, "data.target_frame": "second"}
 
 TRIPLET_PRESETS: Mapping[str, Values] = {
-    name: {**values, **_PAST} for name, values in PRESETS.items() if name != "chairs"
+    name: {**values, **_TRIPLETS} for name, values in PRESETS.items() if name != "chairs"
 }
-"""The same with the frame before each pair, which FlyingChairs has not."""
+"""The same with the frame before each pair, which FlyingChairs lacks."""

@@ -1,5 +1,6 @@
 """Optimizers and learning rates of self-supervised training, from the `optimizer` section."""
 
+import re
 from collections.abc import Mapping
 
 import jax
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from sslax.errors import UserError, nearest
+from sslax.errors import UserError, check_choice
+from sslax.methods.schedules import cosine
 from sslax.types import Array, PyTree, Schedule
 
 
@@ -32,6 +34,7 @@ def defaults() -> ConfigDict:
             "clip_norm": 0.0,  # global norm of the gradient; 0: not clipped
             "vector_rate": 1.0,  # factor on the rate of biases and norms
             "rates": {},  # factor on the rate of a part of the network, by the part's name
+            "layer_decay": 1.0,  # ViT: factor on the rate for each layer below the head
         }
     )
 
@@ -50,10 +53,7 @@ def scaled_learning_rate(base: float, scaling: str, batch_size: int) -> float:
         0.6
     """
     rules = {"linear": base * batch_size / 256, "sqrt": base * batch_size**0.5, "none": base}
-    if scaling not in rules:
-        raise UserError(
-            f'Unknown config.optimizer.scaling "{scaling}": {nearest(scaling, [*rules])}'
-        )
+    check_choice("config.optimizer.scaling", scaling, rules)
     return rules[scaling]
 
 
@@ -82,24 +82,6 @@ def learning_rate(config: ConfigDict, *, batch_size: int, warmup: int, total: in
         return peak * jnp.where(step < warmup, (step + 1) / max(warmup, 1), decayed)
 
     return rate
-
-
-def cosine(start: float, end: float, total: int, *, first: int = 0) -> Schedule:
-    """Half a cosine from `start` at step `first` to `end` at step `total`, and constant outside.
-
-    `end + (start - end) (1 + cos(π (t - first) / (total - first))) / 2`
-
-    Example:
-        >>> schedule = cosine(0.9, 1.0, 100)
-        >>> [round(float(schedule(step)), 3) for step in (0, 50, 100)]
-        [0.9, 0.95, 1.0]
-    """
-
-    def value(step: Array) -> Array:
-        progress = jnp.clip((step - first) / max(total - first, 1), 0.0, 1.0)
-        return end + (start - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
-
-    return value
 
 
 def decayed_leaves(params: PyTree) -> PyTree:
@@ -147,14 +129,14 @@ def build(config: ConfigDict, rate: Schedule, total: int) -> optax.GradientTrans
         return optax.adamw(rate, **knobs, weight_decay=decay, mask=decayed_leaves)
 
     optimizers = {"sgd": sgd, "lars": lars, "adamw": adamw}
-    if config.name not in optimizers:
-        known = nearest(config.name, [*optimizers])
-        raise UserError(f'Unknown config.optimizer.name "{config.name}": {known}')
+    check_choice("config.optimizer.name", config.name, optimizers)
     transform = optimizers[config.name]()
     if config.clip_norm > 0:
         transform = optax.chain(optax.clip_by_global_norm(config.clip_norm), transform)
     if config.vector_rate != 1.0 or config.rates:
         transform = optax.chain(transform, scale_parts(config.vector_rate, dict(config.rates)))
+    if config.layer_decay != 1.0:
+        transform = optax.chain(transform, scale_layers(config.layer_decay))
     return transform
 
 
@@ -173,3 +155,44 @@ def scale_parts(vector_rate: float, rates: Mapping[str, float]) -> optax.Gradien
         return jax.tree.map_with_path(lambda path, leaf: factor(path, leaf) * leaf, updates)
 
     return optax.stateless(scale)
+
+
+def scale_layers(decay: float) -> optax.GradientTransformation:
+    """Multiplies the updates of a vision transformer by `decay` once for each layer above them.
+
+    Only the part `encoder` of the network is scaled; its patch embedding, class token and positions
+    lie below all blocks, its last norm above them.
+
+    Clark et al., ELECTRA, https://arxiv.org/abs/2003.10555, 2020; MAE fine-tunes with 0.75.
+
+    Raises:
+        UserError: when it is initialized, for an encoder without blocks.
+    """
+
+    def depth_of(encoder: PyTree) -> int:
+        return sum(bool(_BLOCK.fullmatch(name)) for name in encoder)
+
+    def layer(path: tuple, depth: int) -> int:
+        name = path[0].key
+        block = _BLOCK.fullmatch(name)
+        return depth + 1 if name == "norm" else int(block[1]) if block else 0
+
+    def init(params: PyTree) -> optax.EmptyState:
+        if not depth_of(params["encoder"]):
+            raise UserError(
+                "A layer_decay is for vision transformers, and this encoder has no blocks: set it "
+                "to 1.0."
+            )
+        return optax.EmptyState()
+
+    def update(updates: PyTree, state: optax.EmptyState, params: PyTree = None) -> tuple:
+        depth = depth_of(updates["encoder"])
+        encoder = jax.tree.map_with_path(
+            lambda path, leaf: decay ** (depth + 1 - layer(path, depth)) * leaf, updates["encoder"]
+        )
+        return {**updates, "encoder": encoder}, state
+
+    return optax.GradientTransformation(init, update)
+
+
+_BLOCK = re.compile(r"block(\d+)")  # a layer of a vision transformer, counted from 1

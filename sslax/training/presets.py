@@ -4,7 +4,8 @@ A config names, for each of its variants, the values that are the method's own; 
 the stem of the network, the batch and the duration that go with a set, once for all methods.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -26,7 +27,7 @@ EMBEDDED: Values = {
     "model.mean": (0.286,),
     "model.std": (0.353,),
     "augment.size": 28,
-    "optimizer.warmup": "3 epochs",
+    "optimizer.warmup": "10 %",
 }
 """8,000 images of Fashion-MNIST that come with the package: minutes on two cores."""
 
@@ -37,7 +38,7 @@ TINY: Values = {
     "checkpoint_every": "4 steps",
     "model.width": 0.125,
     "augment.size": 12,
-    "optimizer.warmup": "2 steps",
+    "optimizer.warmup": "17 %",
 }
 """Upon the embedded data: seconds, the whole machinery, nothing learned."""
 
@@ -65,7 +66,7 @@ CIFAR10: Values = {
     "model.mean": (0.4914, 0.4822, 0.4465),
     "model.std": (0.2470, 0.2435, 0.2616),
     "augment.size": 32,
-    "optimizer.warmup": "10 epochs",
+    "optimizer.warmup": "5 %",
 }
 """CIFAR-10 in an .npz archive, ResNet-18 with a small stem."""
 
@@ -85,7 +86,7 @@ STL10: Values = {
     "model.dtype": "bfloat16",
     **_IMAGENET_COLORS,
     "augment.size": 96,
-    "optimizer.warmup": "10 epochs",
+    "optimizer.warmup": "5 %",
 }
 """STL-10's 100,000 unlabeled images; its labeled parts serve the evaluation."""
 
@@ -99,7 +100,7 @@ IMAGENET100: Values = {
     "model.dtype": "bfloat16",
     **_IMAGENET_COLORS,
     "augment.size": 224,
-    "optimizer.warmup": "10 epochs",
+    "optimizer.warmup": "5 %",
 }
 """A hundred classes of ImageNet as class folders: data.path and data.test_path; ResNet-18."""
 
@@ -116,7 +117,7 @@ IMAGENET: Values = {
     "model.dtype": "bfloat16",
     **_IMAGENET_COLORS,
     "augment.size": 224,
-    "optimizer.warmup": "10 epochs",
+    "optimizer.warmup": "10 %",
 }
 """ImageNet, ResNet-50."""
 
@@ -131,7 +132,7 @@ FOLDER: Values = {
     "model.width": 0.5,
     **_IMAGENET_COLORS,
     "augment.size": 64,
-    "optimizer.warmup": "5 epochs",
+    "optimizer.warmup": "5 %",
 }
 """Images of one's own at 64 pixels; with class subfolders set config.data.labels=True."""
 
@@ -278,6 +279,28 @@ def config(
     with made.augment.unlocked(), made.optimizer.rates.unlocked(), made.evaluate.data.unlocked():
         made.update_from_flattened_dict(values)
     return made
+
+
+def defaults_of(factory: Callable, *names: str) -> dict[str, Any]:
+    """Defaults of a method's knobs, so that its config does not repeat them.
+
+    Args:
+        factory: of a method.
+        *names: of keyword-only arguments that have a default; none for all of them.
+
+    Raises:
+        ValueError: the factory has no such default.
+
+    Example:
+        >>> def simclr(encoder, *, augmentation, temperature=0.1): ...
+        >>> defaults_of(simclr)
+        {'temperature': 0.1}
+    """
+    parameters = inspect.signature(factory).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    if unknown := [name for name in names if name not in defaults]:
+        raise ValueError(f"{factory.__name__} has no default for {unknown[0]!r}.")
+    return {name: defaults[name] for name in names} if names else defaults
 
 
 def _flat(values: Values, prefix: str = "") -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from sslax import data
 from sslax.data.files import installed
 from sslax.data.sources import photographs
+from sslax.errors import MissingExtra
 
 HEIGHT, WIDTH = 200, 250
 CUT = 75  # 30 % of the width
@@ -123,8 +124,9 @@ def test_mistakes(monkeypatch):
     assert "data.test_fraction" in error(test_fraction=0.1)
     monkeypatch.setattr(installed, "FILES", (("skimage", "data/nothing.png"),))
     installed.photograph_parts.cache_clear()
-    assert "install scikit-image again" in error()
+    assert "skimage/data/nothing.png is missing: install scikit-image again" in error()
     monkeypatch.setattr(installed.importlib.util, "find_spec", lambda name: None)
-    assert "skimage/data/nothing.png" in error()
+    with pytest.raises(MissingExtra, match=r"skimage is not .* pip install 'sslax\[geometry\]'"):
+        data.load(config())
     monkeypatch.undo()
     assert len(installed.photograph_parts().train) == 8

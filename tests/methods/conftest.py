@@ -12,7 +12,10 @@ from ml_collections import ConfigDict
 from sslax import data
 from sslax.data import records
 from sslax.methods import METHODS
-from sslax.training import checkpoint, sharding, train
+from sslax.training import checkpoint, sharding, weights
+from sslax.training.plan import Plan, describe, make_plan
+from sslax.training.step import train_step
+from sslax.types import TrainState
 
 
 class Tiny(NamedTuple):
@@ -20,12 +23,12 @@ class Tiny(NamedTuple):
 
     name: str
     config: ConfigDict
-    plan: train.Plan
-    abstract: train.TrainState
+    plan: Plan
+    abstract: TrainState
     state: Any  # (devices=1) -> the initial state, on that many devices
     step: Any  # (devices=1) -> compiled (state, batch) -> (state, metrics)
     traces: list  # grows by the devices of a step whenever it is traced
-    look: Any  # compiled (state, batch) -> (what `predict` says, what `show` draws)
+    look: Any  # compiled (state, batch) -> (the prediction, the visualization)
     batch: dict
 
 
@@ -40,14 +43,11 @@ def first_stage(load_config, tmp_path_factory):
     """The folder of a run of SMURF, written without training, for a method that learns from it."""
     config = load_config("smurf", "tiny")
     config.seed += 1  # otherwise it would be the network that its student starts with
-    spec = train.describe(data.load(config.data))
-    plan = train.make_plan(config, **spec)
+    spec = describe(data.load(config.data))
+    plan = make_plan(config, **spec)
     folder = tmp_path_factory.mktemp("first_stage")
-    checkpoint.keep_description(config, spec, folder)
-    everywhere = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
-    state = jax.jit(plan.initial_state, out_shardings=everywhere)()
-    with checkpoint.Checkpoints(folder / "checkpoints") as checkpoints:
-        checkpoints.save(1, state._replace(step=jnp.int32(1)), 0.0)
+    state = jax.jit(plan.initial_state)()
+    weights.save_network(folder / weights.NETWORK, config, state.variables, step=1)
     return folder
 
 
@@ -61,7 +61,7 @@ def tiny(request, load_config):
     # A key's bias has a gradient of rounding noise, which Adam's usual epsilon would amplify.
     config.optimizer.epsilon = 1e-3
     dataset = data.load(config.data)
-    plan = train.make_plan(config, **train.describe(dataset))
+    plan = make_plan(config, **describe(dataset))
     batch = {**first_records(dataset.train, config.batch_size)}
     batch["index"] = np.arange(config.batch_size, dtype=np.int32)
 
@@ -79,15 +79,14 @@ def tiny(request, load_config):
     def step(devices=1):
         def traced(state, batch):
             traces.append(devices)
-            return train.train_step(plan.method, plan.tx, state, batch)
+            return train_step(plan.method, plan.tx, state, batch)
 
         return jax.jit(traced, out_shardings=(everywhere(devices), everywhere(devices)))
 
     @jax.jit
     def look(state, batch):
-        variables = (state.params, state.model_state, state.extra)
-        shown = plan.method.show(*variables, batch, jax.random.key(1))
-        return plan.method.predict(*variables, batch), shown
+        shown = plan.method.visualize(state.variables, batch, jax.random.key(1))
+        return plan.method.predict(state.variables, batch), shown
 
     return Tiny(
         name=request.param,

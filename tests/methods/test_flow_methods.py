@@ -13,17 +13,26 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from sslax import figures, ops
-from sslax.augment import flow as flow_augment
+from sslax import augment, ops
 from sslax.data import scenes
 from sslax.errors import UserError
-from sslax.methods import common
-from sslax.methods.flow import arflow, flow_common, smurf, uflow, unflow
-from sslax.types import Model
+from sslax.methods import schedules
+from sslax.methods.flow import (
+    arflow,
+    from_config,
+    fusion,
+    matching,
+    resolution,
+    self_supervision,
+    smurf,
+    uflow,
+    unflow,
+)
+from sslax.types import Flow, FlowField, Model, Variables
 
 B, H, W = 2, 24, 32
 SIZE = (32, 48)  # of what is shared by several tests
-IDENTITY = flow_augment.flow_views(flow_augment.FlowRecipe())
+IDENTITY = augment.flow_views(augment.FlowRecipe())
 
 
 def pyramid(*flows):
@@ -68,17 +77,29 @@ def wavy(seed, factor, amplitude=1.5, count=B):
     return np.stack([forward, -forward + other], 1).astype(np.float32)
 
 
-def batch_of(images, seen=None, **more):
-    seen = images if seen is None else seen
-    index = jnp.arange(len(images)) + 3
-    return {"image": jnp.asarray(images), "input": jnp.asarray(seen), "index": index, **more}
+def batch_of(frames, cropped=None, **more):
+    cropped = frames if cropped is None else cropped
+    index = jnp.arange(len(frames)) + 3
+    return {"frames": jnp.asarray(frames), "input": jnp.asarray(cropped), "index": index, **more}
+
+
+def value_and_gradient(method):
+    """`(variables, batch, rng, step) -> ((loss, output), gradient)`."""
+
+    def run(variables, *args):
+        def loss(params):
+            return method.loss(variables._replace(params=params), *args)
+
+        return jax.value_and_grad(loss, has_aux=True)(variables.params)
+
+    return run
 
 
 def evaluate(method, batch, step=0, key=0):
     """Loss, metrics and gradient, compiled."""
     variables = method.init(jax.random.key(0), batch)
-    run = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
-    (value, output), gradient = run(*variables, batch, jax.random.key(key), jnp.int32(step))
+    run = jax.jit(value_and_gradient(method))
+    (value, output), gradient = run(variables, batch, jax.random.key(key), jnp.int32(step))
     leaves = [value, *output.metrics.values(), *jax.tree.leaves(gradient)]
     assert all(np.isfinite(leaf).all() for leaf in leaves)
     return float(value), {k: float(v) for k, v in output.metrics.items()}, gradient
@@ -242,7 +263,9 @@ def test_uflow_is_its_definition(data, occlusion, order):
     # Little edges: with the paper's 150 nothing of the smoothness is left on such frames.
     images = 0.5 + 0.02 * images
     knobs = {"data": data, "occlusion": occlusion, "smoothness_order": order}
-    method = uflow.uflow(pyramid(flow, wavy(1, 8)), views=IDENTITY, selfsup_weight=0.0, **knobs)
+    method = uflow.uflow(
+        pyramid(flow, wavy(1, 8)), augmentation=IDENTITY, selfsup_weight=0.0, **knobs
+    )
     value, metrics, _ = evaluate(method, batch_of(images))
     photometric, smooth = np_uflow(
         images, flow, factor=4, data=data, occlusion=occlusion, order=order
@@ -260,7 +283,7 @@ def test_smurf_is_its_definition_in_whole_frames():
     seen = np.stack([x[:, b : b + size[0], a : a + size[1]] for x, (a, b) in zip(images, offset)])
     batch = batch_of(images, seen, offset=jnp.asarray(offset, jnp.float32))
     method = smurf.smurf(
-        iterations(*flows), views=IDENTITY, selfsup_weight=0.0, occlusion="forward_backward"
+        iterations(*flows), augmentation=IDENTITY, selfsup_weight=0.0, occlusion="forward_backward"
     )
     value, metrics, _ = evaluate(method, batch)
     terms = [
@@ -322,7 +345,11 @@ def test_unflow_is_its_definition():
     flows = [wavy(3, 4), wavy(4, 8)]
     weights = {"brightness_weight": 0.5, "gradient_weight": 0.25, "occlusion_weight": 12.4}
     method = unflow.unflow(
-        pyramid(*flows), views=IDENTITY, census_radii=(1, 1), level_weights=(12.7, 4.35), **weights
+        pyramid(*flows),
+        augmentation=IDENTITY,
+        census_radii=(1, 1),
+        level_weights=(12.7, 4.35),
+        **weights,
     )
     value, metrics, _ = evaluate(method, batch_of(images))
     w = {"census": 1, "brightness": 0.5, "gradient": 0.25, "consistency": 0.2, "smoothness": 3}
@@ -349,7 +376,7 @@ def test_arflow_is_its_definition(data, occlusion):
     images = textured(5)
     flows = [wavy(6, 4), wavy(7, 8)]
     method = arflow.arflow(
-        pyramid(*flows), views=IDENTITY, data=data, occlusion=occlusion, analogy_weight=0.0
+        pyramid(*flows), augmentation=IDENTITY, data=data, occlusion=occlusion, analogy_weight=0.0
     )
     value, _, _ = evaluate(method, batch_of(images))
     total = 0.0
@@ -391,7 +418,7 @@ def rooms():
     return {name: np.asarray(made[name]) for name in ("image", "flow", "visible")}
 
 
-LATER = flow_common.ramp(0.3, 5.0, 1.0)  # second passes from step 5 on
+LATER = schedules.linear(0.0, 0.3, 6.0, first=5.0)  # second passes from step 5 on
 TEACHING = {"selfsup_weight": LATER, "occlusion": "forward_backward"}
 METHODS = {
     "unflow": (unflow.unflow, (4, 8), {"census_radii": (1, 1), "border": 0.0}),
@@ -433,12 +460,13 @@ class Tried(NamedTuple):
 def tried(request):
     factory, _, knobs = METHODS[request.param]
     network = iterations if request.param == "smurf" else pyramid
-    method = factory(network(*[np.zeros((B, 2, 1, 1, 2))] * 2), views=IDENTITY, **knobs)
+    method = factory(network(*[np.zeros((B, 2, 1, 1, 2))] * 2), augmentation=IDENTITY, **knobs)
 
     @jax.jit
     def run(params, batch, step):
-        loss = jax.value_and_grad(method.loss, has_aux=True)
-        (value, output), gradient = loss(params, {}, {}, batch, jax.random.key(0), step)
+        loss = value_and_gradient(method)
+        variables = Variables(params, {}, {})
+        (value, output), gradient = loss(variables, batch, jax.random.key(0), step)
         return value, output.metrics, gradient
 
     def finite(params, batch, step=0):
@@ -449,8 +477,9 @@ def tried(request):
 
     @jax.jit
     def look(params, batch):
-        shown = method.show(params, {}, {}, batch, jax.random.key(0))
-        return method.predict(params, {}, {}, batch), shown
+        variables = Variables(params, {}, {})
+        pictures = method.visualize(variables, batch, jax.random.key(0))
+        return method.predict(variables, batch), pictures
 
     return Tried(request.param, method, finite, look)
 
@@ -483,8 +512,8 @@ def test_gradient_descent_leaves_zero(tried):
         gradient = tried.run(params, batch)[2]
         step = jax.tree.map(lambda g: 0.02 * g / (jnp.abs(g).mean() + 1e-12), gradient)
         params = jax.tree.map(jnp.subtract, params, step)
-    predicted, _ = tried.look(params, {"image": batch["image"]})
-    forward, backward = (predicted[name][:, 4:-4, 4:-4] for name in ("flow", "backward"))
+    predicted, _ = tried.look(params, {"image": batch["frames"]})
+    forward, backward = (x[:, 4:-4, 4:-4] for x in (predicted.flow, predicted.backward))
     assert np.median(forward[..., 0]) > 0.1 and np.median(backward[..., 0]) < -0.1
     assert abs(np.median(forward[..., 1])) < 0.5 * np.median(forward[..., 0])
 
@@ -522,15 +551,18 @@ def test_nothing_breaks_at_the_edges(tried, case):
 def test_predictions_and_pictures(tried):
     made = rooms()
     images = jnp.asarray(np.round(255 * made["image"]), jnp.uint8)
-    predicted, shown = tried.look(tried.params(made["flow"]), {"image": images})
-    assert predicted["flow"].shape == predicted["backward"].shape == (B, *SIZE, 2)
-    for name, truth in zip(("flow", "backward"), np.moveaxis(made["flow"], 1, 0)):
-        error = np.linalg.norm(predicted[name] - truth, axis=-1)
+    predicted, pictures = tried.look(tried.params(made["flow"]), {"image": images})
+    assert predicted.flow.shape == predicted.backward.shape == (B, *SIZE, 2)
+    for flow, truth in zip((predicted.flow, predicted.backward), np.moveaxis(made["flow"], 1, 0)):
+        error = np.linalg.norm(flow - truth, axis=-1)
         assert np.median(error) < 0.5 * np.median(np.linalg.norm(truth, axis=-1))
-    agree = (np.asarray(predicted["visible"]) > 0.5) == made["visible"][:, 0]
-    assert agree.mean() > 0.8 and 0.3 < np.mean(predicted["visible"]) < 1.0
-    assert set(shown) == {"first", "second", "flow", "warped second", "error", "visible"}
-    for column in shown.values():
+    agree = (np.asarray(predicted.visible) > 0.5) == made["visible"][:, 0]
+    assert agree.mean() > 0.8 and 0.3 < np.mean(predicted.visible) < 1.0
+    assert set(pictures) == {"first", "second", "flow", "warped second", "error", "visible"}
+    colored = pictures.pop("flow")
+    assert isinstance(colored, FlowField) and colored.max_radius is None
+    np.testing.assert_array_equal(colored.values, predicted.flow)
+    for column in pictures.values():
         assert column.shape[:3] == (B, *SIZE)
         assert column.min() >= 0 and column.max() <= 1
 
@@ -539,12 +571,12 @@ def test_predictions_and_pictures(tried):
 
 
 def test_occlusion_may_start_later():
-    made = flow_common.match(jnp.asarray(textured()), jnp.asarray(wavy(30, 1)))
+    made = matching.match_frames(jnp.asarray(textured()), jnp.asarray(wavy(30, 1)))
     visible, inside = made.visible, made.inside.astype(jnp.float32)
     assert 0 < visible.mean() < inside.mean() < 1
-    np.testing.assert_array_equal(flow_common.weight_at(made, jnp.int32(9), 10.0), inside)
-    np.testing.assert_array_equal(flow_common.weight_at(made, jnp.int32(10), 10.0), visible)
-    np.testing.assert_array_equal(flow_common.weight_at(made), visible)
+    np.testing.assert_array_equal(matching.pixel_weights(made, jnp.int32(9), 10.0), inside)
+    np.testing.assert_array_equal(matching.pixel_weights(made, jnp.int32(10), 10.0), visible)
+    np.testing.assert_array_equal(matching.pixel_weights(made), visible)
 
 
 def test_an_estimate_that_leaves_less_than_half_of_a_frame_is_not_trusted():
@@ -554,8 +586,8 @@ def test_an_estimate_that_leaves_less_than_half_of_a_frame_is_not_trusted():
     visible[0, :2] = 1.0  # a half
     visible[1, :2, 1:] = 1.0  # less
     visible[2, :2, :3] = 1.0  # a half of what stays inside
-    made = flow_common.Match(None, None, jnp.asarray(inside), jnp.asarray(visible))
-    weight = flow_common.weight_at(made)
+    made = matching.Match(None, None, jnp.asarray(inside), jnp.asarray(visible))
+    weight = matching.pixel_weights(made)
     for i, expected in enumerate((visible[0], inside[1], visible[2])):
         np.testing.assert_array_equal(weight[i], expected)
 
@@ -570,26 +602,31 @@ def test_a_match_beyond_the_cut_is_found_in_the_whole_frame():
         np.zeros((B, 2, 16, 16, 2)) + np.array([6.0, 0]) * np.array([1, -1])[:, None, None, None]
     )
     flows = jnp.asarray(flows, jnp.float32)
-    made = flow_common.match(whole, flows, offset=offset)
-    alone = flow_common.match(cut, flows)
+    made = matching.match_frames(whole, flows, offset=offset)
+    alone = matching.match_frames(cut, flows)
     forward = slice(0, None, 2)
     assert bool(made.inside[forward].all()) and bool((made.visible[forward] == 1).all())
     np.testing.assert_allclose(made.warped[forward], made.target[forward], atol=1e-5)
-    np.testing.assert_allclose(made.target, flow_common.both(cut), atol=1e-6)
+    np.testing.assert_allclose(made.target, matching.merge_pairs(cut), atol=1e-6)
     assert alone.visible[forward].mean() == pytest.approx(10 / 16)
     # Back by six from the cut's first column, the fourth of the frame: two columns leave it.
     assert made.visible[1::2].mean() == pytest.approx(14 / 16)
     # Without an offset it is the same as a cut of the frame's size.
-    zero = flow_common.match(cut, flows, offset=jnp.zeros((B, 2)))
+    zero = matching.match_frames(cut, flows, offset=jnp.zeros((B, 2)))
     for a, b in zip(zero, alone):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_the_ramp_is_a_function_of_the_step():
-    rise = flow_common.ramp(0.6, 100.0, 50.0)
+    def ramp(weight, start, length):
+        knobs = {"selfsup_weight": weight, "selfsup_start": start, "selfsup_ramp": length}
+        return from_config.pop_ramp(knobs, "selfsup", 1000)
+
     steps = jnp.array([0, 99, 100, 110, 150, 10_000])
-    np.testing.assert_allclose(jax.vmap(rise)(steps), [0, 0, 0, 0.12, 0.6, 0.6], rtol=1e-6)
-    np.testing.assert_allclose(flow_common.ramp(0.6, 5, 0)(6), 0.6, rtol=1e-6)
+    weights = jax.vmap(ramp(0.6, 0.1, 0.05))(steps)
+    np.testing.assert_allclose(weights, [0, 0, 0, 0.12, 0.6, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(ramp(0.6, 0.005, 0.0)(6), 0.6, rtol=1e-6)
+    assert ramp(0.0, 0.1, 0.05) == 0.0  # no second pass at all
 
 
 @pytest.mark.parametrize("factor", [1, 4])
@@ -598,7 +635,7 @@ def test_self_supervision_is_its_definition(factor):
     rng = np.random.default_rng(0)
     teacher = wavy(20, factor) + rng.normal(0, 0.02, (B, 2, h, w, 2)).astype(np.float32)
     student = wavy(21, factor) + rng.normal(0, 0.5, (B, 2, h, w, 2)).astype(np.float32)
-    error, mask = flow_common.self_supervision(
+    error, mask = self_supervision.self_supervision(
         jnp.asarray(student), jnp.asarray(teacher), margin=margin, size=(H, W)
     )
 
@@ -645,16 +682,20 @@ def test_the_student_learns_and_the_teacher_does_not():
         return (seeing(params["gain"], x["image"], not train),), state
 
     network = Model(lambda rng, x: ({"gain": jnp.float32(2.0)}, {}), apply)
-    weight = flow_common.ramp(0.3, 4.0, 2.0)
+    weight = schedules.linear(0.0, 0.3, 6.0, first=4.0)
     method = uflow.uflow(
-        network, views=IDENTITY, data_weight=0.0, smoothness_weight=0.0, selfsup_weight=weight
+        network,
+        augmentation=IDENTITY,
+        data_weight=0.0,
+        smoothness_weight=0.0,
+        selfsup_weight=weight,
     )
     images = textured(13)
     images[:, :, 4:-4, 4:-4] *= 0.2  # the center, which the student sees, is darker
     batch = batch_of(images)
     variables = method.init(jax.random.key(0), batch)
-    run = jax.jit(jax.value_and_grad(method.loss, has_aux=True))
-    found = [run(*variables, batch, jax.random.key(0), jnp.int32(step)) for step in (4, 5, 6)]
+    run = jax.jit(value_and_gradient(method))
+    found = [run(variables, batch, jax.random.key(0), jnp.int32(step)) for step in (4, 5, 6)]
     values = [float(value) for (value, _), _ in found]
     slopes = [float(gradient["gain"]) for _, gradient in found]
     assert values[0] == slopes[0] == 0.0
@@ -665,10 +706,10 @@ def test_the_student_learns_and_the_teacher_does_not():
     assert lesson > 0.01 and slopes[2] != 0.0
 
     def of_student(gain):
-        teacher = seeing(2.0, batch["image"], True)
-        margin = flow_common.margin_of((H, W), 1 / 6)
-        student = seeing(gain, flow_common.enlarged_center(batch["image"], margin), False)
-        return flow_common.self_supervision(student, teacher, margin=margin, size=(H, W))[0]
+        teacher = seeing(2.0, batch["frames"], True)
+        margin = self_supervision.crop_margin((H, W), 1 / 6)
+        student = seeing(gain, self_supervision.zoom_center(batch["frames"], margin), False)
+        return self_supervision.self_supervision(student, teacher, margin=margin, size=(H, W))[0]
 
     np.testing.assert_allclose(slopes[2], 0.3 * jax.grad(of_student)(jnp.float32(2.0)), rtol=1e-4)
 
@@ -677,13 +718,13 @@ def test_the_analogy_is_exact_for_a_network_that_follows():
     """A network whose flow is right for all transformed frames has nothing to learn: still ones."""
     images = textured(14)[:, :1].repeat(2, axis=1)
     still = np.zeros((B, 2, H // 4, W // 4, 2))
-    affine = flow_augment.AffineRecipe(flip=0.5, zoom=(1.1, 1.4), rotate=0.2, translate=0.1)
+    affine = augment.AffineRecipe(flip=0.5, zoom=(1.1, 1.4), rotate=0.2, translate=0.1)
     knobs = {"appearance": None, "occluder": True, "analogy_weight": 1.0}
-    method = arflow.arflow(pyramid(still), views=IDENTITY, spatial=affine, **knobs)
+    method = arflow.arflow(pyramid(still), augmentation=IDENTITY, spatial=affine, **knobs)
     _, metrics, _ = evaluate(method, batch_of(images))
     np.testing.assert_allclose(metrics["analogy"], 1e-3, rtol=0.2)  # `robust_l1(0)`
     apart = arflow.arflow(
-        pyramid(still), views=IDENTITY, spatial=affine._replace(relative=0.3), **knobs
+        pyramid(still), augmentation=IDENTITY, spatial=affine._replace(relative=0.3), **knobs
     )
     _, moved, _ = evaluate(apart, batch_of(images))
     assert moved["analogy"] > 0.05
@@ -693,7 +734,7 @@ def test_the_analogy_counts_what_the_first_pass_sees_after_the_transformation():
     """Flows that agree in the left half alone: with a flip, the right half counts."""
     flow = np.zeros((B, 2, H, W, 2))
     flow[:, :, :, W // 2 :] = np.array([0.0, 8.0])  # both ways down: never back
-    flip = flow_augment.AffineRecipe(flip=1.0)
+    flip = augment.AffineRecipe(flip=1.0)
     given = []
 
     def apply(params, state, x, train):
@@ -704,11 +745,16 @@ def test_the_analogy_counts_what_the_first_pass_sees_after_the_transformation():
 
     network = Model(lambda rng, x: ({"one": jnp.float32(1.0)}, {}), apply)
     method = arflow.arflow(
-        network, views=IDENTITY, spatial=flip, appearance=None, occluder=False, analogy_weight=1.0
+        network,
+        augmentation=IDENTITY,
+        spatial=flip,
+        appearance=None,
+        occluder=False,
+        analogy_weight=1.0,
     )
     batch = batch_of(textured(15))
     loss = jax.jit(method.loss)
-    _, output = loss({"one": 1.0}, {}, {}, batch, jax.random.key(0), 0)
+    _, output = loss(Variables({"one": 1.0}, {}, {}), batch, jax.random.key(0), 0)
     assert len(given) == 2
     # The right half is where the student is three pixels off, in x alone.
     np.testing.assert_allclose(output.metrics["analogy"], 1.5, rtol=0.05)
@@ -724,7 +770,7 @@ def test_occluded_flow_is_filled_in_from_the_past():
     hole[8:14, 10:20] = True
     gone = np.where(hole, 0.0, seen)
     spoiled = np.where(hole[..., None], np.float32(40.0), future)
-    fuse = jax.jit(partial(smurf.fuse_flows, steps=300))
+    fuse = jax.jit(partial(fusion.fuse_flows, steps=300))
     filled = fuse(jax.random.key(0), past, spoiled, visible_past=seen, visible_future=gone)
     np.testing.assert_array_equal(np.asarray(filled)[~hole], future[~hole])
     assert np.abs(np.asarray(filled) - future)[hole].mean() < 0.1
@@ -740,28 +786,14 @@ def test_occluded_flow_is_filled_in_from_the_past():
 # Small things.
 
 
-def test_colors_are_the_figures():
-    rng = np.random.default_rng(0)
-    flow = rng.normal(0, 3, (2, 9, 11, 2)).astype(np.float32)
-    flow[0, 0] = 0.0
-    flow[1, :, :, 1] = 0.0
-    for radius in (None, 2.5):
-        ours = np.asarray(flow_common.flow_colors(jnp.asarray(flow), max_radius=radius))
-        for mine, field in zip(ours, flow):
-            theirs = figures.flow_colors(field, max_radius=radius)
-            assert np.abs(255 * mine - theirs).max() <= 1.01  # theirs are whole numbers, cut off
-            assert (255 * mine - theirs).min() > -0.02
-    assert np.isfinite(np.asarray(flow_common.flow_colors(jnp.zeros((1, 2, 2, 2))))).all()
-
-
 def test_levels_of_frames_that_are_no_multiples():
     flow = jnp.ones((1, 2, 4, 6, 2))  # of 14 x 23, pixels of four
-    assert flow_common.level_factor(flow, (14, 23)) == 4
-    full = flow_common.upsampled(flow, (14, 23))
+    assert resolution.level_factor(flow, (14, 23)) == 4
+    full = resolution.upsample(flow, (14, 23))
     assert full.shape == (1, 2, 14, 23, 2)
     np.testing.assert_allclose(full, 4.0)
     images = jnp.broadcast_to(jnp.arange(23.0)[:, None], (1, 2, 14, 23, 3))
-    small = flow_common.at_level(images, flow)
+    small = resolution.downsample(images, flow)
     np.testing.assert_allclose(small[0, 0, 0, :, 0], [1.5, 5.5, 9.5, 13.5, 17.5, 21.25], rtol=1e-5)
 
 
@@ -776,18 +808,19 @@ def test_configs_build(name, variant, load_config):
         "index": jax.ShapeDtypeStruct((1,), jnp.int32),
     }
     key = jax.eval_shape(lambda: jax.random.key(0))
-    views = jax.eval_shape(method.views, key, batch)
-    part = tuple(config.augment.size) or size
-    assert views["input"].shape == (1, 2, *part, 3)
+    augmented = jax.eval_shape(method.augment, key, batch)
+    crop = tuple(config.augment.size) or size
+    assert augmented["input"].shape == (1, 2, *crop, 3)
+    assert method.task == Flow()
     if variant != "tiny":
         return
-    variables = jax.eval_shape(method.init, key, views)
+    variables = jax.eval_shape(method.init, key, augmented)
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    value, output = jax.eval_shape(method.loss, *variables, views, key, step)
+    value, output = jax.eval_shape(method.loss, variables, augmented, key, step)
     assert value.shape == () and "loss_at_chance" in output.metrics
-    predicted = jax.eval_shape(method.predict, *variables, batch)
-    assert predicted["flow"].shape == (1, *size, 2)
-    features, _ = method.encoder(*variables)
+    predicted = jax.eval_shape(method.predict, variables, batch)
+    assert predicted.flow.shape == (1, *size, 2)
+    features, _ = method.encoder(variables)
     assert features and len(features) < len(variables.params)
 
 
@@ -804,8 +837,7 @@ def test_channels_of_the_network_are_knobs_of_the_config(load_config, name):
     images = {"image": jax.ShapeDtypeStruct((1, 2, 16, 16, 3), jnp.float32)}
     as_a_run_keeps_it = ConfigDict(json.loads(config.to_json_best_effort()))
     for given in (config, as_a_run_keeps_it):
-        knobs = common.plain(given[name].network)
-        network = flow_common.build_network(given, knobs)
+        network = from_config.build_network(given)
         params, _ = jax.eval_shape(network.init, jax.random.key(0), images)
         outputs = [params[f"{layer}_1"]["bias"].size for layer in ("decoder2", "decoder3")]
         assert outputs == [6, 6] and params["decoder2_2"]["bias"].size == 5
@@ -835,21 +867,25 @@ def test_mistakes_in_configs_are_named(load_config):
         arflow.build(config, 10)
 
 
-def test_the_pyramid_is_what_is_taken_away():
-    params = {"pyramid1_1": 1, "decoder": 2, "feature_encoder": 3}
-    state = {"batch_stats": {"context_encoder": 4, "feature_encoder": 5}}
-    of_params, of_state = flow_common.feature_pyramid(params, state, {})
-    assert of_params == {"pyramid1_1": 1, "feature_encoder": 3}
-    assert of_state == {"batch_stats": {"feature_encoder": 5}}
+@pytest.mark.parametrize(
+    ("name", "features"), [("pwc", ["pyramid1_1"]), ("raft", ["feature_encoder"])]
+)
+def test_the_feature_encoder_is_what_is_taken_away(name, features, load_config):
+    config = load_config("uflow", "tiny")
+    config.model.name = name
+    parts = {"pyramid1_1": 1, "decoder": 2, "feature_encoder": 3}
+    variables = Variables(parts, {"batch_stats": {"context_encoder": 4, **parts}}, {})
+    params, state = from_config.feature_encoder(config.model)(variables)
+    assert [*params] == [*state["batch_stats"]] == features
 
 
 def test_mistakes_are_named():
     batch = batch_of(np.zeros((1, 3, 8, 8, 3), np.float32))
     with pytest.raises(UserError, match="two frames"):
-        uflow.uflow(pyramid(wavy(0, 4)), views=IDENTITY).init(jax.random.key(0), batch)
+        uflow.uflow(pyramid(wavy(0, 4)), augmentation=IDENTITY).init(jax.random.key(0), batch)
     network = pyramid(wavy(0, 4), wavy(0, 8))
     for factory in (unflow.unflow, arflow.arflow):
         with pytest.raises(UserError, match="level_weights"):
-            evaluate(factory(network, views=IDENTITY, level_weights=(1.0,)), batch_of(textured()))
-    with pytest.raises(UserError, match="data"):
-        flow_common.chosen("uflow", "data", "censu", flow_common.DATA_TERMS)
+            evaluate(
+                factory(network, augmentation=IDENTITY, level_weights=(1.0,)), batch_of(textured())
+            )

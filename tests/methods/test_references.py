@@ -16,7 +16,7 @@ import pytest
 from skimage import color
 
 from sslax import methods, models
-from sslax.training import train
+from sslax.training.step import init_state, train_step
 from sslax.types import Encoding, Method, Model
 
 GOLDEN = dict(np.load(Path(__file__).parent / "golden" / "steps.npz"))
@@ -94,8 +94,9 @@ def prototypes():
     return model("prototypes", lambda p, x: cosines(p["kernel"], x))
 
 
-def dino_projector():
-    return model("dino_projector", lambda p, x: cosines(p["prototypes"], layers(p, x)))
+def dino_heads():
+    last = model("dino_prototypes", lambda p, x: cosines(p["kernel"], x))
+    return perceptron("dino_projector"), last
 
 
 def painter():
@@ -156,15 +157,15 @@ class Case(NamedTuple):
 
 def as_it_is(factory, *networks, **knobs):
     """A method whose views are what the batch has."""
-    same = {"views": lambda rng, batch: batch, "evaluation_view": lambda images: images}
+    same = {"augmentation": lambda rng, batch: batch, "evaluation_view": lambda images: images}
     return factory(*networks, **same, **knobs)
 
 
 def of_views(steps, factory, *heads, queue=None, tolerance=1e-9, local=False, **knobs):
     """Steps of a method of two views."""
-    batches = {"image": given("images")[:steps]}
+    batches = {"views": given("images")[:steps]}
     if local:
-        batches["local"] = given("local")[:steps]
+        batches["local_views"] = given("local")[:steps]
     method = as_it_is(factory, encoder(), *heads, **knobs)
     return Case(method, batches, queue, tolerance)
 
@@ -172,14 +173,14 @@ def of_views(steps, factory, *heads, queue=None, tolerance=1e-9, local=False, **
 def of_task(method, steps=1, tolerance=1e-9, **batch):
     """Steps of a method whose task is made already: the views are left out."""
     batches = {name: array.reshape(steps, -1, *array.shape[1:]) for name, array in batch.items()}
-    method = method._replace(views=lambda rng, batch: batch)
+    method = method._replace(augment=lambda rng, batch: batch)
     return Case(method, batches, tolerance=tolerance)
 
 
 def of_images(method, images, tolerance=1e-9):
     """Steps of a method that makes its task of images `[steps, B, S, S, C]` without chance."""
     index = np.zeros(images.shape[:2], np.int32)
-    return Case(method, {"image": images[:, :, None], "index": index}, tolerance=tolerance)
+    return Case(method, {"views": images[:, :, None], "index": index}, tolerance=tolerance)
 
 
 # In float32 are the first prior of colors, the cross-entropy of classes, and batch norm.
@@ -246,7 +247,7 @@ def dino_case():
     return of_views(
         3,
         methods.dino.dino,
-        dino_projector(),
+        *dino_heads(),
         local=True,
         student_temperature=0.25,
         teacher_temperature=lambda step: 2.0**step / 16,
@@ -264,20 +265,20 @@ def rotation_case():
 def context_prediction_case():
     networks = encoder(), linear("context_prediction")
     method = as_it_is(methods.context_prediction.context_prediction, *networks, pairs=2)
-    task = {"image": given("patches"), "direction": given("direction")}
+    task = {"input": given("patches"), "direction": given("direction")}
     return of_task(method, tolerance=CLASSIFIED, **task)
 
 
 def jigsaw_case():
     permutations = np.zeros((6, 4), int)  # the step needs their shape alone
     method = as_it_is(methods.jigsaw.jigsaw, encoder(), linear("jigsaw"), permutations)
-    return of_task(method, tolerance=CLASSIFIED, image=given("patches"), order=given("order"))
+    return of_task(method, tolerance=CLASSIFIED, input=given("patches"), order=given("order"))
 
 
 def absolute_location_case():
     networks = encoder(), linear("absolute_location")
     method = as_it_is(methods.absolute_location.absolute_location, *networks, bins=2)
-    return of_task(method, tolerance=CLASSIFIED, image=given("patches"), cell=given("cell"))
+    return of_task(method, tolerance=CLASSIFIED, input=given("patches"), cell=given("cell"))
 
 
 def inpainting_method(**knobs):
@@ -293,7 +294,7 @@ def inpainting_case():
 
 def inpainting_region_case():
     hidden, target = given("region")[..., None], given("square")[0, :, :4, :4]
-    task = {"image": (1 - hidden) * target, "target": target, "hidden": hidden, "weight": hidden}
+    task = {"input": (1 - hidden) * target, "target": target, "weight": hidden}
     return of_task(inpainting_method(hole="region"), **task)
 
 
@@ -301,7 +302,7 @@ def colorization_case():
     networks = encoder("gray_encoder"), colorizer()
     knobs = {"sigma": 5.0, "neighbors": 3, "gamma": 0.4, "prior_momentum": 0.8}
     method = as_it_is(methods.colorization.colorization, *networks, given("bins"), **knobs)
-    task = {"image": given("lightness"), "ab": given("ab"), "colored": given("colored")}
+    task = {"input": given("lightness"), "ab": given("ab"), "colored": given("colored")}
     task = {name: array.reshape(-1, *array.shape[2:]) for name, array in task.items()}
     return of_task(method, steps=2, tolerance=UNIFORM, **task)
 
@@ -311,7 +312,7 @@ def mae_case(normalize=True):
     method = as_it_is(methods.mae.mae, *networks, patch=2, normalize=normalize)
     keep = given("keep")
     hidden = ~(keep[:, :, None] == np.arange(4)).any(axis=1)
-    return of_task(method, image=given("square")[0, :, :4, :4], keep=keep, mask=hidden)
+    return of_task(method, input=given("square")[0, :, :4, :4], keep=keep, hidden=hidden)
 
 
 CASES = {
@@ -350,7 +351,7 @@ def trained(case):
 
     def run(batches):
         first = jax.tree.map(lambda x: x[0], batches)
-        state = train.init_state(case.method, tx, jax.random.key(0), first)
+        state = init_state(case.method, tx, jax.random.key(0), first)
         if case.queue is not None:
             state = state._replace(extra={**state.extra, "queue": case.queue})
         state = state._replace(
@@ -361,7 +362,7 @@ def trained(case):
         )
 
         def step(state, batch):
-            state, metrics = train.train_step(case.method, tx, state, batch)
+            state, metrics = train_step(case.method, tx, state, batch)
             return state, (metrics["loss"], state.params)
 
         last, (losses, params) = jax.lax.scan(step, state, batches)
@@ -418,8 +419,8 @@ def test_every_method_has_a_reference():
 
 def made(method, images):
     """The task that a method's views make of images `[B, H, W, C]`."""
-    batch = {"image": images[:, None], "index": np.arange(len(images), dtype=np.int32)}
-    return jax.tree.map(np.asarray, jax.jit(method.views)(jax.random.key(0), batch))
+    batch = {"views": images[:, None], "index": np.arange(len(images), dtype=np.int32)}
+    return jax.tree.map(np.asarray, jax.jit(method.augment)(jax.random.key(0), batch))
 
 
 def places(patches, image):
@@ -442,7 +443,7 @@ def test_each_turn_is_a_quarter_counter_clockwise():
     method = as_it_is(methods.rotation.rotation, encoder(), linear("rotation"))
     image = np.zeros((1, 5, 5, 1), np.float32)
     image[0, 0, 4] = 1.0  # the upper right corner comes to the upper left one, and so on
-    views = made(method, image)["image"][0, ..., 0]
+    views = made(method, image)["input"][0, ..., 0]
     corners = [np.unravel_index(view.argmax(), view.shape) for view in views]
     assert corners == [(0, 4), (0, 0), (4, 0), (4, 4)]
 
@@ -465,7 +466,7 @@ def test_a_direction_is_where_the_second_patch_lies():
     task = made(method, images)
     sides = [[0, 1, 2], [3, None, 4], [5, 6, 7]]  # above left, above, above right, left, ...
     found = []
-    for patches, directions, image in zip(task["image"], task["direction"], images):
+    for patches, directions, image in zip(task["input"], task["direction"], images):
         first, second = np.moveaxis(places(patches.reshape(8, 2, 4, 4, 2), image), 1, 0)
         step = np.rint((second - first) / (patch + gap)).astype(int)
         assert np.abs(second - first - step * (patch + gap)).max() <= jitter
@@ -488,7 +489,7 @@ def test_an_order_is_that_of_the_tiles():
     rows, columns = np.mgrid[:12, :12] / np.float32(12)
     images = np.broadcast_to(np.stack([rows, columns], -1), (16, 12, 12, 2))
     task = made(method, images)
-    cells = (task["image"].mean((2, 3)) * 12 // 6).astype(int)  # of the tile in each place
+    cells = (task["input"].mean((2, 3)) * 12 // 6).astype(int)  # of the tile in each place
     np.testing.assert_array_equal(2 * cells[..., 0] + cells[..., 1], permutations[task["order"]])
     assert set(task["order"].tolist()) == set(range(4))
 
@@ -504,7 +505,7 @@ def test_a_cell_is_where_the_patch_was():
     )
     images = np.random.default_rng(0).random((4, 13, 11, 2), np.float32)
     task = made(method, images)
-    for patches, cells, image in zip(task["image"], task["cell"], images):
+    for patches, cells, image in zip(task["input"], task["cell"], images):
         down, right = np.moveaxis(places(patches, image), -1, 0)
         assert (2 * (2 * down >= 9) + (2 * right >= 7)).tolist() == cells.tolist()
     assert set(task["cell"].ravel().tolist()) == set(range(4))
@@ -513,10 +514,9 @@ def test_a_cell_is_where_the_patch_was():
 def test_a_region_is_hidden_from_the_network_and_counts():
     images = np.random.default_rng(0).random((4, 16, 20, 3), np.float32)
     task = made(inpainting_method(hole="region"), images)
-    hidden = task["hidden"] == 1
-    np.testing.assert_array_equal(task["image"], np.where(hidden, np.float32(FILL), images))
+    hidden = task["weight"] == 1
+    np.testing.assert_array_equal(task["input"], np.where(hidden, np.float32(FILL), images))
     np.testing.assert_array_equal(task["target"], images)
-    np.testing.assert_array_equal(task["weight"], hidden)
     share = hidden.mean((1, 2, 3))
     assert share.min() > 0.19 and share.max() < 0.31 and len(np.unique(share)) > 1
 
@@ -531,7 +531,7 @@ def test_lightness_colors_and_whether_there_are_any():
     task = made(method, images)
     lab = color.rgb2lab(images)
     assert 1 < np.abs(lab[2, ..., 1:]).max() < 5 < np.abs(lab[3, ..., 1:]).max()
-    np.testing.assert_allclose(100 * task["image"], lab[..., :1], atol=0.02)
+    np.testing.assert_allclose(100 * task["input"], lab[..., :1], atol=0.02)
     np.testing.assert_allclose(task["ab"], lab[..., 1:], atol=0.02)
     assert task["colored"].tolist() == [True, False, False, True]
 
@@ -541,7 +541,7 @@ def test_the_mask_is_where_nothing_is_kept():
     method = as_it_is(methods.mae.mae, *networks, patch=2, mask_ratio=0.75)
     images = np.zeros((5, 8, 12, 3), np.float32)
     task = made(method, images)
-    assert task["keep"].shape == (5, 6) and task["mask"].shape == (5, 24)
-    for keep, mask in zip(task["keep"], task["mask"]):
+    assert task["keep"].shape == (5, 6) and task["hidden"].shape == (5, 24)
+    for keep, mask in zip(task["keep"], task["hidden"]):
         np.testing.assert_array_equal(np.flatnonzero(mask == 0), np.sort(keep))
     assert len(np.unique(task["keep"], axis=0)) > 1

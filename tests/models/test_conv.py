@@ -90,7 +90,7 @@ LOOPS = pytest.mark.parametrize(
     [
         (by_filtering, 3, 1, 1, 8 * 8 * 5),
         (by_filtering, 3, 1, 0, 8 * 8 * 5),
-        (products.conv_patches, 3, 2, 1, 4 * 4 * 9 * 5),
+        (products.conv_im2col, 3, 2, 1, 4 * 4 * 9 * 5),
         (products.conv_wide, 7, 2, 3, 8 * 8 * 8 * 5),
     ],
 )
@@ -130,28 +130,28 @@ def test_a_batch_falls_into_equal_chunks():
 MODES = {False: "constant", True: "reflect"}
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("reflect", [False, True])
 @pytest.mark.parametrize("size, side, k", [((8, 8), 3, 1), ((7, 5), 3, 2), ((6, 9), 5, 1)])
-def test_few_outputs_equal_native(size, side, k, mirrored, monkeypatch):
+def test_few_outputs_equal_native(size, side, k, reflect, monkeypatch):
     monkeypatch.setattr(conv, "_MIN_PRODUCTS", 0)
     r = side // 2
     x, kernel = draw(0, 3, *size, 20), draw(1, side, side, 20, k)
-    assert conv._few(x, kernel)
+    assert conv._has_few_outputs(x, kernel)
 
     def expected(x, kernel):
-        padded = jnp.pad(x, ((0, 0), (r, r), (r, r), (0, 0)), mode=MODES[mirrored])
+        padded = jnp.pad(x, ((0, 0), (r, r), (r, r), (0, 0)), mode=MODES[reflect])
         return native(padded, kernel, 1, 0)
 
     ours = output_and_gradients(
-        lambda x, kernel: conv2d(x, kernel, padding=r, mirrored=mirrored), x, kernel
+        lambda x, kernel: conv2d(x, kernel, padding=r, reflect=reflect), x, kernel
     )
     assert_close(ours, output_and_gradients(expected, x, kernel), 1e-5)
 
 
 @pytest.mark.parametrize("size", [(4, 5), (2, 7), (1, 1), (3, 1)])
-def test_borders_equal_numpy_and_their_transposes_add_up(size):
+def test_padding_equals_numpy_and_their_transposes_add_up(size):
     x = draw(0, 2, *size, 3)
-    for function, mode in ((borders.mirrored, "reflect"), (borders.repeated, "edge")):
+    for function, mode in ((borders.reflect_pad, "reflect"), (borders.edge_pad, "edge")):
         pad = partial(jnp.pad, pad_width=((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
         y, pull = jax.vjp(function, x)
         np.testing.assert_array_equal(y, pad(x))
@@ -159,16 +159,16 @@ def test_borders_equal_numpy_and_their_transposes_add_up(size):
         np.testing.assert_allclose(pull(g)[0], jax.vjp(pad, x)[1](g)[0], atol=1e-5)
 
 
-def test_wide_mirrored_borders_equal_numpy():
+def test_wide_reflection_equals_numpy():
     x = draw(0, 1, 4, 6, 2)
     expected = np.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)), mode="reflect")
-    np.testing.assert_array_equal(borders.mirrored(x, 3), expected)
+    np.testing.assert_array_equal(borders.reflect_pad(x, 3), expected)
 
 
-def test_mirrored_convolution_at_stride_2_equals_native():
+def test_reflecting_convolution_at_stride_2_equals_native():
     x, kernel = draw(0, 2, 8, 6, 4), draw(1, 3, 3, 4, 5)
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-    ours = conv2d(x, kernel, stride=2, padding=1, mirrored=True)
+    ours = conv2d(x, kernel, stride=2, padding=1, reflect=True)
     np.testing.assert_allclose(ours, native(padded, kernel, 2, 0), atol=1e-4)
 
 
@@ -230,7 +230,7 @@ def test_few_outputs_of_a_sharded_batch_move_no_image():
     x, kernel = draw(0, 8, 6, 8, 5), draw(1, 3, 3, 5, 1)
 
     def run(x, kernel):
-        y, pull = jax.vjp(partial(products.conv_few, mirrored=True), x, kernel)
+        y, pull = jax.vjp(partial(products.conv_few_outputs, reflect=True), x, kernel)
         return y, *pull(jnp.sin(y))
 
     sharded = jax.jit(run, in_shardings=(data, replicated), out_shardings=(data, data, replicated))

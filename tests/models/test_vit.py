@@ -253,6 +253,34 @@ def test_mean_pooling_leaves_the_class_token_out(small):
         SMALL.clone(class_token=False).apply({"params": rest}, images(), train=False)
 
 
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+def test_padding_has_no_influence(small, pool):
+    _, params, _ = small
+    module = SMALL.clone(pool=pool)
+    encode = jax.jit(lambda x: module.apply({"params": params}, x, train=True))
+    expected = encode({"image": images(), "keep": KEEP})
+    padded = {"image": images(), "keep": jnp.pad(KEEP, ((0, 0), (0, 2)), constant_values=1)}
+    mask = jnp.pad(jnp.ones(KEEP.shape), ((0, 0), (0, 2)))
+    out = encode({**padded, "keep_mask": mask})
+    np.testing.assert_allclose(out.features, expected.features, atol=1e-5)
+    for name, stage in expected.stages.items():
+        np.testing.assert_allclose(out.stages[name][:, :4], stage, atol=1e-5)
+    assert np.abs(encode(padded).features - expected.features).max() > 1e-3
+    nothing = encode({**padded, "keep_mask": jnp.zeros_like(mask)})
+    assert np.all(np.isfinite(nothing.features))
+
+
+def test_config_does_without_a_class_token():
+    config = defaults()
+    config.update(name="vit_micro", patch=4, blocks=(1,), pool="mean", class_token=False)
+    x = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32)
+    model = build_encoder(config)
+    params, state = jax.eval_shape(model.init, jax.random.key(0), x)
+    assert "class_token" not in params
+    out = jax.eval_shape(lambda p, x: model.apply(p, state, x, True)[0], params, x)
+    assert out.stages["tokens"].shape == (2, 4, 128)
+
+
 def test_learned_positions_are_resized_for_other_grids():
     model = from_linen(SMALL.clone(position="learned", depth=1))
     learned, state = jax.jit(model.init)(jax.random.key(0), images())
@@ -386,9 +414,9 @@ def test_config_scales_a_transformer():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"name": "vit_micro", "small_stem": True}, "small_stem is True, which only a ResNet"),
+        ({"name": "vit_micro", "small_stem": True}, "small_stem is True, but only a ResNet"),
         ({"name": "vit_micro", "blocks": (1, 1)}, "has one stage"),
-        ({"name": "resnet18", "patch": 4}, "patch is 4, which only a ViT has"),
+        ({"name": "resnet18", "patch": 4}, "patch is 4, but only a ViT has"),
         ({"name": "resnet18", "pool": "mean"}, "set it back to 'cls'"),
     ],
 )
@@ -403,8 +431,8 @@ def test_fields_of_the_other_family_are_refused(change, message):
     "change, message",
     [
         ({"patch": 16}, "8 x 12 pixels are no whole number of patches of 16"),
-        ({"pool": "max"}, "choose 'cls' or 'mean'"),
-        ({"position": "none"}, "choose 'sincos' or 'learned'"),
+        ({"pool": "max"}, "Known: cls, mean"),
+        ({"position": "none"}, "Known: learned, sincos"),
         ({"heads": 5}, "5 heads do not divide a width of 24"),
         ({"width": 21}, "multiple of 4"),
     ],

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sslax import errors
 from sslax.data.files import images
 from sslax.data.records import DataError
 
@@ -52,14 +53,17 @@ def installed_file(package: str, name: str) -> Path:
     """The path of a file of an installed package, which is not imported.
 
     Raises:
-        DataError: it is not installed.
+        MissingExtra: the package is not installed.
+        DataError: it lacks the file.
     """
+    if package == "skimage":
+        errors.require("geometry")
     spec = importlib.util.find_spec(package)
     for root in (spec and spec.submodule_search_locations) or ():
         if (file := Path(root) / name).exists():
             return file
     project = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
     raise DataError(
-        f"data.source='photographs' does not find {package}/{name}: install {project} again "
+        f"The file {package}/{name} is missing: install {project} again "
         f"(python -m pip install --force-reinstall {project})"
     )

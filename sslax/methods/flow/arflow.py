@@ -1,26 +1,45 @@
-"""ARFlow: what a network says of two frames teaches it about harder versions of them.
+"""ARFlow: the network's flow of two frames supervises its flow of harder versions of them.
 
 Liu et al., Learning by Analogy: Reliable Supervision from Transformations for Unsupervised Optical
 Flow Estimation, CVPR 2020.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from sslax import losses
-from sslax.augment import flow as flow_augment
-from sslax.errors import UserError
-from sslax.methods import common
-from sslax.methods.flow import flow_common
-from sslax.types import Array, Batch, LossOutput, Method, Model, PyTree, Schedule
+from sslax import augment, losses
+from sslax.augment import AffineRecipe, FlowRecipe
+from sslax.errors import UserError, check_choice
+from sslax.methods.common import Augmentation, plain
+from sslax.methods.flow import from_config, resolution
+from sslax.methods.flow.matching import (
+    OCCLUSIONS,
+    Match,
+    match_frames,
+    merge_pairs,
+    pixel_weights,
+    split_pairs,
+)
+from sslax.methods.flow.method import (
+    Encoder,
+    FirstPass,
+    Forward,
+    SecondPass,
+    flow_loss,
+    flow_method,
+    network_input,
+    whole_network,
+)
+from sslax.types import Array, Batch, Method, Model, Schedule
 
 DATA_TERMS = ("ssim_l1", "census")
-OCCLUSIONS = ("forward_backward", "range_map", "none")
-ARRIVALS = 0.2  # least of a range map where a pixel is visible
-SPATIAL = flow_augment.AffineRecipe(
+RANGE_MAP_THRESHOLD = 0.2  # least value of a range map where a pixel is visible
+SPATIAL = AffineRecipe(
     flip=0.5,
     flip_vertical=0.5,
     zoom=(1.0, 1.5),
@@ -29,7 +48,7 @@ SPATIAL = flow_augment.AffineRecipe(
     translate=0.05,
     relative=0.075,
 )
-APPEARANCE = flow_augment.FlowRecipe(
+APPEARANCE = FlowRecipe(
     jitter=1.0,
     brightness=0.5,
     contrast=0.5,
@@ -41,10 +60,19 @@ APPEARANCE = flow_augment.FlowRecipe(
 )
 
 
+class Transformation(NamedTuple):
+    """How the second pass makes frames harder, as in `arflow`."""
+
+    spatial: AffineRecipe | None
+    appearance: FlowRecipe | None
+    occluder: bool
+
+
 def arflow(
     network: Model,
     *,
-    views: common.Views,
+    augmentation: Augmentation,
+    encoder: Encoder = whole_network,
     data: str = "ssim_l1",
     ssim_weight: float = 0.85,
     occlusion: str = "forward_backward",
@@ -53,8 +81,8 @@ def arflow(
     edge_weight: float = 10.0,
     level_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0, 0.0),
     analogy_weight: float | Schedule = 0.01,
-    spatial: flow_augment.AffineRecipe | None = SPATIAL,
-    appearance: flow_augment.FlowRecipe | None = APPEARANCE,
+    spatial: AffineRecipe | None = SPATIAL,
+    appearance: FlowRecipe | None = APPEARANCE,
     occluder: bool = True,
 ) -> Method:
     """ARFlow.
@@ -63,149 +91,218 @@ def arflow(
     loss = Σ_l w_l D(I_l, warp(I'_l, f_l); visible) + w_s S(f_0, I_0) + w_a R
     R    = mean_{T visible} ρ(f(T I, T I') - T f_0)
     ```
-    All but the last term are those of the network as it is. For R the frames are transformed: moved
-    in the plane, the flow following exactly (`affine_flow`), their colors changed, and parts of
-    the second frame painted over, so that the first pass knows what the second one cannot see. The
-    pixels that count are those that the first pass sees, read through the transformation.
+    R is a second pass of the network, on frames that are transformed: moved in the plane, which
+    the flow follows exactly (`affine_flow`), with other colors, and with parts of the second frame
+    painted over, so that the first pass knows flow that the second one cannot see. The pixels that
+    count are those that are visible in the first pass, moved alike.
 
-    The network's flows, of a quarter of the frames' resolution and less, are enlarged by four
+    The network's flows, at a quarter of the frames' resolution and below, are enlarged by four
     before they are compared, as the authors do.
 
     Args:
-        network: of pairs to flows, finest first.
-        views: `(rng, batch) -> batch` with 'image', which the loss compares, and 'input' of the
-            network, `[B, 2, H, W, C]` both.
+        network: pairs to flows, finest first.
+        augmentation: adds 'frames', which the loss compares, and the network's 'input',
+            `[B, 2, H, W, C]` both.
+        encoder: the part of the network to take away.
         data: D, "ssim_l1" or "census" (the mean over 7 x 7 pixels).
         ssim_weight: of "ssim_l1".
-        occlusion: "forward_backward", "range_map" (hard, arrivals of 0.2) or "none".
-        smoothness_weight: w_s, of the flow as a part of the shorter side: 50 (Sintel), 75 (KITTI).
+        occlusion: "forward_backward", "range_map" (hard, with threshold 0.2) or "none".
+        smoothness_weight: w_s, for flow in units of the shorter side: 50 (Sintel), 75 (KITTI).
         smoothness_order: 1 (Sintel) or 2 (KITTI).
-        edge_weight: how much an edge of the frame frees the flow.
+        edge_weight: how much edges of the frame relax the smoothness.
         level_weights: w_l, finest first, at least as many as the network has.
-        analogy_weight: w_a, or a schedule of it; where it is 0 the second pass is left out.
+        analogy_weight: w_a, or a schedule of it; where it is 0 the second pass is skipped.
         spatial: how frames are moved in the second pass; None for not at all.
-        appearance: how their colors change, what `jitter_pair` reads of it; None for not at all.
-        occluder: whether parts of the second frame are painted over.
+        appearance: how their colors change, by `jitter_pair`; None for not at all.
+        occluder: paint over parts of the second frame.
 
     Raises:
         UserError: in the loss, if the network has more levels than there are weights.
     """
-    scales = tuple(level_weights)
-    threshold = ARRIVALS if occlusion == "range_map" else None
+    compare = partial(data_term, data=data, ssim_weight=ssim_weight)
+    smooth = partial(smoothness, order=smoothness_order, edge_weight=edge_weight)
 
-    def data_term(target: Array, warped: Array, weight: Array) -> Array:
-        if data == "census":
-            distance, valid = losses.census_error(target, warped, mask=weight)
-            return losses.masked_mean(losses.robust_power(distance / 49), weight * valid)
-        error = losses.photometric_error(target, warped, ssim_weight=ssim_weight)
-        return losses.masked_mean(error, weight)
-
-    def smoothness(images: Array, flows: Array) -> Array:
-        return 0.5 * losses.edge_aware_smoothness(
-            flow_common.both(flows) / min(flows.shape[2:4]),
-            flow_common.both(images),
-            order=smoothness_order,
-            edge_weight=edge_weight,
-        )
-
-    def transformed(key: Array, frames: Array, flows: Array, seen: Array) -> tuple[Array, ...]:
-        """Of one example: frames `[2, H, W, C]`, flows `[2, H, W, 2]` and where they count."""
-        space, colors, paint = jax.random.split(key, 3)
-        if spatial is not None:
-            maps = jnp.stack(flow_augment.sample_affine(space, frames.shape[1:3], spatial))
-            frames, _ = jax.vmap(flow_augment.affine_image)(frames, maps)
-            flows, inside = jax.vmap(flow_augment.affine_flow)(flows, maps, maps[::-1])
-            # After the transformation: a pixel counts where all that is read for it counts.
-            moved, _ = jax.vmap(flow_augment.affine_image)(seen[..., None], maps)
-            seen = (moved[..., 0] > 0.999) & inside
-        if appearance is not None:
-            frames = flow_augment.jitter_pair(colors, frames, appearance)
-        if occluder:
-            frames = jnp.stack([frames[0], flow_augment.random_occluder(paint, frames[1])])
-        return frames, flows, seen.astype(jnp.float32)
-
-    def loss(
-        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array, step: Array
-    ) -> tuple[Array, LossOutput]:
-        flow_common.check(batch["input"])
-        images = batch["image"]
-        size = images.shape[2:4]
-        keys = jax.random.split(rng, 3)
-        inputs = flow_common.network_input(batch, keys[0])
-        output, state = network.apply(params, model_state, inputs, True)
-        flows = flow_common.pyramid_of(output)
-        if len(flows) > len(scales):
+    def objective(output: resolution.NetworkOutput, batch: Batch, step: Array) -> FirstPass:
+        flows = enlarge_levels(resolution.pyramid(output), batch["frames"].shape[2:4])
+        if len(flows) > len(level_weights):
             raise UserError(
-                f"The network has {len(flows)} levels and the loss {len(scales)} weights: set "
-                "config.arflow.level_weights."
+                f"The network has {len(flows)} levels and the loss {len(level_weights)} weights: "
+                "set config.arflow.level_weights."
             )
-        factor = flow_common.level_factor(flows[0], size)
-        sizes = [tuple(-(-side // 2**level) for side in size) for level in range(len(flows))]
-        full = [flow_common.upsampled(f, s, factor) for f, s in zip(flows, sizes)]
-        frames = [flow_common.at_level(images, flow) for flow in full]
-        matches = [
-            flow_common.match(
-                x, flow, occlusion="none" if level else occlusion, threshold=threshold
-            )
-            for level, (x, flow) in enumerate(zip(frames, full))
-        ]
-        made, counted = matches[0], flow_common.weight_at(matches[0])
-        photometric = []
-        for level, (match, weight) in enumerate(zip(matches, scales)):
-            if weight:
-                # What is occluded is decided once, by the finest flow.
-                seen = counted[:, :: 2**level, :: 2**level] * match.inside
-                term = data_term(match.target, match.warped, seen)
-                photometric.append(weight * term)
-        smooth = smoothness(frames[0], full[0])
-        value = sum(photometric) + smoothness_weight * smooth
-
-        def analogy() -> Array:
-            teacher = jax.lax.stop_gradient(full[0])
-            seen = common.split_views(made.visible, 2)
-            examples = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(keys[1], batch["index"])
-            harder, target, mask = jax.vmap(transformed)(examples, batch["input"], teacher, seen)
-            inputs = flow_common.network_input({**batch, "input": harder}, keys[2])
-            output, _ = network.apply(params, model_state, inputs, True)
-            student = flow_common.upsampled(flow_common.pyramid_of(output)[0], size, factor)
-            error = jnp.mean(losses.robust_l1(student - target), axis=-1)
-            return losses.masked_mean(error, mask)
-
-        weight = common.at_step(analogy_weight, step)
-        lesson = flow_common.when_needed(weight, analogy)
-        value = value + weight * lesson
-
-        still = [jnp.ones((len(x), *x.shape[2:4]), jnp.float32) for x in frames]
-        chance = [
-            data_term(x[:, 0], x[:, 1], ones) if w else jnp.float32(0.0)
-            for x, ones, w in zip(frames, still, scales)
-        ]
-        metrics = flow_common.flow_metrics(
-            made,
-            full[0],
-            photometric=photometric[0] if scales[0] else jnp.float32(0.0),
-            at_chance=scales[0] * chance[0],
-            smooth=smooth,
+        frames = [resolution.downsample(batch["frames"], flow) for flow in flows]
+        matches = match_levels(frames, flows, occlusion=occlusion)
+        photometric = photometric_levels(compare, matches, level_weights)
+        chance = photometric_levels_at_chance(compare, frames, level_weights)
+        roughness = smooth(frames[0], flows[0])
+        return FirstPass(
+            loss=sum(photometric) + smoothness_weight * roughness,
+            loss_at_chance=sum(chance),
+            photometric=photometric[0],
+            photometric_at_chance=chance[0],
+            smoothness=roughness,
+            match=matches[0],
+            flows=flows[0],
         )
-        at_rest = sum(weight * term for weight, term in zip(scales, chance))
-        metrics |= {"analogy": lesson, "loss_at_chance": at_rest}
-        return value, LossOutput(state, extra, jax.lax.stop_gradient(metrics))
 
-    return flow_common.flow_method(network, views=views, loss=loss, occlusion=occlusion)
+    transformation = Transformation(spatial, appearance, occluder)
+    second_pass = SecondPass("analogy", analogy_weight, partial(analogy, transformation))
+    return flow_method(
+        network,
+        augmentation=augmentation,
+        loss=flow_loss(network, objective, second_pass),
+        occlusion=occlusion,
+        encoder=encoder,
+    )
+
+
+# The first pass.
+
+
+def enlarge_levels(flows: Sequence[Array], size: tuple[int, int]) -> list[Array]:
+    """Each level's flow enlarged as much as the finest one is, to reach the frames' resolution.
+
+    Args:
+        flows: of each level, finest first.
+        size: `(H, W)` of the frames.
+
+    Returns:
+        `[B, 2, h, w, 2]` of the frames' resolution, a half of it, a quarter, ...
+    """
+    factor = resolution.level_factor(flows[0], size)
+    sizes = [tuple(-(-side // 2**level) for side in size) for level in range(len(flows))]
+    return [resolution.upsample(flow, size, factor) for flow, size in zip(flows, sizes)]
+
+
+def match_levels(frames: Sequence[Array], flows: Sequence[Array], *, occlusion: str) -> list[Match]:
+    """Matches at each level; occlusion is estimated at the finest alone."""
+    threshold = RANGE_MAP_THRESHOLD if occlusion == "range_map" else None
+    finest = match_frames(frames[0], flows[0], occlusion=occlusion, threshold=threshold)
+    others = zip(frames[1:], flows[1:])
+    return [finest, *(match_frames(*level, occlusion="none") for level in others)]
+
+
+def photometric_levels(
+    compare: Callable[[Array, Array, Array], Array],
+    matches: Sequence[Match],
+    level_weights: Sequence[float],
+) -> list[Array]:
+    """The weighted data term of each level; what counts is decided by the finest flow."""
+    visible, terms = pixel_weights(matches[0]), []
+    for level, (match, level_weight) in enumerate(zip(matches, level_weights)):
+        weight = visible[:, :: 2**level, :: 2**level] * match.inside
+        term = compare(match.target, match.warped, weight) if level_weight else jnp.float32(0.0)
+        terms.append(level_weight * term)
+    return terms
+
+
+def photometric_levels_at_chance(
+    compare: Callable[[Array, Array, Array], Array],
+    frames: Sequence[Array],
+    level_weights: Sequence[float],
+) -> list[Array]:
+    """`photometric_levels` for a flow of zero."""
+    terms = []
+    for x, level_weight in zip(frames, level_weights):
+        ones = jnp.ones((len(x), *x.shape[2:4]), jnp.float32)
+        term = compare(x[:, 0], x[:, 1], ones) if level_weight else jnp.float32(0.0)
+        terms.append(level_weight * term)
+    return terms
+
+
+def data_term(
+    target: Array, warped: Array, weight: Array, *, data: str, ssim_weight: float
+) -> Array:
+    """ARFlow's comparison of frames, a weighted mean over pixels.
+
+    Args:
+        target: `[N, h, w, C]`.
+        warped: `[N, h, w, C]`.
+        weight: `[N, h, w]`.
+        data: "ssim_l1" or "census".
+        ssim_weight: of "ssim_l1".
+    """
+    if data == "census":
+        distance, valid = losses.census_error(target, warped, mask=weight)
+        return losses.masked_mean(losses.robust_power(distance / 49), weight * valid)
+    error = losses.photometric_error(target, warped, ssim_weight=ssim_weight)
+    return losses.masked_mean(error, weight)
+
+
+def smoothness(frames: Array, flows: Array, *, order: int, edge_weight: float) -> Array:
+    """Half of the edge-aware smoothness of flows `[B, 2, h, w, 2]` in units of the shorter side."""
+    return 0.5 * losses.edge_aware_smoothness(
+        merge_pairs(flows) / min(flows.shape[2:4]),
+        merge_pairs(frames),
+        order=order,
+        edge_weight=edge_weight,
+    )
+
+
+# The second pass.
+
+
+def analogy(
+    transformation: Transformation, forward: Forward, batch: Batch, first: FirstPass, keys: Array
+) -> Array:
+    """R: the error of the flow of transformed frames against the transformed flow."""
+    teacher = jax.lax.stop_gradient(first.flows)
+    visible = split_pairs(first.match.visible)
+    example_keys = augment.batch_keys(keys[0], batch)
+    harder, target, mask = jax.vmap(partial(transform, transformation))(
+        example_keys, batch["input"], teacher, visible
+    )
+    output = forward(network_input({**batch, "input": harder}, keys[1]), True)
+    student = resolution.upsample(resolution.pyramid(output)[0], batch["frames"].shape[2:4])
+    error = jnp.mean(losses.robust_l1(student - target), axis=-1)
+    return losses.masked_mean(error, mask)
+
+
+def transform(
+    transformation: Transformation, key: Array, frames: Array, flows: Array, visible: Array
+) -> tuple[Array, Array, Array]:
+    """Makes one example harder.
+
+    Args:
+        transformation: how.
+        key: random key.
+        frames: `[2, H, W, C]`.
+        flows: `[2, H, W, 2]` between them, in both directions.
+        visible: `[2, H, W]`, 1 where these flows are to be trusted.
+
+    Returns:
+        The transformed frames, the flows between them, and where these are known, float32.
+    """
+    affine_key, color_key, paint_key = jax.random.split(key, 3)
+    if transformation.spatial is not None:
+        size = frames.shape[1:3]
+        maps = jnp.stack(augment.sample_affine(affine_key, size, transformation.spatial))
+        frames, _ = jax.vmap(augment.affine_image)(frames, maps)
+        flows, inside = jax.vmap(augment.affine_flow)(flows, maps, maps[::-1])
+        # A pixel counts where all the pixels that it is interpolated from count.
+        moved, _ = jax.vmap(augment.affine_image)(visible[..., None], maps)
+        visible = (moved[..., 0] > 0.999) & inside
+    if transformation.appearance is not None:
+        frames = augment.jitter_pair(color_key, frames, transformation.appearance)
+    if transformation.occluder:
+        frames = jnp.stack([frames[0], augment.random_occluder(paint_key, frames[1])])
+    return frames, flows, visible.astype(jnp.float32)
 
 
 def build(config: ConfigDict, steps: int) -> Method:
-    """ARFlow as the sections `augment` and `arflow` of a config say."""
-    knobs = common.plain(config.arflow)
-    flow_common.chosen("arflow", "data", knobs["data"], DATA_TERMS)
-    flow_common.chosen("arflow", "occlusion", knobs["occlusion"], OCCLUSIONS)
-    flow_common.scheduled(knobs, "analogy", steps)
+    """ARFlow from the sections `model`, `augment` and `arflow` of a config."""
+    knobs = plain(config.arflow)
+    check_choice("config.arflow.data", knobs["data"], DATA_TERMS)
+    check_choice("config.arflow.occlusion", knobs["occlusion"], OCCLUSIONS)
+    del knobs["network"]
+    knobs["analogy_weight"] = from_config.pop_ramp(knobs, "analogy", steps)
     spatial, appearance = knobs.pop("spatial"), knobs.pop("appearance")
     try:
-        recipe = flow_augment.get_flow_recipe("identity", affine=spatial, **appearance)
+        recipe = augment.get_flow_recipe("identity", affine=spatial, **appearance)
     except ValueError as error:
         raise UserError(f"config.arflow: {error}") from error
-    knobs["spatial"] = recipe.affine if spatial else None
-    knobs["appearance"] = recipe if appearance else None
-    network = flow_common.build_network(config, knobs.pop("network"))
-    return arflow(network, views=flow_common.training_views(config.augment), **knobs)
+    return arflow(
+        **from_config.shared_arguments(config),
+        spatial=recipe.affine if spatial else None,
+        appearance=recipe if appearance else None,
+        **knobs,
+    )

@@ -1,4 +1,4 @@
-"""Colorization: which colors had a gray image?
+"""Colorization: which colors does a gray image have?
 
 Zhang, Isola and Efros, Colorful Image Colorization, ECCV 2016.
 """
@@ -9,10 +9,12 @@ from ml_collections import ConfigDict
 
 from sslax import augment, losses, models, ops
 from sslax.errors import UserError
-from sslax.methods import common
-from sslax.types import Array, Batch, LossOutput, Method, Model, PyTree, Variables
+from sslax.methods.common import Augmentation
+from sslax.methods.representation import common
+from sslax.models.compose import Network, Parts
+from sslax.types import Array, Batch, LossOutput, Method, Model, Pictures, Variables
 
-GRAY = 5.0  # an image whose |a| and |b| are nowhere more has no color to learn from
+GRAY = 5.0  # an image whose |a| and |b| are nowhere larger has no color to learn from
 
 
 def colorization(
@@ -20,7 +22,7 @@ def colorization(
     decoder: Model,
     bins: Array,
     *,
-    views: common.Views,
+    augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
     downsample: int = 4,
     sigma: float = 5.0,
@@ -33,129 +35,106 @@ def colorization(
 
     The loss is `mean_p w(q*(p)) CE(softmax(logits_p), q_p)` over the places p of images that have
     colors, with q the soft assignment of p's color to its nearest bins, q* the bin of most weight
-    and w the class balance of the prior. The prior is a running mean of what the batches hold,
-    from a uniform start; there is no file of another set's statistics.
+    and w the class balance of the prior. The prior is a running mean over the batches, starting
+    uniform; there is no file of another set's statistics.
 
     Args:
         encoder: lightness `[N, H, W, 1]` in [0, 1] to an `Encoding`.
         decoder: of {'stages', 'like'} to logits `[N, h, w, Q]`.
         bins: `[Q, 2]`, the centers (a, b).
-        views: `(rng, batch) -> batch` with images `[B, 1, S, S, 3]`.
-        evaluation_view: for `predict`, from images `[B, H, W, C]`, gray or RGB, to images.
+        augmentation: adds 'views' `[B, 1, S, S, 3]`.
+        evaluation_view: from images `[B, H, W, C]`, gray or RGB, to images.
         downsample: pixels along each side of a place.
         sigma: of the soft assignment's Gaussian, in units of Lab.
         neighbors: bins that share a color.
         gamma: share of the uniform distribution in the class balance.
         prior_momentum: of the prior's running mean.
-        temperature: of the annealed mean that turns logits into a color, for `show`.
+        temperature: of the annealed mean that turns logits into a color, for `visualize`.
+
+    Raises:
+        UserError: in the augmentation, for gray images.
     """
     bins = jnp.asarray(bins)
+    network = Network({"encoder": encoder, "decoder": decoder})
 
-    def split(key: Array, image: Array) -> Batch:
-        if image.shape[-1] != 3:
+    def split(key: Array, view: Array) -> Batch:
+        if view.shape[-1] != 3:
             raise UserError(
                 "The method colorization learns from colors and these images are gray; choose "
                 "another config.method or a set of RGB images."
             )
-        lab = ops.rgb_to_lab(image)
-        size = tuple(side // downsample for side in image.shape[:2])
+        lab = ops.rgb_to_lab(view)
+        size = tuple(side // downsample for side in view.shape[:2])
         ab = augment.resize(lab[..., 1:], size=size)
         colored = jnp.any(jnp.abs(ab) > GRAY)
-        return {"image": lab[..., :1] / 100, "ab": ab, "colored": colored}
+        return {"input": lab[..., :1] / 100, "ab": ab, "colored": colored}
 
-    split_views = common.with_task(views, split)
+    split_colors = common.pretext_task(augmentation, split)
 
-    def inputs(encoding: PyTree, batch: Batch) -> dict:
-        return {"stages": encoding.stages, "like": batch["ab"]}
+    def forward(net: Parts, batch: Batch) -> tuple[Array, Array]:
+        """Features, and logits `[B, h, w, Q]`."""
+        encoding = net.encoder(batch["input"])
+        logits = net.decoder({"stages": encoding.stages, "like": batch["ab"]})
+        return encoding.features, logits
 
     def init(rng: Array, batch: Batch) -> Variables:
-        encoder_rng, decoder_rng = jax.random.split(rng)
-        of_encoder = encoder.init(encoder_rng, batch["image"])
-        encoding, _ = encoder.apply(*of_encoder, batch["image"], False)
-        of_decoder = decoder.init(decoder_rng, inputs(encoding, batch))
-        params, model_state = (
-            {"encoder": first, "decoder": second} for first, second in zip(of_encoder, of_decoder)
-        )
-        return Variables(
-            params, model_state, {"prior": jnp.full(len(bins), 1 / len(bins), jnp.float32)}
-        )
-
-    def classify(
-        params: PyTree, model_state: PyTree, batch: Batch, train: bool
-    ) -> tuple[Array, Array, PyTree]:
-        """Features, logits `[B, h, w, Q]` and the model state."""
-        state = {}
-        encoding, state["encoder"] = encoder.apply(
-            params["encoder"], model_state["encoder"], batch["image"], train
-        )
-        logits, state["decoder"] = decoder.apply(
-            params["decoder"], model_state["decoder"], inputs(encoding, batch), train
-        )
-        return encoding.features, logits, state
+        prior = jnp.full(len(bins), 1 / len(bins), jnp.float32)
+        return network.init(forward, rng, batch)._replace(extra={"prior": prior})
 
     def loss(
-        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array, step: Array
+        variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
-        features, logits, state = classify(params, model_state, batch, True)
+        (features, logits), variables = network.apply(forward, variables, batch, train=True)
+        prior = variables.extra["prior"]
         targets = ops.soft_encode_ab(batch["ab"], bins, neighbors=neighbors, sigma=sigma)
         nearest = jnp.argmax(targets, axis=-1)
         cross_entropy = -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
-        weight = losses.color_class_balance(extra["prior"], gamma=gamma)[nearest]
-        mask = jnp.broadcast_to(batch["colored"][:, None, None], cross_entropy.shape)
-        value = losses.masked_mean(weight * cross_entropy, mask)
-        seen = jnp.sum(targets * mask[..., None], (0, 1, 2))
-        seen = seen / jnp.maximum(jnp.sum(mask), 1)
-        moved = prior_momentum * extra["prior"] + (1 - prior_momentum) * seen
+        weight = losses.color_class_balance(prior, gamma=gamma)[nearest]
+        colored = jnp.broadcast_to(batch["colored"][:, None, None], cross_entropy.shape)
+        value = losses.masked_mean(weight * cross_entropy, colored)
         hit = (jnp.argmax(logits, axis=-1) == nearest).astype(jnp.float32)
         metrics = {
-            "accuracy": losses.masked_mean(hit, mask),
-            "unweighted_loss": losses.masked_mean(cross_entropy, mask),
-            "loss_at_chance": losses.masked_mean(weight, mask) * jnp.log(jnp.float32(len(bins))),
+            "accuracy": losses.masked_mean(hit, colored),
+            "unweighted_loss": losses.masked_mean(cross_entropy, colored),
+            "loss_at_chance": losses.masked_mean(weight, colored) * jnp.log(jnp.float32(len(bins))),
             **common.embedding_metrics(features),
         }
-        extra = {"prior": jnp.where(jnp.any(mask), moved, extra["prior"])}
-        features = jax.lax.stop_gradient(features)[:, None]
-        return value, LossOutput(state, extra, jax.lax.stop_gradient(metrics), features)
+        frequencies = jnp.sum(targets * colored[..., None], (0, 1, 2))
+        frequencies = frequencies / jnp.maximum(jnp.sum(colored), 1)
+        moved = prior_momentum * prior + (1 - prior_momentum) * frequencies
+        extra = {"prior": jnp.where(jnp.any(colored), moved, prior)}
+        metrics, features = jax.lax.stop_gradient((metrics, features[:, None]))
+        return value, LossOutput(variables.model_state, extra, metrics, features)
 
-    def show(
-        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array
-    ) -> dict[str, Array]:
-        batch = split_views(rng, batch)
-        gray = batch["image"]
-        _, logits, _ = classify(params, model_state, batch, False)
+    def visualize(variables: Variables, batch: Batch, rng: Array) -> Pictures:
+        batch = split_colors(rng, batch)
+        gray = batch["input"]
+        (_, logits), _ = network.apply(forward, variables, batch)
 
         def colored(ab: Array) -> Array:
-            size = (*gray.shape[:3], 2)
-            ab = jax.image.resize(ab, size, "linear")
+            ab = jax.image.resize(ab, (*gray.shape[:3], 2), "linear")
             return jnp.clip(ops.lab_to_rgb(jnp.concatenate([100 * gray, ab], -1)), 0.0, 1.0)
 
+        predicted = ops.annealed_mean(logits, bins, temperature=temperature)
         return {
             "gray": gray,
-            "colored by the network": colored(
-                ops.annealed_mean(logits, bins, temperature=temperature)
-            ),
-            "colors at this resolution": colored(batch["ab"]),
+            "colored by the network": colored(predicted),
+            "true colors at this resolution": colored(batch["ab"]),
         }
 
-    return common.method_of_encoder(
-        encoder,
-        views=split_views,
+    return common.encoder_method(
+        network,
+        augmentation=split_colors,
         evaluation_view=evaluation_view,
         init=init,
         loss=loss,
-        show=show,
-        prepare=lightness,
+        visualize=visualize,
+        preprocess=models.lightness,
     )
 
 
-def lightness(images: Array) -> Array:
-    """Lightness `[N, H, W, 1]` in [0, 1] of images `[N, H, W, C]`, gray or RGB."""
-    rgb = jnp.broadcast_to(images, (*images.shape[:3], 3))
-    return ops.rgb_to_lab(rgb)[..., :1] / 100
-
-
 def build(config: ConfigDict, steps: int) -> Method:
-    """Colorization as the sections `model`, `augment` and `colorization` of a config say."""
+    """Colorization from the sections `model`, `augment` and `colorization` of a config."""
     knobs = dict(config.colorization)
     bins = ops.in_gamut_ab_bins(step=knobs.pop("bin"))
     section = knobs.pop("decoder").to_dict()
@@ -165,7 +144,7 @@ def build(config: ConfigDict, steps: int) -> Method:
         models.build_encoder(config.model),
         models.from_linen(decoder),
         bins,
-        views=common.training_views(config.augment),
-        evaluation_view=common.evaluation_view(config.augment),
+        augmentation=common.build_augmentation(config.augment),
+        evaluation_view=common.build_evaluation_view(config.augment),
         **knobs,
     )

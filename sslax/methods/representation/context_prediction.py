@@ -9,16 +9,20 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import augment, models
-from sslax.errors import UserError
-from sslax.methods import common
-from sslax.types import Array, Batch, LossOutput, Method, Model, PyTree, Variables
+from sslax.errors import check_choice
+from sslax.methods.common import Augmentation, merge_views, split_views
+from sslax.methods.representation import common
+from sslax.models.compose import Network, Parts
+from sslax.types import Array, Batch, LossOutput, Method, Model, Pictures, Variables
+
+COLORS = ("drop", "project", "keep")
 
 
 def context_prediction(
     encoder: Model,
     classifier: Model,
     *,
-    views: common.Views,
+    augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
     pairs: int = 4,
     patch: int = 96,
@@ -28,18 +32,18 @@ def context_prediction(
     down_up: float = 0.33,
     smallest: int = 100,
 ) -> Method:
-    """Context prediction, with the paper's measures against shortcuts.
+    """Context prediction, with the paper's countermeasures against shortcuts.
 
     The gap and the jitter keep lines and textures from running on into the neighbor, `colors`
     hides the chromatic aberration of lenses (see `absolute_location`), the loss of resolution and
-    the standardization hide the rest of what a patch's pixels tell of their neighbors.
+    the standardization hide what else a patch's pixels tell of their neighbors.
 
     Args:
         encoder: patches to an `Encoding`; the same for both.
         classifier: features `[N, 2, D]` of both patches to 8 logits.
-        views: `(rng, batch) -> batch` with images `[B, 1, H, W, C]`, which patches are cut from.
-        evaluation_view: for `predict`, from images `[B, H, W, C]` to images that are
-            standardized as the patches are.
+        augmentation: adds 'views' `[B, 1, H, W, C]`, which patches are cut from.
+        evaluation_view: from images `[B, H, W, C]` to images that are standardized as the patches
+            are.
         pairs: of patches, from each image.
         patch: side of a patch in pixels.
         gap: pixels between the patches.
@@ -48,19 +52,19 @@ def context_prediction(
         down_up: share of the patches that lose resolution.
         smallest: pixels in all that such a patch keeps at least.
     """
-    network = common.chain(encoder=encoder, classifier=common.on_groups(classifier, 2))
+    network = Network({"encoder": encoder, "classifier": classifier})
 
-    def cut(key: Array, image: Array) -> Batch:
+    def cut(key: Array, view: Array) -> Batch:
         def pair(key: Array) -> tuple[Array, Array]:
-            place_key, look_key = jax.random.split(key)
+            position_key, look_key = jax.random.split(key)
             both, direction = augment.patch_pair(
-                place_key, image, patch=patch, gap=gap, jitter=jitter
+                position_key, view, patch=patch, gap=gap, jitter=jitter
             )
             keys = jax.random.split(look_key, 2)
             return jax.vmap(obscure)(keys, both), direction
 
         patches, directions = jax.vmap(pair)(jax.random.split(key, pairs))
-        return {"image": patches.reshape(-1, *patches.shape[2:]), "direction": directions}
+        return {"input": patches.reshape(-1, *patches.shape[2:]), "direction": directions}
 
     def obscure(key: Array, patch: Array) -> Array:
         resolution_key, color_key = jax.random.split(key)
@@ -68,58 +72,60 @@ def context_prediction(
         # Standardized first: the noise in a dropped channel must stay weak.
         return hide_colors(color_key, augment.standardize(patch), colors)
 
-    cut_views = common.with_task(views, cut)
+    posed = common.pretext_task(augmentation, cut)
+
+    def forward(net: Parts, patches: Array) -> tuple[Array, Array]:
+        features = net.encoder(merge_views(patches)).features
+        return features, net.classifier(split_views(features, 2))
 
     def init(rng: Array, batch: Batch) -> Variables:
-        return Variables(*network.init(rng, common.merge_views(batch["image"])), extra={})
+        return network.init(forward, rng, batch["input"])
 
     def loss(
-        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array, step: Array
+        variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
-        patches = common.merge_views(batch["image"])
-        (encoding, logits), model_state = network.apply(params, model_state, patches, True)
+        outputs, variables = network.apply(forward, variables, batch["input"], train=True)
+        features, logits = outputs
         value, metrics = common.classification(logits, batch["direction"].ravel())
-        features = common.mean_of_tiles(encoding.features, 2 * pairs)
-        return value, LossOutput(model_state, extra, metrics, features)
+        features = common.mean_over_tiles(features, 2 * pairs)
+        return value, LossOutput(variables.model_state, variables.extra, metrics, features)
 
-    def show(
-        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array
-    ) -> dict[str, Array]:
-        batch = cut_views(rng, batch)
-        patches = batch["image"][:, :2]
-        (_, logits), _ = network.apply(params, model_state, common.merge_views(patches), False)
-        patches = common.displayed(patches)
-        place = jax.vmap(lambda both, direction: _placed(both, direction, gap))
+    def visualize(variables: Variables, batch: Batch, rng: Array) -> Pictures:
+        batch = posed(rng, batch)
+        patches = batch["input"][:, :2]
+        (_, logits), _ = network.apply(forward, variables, patches)
+        patches = common.displayable(patches)
+        arrange = jax.vmap(lambda both, direction: _arranged(both, direction, gap))
         return {
             "first": patches[:, 0],
             "second": patches[:, 1],
-            "put by the network": place(patches, jnp.argmax(logits, axis=-1)),
-            "as it was": place(patches, batch["direction"][:, 0]),
+            "network's answer": arrange(patches, jnp.argmax(logits, axis=-1)),
+            "answer": arrange(patches, batch["direction"][:, 0]),
         }
 
-    return common.method_of_encoder(
-        encoder,
-        views=cut_views,
+    return common.encoder_method(
+        network,
+        augmentation=posed,
         evaluation_view=evaluation_view,
         init=init,
         loss=loss,
-        show=show,
-        prepare=common.standardized,
+        visualize=visualize,
+        preprocess=models.standardized,
     )
 
 
 def hide_colors(key: Array, patch: Array, how: str) -> Array:
-    """A patch `[p, p, C]` without what chromatic aberration does to its colors.
+    """A patch `[p, p, C]` without the traces of chromatic aberration in its colors.
 
     "drop" keeps one channel and puts noise in the others, "project" takes the green-magenta axis
-    out, "keep" does nothing, and so do all for gray patches.
+    out, "keep" does nothing; gray patches stay as they are.
     """
     if patch.shape[-1] == 1 or how == "keep":
         return patch
     return augment.drop_colors(key, patch) if how == "drop" else augment.project_colors(patch)
 
 
-def _placed(patches: Array, direction: Array, gap: int) -> Array:
+def _arranged(patches: Array, direction: Array, gap: int) -> Array:
     """The first of two patches `[2, p, p, C]` in the middle, the second on one of eight sides."""
     side = patches.shape[1]
     cell = jnp.where(direction < 4, direction, direction + 1)  # of nine, without the middle
@@ -130,19 +136,13 @@ def _placed(patches: Array, direction: Array, gap: int) -> Array:
 
 
 def build(config: ConfigDict, steps: int) -> Method:
-    """Context prediction as `model`, `augment` and `context_prediction` of a config say."""
+    """Context prediction from `model`, `augment` and `context_prediction` of a config."""
     knobs = dict(config.context_prediction)
-    check_colors(knobs["colors"])
+    check_choice("config.context_prediction.colors", knobs["colors"], COLORS)
     return context_prediction(
         models.build_encoder(config.model),
         models.from_linen(models.TileClassifier(classes=8, **knobs.pop("classifier"))),
-        views=common.training_views(config.augment),
-        evaluation_view=common.evaluation_view(config.augment),
+        augmentation=common.build_augmentation(config.augment),
+        evaluation_view=common.build_evaluation_view(config.augment),
         **knobs,
     )
-
-
-def check_colors(colors: str) -> None:
-    """Refuses what `hide_colors` does not know."""
-    if colors not in ("drop", "project", "keep"):
-        raise UserError(f'colors is "{colors}"; choose "drop", "project" or "keep".')

@@ -3,25 +3,18 @@
 Pathak et al., Context Encoders: Feature Learning by Inpainting, CVPR 2016.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import augment, models
-from sslax.errors import UserError
-from sslax.methods import common
-from sslax.types import Array, Batch, LossOutput, Method, Model, PyTree, Variables
+from sslax.errors import check_choice
+from sslax.methods.common import Augmentation
+from sslax.methods.representation import common
+from sslax.models.compose import Network, Parts
+from sslax.types import Array, Batch, LossOutput, Method, Metrics, Model, Pictures, Variables
 
 HOLES = ("center", "region")
-
-
-class Hole(NamedTuple):
-    """What is hidden of an image and how its reconstruction counts, `[H, W]` each."""
-
-    hidden: Array  # 1 where the network does not see the image
-    weight: Array  # of the squared error: 0 where nothing is painted
 
 
 def inpainting(
@@ -29,7 +22,7 @@ def inpainting(
     decoder: Model,
     discriminator: Model | None = None,
     *,
-    views: common.Views,
+    augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
     hole: str = "center",
     overlap: int = 4,
@@ -37,7 +30,7 @@ def inpainting(
     adversarial_weight: float = 0.001,
     fill: tuple[float, ...] = (0.5,),
 ) -> Method:
-    """Context encoders, with an adversarial loss and without.
+    """Context encoders, with an adversarial loss or without.
 
     Encoder and decoder minimize `(1 - w) L2 + w L_adv`, the discriminator its own cross-entropy, in
     one step: gradients stop where one's loss would reach the other, so that their sum trains both.
@@ -47,33 +40,34 @@ def inpainting(
         encoder: images with a hole to an `Encoding`.
         decoder: of {'features', 'like'} to images of the size of 'like'.
         discriminator: paintings to logits, positive for real ones; None does without.
-        views: `(rng, batch) -> batch` with images `[B, 1, S, S, C]`.
-        evaluation_view: for `predict`, from images `[B, H, W, C]` to the encoder's input.
+        augmentation: adds 'views' `[B, 1, S, S, C]`.
+        evaluation_view: from images `[B, H, W, C]` to the encoder's input.
         hole: "center", a square of half the side, of which the decoder paints just that square; or
             "region", a random shape over a quarter of the image, in a painting of the whole.
         overlap: pixels of the square's border that stay visible, so that the painting has to join
-            what is around it.
+            its surroundings.
         overlap_weight: of the squared error there.
         adversarial_weight: w; 0 without a discriminator.
         fill: color of the hole, one value or one for each channel.
     """
     w = adversarial_weight if discriminator else 0.0
+    parts = {"encoder": encoder, "decoder": decoder}
+    network = Network(parts | ({"discriminator": discriminator} if discriminator else {}))
 
-    def dig(key: Array, image: Array) -> Batch:
-        height, width = image.shape[:2]
+    def dig(key: Array, view: Array) -> Batch:
+        height, width = view.shape[:2]
         if hole == "region":
-            hidden = augment.random_region_mask(key, height, width)
-            made = Hole(hidden, hidden)
+            hidden = weight = augment.random_region_mask(key, height, width)
         else:
             side = min(height, width) // 2
             painted = augment.center_mask(height, width, side=side)
             hidden = augment.center_mask(height, width, side=side, overlap=overlap)
-            made = Hole(hidden, jnp.where(hidden, 1.0, overlap_weight * painted))
-        hidden, weight = (x.astype(jnp.float32)[..., None] for x in made)
-        seen = jnp.where(hidden > 0, jnp.asarray(fill, image.dtype), image)
-        return {"image": seen, "target": image, "hidden": hidden, "weight": weight}
+            weight = jnp.where(hidden, 1.0, overlap_weight * painted)
+        hidden, weight = (x.astype(jnp.float32)[..., None] for x in (hidden, weight))
+        seen = jnp.where(hidden > 0, jnp.asarray(fill, view.dtype), view)
+        return {"input": seen, "target": view, "weight": weight}
 
-    dug_views = common.with_task(views, dig)
+    with_hole = common.pretext_task(augmentation, dig)
 
     def painted_part(images: Array) -> Array:
         """The part of images `[B, H, W, ...]` that the decoder paints."""
@@ -84,116 +78,105 @@ def inpainting(
         top, left = (height - side) // 2, (width - side) // 2
         return images[:, top : top + side, left : left + side]
 
+    def paint(net: Parts, batch: Batch) -> tuple[Array, Array]:
+        """Features, and the painting."""
+        encoding = net.encoder(batch["input"])
+        deepest = [*encoding.stages.values()][-1]  # a map: a painter has to know where things are
+        return encoding.features, net.decoder(
+            {"features": deepest, "like": painted_part(batch["target"])}
+        )
+
+    def judge(net: Parts, images: Array) -> Array:
+        return net.discriminator(images)
+
+    def paint_and_judge(net: Parts, batch: Batch) -> Array:
+        _, painting = paint(net, batch)
+        return judge(net, painting)
+
     def init(rng: Array, batch: Batch) -> Variables:
-        keys = dict(zip(("encoder", "decoder", "discriminator"), jax.random.split(rng, 3)))
-        target = painted_part(batch["target"])
-        variables = {"encoder": encoder.init(keys["encoder"], batch["image"])}
-        encoding, _ = encoder.apply(*variables["encoder"], batch["image"], False)
-        inputs = {"features": _deepest(encoding), "like": target}
-        variables["decoder"] = decoder.init(keys["decoder"], inputs)
-        if discriminator:
-            variables["discriminator"] = discriminator.init(keys["discriminator"], target)
-        params, model_state = ({k: v[i] for k, v in variables.items()} for i in range(2))
-        return Variables(params, model_state, extra={})
+        return network.init(paint_and_judge if discriminator else paint, rng, batch)
 
-    def paint(
-        params: PyTree, model_state: PyTree, batch: Batch, train: bool
-    ) -> tuple[Array, Array, PyTree]:
-        """Features, the painting, and the model state."""
-        state = dict(model_state)
-        encoding, state["encoder"] = encoder.apply(
-            params["encoder"], model_state["encoder"], batch["image"], train
+    def adversarial(
+        variables: Variables, painting: Array, target: Array
+    ) -> tuple[Array, Metrics, Variables]:
+        """Loss of the painter, weighted, and of the discriminator; metrics, and moved state."""
+        held = jax.lax.stop_gradient(variables.params)
+        real, variables = network.apply(judge, variables, target, train=True)
+        fake, variables = network.apply(
+            judge, variables, jax.lax.stop_gradient(painting), train=True
         )
-        inputs = {"features": _deepest(encoding), "like": painted_part(batch["target"])}
-        painting, state["decoder"] = decoder.apply(
-            params["decoder"], model_state["decoder"], inputs, train
-        )
-        return encoding.features, painting, state
-
-    def judge(params: PyTree, state: PyTree, images: Array) -> tuple[Array, PyTree]:
-        logits, state = discriminator.apply(params, state, images, True)
-        return logits, state
+        frozen = variables._replace(params=held)
+        fooled, _ = network.apply(judge, frozen, painting, train=True)
+        critic = (jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))) / 2
+        painter = jnp.mean(jax.nn.softplus(-fooled))
+        metrics = {
+            "critic_loss": critic,
+            "critic_accuracy": (jnp.mean(real > 0) + jnp.mean(fake < 0)) / 2,
+            "painter_loss": painter,
+        }
+        return w * painter + critic, metrics, variables
 
     def loss(
-        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array, step: Array
+        variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
-        features, painting, state = paint(params, model_state, batch, True)
+        (features, painting), variables = network.apply(paint, variables, batch, train=True)
         target, weight = painted_part(batch["target"]), painted_part(batch["weight"])
-        # In a random region's painting, what was seen is as it was: the critic looks at the hole.
+        # Outside of a random region the painting is the image: the critic looks at the hole.
         painting = jnp.where(weight > 0, painting, target)
-        square = jnp.sum(weight * jnp.square(painting - target)) / (
-            jnp.sum(weight) * target.shape[-1]
-        )
         mean = jnp.sum(weight * target, (0, 1, 2)) / jnp.sum(weight)
-        chance = jnp.sum(weight * jnp.square(target - mean[None, None, None])) / (
-            jnp.sum(weight) * target.shape[-1]
-        )
-        value = (1 - w) * square
-        metrics = {"l2": square, "l2_at_chance": chance, **common.embedding_metrics(features)}
+        error = _weighted_square(painting - target, weight)
+        chance = _weighted_square(target - mean[None, None, None], weight)
+        value, chance_of_all = (1 - w) * error, chance
+        metrics = {"l2": error, "l2_at_chance": chance, **common.embedding_metrics(features)}
         if discriminator:
-            critic, held = params["discriminator"], jax.lax.stop_gradient(params["discriminator"])
-            critic_state = model_state["discriminator"]
-            real, critic_state = judge(critic, critic_state, target)
-            fake, critic_state = judge(critic, critic_state, jax.lax.stop_gradient(painting))
-            fooled, _ = judge(held, critic_state, painting)
-            of_critic = jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))
-            of_painter = jnp.mean(jax.nn.softplus(-fooled))
-            value = value + w * of_painter + of_critic / 2
-            state["discriminator"] = critic_state
-            metrics |= {
-                "critic_loss": of_critic / 2,
-                "critic_accuracy": (jnp.mean(real > 0) + jnp.mean(fake < 0)) / 2,
-                "painter_loss": of_painter,
-            }
-            metrics["loss_at_chance"] = (1 - w) * chance + (1 + w) * jnp.log(2.0)
-        else:
-            metrics["loss_at_chance"] = chance
-        features = jax.lax.stop_gradient(features)[:, None]
-        return value, LossOutput(state, extra, jax.lax.stop_gradient(metrics), features)
+            contest, more, variables = adversarial(variables, painting, target)
+            value, metrics = value + contest, metrics | more
+            chance_of_all = (1 - w) * chance + (1 + w) * jnp.log(2.0)
+        metrics["loss_at_chance"] = chance_of_all
+        metrics, features = jax.lax.stop_gradient((metrics, features[:, None]))
+        return value, LossOutput(variables.model_state, variables.extra, metrics, features)
 
-    def show(
-        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array
-    ) -> dict[str, Array]:
-        batch = dug_views(rng, batch)
-        _, painting, _ = paint(params, model_state, batch, False)
-        whole = painting
-        if hole != "region":
-            height, width = batch["image"].shape[1:3]
-            side = painting.shape[1]
-            rest = [(height - side) // 2, (width - side) // 2]
-            padding = [(0, 0), *((r, n - side - r) for r, n in zip(rest, (height, width))), (0, 0)]
-            whole = jnp.pad(painting, padding)
-        filled = jnp.where(batch["weight"] > 0, jnp.clip(whole, 0.0, 1.0), batch["image"])
-        return {"image": batch["target"], "hole": batch["image"], "filled": filled}
+    def visualize(variables: Variables, batch: Batch, rng: Array) -> Pictures:
+        batch = with_hole(rng, batch)
+        (_, painting), _ = network.apply(paint, variables, batch)
+        height, width = batch["input"].shape[1:3]
+        rest = [(full - part) // 2 for full, part in zip((height, width), painting.shape[1:3])]
+        padding = [
+            (before, full - part - before)
+            for before, full, part in zip(rest, (height, width), painting.shape[1:3])
+        ]
+        whole = jnp.pad(painting, [(0, 0), *padding, (0, 0)])
+        filled = jnp.where(batch["weight"] > 0, jnp.clip(whole, 0.0, 1.0), batch["input"])
+        return {"image": batch["target"], "hole": batch["input"], "filled": filled}
 
-    return common.method_of_encoder(
-        encoder,
-        views=dug_views,
+    return common.encoder_method(
+        network,
+        augmentation=with_hole,
         evaluation_view=evaluation_view,
         init=init,
         loss=loss,
-        show=show,
+        visualize=visualize,
     )
 
 
-def _deepest(encoding: PyTree) -> Array:
-    """The last stage's map: where things are matters to a painter."""
-    return list(encoding.stages.values())[-1]
+def _weighted_square(difference: Array, weight: Array) -> Array:
+    """Weighted mean of squares of `[B, H, W, C]`, with weights `[B, H, W, 1]`."""
+    total = jnp.sum(weight * jnp.square(difference))
+    return total / (jnp.sum(weight) * difference.shape[-1])
 
 
 def build(config: ConfigDict, steps: int) -> Method:
-    """Inpainting as the sections `model`, `augment` and `inpainting` of a config say."""
+    """Inpainting from the sections `model`, `augment` and `inpainting` of a config."""
     knobs, dtype = dict(config.inpainting), jnp.dtype(config.model.dtype)
-    if knobs["hole"] not in HOLES:
-        raise UserError(f'config.inpainting.hole is "{knobs["hole"]}"; choose one of {HOLES}.')
+    check_choice("config.inpainting.hole", knobs["hole"], HOLES)
     decoder = models.from_linen(models.ContextDecoder(**knobs.pop("decoder"), dtype=dtype))
     critic = models.from_linen(models.Discriminator(**knobs.pop("discriminator"), dtype=dtype))
     return inpainting(
         models.build_encoder(config.model),
         decoder,
         critic if knobs["adversarial_weight"] > 0 else None,
-        views=common.training_views(config.augment),
-        evaluation_view=common.evaluation_view(config.augment),
+        augmentation=common.build_augmentation(config.augment),
+        evaluation_view=common.build_evaluation_view(config.augment),
         fill=tuple(config.model.mean) or (0.5,),
         **knobs,
     )

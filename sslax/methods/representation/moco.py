@@ -11,7 +11,9 @@ from ml_collections import ConfigDict
 
 from sslax import losses, models
 from sslax.errors import UserError
-from sslax.methods import common
+from sslax.methods.common import Augmentation, at_step, merge_views, split_views
+from sslax.methods.representation import common
+from sslax.models.compose import Network, Parts
 from sslax.types import Array, Batch, LossOutput, Method, Model, PyTree, Schedule, Variables
 
 
@@ -20,7 +22,7 @@ def moco(
     projector: Model,
     key_encoder: Model,
     *,
-    views: common.Views,
+    augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
     queue_size: int = 65536,
     temperature: float = 0.2,
@@ -29,77 +31,80 @@ def moco(
 ) -> Method:
     """MoCo.
 
-    The momentum network of a step is moved before it makes that step's keys (after the optimizer's
-    step before, which is the same moment).
+    The momentum encoder moves before it makes a step's keys (after the previous step's update,
+    which is the same moment).
 
     Args:
         encoder: images to an `Encoding`; makes the queries.
         projector: features to the embedding.
-        key_encoder: `encoder` with other companions in its batch norms. Queries must not share
-            batch statistics with their own keys, which would tell them apart: the papers shuffle
-            the keys between devices. `BatchNorm` in blocks for the queries and interleaved for the
-            keys does the same and moves no image.
-        views: `(rng, batch) -> batch` with images `[B, 2, H, W, C]`.
-        evaluation_view: for `predict`, from images `[B, H, W, C]` to the encoder's input.
+        key_encoder: `encoder` with other groups of examples in its batch norms. Queries must not
+            share batch statistics with their own keys, which would give the answer away: the
+            papers shuffle the keys between devices. `BatchNorm` in blocks for the queries and
+            interleaved for the keys does the same and moves no image.
+        augmentation: adds 'views' `[B, 2, H, W, C]`.
+        evaluation_view: from images `[B, H, W, C]` to the encoder's input.
         queue_size: keys of earlier batches, a multiple of the keys of a batch.
         temperature: of InfoNCE.
-        momentum: of the key network, or a schedule of it.
-        symmetric: each view is a query once and a key once; twice the keys and the work.
-    """
-    online = common.chain(encoder=encoder, projector=projector)
-    target = common.chain(encoder=key_encoder, projector=projector)
+        momentum: of the momentum encoder, or a schedule of it.
+        symmetric: each view is a query once and a key once, for twice the work.
 
-    def sides(images: Array) -> tuple[Array, Array]:
-        """Images of the queries and of their keys, merged in the same order."""
-        queries, keys = (images, images[:, ::-1]) if symmetric else (images[:, :1], images[:, 1:])
-        return common.merge_views(queries), common.merge_views(keys)
+    Raises:
+        UserError: in `init`, if the queue is no multiple of a batch's keys.
+    """
+    network = Network(
+        {"encoder": encoder, "projector": projector},
+        momentum={"encoder": key_encoder, "projector": projector},
+    )
+
+    def forward(net: Parts, batch: Batch) -> tuple[Array, Array, Array]:
+        views = batch["views"]
+        queries, keys = (views, views[:, ::-1]) if symmetric else (views[:, :1], views[:, 1:])
+        encoding = net.encoder(merge_views(queries))
+        key_encoding = net.momentum.encoder(merge_views(keys))
+        return (
+            encoding.features,
+            net.projector(encoding.features),
+            net.momentum.projector(key_encoding.features),
+        )
 
     def init(rng: Array, batch: Batch) -> Variables:
         network_rng, queue_rng = jax.random.split(rng)
-        queries, _ = sides(batch["image"])
-        if queue_size % len(queries):
+        keys_per_batch = batch["views"].shape[0] * (1 + symmetric)
+        if queue_size % keys_per_batch:
             raise UserError(
-                f"config.moco.queue_size = {queue_size} is no multiple of the {len(queries)} keys "
-                "of a batch; whole batches are replaced."
+                f"config.moco.queue_size = {queue_size} is no multiple of the {keys_per_batch} "
+                "keys of a batch; whole batches are replaced."
             )
-        variables = online.init(network_rng, queries)
-        (_, embeddings), _ = online.apply(*variables, queries, False)
+        variables = network.init(forward, network_rng, batch)
+        (_, embeddings, _), _ = network.apply(forward, variables, batch)
         queue = jax.random.normal(queue_rng, (queue_size, embeddings.shape[1]))
-        extra = {
-            "target": common.target_of(*variables, "encoder", "projector"),
-            "queue": losses.l2_normalize(queue),
-        }
-        return Variables(*variables, extra)
+        return variables._replace(extra={**variables.extra, "queue": losses.l2_normalize(queue)})
 
     def loss(
-        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array, step: Array
+        variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
-        query_images, key_images = sides(batch["image"])
-        (encoding, queries), model_state = online.apply(params, model_state, query_images, True)
-        (_, keys), target_state = target.apply(*extra["target"], key_images, True)
+        queue = variables.extra["queue"]
+        outputs, variables = network.apply(forward, variables, batch, train=True)
+        features, queries, keys = outputs
         keys = losses.l2_normalize(jax.lax.stop_gradient(keys))
-        queue = extra["queue"]
         per_query = losses.info_nce(queries, keys, negatives=queue, temperature=temperature)
         metrics = {
             "accuracy": _accuracy(queries, keys, queue),
             "loss_at_chance": jnp.log(1.0 + queue_size),
             **common.embedding_metrics(queries),
         }
-        features = jax.lax.stop_gradient(common.split_views(encoding.features, 1 + symmetric))
+        features = jax.lax.stop_gradient(split_views(features, 1 + symmetric))
         start = (step * len(keys)) % queue_size
-        extra = {
-            "target": extra["target"]._replace(model_state=target_state),
-            "queue": jax.lax.dynamic_update_slice_in_dim(queue, keys, start, axis=0),
-        }
-        return jnp.mean(per_query), LossOutput(model_state, extra, metrics, features)
+        queue = jax.lax.dynamic_update_slice_in_dim(queue, keys, start, axis=0)
+        extra = {**variables.extra, "queue": queue}
+        return jnp.mean(per_query), LossOutput(variables.model_state, extra, metrics, features)
 
-    def update(params: PyTree, extra: PyTree, step: Array) -> PyTree:
-        moved = extra["target"].move(params, common.at_step(momentum, step))
-        return {**extra, "target": moved}
+    def update(variables: Variables, step: Array) -> PyTree:
+        return network.move(variables, at_step(momentum, step))
 
-    return common.method_of_encoder(
-        encoder,
-        views=views,
+    return common.encoder_method(
+        network,
+        augmentation=augmentation,
         evaluation_view=evaluation_view,
         init=init,
         loss=loss,
@@ -115,14 +120,14 @@ def _accuracy(queries: Array, keys: Array, queue: Array) -> Array:
 
 
 def build(config: ConfigDict, steps: int) -> Method:
-    """MoCo as the sections `model`, `augment` and `moco` of a config say."""
+    """MoCo from the sections `model`, `augment` and `moco` of a config."""
     section = config.moco
     return moco(
         models.build_encoder(config.model, norm_groups=section.norm_groups, norm_blocks=True),
         models.build_projector(section.projector, dtype=config.model.dtype),
         models.build_encoder(config.model, norm_groups=section.norm_groups),
-        views=common.training_views(config.augment),
-        evaluation_view=common.evaluation_view(config.augment),
+        augmentation=common.build_augmentation(config.augment),
+        evaluation_view=common.build_evaluation_view(config.augment),
         queue_size=section.queue_size,
         temperature=section.temperature,
         momentum=section.momentum,

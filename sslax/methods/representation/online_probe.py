@@ -8,17 +8,17 @@ import optax
 
 from sslax.types import Array, Batch, LossOutput, Method, PyTree, Variables
 
-# The large epsilon keeps Adam from blowing rounding noise up where the gradient is nearly zero.
+# The large epsilon keeps Adam from amplifying rounding noise where the gradient is nearly zero.
 _TX = optax.adam(3e-3, eps=1e-3)
 
 
 def attach(method: Method, *, classes: int) -> Method:
     """`method` with an online linear probe, whose accuracy joins the metrics.
 
-    The probe sees the encoder's features with their gradient stopped, standardized over the batch,
-    and takes its own step of Adam inside the loss. It lives in `extra`, so neither the method's
-    loss nor its gradient, optimizer or weights know of it. Its accuracy on a batch is measured
-    before it learns from that batch.
+    The probe sees the encoder's features without a gradient, standardized over the batch, and takes
+    its own step of Adam inside the loss. It lives in `extra`, so neither the method's loss nor its
+    gradient, optimizer or weights know of it. Its accuracy on a batch is measured before it learns
+    from that batch.
 
     Args:
         method: returns `features` [B, V, D] from its loss; its batches have a 'label' [B].
@@ -31,40 +31,45 @@ def attach(method: Method, *, classes: int) -> Method:
 
     def init(rng: Array, batch: Batch) -> Variables:
         variables = method.init(rng, batch)
-        _, output = jax.eval_shape(method.loss, *variables, batch, rng, jnp.zeros((), jnp.int32))
+        _, output = jax.eval_shape(method.loss, variables, batch, rng, jnp.zeros((), jnp.int32))
         width = output.features.shape[-1]
         weights = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
         probe = {"weights": weights, "opt_state": _TX.init(weights)}
         return variables._replace(extra={"method": variables.extra, "probe": probe})
 
     def loss(
-        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array, step: Array
+        variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
-        value, output = method.loss(params, model_state, extra["method"], batch, rng, step)
-        probe, metrics = _learn(extra["probe"], output.features, batch["label"])
+        value, output = method.loss(_inner(variables), batch, rng, step)
+        probe, metrics = _learn(variables.extra["probe"], output.features, batch["label"])
         extra = {"method": output.extra, "probe": probe}
         return value, output._replace(extra=extra, metrics={**output.metrics, **metrics})
 
-    def update(params: PyTree, extra: PyTree, step: Array) -> PyTree:
-        return {**extra, "method": method.update(params, extra["method"], step)}
+    def update(variables: Variables, step: Array) -> PyTree:
+        return {**variables.extra, "method": method.update(_inner(variables), step)}
 
-    def inner(function: Callable) -> Callable:
-        """The method's function of `(params, model_state, extra, ...)`, given its own extra."""
-        return lambda params, model_state, extra, *rest: function(
-            params, model_state, extra["method"], *rest
-        )
+    def on_inner(function: Callable) -> Callable:
+        """A function of the method's own variables, as one of the probed method's."""
+        return lambda variables, *rest: function(_inner(variables), *rest)
 
     return method._replace(
         init=init,
         loss=loss,
         update=update,
-        predict=inner(method.predict),
-        show=inner(method.show),
-        encoder=inner(method.encoder),
+        predict=on_inner(method.predict),
+        visualize=on_inner(method.visualize),
+        encoder=on_inner(method.encoder),
+        references=on_inner(method.references),
     )
 
 
+def _inner(variables: Variables) -> Variables:
+    """The method's own variables."""
+    return variables._replace(extra=variables.extra["method"])
+
+
 def _learn(probe: PyTree, features: Array, labels: Array) -> tuple[PyTree, dict[str, Array]]:
+    """One step of the probe on features `[B, V, D]`."""
     views, width = features.shape[1:]
     features = jax.lax.stop_gradient(features.astype(jnp.float32)).reshape(-1, width)
     labels = jnp.repeat(labels, views)

@@ -1,4 +1,4 @@
-"""Rotation: by how many quarter turns was the image turned?
+"""Rotation: by how many quarter turns was the image rotated?
 
 Gidaris, Singh and Komodakis, Unsupervised Representation Learning by Predicting Image Rotations,
 ICLR 2018.
@@ -9,15 +9,17 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import augment, models
-from sslax.methods import common
-from sslax.types import Array, Batch, LossOutput, Method, Model, PyTree, Variables
+from sslax.methods.common import Augmentation, merge_views, split_views
+from sslax.methods.representation import common
+from sslax.models.compose import Network, Parts
+from sslax.types import Array, Batch, LossOutput, Method, Model, Pictures, Variables
 
 
 def rotation(
     encoder: Model,
     classifier: Model,
     *,
-    views: common.Views,
+    augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
 ) -> Method:
     """Rotation prediction, from all four rotations of every image.
@@ -25,51 +27,55 @@ def rotation(
     Args:
         encoder: images to an `Encoding`.
         classifier: features to 4 logits.
-        views: `(rng, batch) -> batch` with images `[B, 1, S, S, C]`, upright.
-        evaluation_view: for `predict`, from images `[B, H, W, C]` to the encoder's input.
+        augmentation: adds 'views' `[B, 1, S, S, C]`, upright.
+        evaluation_view: from images `[B, H, W, C]` to the encoder's input.
     """
-    network = common.chain(encoder=encoder, classifier=classifier)
-    turned = common.with_task(views, lambda key, image: {"image": augment.rotations(image)})
+    network = Network({"encoder": encoder, "classifier": classifier})
+    rotated = common.pretext_task(
+        augmentation, lambda key, view: {"input": augment.rotations(view)}
+    )
+
+    def forward(net: Parts, images: Array) -> tuple[Array, Array]:
+        features = net.encoder(images).features
+        return features, net.classifier(features)
 
     def init(rng: Array, batch: Batch) -> Variables:
-        return Variables(*network.init(rng, common.merge_views(batch["image"])), extra={})
+        return network.init(forward, rng, merge_views(batch["input"]))
 
     def loss(
-        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array, step: Array
+        variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
-        images = common.merge_views(batch["image"])
-        (encoding, logits), model_state = network.apply(params, model_state, images, True)
-        turns = jnp.tile(jnp.arange(4), len(batch["image"]))
+        images = merge_views(batch["input"])
+        (features, logits), variables = network.apply(forward, variables, images, train=True)
+        turns = jnp.tile(jnp.arange(4), len(batch["input"]))
         value, metrics = common.classification(logits, turns)
-        upright = jax.lax.stop_gradient(common.split_views(encoding.features, 4)[:, :1])
-        return value, LossOutput(model_state, extra, metrics, upright)
+        upright = jax.lax.stop_gradient(split_views(features, 4)[:, :1])
+        return value, LossOutput(variables.model_state, variables.extra, metrics, upright)
 
-    def show(
-        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array
-    ) -> dict[str, Array]:
-        images = turned(rng, batch)["image"]
+    def visualize(variables: Variables, batch: Batch, rng: Array) -> Pictures:
+        images = rotated(rng, batch)["input"]
         turns = jax.random.randint(rng, (len(images),), 0, 4)
         puzzle = jnp.take_along_axis(images, turns[:, None, None, None, None], axis=1)[:, 0]
-        (_, logits), _ = network.apply(params, model_state, puzzle, False)
-        back = jax.vmap(lambda image, k: augment.rotations(image)[-k % 4])
-        solved = back(puzzle, jnp.argmax(logits, axis=-1))
-        return {"upright": images[:, 0], "turned": puzzle, "turned back": solved}
+        (_, logits), _ = network.apply(forward, variables, puzzle)
+        undo = jax.vmap(lambda image, k: augment.rotations(image)[-k % 4])
+        solved = undo(puzzle, jnp.argmax(logits, axis=-1))
+        return {"upright": images[:, 0], "rotated": puzzle, "rotated back": solved}
 
-    return common.method_of_encoder(
-        encoder,
-        views=turned,
+    return common.encoder_method(
+        network,
+        augmentation=rotated,
         evaluation_view=evaluation_view,
         init=init,
         loss=loss,
-        show=show,
+        visualize=visualize,
     )
 
 
 def build(config: ConfigDict, steps: int) -> Method:
-    """Rotation as the sections `model` and `augment` of a config say."""
+    """Rotation from the sections `model` and `augment` of a config."""
     return rotation(
         models.build_encoder(config.model),
         models.from_linen(models.Classifier(4)),
-        views=common.training_views(config.augment),
-        evaluation_view=common.evaluation_view(config.augment),
+        augmentation=common.build_augmentation(config.augment),
+        evaluation_view=common.build_evaluation_view(config.augment),
     )

@@ -1,7 +1,13 @@
-"""Borders that mirror an image, or repeat its outermost pixels, as a CPU computes them fast.
+"""Reflection and edge padding as sums of zero-padded slices.
 
-XLA's CPU backend copies for every part of a concatenation, of which `jnp.pad` makes a reflection,
-and more for its transpose. Here they are sums of slices with zeros around, which it fuses.
+XLA's CPU backend copies the array once for every part of a concatenation, which is what `jnp.pad`
+makes of a reflection, and more often in the transpose. Zero padding it fuses.
+
+Measured with jax 0.10.2 on two x86-64 cores: Monodepth2's depth decoder with its gradients takes
+1,181 ms, where it took 1,587 ms before this and before its heads became products
+(experiments/README.md, "Training step of Monodepth2"). Peer and command: PyTorch,
+`experiments/benchmarks/monodepth2.py --peer-python=PATH`. Can go when `jnp.pad` in its place does
+not slow that step down.
 """
 
 import functools
@@ -10,75 +16,83 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from sslax.models.kernels.backend import on_cpu
 from sslax.ops.calls import computed_once
 
 
-def mirrored(x: jax.Array, radius: int = 1) -> jax.Array:
-    """Images `[N, H, W, C]` with `radius` pixels at every border that mirror those inside.
+def reflect_pad(x: jax.Array, radius: int = 1) -> jax.Array:
+    """`jnp.pad` of images with mode "reflect": the border pixels themselves are not repeated.
 
-    `y[n, i, j, c] = x[n, |i - r|, |j - r|, c]` at the upper and the left border; `jnp.pad`'s
-    "reflect". On the CPU backend it is a sum of padded slices; the choice is made when the function
-    is traced.
+    Args:
+        x: `[N, H, W, C]`.
+        radius: pixels to add on every side.
+
+    Returns:
+        `[N, H + 2 radius, W + 2 radius, C]`.
 
     Example:
-        >>> mirrored(jnp.arange(6.0).reshape(1, 2, 3, 1))[0, 0, :, 0].tolist()
+        >>> reflect_pad(jnp.arange(6.0).reshape(1, 2, 3, 1))[0, 0, :, 0].tolist()
         [4.0, 3.0, 4.0, 5.0, 4.0]
     """
-    return _bordered(x, radius, "reflect")
+    return _pad(x, radius, "reflect")
 
 
-def repeated(x: jax.Array) -> jax.Array:
-    """Images `[N, H, W, C]` with one pixel at every border that repeats the outermost.
+def edge_pad(x: jax.Array) -> jax.Array:
+    """`jnp.pad` of images with mode "edge", by one pixel on every side.
 
-    `jnp.pad`'s "edge". On the CPU backend as `mirrored`.
+    Args:
+        x: `[N, H, W, C]`.
+
+    Returns:
+        `[N, H + 2, W + 2, C]`.
 
     Example:
-        >>> repeated(jnp.arange(4.0).reshape(1, 2, 2, 1))[0, 0, :, 0].tolist()
+        >>> edge_pad(jnp.arange(4.0).reshape(1, 2, 2, 1))[0, 0, :, 0].tolist()
         [0.0, 0.0, 1.0, 1.0]
     """
-    return _bordered(x, 1, "edge")
+    return _pad(x, 1, "edge")
 
 
-def _bordered(x: jax.Array, radius: int, mode: str) -> jax.Array:
-    if jax.default_backend() != "cpu" or min(x.shape[1:3]) <= radius:
-        borders = ((0, 0), (radius, radius), (radius, radius), (0, 0))
-        return jnp.pad(x, borders, mode=mode)
-    # A result for each axis: fused, both would be computed again for every value.
+def shift(x: jax.Array, axis: int, offset: int, *, reflect: bool) -> jax.Array:
+    """`y[i] = x[i + offset]` along an axis; zero, or the reflection, beyond its ends."""
+    inside = _pad_axis(x, axis, -offset, offset)
+    if not reflect or not offset:
+        return inside
+    rest = x.shape[axis] - abs(offset)
+    before, after = _borders(x, abs(offset), axis)
+    if offset < 0:
+        return inside + _pad_axis(before, axis, 0, rest)
+    return inside + _pad_axis(after, axis, rest, 0)
+
+
+def _pad(x: jax.Array, radius: int, mode: str) -> jax.Array:
+    if not on_cpu() or min(x.shape[1:3]) <= radius:
+        widths = ((0, 0), (radius, radius), (radius, radius), (0, 0))
+        return jnp.pad(x, widths, mode=mode)
+    # Each axis is stored before the next: fused, the first would be computed again for every value.
     for axis in (1, 2):
-        x = _bordered_axis(x, radius=radius, skipped=int(mode == "reflect"), axis=axis)
+        x = _pad_borders(x, radius=radius, skip=int(mode == "reflect"), axis=axis)
     return x
 
 
-@functools.partial(computed_once, static_argnames=("radius", "skipped", "axis"))
-def _bordered_axis(x: jax.Array, *, radius: int, skipped: int, axis: int) -> jax.Array:
+@functools.partial(computed_once, static_argnames=("radius", "skip", "axis"))
+def _pad_borders(x: jax.Array, *, radius: int, skip: int, axis: int) -> jax.Array:
     size = x.shape[axis]
-    first, last = _beyond(x, radius, axis, skipped)
-    borders = _shifted(first, axis, 0, size + radius) + _shifted(last, axis, size + radius, 0)
-    return _shifted(x, axis, radius, radius) + borders
+    before, after = _borders(x, radius, axis, skip)
+    borders = _pad_axis(before, axis, 0, size + radius) + _pad_axis(after, axis, size + radius, 0)
+    return _pad_axis(x, axis, radius, radius) + borders
 
 
-def from_neighbor(x: jax.Array, axis: int, offset: int, *, mirrored: bool) -> jax.Array:
-    """`y[i] = x[i + offset]` along an axis; what lies beyond its ends is zero or mirrored."""
-    inside = _shifted(x, axis, -offset, offset)
-    if not mirrored or not offset:
-        return inside
-    rest = x.shape[axis] - abs(offset)
-    first, last = _beyond(x, abs(offset), axis)
-    return inside + (
-        _shifted(first, axis, 0, rest) if offset < 0 else _shifted(last, axis, rest, 0)
-    )
+def _borders(x: jax.Array, count: int, axis: int, skip: int = 1) -> tuple[jax.Array, jax.Array]:
+    """The first and the last `count` entries of an axis in reverse order, `skip` entries in."""
+    end = x.shape[axis] - skip
+    before = lax.slice_in_dim(x, skip, skip + count, axis=axis)
+    after = lax.slice_in_dim(x, end - count, end, axis=axis)
+    return lax.rev(before, [axis]), lax.rev(after, [axis])
 
 
-def _beyond(x: jax.Array, count: int, axis: int, skipped: int = 1) -> tuple[jax.Array, jax.Array]:
-    """What mirrors an axis before its first and after its last entry, without so many of them."""
-    end = x.shape[axis] - skipped
-    first = lax.slice_in_dim(x, skipped, skipped + count, axis=axis)
-    last = lax.slice_in_dim(x, end - count, end, axis=axis)
-    return lax.rev(first, [axis]), lax.rev(last, [axis])
-
-
-def _shifted(x: jax.Array, axis: int, before: int, after: int) -> jax.Array:
-    """With so many zeros before and after, or so many entries fewer."""
-    borders = [(0, 0, 0)] * x.ndim
-    borders[axis] = (before, after, 0)
-    return lax.pad(x, jnp.zeros((), x.dtype), borders)
+def _pad_axis(x: jax.Array, axis: int, before: int, after: int) -> jax.Array:
+    """Adds zeros before and after the entries of an axis; negative numbers remove entries."""
+    widths = [(0, 0, 0)] * x.ndim
+    widths[axis] = (before, after, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), widths)

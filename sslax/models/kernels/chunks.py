@@ -1,7 +1,7 @@
-"""A batch as the steps of a loop, a few images at a time, so that what is made of them is small.
+"""A batch as the steps of a loop, a few images at a time, so that intermediates stay in the cache.
 
-A step takes one image of each of `size` runs of the batch, so that on a batch sharded over devices
-every device has its part of every step and no image moves.
+A step takes one image from each of `size` consecutive runs of the batch: on a batch that is sharded
+over devices every device has its share of every step, and no image moves.
 """
 
 import jax
@@ -9,7 +9,7 @@ from jax import lax
 
 
 def count(n: int, wanted: int) -> int:
-    """Images of one step: the largest divisor of the batch up to `wanted`; at least 1."""
+    """Images in a step: the largest divisor of the batch size up to `wanted`; at least 1."""
     return max(d for d in range(1, min(n, max(1, wanted)) + 1) if n % d == 0)
 
 
@@ -24,5 +24,5 @@ def take(x: jax.Array, i: jax.Array) -> jax.Array:
 
 
 def put(x: jax.Array, value: jax.Array, i: jax.Array) -> jax.Array:
-    """`x` with the results of step i."""
+    """`x` with the images of step i replaced."""
     return lax.dynamic_update_index_in_dim(x, value.astype(x.dtype), i, axis=1)

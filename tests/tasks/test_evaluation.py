@@ -9,9 +9,11 @@ from ml_collections import ConfigDict
 
 from sslax import data, models
 from sslax.errors import UserError
-from sslax.methods import common
-from sslax.tasks import run
-from sslax.training import train
+from sslax.inference.run import Run
+from sslax.methods.representation import common
+from sslax.tasks import batches, evaluation, representation
+from sslax.training.fit import fit
+from sslax.training.plan import make_plan
 
 SIDE = 12
 
@@ -39,7 +41,7 @@ def workdir(load_config, tmp_path_factory):
     config.duration = "2 steps"
     config.optimizer.warmup = "1 step"
     config.evaluate.update(figures=False, batch_size=16)
-    train.fit(config, folder / "run")
+    fit(config, folder / "run")
     (folder / "run" / "results.json").write_text('{"knn": 0.5}\n')
     return folder / "run"
 
@@ -53,13 +55,13 @@ def measured(monkeypatch):
         calls.append((train["features"], train_labels, test["features"], test_labels, num_classes))
         return {"knn": 0.25}
 
-    monkeypatch.setattr(run.representation, "evaluate_features", evaluate_features)
+    monkeypatch.setattr(representation.protocol, "evaluate_features", evaluate_features)
     return calls
 
 
 def test_another_set_is_brought_to_the_encoder_and_written_elsewhere(workdir, measured, tmp_path):
     path = write(tmp_path / "bright birds.npz", shape=(20, 16, 3), count=90, classes=3)
-    results = run.evaluate_run(workdir, other={"source": "npz", "path": path})
+    results = evaluation.evaluate_run(workdir, other={"source": "npz", "path": path})
     assert results["knn"] == results["knn_untrained"] == results["knn_pixels"] == 0.25
     trained, untrained, pixels = measured
     for features, labels, test_features, test_labels, classes in measured:
@@ -80,44 +82,44 @@ def test_another_set_is_brought_to_the_encoder_and_written_elsewhere(workdir, me
 
 def test_alignment_is_the_mean_squared_distance_of_two_views(workdir):
     """Against NumPy, from the run's own views of the same images."""
-    subject = run._open(workdir, "latest", None)
-    plan, state, test = subject.plan, subject.states[""], subject.dataset.test
-    sizes = {"batch_size": 16, "workers": 1}
-    found = run._alignment(subject.config, plan, state, subject.dataset, subject.mesh, sizes)
-    images = test.images[run._some(test, 512)]
+    subject = evaluation.open_subject(workdir)
+    plan, variables, test = subject.run.plan, subject.networks[""], subject.dataset.test
+    found = representation._alignment(subject, variables)
+    images = test.images[batches.random_rows(test, 512)]
     batch = {"image": images, "index": np.arange(len(images), dtype=np.int32)}
-    views = plan.method.views(jax.random.key(plan.seed), batch)["image"]
-    encoder = models.build_encoder(subject.config.model)
-    variables = plan.method.encoder(state.params, state.model_state, state.extra)
+    views = plan.method.augment(jax.random.key(plan.seed), batch)["views"]
+    encoder = models.build_encoder(subject.run.config.model)
+    weights = plan.method.encoder(variables)
     x, y = (
-        np.asarray(encoder.apply(*variables, views[:, i], False)[0].features, np.float64)
+        np.asarray(encoder.apply(*weights, views[:, i], False)[0].features, np.float64)
         for i in (0, 1)
     )
     u, v = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (x, y))
     expected = np.mean(np.sum((u - v) ** 2, axis=1))
     assert found == {"alignment": pytest.approx(expected, rel=1e-3)}
     assert expected > 1e-4
-    single = subject.config.copy_and_resolve_references()
+    single = subject.run.config.copy_and_resolve_references()
     single.augment.recipe = "supervised"
-    assert run._alignment(single, plan, state, subject.dataset, subject.mesh, sizes) == {}
+    subject = subject._replace(run=subject.run._replace(config=single))
+    assert representation._alignment(subject, variables) == {}
 
 
 @pytest.mark.parametrize("method", ["colorization", "jigsaw"])
 def test_encoders_that_see_no_images_are_given_what_predict_gives_them(method, load_config):
     config = load_config(method, "tiny")
     shape = data.load(config.data).train[0]["image"].shape
-    plan = train.make_plan(config, examples=64, image_shape=shape, classes=None)
-    state = jax.jit(plan.initial_state)()
+    plan = make_plan(config, examples=64, image_shape=shape, classes=None)
+    variables = jax.jit(plan.initial_state)().variables
     images = np.random.default_rng(0).integers(0, 256, (4, *shape)).astype(np.uint8)
-    variables = (state.params, state.model_state, state.extra)
-    expected = jax.jit(plan.method.predict)(*variables, {"image": images})["features"]
-    view = common.evaluation_view(config.augment)(images)
-    encoding, _ = run._encoder(config, plan).apply(*plan.method.encoder(*variables), view, False)
+    expected = jax.jit(plan.method.predict)(variables, {"image": images}).features
+    view = common.build_evaluation_view(config.augment)(images)
+    encoder = representation.encoder_of(Run(None, config, plan))
+    encoding, _ = encoder.apply(*plan.method.encoder(variables), view, False)
     np.testing.assert_allclose(encoding.features, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_fine_tuning_stands_beside_its_baseline(workdir):
-    results = run.finetune_run(workdir, fractions=[1.0, 0.5], duration="6 steps")
+    results = evaluation.finetune_run(workdir, fractions=[1.0, 0.5], duration="6 steps")
     names = {"finetune", "finetune_untrained"}
     names |= {"finetune_50_percent", "finetune_50_percent_untrained"}
     assert set(results) == {*names, "step"}
@@ -131,34 +133,35 @@ def test_the_section_of_another_set():
     config.data.update(source="folder", path="/own/train", test_path="/own/test", image_size=40)
 
     def section(other):
-        return run._section(config, other, (40, 48, 3))
+        return evaluation._section(config, other, (40, 48, 3))
 
     assert section({}) == config.data
     moved = section({"path": "/other/train"})  # the old test images are none of the new set
     assert (moved.source, moved.path, moved.test_path) == ("folder", "/other/train", "")
     assert (moved.image_size, moved.channels) == (40, 3)
-    assert run._name(moved) == "other-train"
+    assert evaluation._name(moved) == "other-train"
     split = section({"test_fraction": 0.5, "test_path": ""})
     assert (split.path, split.test_fraction) == ("/own/train", 0.5)
     named = section({"source": "tfds", "tfds.name": "oxford_flowers102", "image_size": 64})
     assert (named.path, named.image_size) == ("", 64)
-    assert run._name(named) == "oxford_flowers102"
+    assert evaluation._name(named) == "oxford_flowers102"
     with pytest.raises(UserError, match="takes images of 3 channels"):
         section({"channels": 1})
 
 
 def test_mistakes_are_named(workdir, tmp_path):
     with pytest.raises(UserError, match=r"lies in \(0, 1\]"):
-        run.finetune_run(workdir, fractions=[10.0])
+        evaluation.finetune_run(workdir, fractions=[10.0])
     path = tmp_path / "plain.npz"
     np.savez(path, x_train=np.zeros((20, SIDE, SIDE), np.uint8))
     other = {"source": "npz", "path": str(path), "labels": False}
     with pytest.raises(UserError, match="needs labels and a test set"):
-        run.finetune_run(workdir, other=other)
+        evaluation.finetune_run(workdir, other=other)
 
 
 def test_vision_transformers_have_rates_of_their_own():
-    assert run._rates("resnet18", None, trained=True) == {"optimizer": "sgd", "learning_rate": 0.4}
-    trained, scratch = (run._rates("vit_tiny", 2e-3, trained=t) for t in (True, False))
-    assert trained["optimizer"] == "adamw" and trained["learning_rate"] == 2e-3
-    assert trained["layer_decay"] < scratch["layer_decay"] == 1.0
+    resnet = evaluation._recipe("resnet18", "", None, trained=True)
+    assert (resnet.optimizer, resnet.learning_rate, resnet.layer_decay) == ("sgd", 0.4, 1.0)
+    trained, scratch = (evaluation._recipe("vit_tiny", "", 2e-3, trained=t) for t in (True, False))
+    assert trained.optimizer == "adamw" and trained.learning_rate == 2e-3
+    assert trained.layer_decay < scratch.layer_decay == 1.0

@@ -14,10 +14,11 @@ from PIL import Image
 import sslax
 from sslax import models
 from sslax.errors import UserError
-from sslax.inference import use
+from sslax.inference.run import open_run, read_state
 from sslax.methods import METHODS
-from sslax.tasks import run
-from sslax.training import metrics, sharding, train
+from sslax.tasks import evaluation
+from sslax.training import loop, metrics, sharding
+from sslax.training.fit import fit
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +54,9 @@ def changed(config, **overrides):
 def workdir(config, tmp_path_factory):
     """A finished and evaluated run."""
     workdir = tmp_path_factory.mktemp("run")
-    state = train.fit(config, workdir)
+    state = fit(config, workdir)
     assert int(state.step) == 12
-    run.evaluate_run(workdir)
+    evaluation.evaluate_run(workdir)
     return workdir
 
 
@@ -98,11 +99,13 @@ def test_load_encodes_images_of_any_kind(workdir, images):
 def test_an_encoder_leaves_as_safetensors_and_comes_back(workdir, config, images, tmp_path):
     encoder = sslax.load(workdir)
     encoder.save(tmp_path / "encoder.safetensors")
-    like = (encoder.params["encoder"], encoder.model_state["encoder"])
-    params, state = models.load_safetensors(tmp_path / "encoder.safetensors", like)
-    x = jnp.asarray(images[0][:3], jnp.float32) / 255.0
-    encoding, _ = models.build_encoder(config.model).apply(params, state, x, False)
-    np.testing.assert_allclose(encoding.features, encoder(images[0][:3]), atol=1e-5)
+    for source in (tmp_path / "encoder.safetensors", workdir):
+        module, variables, description = sslax.load_encoder(source)
+        encoding = module.apply(variables, images[0][:3])
+        np.testing.assert_allclose(encoding.features, encoder(images[0][:3]), atol=1e-5)
+        assert (description.method, description.task) == ("simclr", "representation")
+        assert (description.size, description.channels, description.step) == ((12, 12), 1, 12)
+        assert description.mean == tuple(config.model.mean)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +166,7 @@ def test_predict_writes_features_of_a_folder(workdir, images, tmp_path):
 )
 def test_mistakes_are_one_sentence_and_leave_nothing(config, tmp_path, overrides, message):
     with pytest.raises(UserError, match=message) as error:
-        train.fit(changed(config, **overrides), tmp_path / "run")
+        fit(changed(config, **overrides), tmp_path / "run")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
@@ -172,17 +175,16 @@ def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_checkpoint(con
     def build(config, steps):
         method = METHODS["simclr"](config, steps)
 
-        def loss(params, model_state, extra, batch, rng, step):
-            value, output = method.loss(params, model_state, extra, batch, rng, step)
+        def loss(variables, batch, rng, step):
+            value, output = method.loss(variables, batch, rng, step)
             return jnp.where(step == 6, jnp.nan, value), output
 
         return method._replace(loss=loss)
 
     with pytest.raises(metrics.NonFinite, match=r"loss became NaN or infinite at step 6\."):
-        train.fit(config, tmp_path, methods={"simclr": build})
-    _, plan = use.read_plan(tmp_path)
+        fit(config, tmp_path, methods={"simclr": build})
     mesh = sharding.make_mesh(jax.devices()[:1])
-    state = use.read_state(tmp_path, plan, mesh)
+    state = read_state(open_run(tmp_path), mesh)
     assert int(state.step) == 4
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
@@ -190,26 +192,24 @@ def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_checkpoint(con
 def test_unlabeled_images_train_and_report_collapse_only(config, tmp_path):
     unlabeled = changed(config, data__labels=False, evaluate__figures=False)
     unlabeled.duration = "4 steps"
-    train.fit(unlabeled, tmp_path)
+    fit(unlabeled, tmp_path)
     lines = metrics.read_jsonl(tmp_path / "metrics.jsonl")
     assert "probe_accuracy" not in lines[-1] and "effective_rank" in lines[-1]
-    results = run.evaluate_run(tmp_path)
+    results = evaluation.evaluate_run(tmp_path)
     assert "knn" not in results and results["rankme"] >= 1.0
 
 
 def test_a_run_of_one_device_goes_on_on_eight(config, tmp_path, monkeypatch):
     """fit() takes all devices there are; a mesh of one is what a smaller machine would have."""
     half = changed(config, duration="12 steps", evaluate__figures=False)
-    make_mesh = train.partition.make_mesh
-    monkeypatch.setattr(
-        train.partition, "make_mesh", lambda devices=None: make_mesh(jax.devices()[:1])
-    )
-    whole = train.fit(half, tmp_path / "one")
+    make_mesh = sharding.make_mesh
+    monkeypatch.setattr(sharding, "make_mesh", lambda devices=None: make_mesh(jax.devices()[:1]))
+    whole = fit(half, tmp_path / "one")
 
-    monkeypatch.setattr(train, "StopRequest", _stop_after(6))
-    assert int(train.fit(half, tmp_path / "both").step) == 6
+    monkeypatch.setattr(loop, "StopRequest", _stop_after(6))
+    assert int(fit(half, tmp_path / "both").step) == 6
     monkeypatch.undo()
-    resumed = train.fit(half, tmp_path / "both")
+    resumed = fit(half, tmp_path / "both")
     assert int(resumed.step) == 12
     for ours, theirs in zip(jax.tree.leaves(resumed.params), jax.tree.leaves(whole.params)):
         np.testing.assert_allclose(ours, theirs, rtol=5e-3, atol=5e-4)

@@ -1,0 +1,52 @@
+"""Runs, read from their folders."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from sslax.errors import UserError
+from sslax.training import checkpoint
+from sslax.training.plan import Plan, make_plan, without_starting_weights
+from sslax.types import TrainState
+
+CHECKPOINTS = ("latest", "best")
+
+
+class Run(NamedTuple):
+    """A run's folder, its config, and what the config means."""
+
+    workdir: Path
+    config: ConfigDict
+    plan: Plan
+
+
+def open_run(workdir: str | Path, *, size: tuple[int, int] | None = None) -> Run:
+    """The run in `workdir`, for images of another `size` (height, width) where one is given.
+
+    Raises:
+        UserError: there is no run.
+    """
+    workdir = Path(workdir)
+    config, spec = checkpoint.read_description(workdir)
+    if size:
+        *views, _, _, channels = spec["image_shape"]
+        spec = {**spec, "image_shape": [*views, *size, channels]}
+    return Run(workdir, config, make_plan(without_starting_weights(config), **spec))
+
+
+def read_state(run: Run, mesh: Mesh, *, which: str = "latest") -> TrainState:
+    """The `latest` or `best` checkpoint of a run, replicated over `mesh`.
+
+    Raises:
+        UserError: the run has no checkpoint yet, or `which` is neither.
+    """
+    if which not in CHECKPOINTS:
+        raise UserError(f'A checkpoint is "latest" or "best", not "{which}".')
+    with checkpoint.Checkpoints(run.workdir / "checkpoints") as checkpoints:
+        step = checkpoints.best_step() if which == "best" else None
+        state = checkpoints.restore(run.plan.abstract_state(mesh), step=step)
+    if state is None:
+        raise UserError(f"The run in {run.workdir} has no checkpoint yet.")
+    return state

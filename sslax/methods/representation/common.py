@@ -1,0 +1,213 @@
+"""What methods share that learn a representation: the rest of the method, metrics, augmentation."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from sslax import augment, losses
+from sslax.errors import UserError
+from sslax.measures import collapse
+from sslax.methods.common import Augmentation, merge_views, no_update, plain, split_views
+from sslax.models.compose import Network, Parts
+from sslax.types import (
+    Array,
+    Batch,
+    Features,
+    Method,
+    Metrics,
+    Pictures,
+    PyTree,
+    Representation,
+    Variables,
+)
+
+EvaluationView = Callable[[Array], Array]
+
+
+def encoder_method(
+    network: Network,
+    *,
+    augmentation: Augmentation,
+    evaluation_view: EvaluationView,
+    init: Callable,
+    loss: Callable,
+    update: Callable = no_update,
+    visualize: Callable | None = None,
+    encoder: Callable | None = None,
+    preprocess: Callable[[Array], Array] = augment.to_float,
+) -> Method:
+    """A method that learns an encoder; what follows from the network is filled in.
+
+    Args:
+        network: has a part `encoder`, from preprocessed images to an `Encoding`.
+        augmentation: `Method.augment`.
+        evaluation_view: from images `[B, H, W, C]` to images of the encoder's size.
+        init: as in `Method`; likewise `loss`, `update` and `preprocess`.
+        visualize: as in `Method`; None shows the views.
+        encoder: as in `Method`; None for the part that the gradient trains.
+    """
+    model, encoder = network.parts["encoder"], encoder or network.encoder
+
+    def predict(variables: Variables, batch: Batch) -> Features:
+        x = preprocess(evaluation_view(batch["image"]))
+        encoding, _ = model.apply(*encoder(variables), x, False)
+        return Features(encoding.features, pool_stages(encoding.stages))
+
+    def show_views(variables: Variables, batch: Batch, rng: Array) -> Pictures:
+        augmented = augmentation(rng, batch)
+        columns: Pictures = {"image": augment.to_float(batch["image"])}
+        for title, key in (("view", "views"), ("local view", "local_views")):
+            if key in augmented:
+                views = jnp.moveaxis(augmented[key], 1, 0)
+                columns |= {f"{title} {i}": view for i, view in enumerate(views, start=1)}
+        return columns
+
+    return Method(
+        task=Representation(),
+        augment=augmentation,
+        init=init,
+        loss=loss,
+        update=update,
+        predict=predict,
+        visualize=visualize or show_views,
+        encoder=encoder,
+        preprocess=preprocess,
+    )
+
+
+def pool_stages(stages: dict[str, Array]) -> dict[str, Array]:
+    """Each stage's activations `[N, ..., C]`, averaged over positions: `[N, C]` float32."""
+    return {
+        name: jnp.mean(stage, axis=tuple(range(1, stage.ndim - 1)), dtype=jnp.float32)
+        for name, stage in stages.items()
+    }
+
+
+def embed_crops(net: Parts, batch: Batch) -> tuple[Array, Array]:
+    """Encoder and projector on the crops of each size in turn (multi-crop).
+
+    Args:
+        net: of a forward pass, with the parts `encoder` and `projector`.
+        batch: 'views' `[B, V, H, W, C]` and, where there are small crops, 'local_views'
+            `[B, L, h, w, C]`.
+
+    Returns:
+        Embeddings `[B, V + L, D]`, and features `[B, V, D]` of the large crops.
+    """
+    embeddings, features = [], []
+    for name in ("views", "local_views"):
+        if name in batch:
+            views = batch[name].shape[1]
+            encoding = net.encoder(merge_views(batch[name]))
+            embeddings.append(split_views(net.projector(encoding.features), views))
+            features.append(split_views(encoding.features, views))
+    return jnp.concatenate(embeddings, axis=1), features[0]
+
+
+def freeze_until(params: PyTree, step: Array, first: int) -> PyTree:
+    """The same parameters, without a gradient before step `first`."""
+    return jax.tree.map(
+        lambda leaf: jnp.where(step < first, jax.lax.stop_gradient(leaf), leaf), params
+    )
+
+
+# Metrics.
+
+
+def embedding_metrics(embeddings: Array) -> Metrics:
+    """Whether embeddings `[N, D]` collapse: `embedding_std` and `effective_rank`, no gradient."""
+    embeddings = jax.lax.stop_gradient(embeddings)
+    return {
+        "embedding_std": collapse.embedding_std(embeddings),
+        "effective_rank": collapse.effective_rank(embeddings),
+    }
+
+
+def contrastive_accuracy(queries: Array, keys: Array) -> Array:
+    """Share of queries `[N, D]` whose nearest key `[N, D]` is their own; chance is 1 / N."""
+    queries, keys = (losses.l2_normalize(jax.lax.stop_gradient(z)) for z in (queries, keys))
+    nearest = jnp.argmax(queries @ keys.T, axis=-1)
+    return jnp.mean(nearest == jnp.arange(queries.shape[0]))
+
+
+def classification(logits: Array, labels: Array) -> tuple[Array, Metrics]:
+    """Mean cross-entropy of logits `[N, K]`; accuracy, and the chance values of both."""
+    classes = logits.shape[-1]
+    logits = logits.astype(jnp.float32)
+    value = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+    return value, {
+        "accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == labels),
+        "accuracy_at_chance": jnp.float32(1 / classes),
+        "loss_at_chance": jnp.log(jnp.float32(classes)),
+    }
+
+
+def mean_over_tiles(features: Array, tiles: int) -> Array:
+    """Features `[B·T, D]` of an image's tiles, averaged: `[B, 1, D]`, without a gradient."""
+    features = jax.lax.stop_gradient(features)
+    return jnp.mean(split_views(features, tiles), axis=1, keepdims=True)
+
+
+# Augmentation.
+
+
+def build_augmentation(section: ConfigDict) -> Augmentation:
+    """The augmentation of an `augment` section: a `recipe` by name, with its knobs replaced.
+
+    With `local`, a section of its `count` and knobs, small views come beside the large ones; the
+    colors and flips that it does not name are those of the large views.
+
+    Raises:
+        UserError: unknown recipe or knob, or a knob out of its range.
+    """
+    knobs = plain(section)
+    recipe, local = knobs.pop("recipe"), knobs.pop("local", {"count": 0})
+    shared = {name: value for name, value in knobs.items() if name not in ("size", "crop_scale")}
+    try:
+        small = augment.get_local_recipes(recipe, **{**shared, **local}) if local["count"] else ()
+        return augment.make_views(augment.get_recipes(recipe, **knobs), small)
+    except ValueError as error:
+        raise UserError(f"config.augment: {error}") from error
+
+
+def build_evaluation_view(section: ConfigDict) -> EvaluationView:
+    """Images `[B, H, W, C]` as they are, or their central square at an `augment` section's size."""
+    view = augment.make_views((augment.ViewRecipe(size=section.get("size")),))
+
+    def evaluation_view(images: Array) -> Array:
+        index = jnp.zeros(images.shape[0], jnp.int32)  # nothing is random here
+        return merge_views(view(jax.random.key(0), {"image": images, "index": index})["views"])
+
+    return evaluation_view
+
+
+def pretext_task(augmentation: Augmentation, task: Callable[[Array, Array], Batch]) -> Augmentation:
+    """An augmentation whose first view of each image becomes a pretext task.
+
+    Args:
+        augmentation: adds 'views' `[B, V, H, W, C]`.
+        task: `(key, view [H, W, C]) -> dict` of one example's arrays: the network's 'input' and
+            the targets. The key depends on `rng` and the example's index alone.
+
+    Raises:
+        UserError: in the result, where the images do not suit the task (too small, say).
+    """
+
+    def augment_and_pose(rng: Array, batch: Batch) -> Batch:
+        views_rng, task_rng = jax.random.split(rng)
+        batch = augmentation(views_rng, batch)
+        keys = augment.batch_keys(task_rng, batch)
+        try:
+            return {**batch, **jax.vmap(task)(keys, batch["views"][:, 0])}
+        except ValueError as error:
+            raise UserError(f"The images do not suit the task: {error}") from error
+
+    return augment_and_pose
+
+
+def displayable(patches: Array) -> Array:
+    """Standardized patches as images in [0, 1]."""
+    return jnp.clip(0.5 + 0.25 * patches, 0.0, 1.0)

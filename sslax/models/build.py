@@ -1,0 +1,434 @@
+"""Networks from the sections of a config."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from sslax.errors import UserError, check_choice, nearest
+from sslax.models.depth import (
+    DepthDecoder,
+    DispNetDecoder,
+    DispNetEncoder,
+    encoder_decoder,
+    scaled,
+)
+from sslax.models.heads import Projector
+from sslax.models.linen import from_linen
+from sslax.models.pose import PoseCNN, PoseCorrelation, PoseDecoder
+from sslax.models.pwc import PWCNet
+from sslax.models.raft import RAFT
+from sslax.models.resnet import ResNet
+from sslax.models.vit import ViT
+from sslax.models.weights import fit_weights, read_weights
+from sslax.types import Array, Model, PyTree
+
+MODELS = {
+    "resnet10": partial(ResNet, blocks=(1, 1, 1, 1)),
+    "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
+    "resnet34": partial(ResNet, blocks=(3, 4, 6, 3)),
+    "resnet50": partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=True),
+    "resnet101": partial(ResNet, blocks=(3, 4, 23, 3), bottleneck=True),
+    "resnet152": partial(ResNet, blocks=(3, 8, 36, 3), bottleneck=True),
+    "dispnet": partial(DispNetEncoder),
+    "vit_micro": partial(ViT, width=128, depth=6, heads=4),
+    "vit_tiny": partial(ViT, width=192, depth=12, heads=3),
+    "vit_small": partial(ViT, width=384, depth=12, heads=6),
+    "vit_base": partial(ViT, width=768, depth=12, heads=12),
+    "vit_large": partial(ViT, width=1024, depth=24, heads=16),
+}
+"""Encoders by name."""
+
+FLOW_NETWORKS: dict[str, type[PWCNet] | type[RAFT]] = {"pwc": PWCNet, "raft": RAFT}
+"""Flow networks by name."""
+
+# Fields of the section that only one family of encoders has.
+_OWN_FIELDS = {
+    ResNet: ("patch_stem", "small_stem", "zero_init_residual"),
+    DispNetEncoder: (),
+    ViT: ("patch", "pool", "position", "class_token", "freeze_patch_embedding"),
+}
+
+
+def defaults() -> ml_collections.ConfigDict:
+    """The `model` section of a config, with its default values.
+
+    For every encoder:
+
+    - `name`: a key of `MODELS` (or, for flow, of `FLOW_NETWORKS`).
+    - `blocks`: blocks of each stage; for a ViT one number; empty for the name's own.
+    - `width`: factor on the number of channels.
+    - `dtype`: of the computation, "float32" or "bfloat16".
+    - `mean`, `std`: statistics of the image channels, to normalize by; empty for none.
+    - `encoder_from`: weights to start from instead of random ones, empty for none: the folder of a
+      run, a file of `save_encoder`, or torchvision's ResNet (.pth, .npz or .safetensors).
+
+    For ResNets: `small_stem` (for images up to 64 pixels), `patch_stem` (for the smallest
+    budgets), `zero_init_residual`. For ViTs: `patch` (side in pixels), `pool` ("cls" or "mean"),
+    `position` ("sincos" or "learned"), `class_token`, `freeze_patch_embedding`.
+    """
+    return ml_collections.ConfigDict(
+        {
+            "name": "resnet18",
+            "blocks": (),
+            "width": 1.0,
+            "patch_stem": 0,
+            "small_stem": False,
+            "zero_init_residual": False,
+            "patch": 16,
+            "pool": "cls",
+            "position": "sincos",
+            "class_token": True,
+            "freeze_patch_embedding": False,
+            "dtype": "float32",
+            "mean": (),
+            "std": (),
+            "encoder_from": "",
+        }
+    )
+
+
+def is_vit(name: str) -> bool:
+    """Whether the encoder of that name is a vision transformer.
+
+    Example:
+        >>> is_vit("vit_small"), is_vit("resnet18")
+        (True, False)
+    """
+    return MODELS[name].func is ViT
+
+
+def encoder_module(
+    config: ml_collections.ConfigDict,
+    *,
+    norm_groups: int = 1,
+    norm_blocks: bool = False,
+    stem_stage: bool = False,
+) -> nn.Module:
+    """The Flax module of `build_encoder`, which does not normalize by `config.mean` and `std`.
+
+    Args, errors: as `build_encoder`.
+    """
+    check_choice("config.model.name", config.name, MODELS)
+    family = MODELS[config.name].func
+    knobs = {"dtype": _dtype(config), **_own_knobs(config)}
+    if family is ViT:
+        return MODELS[config.name](**knobs, **_vit_size(config))
+    knobs["width"] = config.width
+    if family is DispNetEncoder:
+        if config.blocks:
+            raise UserError('config.model.blocks has no effect on "dispnet": leave it ().')
+        return MODELS[config.name](**knobs)
+    knobs |= {"blocks": tuple(config.blocks)} if config.blocks else {}
+    knobs |= {"norm_groups": norm_groups, "norm_blocks": norm_blocks, "stem_stage": stem_stage}
+    return MODELS[config.name](**knobs)
+
+
+def build_encoder(
+    config: ml_collections.ConfigDict,
+    *,
+    norm_groups: int = 1,
+    norm_blocks: bool = False,
+    stem_stage: bool = False,
+) -> Model:
+    """The encoder of a `model` section.
+
+    Args:
+        config: the section, as `defaults` has it.
+        norm_groups: groups of examples with batch statistics of their own in training (see
+            `sslax.models.norm.BatchNorm`); only ResNets have batch statistics.
+        norm_blocks: groups are consecutive examples rather than interleaved ones.
+        stem_stage: a ResNet's stages begin with its stem.
+
+    Returns:
+        A `Model` from images `[N, H, W, C]` in [0, 1] to an `Encoding`; a ViT also takes a
+        dictionary (see `ViT`). With `config.encoder_from`, `init` returns the weights of that file,
+        which is read at the first call. For images that are F stacked frames, `[N, H, W, F·C]`,
+        the first convolution's weights are repeated and divided by F.
+
+    Raises:
+        UserError: an unknown name or dtype, or a field that belongs to another family and is not
+            at its default; from `init`, the file is missing or its weights do not fit.
+
+    Example:
+        >>> config = defaults()
+        >>> config.name, config.small_stem = "resnet10", True
+        >>> encoder = build_encoder(config)
+    """
+    module = encoder_module(
+        config, norm_groups=norm_groups, norm_blocks=norm_blocks, stem_stage=stem_stage
+    )
+    encoder = from_linen(module, mean=config.mean, std=config.std)
+    return _starting_from(encoder, config.encoder_from) if config.encoder_from else encoder
+
+
+def build_projector(
+    config: ml_collections.ConfigDict,
+    *,
+    dtype: str = "float32",
+    norm_groups: int = 1,
+    norm_blocks: bool = False,
+) -> Model:
+    """The projector of a section whose entries are fields of `Projector`.
+
+    Args:
+        config: the section.
+        dtype: of the computation.
+        norm_groups: groups of examples with batch statistics of their own in training (see
+            `sslax.models.norm.BatchNorm`).
+        norm_blocks: groups are consecutive examples rather than interleaved ones.
+
+    Returns:
+        A `Model` from features `[N, D]` to embeddings `[N, outputs]` float32.
+
+    Example:
+        >>> projector = build_projector(ml_collections.ConfigDict({"hidden": 64, "outputs": 16}))
+    """
+    groups = {"norm_groups": norm_groups, "norm_blocks": norm_blocks}
+    return from_linen(Projector(**config, **groups, dtype=jnp.dtype(dtype)))
+
+
+def build_depth_decoder(
+    config: ml_collections.ConfigDict, *, outputs: int = 1, **knobs: Any
+) -> Model:
+    """The depth decoder that goes with the encoder of a `model` section.
+
+    That of "dispnet" is SfMLearner's `DispNetDecoder`, that of a ResNet Monodepth2's
+    `DepthDecoder`; the encoder is `build_encoder(config, stem_stage=True)`.
+
+    Args:
+        config: the section.
+        outputs: channels K of each map.
+        **knobs: fields of the decoder: `scales`, `bias` and `widths`. A `DispNetDecoder`'s default
+            widths are scaled by `config.width`.
+
+    Returns:
+        A `Model` from {'stages', 'like'} to a tuple of maps `[N, h, w, K]` in (0, 1), float32, at
+        full resolution first (see `DepthDecoder`).
+
+    Raises:
+        UserError: an unknown name, that of a ViT, or an unknown knob.
+
+    Example:
+        >>> config = defaults()
+        >>> decoder = build_depth_decoder(config, scales=3, widths=(8, 16, 32))
+    """
+    check_choice("config.model.name", config.name, MODELS)
+    if is_vit(config.name):
+        raise UserError(
+            f'config.model.name is "{config.name}", but depth is decoded from the stages of a '
+            'ResNet or of "dispnet".'
+        )
+    for knob in knobs:
+        if knob not in _DECODER_KNOBS:
+            raise UserError(f'A depth decoder has no "{knob}": {nearest(knob, _DECODER_KNOBS)}')
+    if MODELS[config.name].func is not DispNetEncoder:
+        return from_linen(DepthDecoder(outputs=outputs, dtype=_dtype(config), **knobs))
+    knobs.setdefault("widths", tuple(scaled(c, config.width) for c in DispNetDecoder.widths))
+    return from_linen(DispNetDecoder(outputs=outputs, dtype=_dtype(config), **knobs))
+
+
+_DECODER_KNOBS = ("bias", "scales", "widths")
+
+
+def build_depth_network(
+    config: ml_collections.ConfigDict, *, outputs: int = 1, **knobs: Any
+) -> Model:
+    """The encoder and the depth decoder of a `model` section as one network of images.
+
+    Args:
+        config: the section.
+        outputs: channels K of each map.
+        **knobs: see `build_depth_decoder`.
+
+    Returns:
+        A `Model` from images `[N, H, W, C]` to a tuple of maps `[N, h, w, K]` in (0, 1), float32,
+        (H, W) first. Parameters and state are dictionaries of 'encoder' and 'decoder'.
+
+    Raises:
+        UserError: as `build_encoder` and `build_depth_decoder`.
+
+    Example:
+        >>> config = defaults()
+        >>> config.name, config.width = "resnet10", 0.25
+        >>> network = build_depth_network(config, scales=3, widths=(8, 16, 32))
+    """
+    encoder = build_encoder(config, stem_stage=True)
+    return encoder_decoder(encoder, build_depth_decoder(config, outputs=outputs, **knobs))
+
+
+def build_pose_network(
+    config: ml_collections.ConfigDict,
+    *,
+    name: str = "",
+    frames: int = 2,
+    decoder_width: int = 256,
+    factors: Sequence[int] = (1,),
+    explainability: bool = False,
+    norm_groups: int = 1,
+) -> Model:
+    """The pose network that goes with the depth network of a `model` section.
+
+    Args:
+        config: the section.
+        name: "posecnn" for SfMLearner's `PoseCNN`, "correlation" for `PoseCorrelation`, or a
+            ResNet's name for that encoder with a `PoseDecoder`, as in Monodepth2; empty for
+            `config.name`, where "dispnet" goes with "posecnn".
+        frames: F, stacked on the channels.
+        decoder_width: channels of the `PoseDecoder`, or of `PoseCorrelation`.
+        factors: search resolutions of `PoseCorrelation`.
+        explainability: also predicts masks; not with a ResNet.
+        norm_groups: as in `build_encoder`.
+
+    Returns:
+        A `Model` from `[N, H, W, F·C]` to twists `[N, F - 1, 6]`; with `explainability` to a pair
+        (see `PoseCNN`). With a ResNet, parameters and state are dictionaries of 'encoder' and
+        'decoder'; where it is the section's own, it also starts from `encoder_from`.
+
+    Raises:
+        UserError: as `build_encoder`; a ViT's name; `explainability` with a ResNet; `factors`
+            below 1, or with another network than "correlation".
+
+    Example:
+        >>> network = build_pose_network(defaults(), name="posecnn", frames=3)
+    """
+    name = name or ("posecnn" if config.name == "dispnet" else config.name)
+    factors = tuple(factors)
+    if not factors or min(factors) < 1:
+        raise UserError(f"A pose network's factors are {factors}: give one or more, each >= 1.")
+    if factors != (1,) and name != "correlation":
+        raise UserError(f'Only "correlation" has factors; for "{name}" leave them (1,).')
+    if name == "posecnn":
+        network = PoseCNN(frames - 1, explainability, config.width, _dtype(config))
+        return from_linen(network, mean=config.mean, std=config.std)
+    if name == "correlation":
+        knobs = {"width": decoder_width, "factors": factors, "dtype": _dtype(config)}
+        network = PoseCorrelation(frames - 1, explainability, **knobs)
+        return from_linen(network, mean=config.mean, std=config.std)
+    resnets = [n for n in MODELS if MODELS[n].func is ResNet]
+    if name not in resnets:
+        known = ["posecnn", "correlation", *resnets]
+        raise UserError(f'There is no pose network "{name}": {nearest(name, known)}')
+    if explainability:
+        raise UserError(
+            f'Only "posecnn" and "correlation" have explainability masks, not "{name}".'
+        )
+    weights = config.encoder_from if name == config.name else ""
+    section = ml_collections.ConfigDict({**config, "name": name, "encoder_from": weights})
+    encoder = build_encoder(section, norm_groups=norm_groups)
+    decoder = PoseDecoder(frames - 1, decoder_width, _dtype(config))
+    return encoder_decoder(encoder, from_linen(decoder))
+
+
+def build_flow_network(
+    config: ml_collections.ConfigDict,
+    knobs: Mapping[str, Any],
+    *,
+    section: str = "network",
+    both: bool = True,
+) -> Model:
+    """The flow network of a `model` section, whose `name` is a key of `FLOW_NETWORKS`.
+
+    Args:
+        config: the section, of which `name`, `width` and `dtype` are used.
+        knobs: further fields of the module, `PWCNet` or `RAFT`.
+        section: where the knobs come from, for error messages: "config.uflow.network".
+        both: also the flow from the second frame to the first; the parameters are the same.
+
+    Returns:
+        A `Model` from pairs of frames `[N, 2, H, W, C]` in [0, 1] to flows, as the module returns
+        them.
+
+    Raises:
+        UserError: an unknown name, dtype or knob.
+
+    Example:
+        >>> config = defaults()
+        >>> config.name = "raft"
+        >>> network = build_flow_network(config, {"small": True, "iterations": 4})
+    """
+    check_choice("config.model.name", config.name, FLOW_NETWORKS)
+    module = FLOW_NETWORKS[config.name]
+    common = {"width": config.width, "dtype": _dtype(config), "both": both}
+    fields = [field.name for field in dataclasses.fields(module)]
+    known = [name for name in fields if name not in (*common, "parent", "name")]
+    for knob in knobs:
+        if knob not in known:
+            raise UserError(
+                f"{section}.{knob}: {config.name} has no such knob: {nearest(knob, known)}"
+            )
+    return from_linen(module(**knobs, **common))
+
+
+def feature_encoder(
+    config: ml_collections.ConfigDict, params: PyTree, model_state: PyTree
+) -> tuple[PyTree, PyTree]:
+    """The part of a flow network that encodes single frames.
+
+    Args:
+        config: the `model` section of the network.
+        params: its parameters.
+        model_state: its state.
+
+    Returns:
+        The entries of both that belong to the feature encoder.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    check_choice("config.model.name", config.name, FLOW_NETWORKS)
+    is_feature = FLOW_NETWORKS[config.name].is_feature
+
+    def features(tree: PyTree) -> PyTree:
+        return {name: branch for name, branch in tree.items() if is_feature(name)}
+
+    state = {collection: features(tree) for collection, tree in model_state.items()}
+    return features(params), state
+
+
+def _starting_from(encoder: Model, source: str) -> Model:
+    """The encoder, initialized with the weights of a file."""
+    read = cache(partial(read_weights, source))
+
+    def init(rng: Array, x: Any) -> tuple[PyTree, PyTree]:
+        return fit_weights(read(), jax.eval_shape(encoder.init, rng, x), source)
+
+    return encoder._replace(init=init)
+
+
+def _dtype(config: ml_collections.ConfigDict) -> jnp.dtype:
+    check_choice("config.model.dtype", config.dtype, ("float32", "bfloat16"))
+    return jnp.dtype(config.dtype)
+
+
+def _own_knobs(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The fields that only this encoder's family has; the other families' must be at defaults."""
+    usual = defaults()
+    for family, fields in _OWN_FIELDS.items():
+        if MODELS[config.name].func is not family:
+            for field in fields:
+                if config[field] != usual[field]:
+                    raise UserError(
+                        f"config.model.{field} is {config[field]!r}, but only a "
+                        f'{family.__name__} has it and "{config.name}" is none: '
+                        f"set it back to {usual[field]!r}."
+                    )
+    return {field: config[field] for field in _OWN_FIELDS[MODELS[config.name].func]}
+
+
+def _vit_size(config: ml_collections.ConfigDict) -> dict[str, int]:
+    if len(config.blocks) > 1:
+        raise UserError(
+            f'config.model.blocks is {tuple(config.blocks)}, but "{config.name}" has one stage: '
+            "give one number, or () for its own."
+        )
+    size = MODELS[config.name].keywords
+    unit = math.lcm(4, size["heads"])
+    width = unit * max(1, round(config.width * size["width"] / unit))
+    return {"width": width, "depth": config.blocks[0] if config.blocks else size["depth"]}

@@ -1,0 +1,88 @@
+"""What a task is: everything that a run's evaluation and use do differently by what it learns."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from sslax import data
+from sslax.inference.encoder import Trained
+from sslax.inference.predictor import Predictor
+from sslax.inference.run import Run
+from sslax.types import Batch, TrainState, Variables
+
+PARTS = ("train", "test")
+
+
+class Subject(NamedTuple):
+    """A run on a data set: what is evaluated.
+
+    Attributes:
+        run: the run.
+        mesh: the devices.
+        dataset: with the splits to evaluate on.
+        networks: variables by the suffix of their numbers: '' for the trained ones, '_untrained',
+            and those of the method's `references`.
+        step: of the trained ones.
+        suffix: of the files that are written; '' for the data set of the run's own config.
+    """
+
+    run: Run
+    mesh: Mesh
+    dataset: data.Dataset
+    networks: dict[str, Variables]
+    step: int
+    suffix: str
+
+
+class Evaluated(NamedTuple):
+    """A network's predictions and the ground truth on one part of a data set, `[N, ...]` each."""
+
+    prediction: Any
+    truth: Any
+
+
+Parts = dict[str, Evaluated]  # by the part's name, "train" or "test"
+
+
+class Task(NamedTuple):
+    """A record of functions; a task has one row in `sslax.tasks.TASKS`.
+
+    Attributes:
+        name: as users read it.
+        prediction: type of a method's predictions.
+        truth: type of the ground truth; its fields are read from the batches of a test set.
+        parts: the parts of a data set that an evaluation predicts.
+        predict: `(predictor, batch, config) -> (prediction, kept entries)`.
+        measure: `(subject, variables, parts) -> numbers by name`; no variables for baselines.
+        baselines: `(subject, parts) -> {suffix: parts}`, trivial predictions to compare with.
+        table: `(results, suffixes) -> text` for the terminal.
+        draw: `(subject, predicted by suffix, folder) -> None`, pictures for people.
+        load: `(run, state) -> ` what `sslax.load` returns.
+        resizable: whether the network works at other sizes than that of training.
+        options: names of the flags of `sslax.predict` that the task understands.
+        write: `(trained, input, output, options) -> None`, predictions as files.
+    """
+
+    name: str
+    prediction: type
+    truth: type
+    parts: tuple[str, ...]
+    predict: Callable[[Predictor, Batch, Any], tuple[Any, dict[str, np.ndarray]]]
+    measure: Callable[[Subject, Variables | None, Parts], dict[str, float]]
+    baselines: Callable[[Subject, Parts], dict[str, Parts]]
+    table: Callable[[Mapping[str, float], list[str]], str]
+    draw: Callable[[Subject, dict[str, Parts], Path], None]
+    load: Callable[[Run, TrainState], Trained]
+    resizable: bool
+    options: frozenset[str]
+    write: Callable[[Any, str, Path, Mapping[str, Any]], None]
+
+
+def predict_as_is(
+    predictor: Predictor, batch: Batch, config: Any
+) -> tuple[Any, dict[str, np.ndarray]]:
+    """`Task.predict` without anything added to the method's own prediction."""
+    return predictor(batch)

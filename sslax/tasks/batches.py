@@ -1,0 +1,32 @@
+"""Batches and images of the parts of a data set, for evaluation."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from sslax import data
+from sslax.tasks.base import Subject
+from sslax.types import Batch
+
+
+def parts_of(dataset: data.Dataset) -> dict[str, data.Source]:
+    """The training part of a data set, and the test part where there is one."""
+    return {"train": dataset.train} | ({"test": dataset.test} if dataset.test is not None else {})
+
+
+def batches_of(subject: Subject, source: data.Source) -> Iterator[Batch]:
+    """Batches of at most the set's size, in multiples of the devices, padded at the end."""
+    config, mesh = subject.run.config, subject.mesh
+    size = min(config.evaluate.batch_size, len(source))
+    size = -(-size // mesh.size) * mesh.size
+    return data.evaluation_batches(source, batch_size=size, mesh=mesh, workers=config.data.workers)
+
+
+def random_rows(source: data.Source, count: int) -> np.ndarray:
+    """Positions of `count` records drawn at random: folders are sorted by class."""
+    return np.random.default_rng(0).permutation(len(source))[:count]
+
+
+def stack_images(source: data.Source, rows: Iterable[int]) -> np.ndarray:
+    """Images of some records, `[n, ...]`."""
+    return np.stack([source[int(i)]["image"] for i in rows])

@@ -1,0 +1,192 @@
+"""The task of learning a representation: features, measured by neighbors and linear probes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from sslax import augment, data, figures, models
+from sslax.data import records
+from sslax.errors import UserError
+from sslax.inference.encoder import Encoder
+from sslax.inference.run import Run
+from sslax.measures import collapse
+from sslax.measures import representation as protocol
+from sslax.methods.common import merge_views, split_views
+from sslax.tasks import tables
+from sslax.tasks.base import Evaluated, Parts, Subject, Task, predict_as_is
+from sslax.tasks.batches import batches_of, parts_of, random_rows, stack_images
+from sslax.training import sharding
+from sslax.types import Array, Batch, Features, Labels, Model, PyTree, Variables
+
+# Training images that neighbors are drawn from, and test images that are drawn.
+_DRAWN_TRAIN, _DRAWN_TEST = 8000, 1000
+_ALIGNED = 512  # images whose views are compared
+
+
+def measure(subject: Subject, variables: Variables | None, parts: Parts) -> dict[str, float]:
+    """`measures.representation.evaluate_features` of a network, and the alignment of its views."""
+    train = parts["train"]
+    test = parts.get("test", Evaluated(train.prediction, Labels()))
+    numbers = protocol.evaluate_features(
+        _named(train.prediction),
+        train.truth.label,
+        _named(test.prediction),
+        test.truth.label,
+        num_classes=subject.dataset.num_classes,
+    )
+    return numbers if variables is None else numbers | _alignment(subject, variables)
+
+
+def _named(features: Features) -> dict[str, np.ndarray]:
+    return {protocol.FEATURES: features.features, **features.stages}
+
+
+def encoder_of(run: Run) -> Model:
+    """A run's encoder as a model of images in [0, 1]."""
+    model, preprocess = models.build_encoder(run.config.model), run.plan.method.preprocess
+
+    def apply(params: PyTree, model_state: PyTree, x: Array, train: bool) -> tuple[Any, PyTree]:
+        return model.apply(params, model_state, preprocess(x), train)
+
+    return model._replace(apply=apply)
+
+
+def _alignment(subject: Subject, variables: Variables) -> dict[str, float]:
+    """`alignment` of the first two views of some images.
+
+    Empty where the recipe has one view only, as those of pretext tasks.
+    """
+    run = subject.run
+    if len(augment.RECIPES[run.config.augment.recipe]) < 2:
+        return {}
+    source = subject.dataset.train if subject.dataset.test is None else subject.dataset.test
+    source = records.subset(source, random_rows(source, _ALIGNED))
+    encoder, method = encoder_of(run), run.plan.method
+
+    def embed(variables: Variables, batch: Batch) -> tuple[Array, Array]:
+        views = method.augment(jax.random.key(run.plan.seed), batch)["views"][:, :2]
+        encoding, _ = encoder.apply(*method.encoder(variables), merge_views(views), False)
+        return split_views(encoding.features, 2), batch["mask"]
+
+    embed = jax.jit(embed, out_shardings=sharding.replicated(subject.mesh))
+    outputs = [jax.device_get(embed(variables, b)) for b in batches_of(subject, source)]
+    features = np.concatenate([rows[mask] for rows, mask in outputs])
+    return {protocol.ALIGNMENT: float(collapse.alignment(features[:, 0], features[:, 1]))}
+
+
+def baselines(subject: Subject, parts: Parts) -> dict[str, Parts]:
+    """Raw pixels as features, of images that are shrunk where they are large."""
+    pixels = {}
+    for part, source in parts_of(subject.dataset).items():
+        starts = range(0, len(source), 4096)
+        chunks = [range(start, min(start + 4096, len(source))) for start in starts]
+        rows = [protocol.pixel_features(stack_images(source, chunk)) for chunk in chunks]
+        pixels[part] = Evaluated(Features(np.concatenate(rows), {}), parts[part].truth)
+    return {"_pixels": pixels}
+
+
+def table(results: Mapping[str, float], suffixes: list[str]) -> str:
+    """Accuracies in percent and the measures of collapse, a column for each network."""
+    return tables.results_table(results)
+
+
+def draw(subject: Subject, predicted: dict[str, Parts], folder: Path) -> None:
+    """`embedding.png`, a map of the test images, and `neighbors.png`, before and after training."""
+    dataset = subject.dataset
+    part = "train" if dataset.test is None else "test"
+    source = parts_of(dataset)[part]
+    rows = random_rows(source, _DRAWN_TEST)
+    images, names = stack_images(source, rows), dataset.class_names
+    labels = _labels(predicted, part, rows)
+    features = predicted[""][part].prediction.features[rows]
+    figures.embedding_map(features, images, labels, names, folder / "embedding.png")
+    if dataset.test is None:
+        return
+    train_rows = random_rows(dataset.train, _DRAWN_TRAIN)
+
+    def features_of(suffix: str) -> tuple[np.ndarray, np.ndarray]:
+        test, train = (predicted[suffix][p].prediction.features for p in ("test", "train"))
+        return test[rows], train[train_rows]
+
+    figures.neighbors(
+        images,
+        stack_images(dataset.train, train_rows),
+        before=features_of("_untrained"),
+        after=features_of(""),
+        labels=labels,
+        train_labels=_labels(predicted, "train", train_rows),
+        class_names=names,
+        path=folder / "neighbors.png",
+    )
+
+
+def _labels(predicted: dict[str, Parts], part: str, rows: np.ndarray) -> np.ndarray | None:
+    labels = predicted[""][part].truth.label
+    return None if labels is None else labels[rows]
+
+
+def write(encoder: Encoder, given: str, output: Path, options: Mapping[str, Any]) -> None:
+    """Writes an .npz of `features` [N, D] and `files` [N] (relative to the input).
+
+    Args:
+        encoder: of the run.
+        given: an image, or a folder of images.
+        output: of the .npz.
+        options: `stages`, whether to add the pooled activations `stage_*`.
+
+    Raises:
+        UserError: no such input, or another kind of output.
+    """
+    if output.suffix != ".npz":
+        raise UserError(f"--output={output} must end in .npz.")
+    source, files = _images(Path(given), encoder)
+    size = min(encoder.config.evaluate.batch_size, len(source))
+    batches = data.evaluation_batches(source, batch_size=size, mesh=encoder.predictor.mesh)
+    features, _ = encoder.predictor.over(batches)
+    stages = features.stages if options.get("stages") else {}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(output, features=features.features, files=np.asarray(files), **stages)
+    print(f"Wrote {output}: features {list(features.features.shape)} of {len(source)} images.")
+
+
+def _images(path: Path, encoder: Encoder) -> tuple[data.Source, list[str]]:
+    """The images at `path`, at the size and with the channels of the encoder's training."""
+    from sslax.data.sources import folder
+
+    height, width, channels = encoder.image_shape
+    shape = {"size": min(height, width), "channels": channels}
+    if path.is_file():
+        return folder.FolderSource([str(path)], None, **shape), [path.name]
+    section, trained = data.defaults(), encoder.config.data
+    section.update(path=str(path), labels=False, channels=channels, image_size=shape["size"])
+    try:
+        images = folder.load(section).train
+    except data.DataError as error:
+        raise UserError(str(error).replace("data.path", "--input")) from error
+    kept, failures = images, []
+    if trained.bad_images == "skip":
+        kept, failures = records.skip_unreadable(images, workers=trained.workers)
+    for failure in failures:
+        print(f"skipped: {failure}")
+    indices = kept.indices if failures else range(len(images))
+    return kept, [str(Path(images.paths[i]).relative_to(path)) for i in indices]
+
+
+TASK = Task(
+    name="features",
+    prediction=Features,
+    truth=Labels,
+    parts=("train", "test"),
+    predict=predict_as_is,
+    measure=measure,
+    baselines=baselines,
+    table=table,
+    draw=draw,
+    load=Encoder,
+    resizable=False,
+    options=frozenset({"stages"}),
+    write=write,
+)

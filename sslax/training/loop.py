@@ -1,0 +1,141 @@
+"""The training loop: the only one, for every method, and for fine-tuning."""
+
+import signal
+import time
+from types import FrameType
+from typing import Protocol
+
+import jax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from sslax import data
+from sslax.training import checkpoint, metrics, sharding
+from sslax.training.plan import Plan
+from sslax.training.step import compile_step
+from sslax.types import TrainState
+
+
+class Writer(Protocol):
+    """Where a loop writes its metrics."""
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Means over the steps since the last call."""
+
+
+def start(plan: Plan, mesh: Mesh, checkpoints: checkpoint.Checkpoints) -> TrainState:
+    """The state to go on from: the latest readable checkpoint, or a fresh one, on the mesh."""
+    restored = checkpoints.restore(plan.abstract_state(mesh))
+    return restored or jax.jit(plan.initial_state, out_shardings=sharding.replicated(mesh))()
+
+
+def run(
+    plan: Plan,
+    mesh: Mesh,
+    state: TrainState,
+    feed: data.Feed,
+    *,
+    checkpoints: checkpoint.Checkpoints | None = None,
+    writer: Writer | None = None,
+    progress: bool = True,
+) -> TrainState:
+    """Trains from `state` to the plan's last step, or until the run is asked to stop.
+
+    The host fetches metrics once in `plan.log_every` steps and never waits for a single step.
+
+    Args:
+        plan: of the run.
+        mesh: the devices.
+        state: on the mesh; it is donated.
+        feed: of batches, starting at the state's step.
+        checkpoints: where to save the state every `plan.checkpoint_every` steps and at the end.
+        writer: is given the metrics' means.
+        progress: show how far the run is, on the standard error stream.
+
+    Returns:
+        The last state.
+
+    Raises:
+        NonFinite: a metric became NaN or infinite.
+    """
+    first = int(state.step)
+    step_fn = compile_step(plan.method, plan.tx, mesh, feed.batch)
+    report = _Report(plan, first, writer, progress)
+    with StopRequest() as stopping:
+        for step in range(first, plan.steps):
+            state, step_metrics = step_fn(state, feed.arrays(step))
+            report.add(step, step_metrics)
+            done = step + 1
+            last = done == plan.steps or stopping(done)
+            values = report.write(done) if last or done % plan.log_every == 0 else {}
+            if checkpoints and (last or done % plan.checkpoint_every == 0):
+                score = values.get("probe_accuracy", -values["loss"])
+                checkpoints.save(done, state, score)
+            if last:
+                break
+    report.close()
+    return state
+
+
+class _Report:
+    """Metrics of the steps since the last report, and where their means go."""
+
+    def __init__(self, plan: Plan, first: int, writer: Writer | None, progress: bool) -> None:
+        self._plan = plan
+        self._writer = writer
+        self._meter = metrics.Meter()
+        self._progress = metrics.Progress(plan.steps, first) if progress else None
+        self._last = (first, time.monotonic())
+
+    def add(self, step: int, step_metrics: metrics.Metrics) -> None:
+        self._meter.add(step, step_metrics)
+
+    def write(self, step: int) -> dict[str, float]:
+        """Fetches and writes the means; returns them."""
+        values = self._meter.summarize()
+        now = time.monotonic()
+        steps, seconds = step - self._last[0], now - self._last[1]
+        self._last = (step, now)
+        values |= {
+            "epoch": step / self._plan.steps_per_epoch,
+            "learning_rate": float(self._plan.rate(step - 1)),
+            "images_per_second": steps * self._plan.batch["image"].shape[0] / seconds,
+        }
+        if self._writer:
+            self._writer.write(step, values)
+        if self._progress:
+            self._progress.show(step, values)
+        return values
+
+    def close(self) -> None:
+        if self._progress:
+            self._progress.close()
+
+
+class StopRequest:
+    """Whether the run was asked to stop (SIGTERM), agreed upon by all processes."""
+
+    def __init__(self) -> None:
+        self._requested = False
+
+    def __enter__(self) -> "StopRequest":
+        # With several processes JAX's own handler takes the signal and spreads the news.
+        self._previous = None
+        if jax.process_count() == 1:
+            try:
+                self._previous = signal.signal(signal.SIGTERM, self._note)
+            except ValueError:  # not the main thread: the owner of that thread handles signals
+                self._previous = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._requested = True
+
+    def __call__(self, step: int) -> bool:
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._requested

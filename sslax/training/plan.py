@@ -1,0 +1,145 @@
+"""What a config means on a data set: the method, its optimizer, and durations in steps."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from sslax import data
+from sslax.errors import UserError, check_choice
+from sslax.methods import METHODS
+from sslax.methods.representation import online_probe
+from sslax.training import checkpoint, configuration, optim, sharding
+from sslax.training.step import init_state
+from sslax.types import Method, Schedule, TrainState
+
+Build = Callable[[ConfigDict, int], Method]
+
+
+class Plan(NamedTuple):
+    """A run before it starts: pure functions and numbers, no arrays.
+
+    Attributes:
+        method: what is trained.
+        tx: the optimizer.
+        rate: its learning rate at each step.
+        steps: of the whole run; `steps_per_epoch`, `log_every` and `checkpoint_every` likewise.
+        seed: of the initial state and of all randomness after it.
+        batch: shapes and types of a batch, as the data set gives it.
+    """
+
+    method: Method
+    tx: optax.GradientTransformation
+    rate: Schedule
+    steps: int
+    steps_per_epoch: int
+    log_every: int
+    checkpoint_every: int
+    seed: int
+    batch: dict[str, jax.ShapeDtypeStruct]
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step; a function of the config's seed alone."""
+        batch = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.batch)
+        return init_state(self.method, self.tx, jax.random.key(self.seed), batch)
+
+    def abstract_state(self, mesh: Mesh) -> TrainState:
+        """Shapes and types of the state, replicated over `mesh`: what a checkpoint is read into."""
+        return checkpoint.abstract_like(
+            jax.eval_shape(self.initial_state), sharding.replicated(mesh)
+        )
+
+    def prediction(self) -> Any:
+        """Shapes and types of the method's prediction for a batch."""
+        variables = jax.eval_shape(self.initial_state).variables
+        return jax.eval_shape(self.method.predict, variables, self.batch)
+
+
+def make_plan(
+    config: ConfigDict,
+    *,
+    examples: int,
+    image_shape: Sequence[int],
+    classes: int | None,
+    others: Mapping[str, tuple[str, Sequence[int]]] = MappingProxyType({}),
+    methods: Mapping[str, Build] = METHODS,
+) -> Plan:
+    """Builds the method and its optimizer and turns durations into steps.
+
+    Args:
+        config: a whole config.
+        examples: size of the training set.
+        image_shape: [H, W, C] of the images in a batch, or [V, H, W, C] where V belong together.
+        classes: number of classes; None where the set is unlabeled.
+        others: dtype and shape of what else a record holds, by name.
+        methods: the table of methods, name to `build(config, steps)`.
+
+    Raises:
+        UserError: unknown method, bad duration, batch larger than the set.
+    """
+    size = config.batch_size
+    check_choice("config.method", config.method, methods)
+    if size > examples:
+        raise UserError(
+            f"config.batch_size = {size} is larger than the training set of {examples} images."
+        )
+    per_epoch = examples // size
+
+    def to_steps(duration: str, total: int | None = None) -> int:
+        sizes = {"batch_size": size, "steps_per_epoch": per_epoch}
+        return configuration.steps_of(duration, **sizes, total=total)
+
+    steps = to_steps(config.duration)
+    log_every = max(to_steps(config.log_every, steps), 1)
+    # Whole intervals of the log, so that a resumed run writes the same lines.
+    checkpoint_every = max(to_steps(config.checkpoint_every, steps) // log_every, 1) * log_every
+    warmup = to_steps(config.optimizer.warmup, steps)
+    rate = optim.learning_rate(config.optimizer, batch_size=size, warmup=warmup, total=steps)
+    method = methods[config.method](config, steps)
+    batch = {
+        "image": jax.ShapeDtypeStruct((size, *image_shape), jnp.uint8),
+        "index": jax.ShapeDtypeStruct((size,), jnp.int32),
+    }
+    for name, (dtype, shape) in others.items():
+        batch[name] = jax.ShapeDtypeStruct((size, *shape), jnp.dtype(dtype))
+    if classes is not None:
+        batch["label"] = jax.ShapeDtypeStruct((size,), jnp.int32)
+        if config.online_probe:
+            method = online_probe.attach(method, classes=classes)
+    return Plan(
+        method=method,
+        tx=optim.build(config.optimizer, rate, steps),
+        rate=rate,
+        steps=steps,
+        steps_per_epoch=per_epoch,
+        log_every=log_every,
+        checkpoint_every=checkpoint_every,
+        seed=config.seed,
+        batch=batch,
+    )
+
+
+def describe(dataset: data.Dataset) -> dict[str, Any]:
+    """What `make_plan` has to know of a data set, as JSON has it."""
+    record = data.shapes(dataset.train)
+    others = record.keys() - {"image", "label"}
+    spec = {
+        "examples": len(dataset.train),
+        "image_shape": list(record["image"].shape),
+        "classes": dataset.num_classes if "label" in record else None,
+    }
+    if others:
+        spec["others"] = {n: [record[n].dtype.name, list(record[n].shape)] for n in sorted(others)}
+    return spec
+
+
+def without_starting_weights(config: ConfigDict) -> ConfigDict:
+    """A copy that reads no weights to start from: for runs whose checkpoints hold them."""
+    config = config.copy_and_resolve_references()
+    config.model.encoder_from = ""
+    return config

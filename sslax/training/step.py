@@ -1,0 +1,78 @@
+"""One training step, the same for every method: pure functions of a method and an optimizer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from sslax.training import sharding
+from sslax.types import Array, Batch, LossOutput, Method, Metrics, PyTree, TrainState, Variables
+
+
+def init_state(
+    method: Method, tx: optax.GradientTransformation, rng: Array, batch: Batch
+) -> TrainState:
+    """The state before the first step, from one batch (whose values do not matter)."""
+    init_rng, augment_rng, state_rng = jax.random.split(rng, 3)
+    variables = method.init(init_rng, method.augment(augment_rng, batch))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables.params,
+        model_state=variables.model_state,
+        extra=variables.extra,
+        opt_state=tx.init(variables.params),
+        rng=state_rng,
+    )
+
+
+def train_step(
+    method: Method, tx: optax.GradientTransformation, state: TrainState, batch: Batch
+) -> tuple[TrainState, Metrics]:
+    """One step: augmentation, loss and gradient, optimizer, moving averages.
+
+    All randomness of a step comes from `fold_in(state.rng, state.step)`.
+    """
+    augment_rng, loss_rng = jax.random.split(jax.random.fold_in(state.rng, state.step))
+    augmented = method.augment(augment_rng, batch)
+
+    def loss(params: PyTree) -> tuple[Array, LossOutput]:
+        variables = state.variables._replace(params=params)
+        return method.loss(variables, augmented, loss_rng, state.step)
+
+    (value, output), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+    updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    step = state.step + 1
+    variables = Variables(params, output.model_state, output.extra)
+    new_state = TrainState(
+        step=step,
+        params=params,
+        model_state=output.model_state,
+        extra=method.update(variables, step),
+        opt_state=opt_state,
+        rng=state.rng,
+    )
+    norms = {
+        "gradient_norm": optax.tree.norm(gradient),
+        "update_norm": optax.tree.norm(updates),
+    }
+    return new_state, {"loss": value, **output.metrics, **norms}
+
+
+def compile_step(
+    method: Method,
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    take: Callable[[Any, Array], Batch],
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    """`(state, arrays) -> (state, metrics)`, compiled; `take` turns the feed's arrays into a batch
+    inside of it."""
+    replicated = sharding.replicated(mesh)
+
+    def step(state: TrainState, arrays: Any) -> tuple[TrainState, Metrics]:
+        return train_step(method, tx, state, take(arrays, state.step))
+
+    return jax.jit(step, donate_argnums=0, out_shardings=(replicated, replicated))
