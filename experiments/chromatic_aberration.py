@@ -36,7 +36,7 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from sslax import augment, models
-from sslax.data.sources.photographs import photograph_parts
+from sslax.data.files.installed import photograph_parts
 from sslax.figures import style
 from sslax.methods.common import merge_views, split_views
 from sslax.methods.representation.absolute_location import absolute_location

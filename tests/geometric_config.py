@@ -7,9 +7,9 @@ from sslax import data
 
 
 def config(**fields):
+    """The `data` section with some keys replaced; sections are dictionaries."""
     result = data.defaults()
-    result.update({name: value for name, value in fields.items() if name != "scenes"})
-    result.scenes.update(fields.get("scenes", {}))
+    result.update(fields)
     return result
 
 

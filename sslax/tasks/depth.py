@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sslax import figures
-from sslax.data.files import formats
+from sslax.data.files.cameras import read_intrinsics
 from sslax.errors import UserError
 from sslax.inference import outputs
 from sslax.inference.estimator import DepthEstimator, predict_depth
@@ -191,7 +191,7 @@ def _camera(
         file = Path(intrinsics).expanduser()
         if not file.is_file():
             raise UserError(f"--intrinsics={intrinsics} does not exist.")
-        camera["intrinsics"] = formats.read_intrinsics(file)
+        camera["intrinsics"] = read_intrinsics(file)
     if baseline is not None:
         camera["baseline"] = baseline
     return camera

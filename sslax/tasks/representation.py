@@ -163,7 +163,7 @@ def _images(path: Path, encoder: Encoder) -> tuple[data.Source, list[str]]:
     section, trained = data.defaults(), encoder.config.data
     section.update(path=str(path), labels=False, channels=channels, image_size=shape["size"])
     try:
-        images = folder.folder(section).train
+        images = folder.load(section).train
     except data.DataError as error:
         raise UserError(str(error).replace("data.path", "--input")) from error
     kept, failures = images, []

@@ -182,13 +182,13 @@ def test_feed_mistakes():
 
 
 def numbered(index):
-    """Frames whose pixels tell the record's number, as arrays beside them do."""
+    """Frames whose pixels equal the record's index, and an array that is half of it."""
     image = np.zeros((*np.shape(index), 2, 5, 4, 3), np.uint8) + index[..., None, None, None, None]
     return {"image": image.astype(np.uint8), "baseline": index * np.float32(0.5)}
 
 
 class Numbered:
-    """A source that is made on the device."""
+    """A source that generates its records on the device."""
 
     def __init__(self):
         self.arrays = {"offset": np.int32(7)}
@@ -196,15 +196,16 @@ class Numbered:
     def __len__(self):
         return 40
 
-    def make(self, arrays, index):
+    def generate(self, arrays, index):
         return numbered(index + arrays["offset"])
 
     def __getitem__(self, i):
-        return {name: np.asarray(x)[0] for name, x in self.make(self.arrays, np.array([i])).items()}
+        records = self.generate(self.arrays, np.array([i]))
+        return {name: np.asarray(x)[0] for name, x in records.items()}
 
 
 @pytest.mark.parametrize("mode", ["resident", "stream"])
-def test_frames_and_the_arrays_beside_them_come_with_their_record(mode):
+def test_records_of_several_images_keep_their_arrays(mode):
     index = np.arange(45)
     source = data.ArraySource(numbered(index)["image"], baseline=index * 0.5)
     for batch in batches(source, range(2), mode=mode):
@@ -213,7 +214,7 @@ def test_frames_and_the_arrays_beside_them_come_with_their_record(mode):
         np.testing.assert_array_equal(batch["baseline"], 0.5 * batch["index"])
 
 
-def test_a_made_source_has_no_end_and_lies_over_the_devices():
+def test_generated_records_do_not_end_and_are_sharded():
     feed = data.make_feed(Numbered(), batch_size=BATCH, seed=3, mesh=MESH)
     assert feed.steps_per_epoch == 2
     batch = jax.jit(feed.batch)(feed.arrays(5), 5)

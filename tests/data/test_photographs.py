@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sslax import data
+from sslax.data.files import installed
 from sslax.data.sources import photographs
 from sslax.errors import MissingExtra
 
@@ -36,12 +37,12 @@ def ramps(monkeypatch):
         y, x = np.mgrid[:HEIGHT, :WIDTH]
         return np.stack([x, y, np.full_like(x, name)], -1).astype(np.uint8)
 
-    monkeypatch.setattr(photographs, "FILES", ((None, 0), (None, 1)))
-    monkeypatch.setattr(photographs, "installed_file", lambda package, name: name)
-    monkeypatch.setattr(photographs.images, "decode", decode)
-    photographs.photograph_parts.cache_clear()
+    monkeypatch.setattr(installed, "FILES", ((None, 0), (None, 1)))
+    monkeypatch.setattr(installed, "installed_file", lambda package, name: name)
+    monkeypatch.setattr(installed.images, "decode", decode)
+    installed.photograph_parts.cache_clear()
     yield
-    photographs.photograph_parts.cache_clear()
+    installed.photograph_parts.cache_clear()
 
 
 def boxes(source):
@@ -61,7 +62,7 @@ def boxes(source):
 
 @pytest.mark.parametrize("size", [16, 60])
 def test_crops_cover_their_part_and_no_more(ramps, size):
-    train, test, _ = photographs.photographs(config(image_size=size))
+    train, test, _ = photographs.load(config(image_size=size))
     largest, sides = min(4 * size, CUT), []
     for source, first, last in ((train, CUT, WIDTH - 1), (test, 0, CUT - 1)):
         source.length = 400
@@ -95,11 +96,11 @@ def test_records_are_functions_of_their_number():
     some = {source[i]["image"].tobytes() for source in (train, test) for i in range(200)}
     assert len(some) > 350  # all but crops of flat places differ
     with pytest.raises(IndexError):
-        photographs.photographs(config()).test[2000]
+        photographs.load(config()).test[2000]
 
 
 def test_these_are_photographs_in_color():
-    parts = photographs.photograph_parts()
+    parts = installed.photograph_parts()
     assert len(parts.train) == len(parts.test) == 8 and parts.narrowest == 135
     for right, left in zip(parts.train, parts.test):
         whole = np.concatenate([left, right], axis=1)
@@ -121,11 +122,11 @@ def test_mistakes(monkeypatch):
     assert "reads no path" in error(path="/somewhere")
     assert "at most 135" in error(image_size=136)
     assert "data.test_fraction" in error(test_fraction=0.1)
-    monkeypatch.setattr(photographs, "FILES", (("skimage", "data/nothing.png"),))
-    photographs.photograph_parts.cache_clear()
+    monkeypatch.setattr(installed, "FILES", (("skimage", "data/nothing.png"),))
+    installed.photograph_parts.cache_clear()
     assert "skimage/data/nothing.png is missing: install scikit-image again" in error()
-    monkeypatch.setattr(photographs.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(installed.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"skimage is not .* pip install 'sslax\[geometry\]'"):
         data.load(config())
     monkeypatch.undo()
-    assert len(photographs.photograph_parts().train) == 8
+    assert len(installed.photograph_parts().train) == 8

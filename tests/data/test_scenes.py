@@ -9,8 +9,8 @@ import pytest
 
 from sslax import ops
 from sslax.data import scenes
+from sslax.data.files import installed
 from sslax.data.scenes.layered import Layers, _motion
-from sslax.data.sources import photographs
 from sslax.training import sharding
 
 HEIGHT, WIDTH = SIZE = (24, 40)
@@ -114,7 +114,7 @@ def two_views():
         scene = scenes.random_scene(keys[0], 4)
         cameras = scenes.trajectory(keys[1], 2, speed=3.0)
         motions = scenes.random_motion(keys[2], scene, 3 * jnp.arange(2))
-        both = jax.vmap(scenes.moved, (None, 0))(scene, motions)
+        both = jax.vmap(scenes.move, (None, 0))(scene, motions)
         grid = ops.pixel_grid(*SIZE)
         depth, surface = jax.vmap(scenes.cast, (0, 0, None, None))(both, cameras, K, grid)
         poses = ops.se3_inverse(cameras[1]) @ motions[1]
@@ -345,7 +345,7 @@ def test_a_car_drives_over_the_floor_on_which_all_stands():
     # Nothing is tilted against the camera, in any frame.
     for poses in (scene.poses, cameras):
         np.testing.assert_allclose(poses[..., 1, :3], np.broadcast_to(up, poses[..., 1, :3].shape))
-    lowest = scene.poses[..., 1, 3] + scene.halves[..., 1]
+    lowest = scene.poses[..., 1, 3] + scene.half_sizes[..., 1]
     np.testing.assert_allclose(lowest, np.repeat(lowest[:, :1], 6, axis=1), atol=1e-5)
     assert (lowest > 0.9).all()
     # Floor and lids are brighter than any wall, walls than ceilings. Faces: -x, x, -y, y, -z, z.
@@ -449,9 +449,9 @@ def test_training_and_test_share_no_photograph(monkeypatch):
         [np.stack([right, down, 0 * down + 10 * i + part], -1).astype(np.uint8) for i in range(8)]
         for part in (0, 5)
     )
-    both = photographs.PhotographParts(*parts)
-    monkeypatch.setattr(photographs, "photograph_parts", lambda: both)
-    kinds = [name.split("/")[-1].split(".")[0] for _, name in photographs.FILES]
+    both = installed.PhotographParts(*parts)
+    monkeypatch.setattr(installed, "photograph_parts", lambda: both)
+    kinds = [name.split("/")[-1].split(".")[0] for _, name in installed.FILES]
     for part, code, out in [
         ("train", 0, {"motorcycle_left", "rocket"}),
         ("test", 5, {"motorcycle_left", "rocket", "flower"}),

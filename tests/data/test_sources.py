@@ -348,7 +348,7 @@ def prepared(tmp_path_factory):
 
 
 def test_tfds_without_tensorflow(prepared):
-    dataset = data.load(config(source="tfds", name="tiny", path=prepared))
+    dataset = data.load(config(source="tfds", tfds={"name": "tiny"}, path=prepared))
     assert (len(dataset.train), len(dataset.test)) == (6, 4)
     assert dataset.class_names == ("cat", "dog")
     known = {PIXELS[i].tobytes(): i % 2 for i in range(6)}  # preparing shuffles
@@ -361,24 +361,26 @@ def test_tfds_without_tensorflow(prepared):
 def test_tfds_parts_and_directory(prepared):
     path = f"{prepared}/tiny/1.0.0"
     parts = {"train_split": "train[:50%]", "test_split": ""}
-    dataset = data.load(config(source="tfds", path=path, device="stream", image_size=4, **parts))
+    fields = {"source": "tfds", "path": path, "tfds": parts}
+    dataset = data.load(config(**fields, device="stream", image_size=4))
     assert len(dataset.train) == 3 and dataset.test is None
     copy = pickle.loads(pickle.dumps(dataset.train))
     assert copy[2]["image"].shape == (4, 4, 3)
-    fields = {"source": "tfds", "path": path, "train_split": "unlabelled"}
+    fields = {"source": "tfds", "path": path, "tfds": {"train_split": "unlabelled"}}
     dataset = data.load(config(labels=False, **fields))
     assert len(dataset.train) == 3 and dataset.num_classes is None
     assert "data.labels=False" in error(**fields)
 
 
 def test_tfds_mistakes(prepared, tmp_path):
-    assert "needs data.name" in error(source="tfds")
-    assert "cifar10" in error(source="tfds", name="cifar-10", path=str(tmp_path))
-    message = error(source="tfds", name="cifar10", path=str(tmp_path))
+    assert "needs data.tfds.name" in error(source="tfds")
+    assert "cifar10" in error(source="tfds", tfds={"name": "cifar-10"}, path=str(tmp_path))
+    message = error(source="tfds", tfds={"name": "cifar10"}, path=str(tmp_path))
     assert "tfds build cifar10 --file_format=array_record" in message
-    wrong = {"source": "tfds", "name": "tiny", "path": prepared}
-    assert "'validation' is no split" in error(test_split="validation", **wrong)
-    assert "data.train_split" in error(test_fraction=0.5, **wrong)
+    fields = {"source": "tfds", "path": prepared}
+    missing = {"name": "tiny", "test_split": "validation"}
+    assert "test_split='validation' is not a split of tiny" in error(tfds=missing, **fields)
+    assert "data.tfds.train_split" in error(test_fraction=0.5, tfds={"name": "tiny"}, **fields)
 
 
 # Records

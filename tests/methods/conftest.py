@@ -33,8 +33,8 @@ class Tiny(NamedTuple):
 
 
 def first_records(source, count):
-    if data.is_made(source):
-        return jax.device_get(jax.jit(source.make)(source.arrays, jnp.arange(count)))
+    if data.is_generated(source):
+        return jax.device_get(jax.jit(source.generate)(source.arrays, jnp.arange(count)))
     return records.stack([source[i] for i in range(count)])
 
 

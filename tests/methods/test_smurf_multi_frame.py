@@ -365,7 +365,7 @@ def test_the_pseudo_labels_follow_the_augmentation():
     np.testing.assert_array_equal(part.flow, augmented["input"][:, 0, ..., :2])
     np.testing.assert_array_equal(part.mask, augmented["input"][:, 0, ..., 0])
     np.testing.assert_array_equal(part.filled, augmented["input"][:, 0, ..., 1])
-    with pytest.raises(UserError, match='target="second"'):
+    with pytest.raises(UserError, match='target_frame="second"'):
         smurf_multi_frame.triplet_augmentation(pairs)(
             jax.random.key(0), {**batch, "image": image[:, 1:]}
         )
@@ -377,7 +377,7 @@ def test_the_pseudo_labels_follow_the_augmentation():
 @pytest.mark.parametrize("variant", ["", "tiny", "sintel", "kitti", "video"])
 def test_configs_build(variant, load_config):
     config = load_config("smurf_multi_frame", variant)
-    assert config.data.frames == 3 and config.data.target == "second"
+    assert config.data.frames == 3 and config.data.target_frame == "second"
     own = config.smurf_multi_frame
     first = load_config("smurf", variant)  # the network has to be the same
     assert first.model == config.model
