@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from sslax import data
 from sslax.data import records
 from sslax.methods import METHODS
-from sslax.training import checkpoint, sharding, weights
+from sslax.training import sharding, weights
 from sslax.training.plan import Plan, describe, make_plan
 from sslax.training.step import train_step
 from sslax.types import TrainState
