@@ -13,7 +13,7 @@ def config(**fields):
     return result
 
 
-def picture(seed, height=12, width=20, channels=3):
+def noise(seed, height=12, width=20, channels=3):
     """A smooth random image uint8 [height, width, channels]."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (height // 2, width // 2, channels), dtype=np.uint8)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from geometric_config import picture, write_images
+from geometric_config import noise, write_images
 
 from sslax import data
 from sslax.data.files import maps
@@ -36,7 +36,7 @@ def steps(tmp_path, monkeypatch):
 
 def write_scene(root, part, scene, disparity=None):
     folder = root / part / scene
-    write_images(folder, ["im0.png", "im1.png"], [picture(1, channels=1), picture(2, channels=1)])
+    write_images(folder, ["im0.png", "im1.png"], [noise(1, channels=1), noise(2, channels=1)])
     camera = f"[{FOCAL} 0 9.5; 0 {FOCAL} 5.5; 0 0 1]"
     lines = [f"cam0={camera}", f"cam1={camera}", "doffs=0", f"baseline={1000 * BASELINE}"]
     (folder / "calib.txt").write_text("\n".join(lines))
@@ -60,7 +60,7 @@ def test_the_walk_through_adding_a_source(steps, tmp_path):
     assert set(train[0]) == {"image", "intrinsics", "baseline"}
     record = pickle.loads(pickle.dumps(test))[0]
     assert record["image"].shape == (2, 12, 20, 3)
-    np.testing.assert_array_equal(record["image"][1, ..., :1], picture(2, channels=1))
+    np.testing.assert_array_equal(record["image"][1, ..., :1], noise(2, channels=1))
     np.testing.assert_allclose(record["intrinsics"], [[24, 0, 9.5], [0, 24, 5.5], [0, 0, 1]])
     assert record["baseline"] == np.float32(BASELINE)
     np.testing.assert_array_equal(record["depth"][:, :5], 0)

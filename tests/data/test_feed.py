@@ -31,7 +31,7 @@ class Slow:
 
     def __getitem__(self, i):
         if i == self.broken:
-            raise data.ImageError(f"picture {i} is torn")
+            raise data.ImageError(f"image {i} is torn")
         return SOURCE[i]
 
 
@@ -64,8 +64,8 @@ def test_epoch_order_golden():
 
 def test_batches_follow_the_order(resident):
     for step, batch in enumerate(resident):
-        place = step % 2 * BATCH
-        index = data.epoch_order(3, step // 2, 45)[place : place + BATCH]
+        start = step % 2 * BATCH
+        index = data.epoch_order(3, step // 2, 45)[start : start + BATCH]
         np.testing.assert_array_equal(batch["index"], index)
         np.testing.assert_array_equal(batch["image"], IMAGES[index])
         np.testing.assert_array_equal(batch["label"], LABELS[index])
@@ -150,9 +150,9 @@ def test_evaluation_may_stop_early():
 
 def test_errors_in_threads_surface():
     for mode in ("resident", "stream"):
-        with pytest.raises(data.DataError, match=f"picture {BROKEN} is torn"):
+        with pytest.raises(data.DataError, match=f"image {BROKEN} is torn"):
             batches(Slow(broken=BROKEN), range(6), mode=mode)
-    with pytest.raises(data.DataError, match=f"picture {BROKEN} is torn"):
+    with pytest.raises(data.DataError, match=f"image {BROKEN} is torn"):
         list(data.evaluation_batches(Slow(broken=BROKEN), batch_size=8, mesh=MESH))
 
 

@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from geometric_config import config, picture, write_images
+from geometric_config import config, noise, write_images
 
 from sslax.data import fitting
 from sslax.data.files.cameras import write_kitti_poses
@@ -37,12 +37,12 @@ def text(values):
 
 
 def write_raw(root, drive=DRIVE, frames=range(6)):
-    """A drive at 10, 11, 12, ... m/s; camera 2 shows picture i, camera 3 picture 100 + i."""
+    """A drive at 10, 11, 12, ... m/s; camera 2 has image i, camera 3 image 100 + i."""
     folder = root / drive
     for camera in (2, 3):
         names = [f"{i:010d}.png" for i in frames]
-        shown = [picture(i + 100 * (camera == 3)) for i in frames]
-        write_images(folder / f"image_{camera:02d}" / "data", names, shown)
+        pixels = [noise(i + 100 * (camera == 3)) for i in frames]
+        write_images(folder / f"image_{camera:02d}" / "data", names, pixels)
     (folder / "oxts" / "data").mkdir(parents=True, exist_ok=True)
     (folder / "velodyne_points" / "data").mkdir(parents=True, exist_ok=True)
     for i in frames:
@@ -75,7 +75,7 @@ def test_raw_drives(tmp_path):
     train, test, names = kitti.load(config(**fields))
     assert test is None and names is None and len(train) == 4
     record = pickle.loads(pickle.dumps(train))[1]
-    expected = [picture(i) for i in (1, 2, 3, 102)]
+    expected = [noise(i) for i in (1, 2, 3, 102)]
     np.testing.assert_array_equal(record["image"], expected)
     np.testing.assert_allclose(record["intrinsics"], PROJECTION[2][:, :3])
     assert record["baseline"] == np.float32((1.2 + 11.4) / FOCAL)
@@ -91,16 +91,16 @@ def test_split_files(tmp_path):
     own = {"split_file": train, "test_split_file": test, "depth": "velodyne"}
     dataset = kitti.load(config(**fields, kitti=own))
     right, left = dataset.train[0], dataset.train[1]
-    np.testing.assert_array_equal(right["image"], [picture(i) for i in (102, 103, 104, 3)])
-    np.testing.assert_array_equal(left["image"], [picture(i) for i in (0, 1, 2, 101)])
+    np.testing.assert_array_equal(right["image"], [noise(i) for i in (102, 103, 104, 3)])
+    np.testing.assert_array_equal(left["image"], [noise(i) for i in (0, 1, 2, 101)])
     assert right["baseline"] == -left["baseline"] < 0
-    # A test's frame without a neighbor is shown with itself.
-    np.testing.assert_array_equal(dataset.test[0]["image"], [picture(i) for i in (0, 0, 1, 100)])
+    # Where a test frame lacks a neighbor, it is repeated itself.
+    np.testing.assert_array_equal(dataset.test[0]["image"], [noise(i) for i in (0, 0, 1, 100)])
     assert set(dataset.test[0]) == {"image", "intrinsics", "baseline", "depth", "sequence"}
     assert "depth" not in left
 
 
-def test_drives_of_the_test_are_not_trained_on(tmp_path):
+def test_drives_of_the_test_are_not_in_the_training_set(tmp_path):
     other = DRIVE.replace("0001", "0002")
     write_raw(tmp_path)
     write_raw(tmp_path, other)
@@ -128,7 +128,7 @@ def test_laser_depth(tmp_path):
     np.testing.assert_allclose(depth, expected, rtol=1e-6)
     half = kitti.load(config(**fields, size=(6, 10))).test[0]
     rows, columns = np.nonzero(half["depth"])
-    # By the intrinsics of that size the points are where they are found.
+    # The intrinsics at that size project the points to where they are found.
     for row, column in zip(rows, columns):
         z = half["depth"][row, column] - 0.01
         x = {4.75: 0.0, 3.75: -1.0}[round(float(z), 3)]
@@ -172,11 +172,11 @@ def test_missing_images_of_a_drive_do_not_shift_the_rest(tmp_path):
     own = {"split_file": train}
     fields = {"path": str(tmp_path), "frames": 3, "kitti": own, "distances": True}
     record = kitti.load(config(**fields)).train[0]
-    np.testing.assert_array_equal(record["image"], [picture(i) for i in (5, 6, 7)])
+    np.testing.assert_array_equal(record["image"], [noise(i) for i in (5, 6, 7)])
     np.testing.assert_allclose(record["distance"], [0.2 * 15.5, 0, 0.2 * 16.5], rtol=1e-5)
 
 
-def test_traveled_is_the_integral():
+def test_traveled_is_the_integral_of_speed():
     times = np.linspace(0, 2, 201)
     np.testing.assert_allclose(traveled(3 * times**2, times)[-1], 8.0, rtol=1e-4)
 
@@ -212,8 +212,8 @@ def write_odometry(root, names=("00", "09"), count=4, cameras=(2, 3)):
         folder = root / "sequences" / name
         files = [f"{i:06d}.png" for i in range(count)]
         for camera in cameras:
-            shown = [picture(int(name) * 10 + i) for i in range(count)]
-            write_images(folder / f"image_{camera}", files, shown)
+            pixels = [noise(int(name) * 10 + i) for i in range(count)]
+            write_images(folder / f"image_{camera}", files, pixels)
         lines = [f"P{n}: {text(matrix)}" for n, matrix in PROJECTION.items()]
         (folder / "calib.txt").write_text("\n".join(lines))
         poses = np.tile(np.eye(4), (count, 1, 1))
@@ -232,8 +232,8 @@ def test_odometry(tmp_path):
     assert [clip.name for clip in train.clips] == ["00, camera 2"]
     assert [clip.name for clip in test.clips] == ["09, camera 2"]
     record = test[1]
-    np.testing.assert_array_equal(record["image"], [picture(90 + i) for i in (1, 2, 3)])
-    # A point that camera 2 sees at time 2, by way of camera 0 and the world.
+    np.testing.assert_array_equal(record["image"], [noise(90 + i) for i in (1, 2, 3)])
+    # A point that camera 2 sees at time 2, transformed through camera 0 and the world.
     point = np.array([0.5, -0.25, 6.0])
     shift = np.linalg.solve(PROJECTION[2][:, :3], PROJECTION[2][:, 3])
     there = np.linalg.solve(world[3], world[2] @ [*(point - shift), 1.0])[:3] + shift
@@ -265,9 +265,7 @@ def write_city(root, part="train", sequence="000001", frames=(3, 4, 5, 9, 10, 11
     stem = [f"aachen_{sequence}_{i:06d}" for i in frames]
     for kind, shift in (("leftImg8bit", 0), ("rightImg8bit", 50)):
         folder = root / f"{kind}_sequence" / part / "aachen"
-        write_images(
-            folder, [f"{s}_{kind}.png" for s in stem], [picture(i + shift) for i in frames]
-        )
+        write_images(folder, [f"{s}_{kind}.png" for s in stem], [noise(i + shift) for i in frames])
     camera = {
         "intrinsic": {"fx": 24.0, "fy": 25.0, "u0": 10.0, "v0": 5.0},
         "extrinsic": {"baseline": 0.2, "pitch": 0.03},
@@ -290,7 +288,7 @@ def test_cityscapes(tmp_path):
     train, test, _ = cityscapes.load(config(**fields, size=(9, 20)))
     assert train.targets.tolist() == [[0, 1], [1, 1]]  # two runs of three frames
     record = pickle.loads(pickle.dumps(train))[1]
-    expected = [picture(i)[:9] for i in (9, 10, 11, 60)]
+    expected = [noise(i)[:9] for i in (9, 10, 11, 60)]
     np.testing.assert_array_equal(record["image"], expected)
     np.testing.assert_allclose(record["intrinsics"], [[24, 0, 10], [0, 25, 5], [0, 0, 1]])
     assert record["baseline"] == np.float32(0.2)

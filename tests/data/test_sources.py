@@ -1,4 +1,4 @@
-"""Every source, and every mistake it has a sentence for."""
+"""Sources of single images, and every mistake that has a message."""
 
 import hashlib
 import io
@@ -26,7 +26,7 @@ def config(**fields):
 
 
 def error(**fields):
-    """The sentence that `load` answers a mistake with."""
+    """The message with which `load` refuses a config."""
     with pytest.raises(data.DataError) as caught:
         data.load(config(**fields))
     assert "\n" not in str(caught.value)
@@ -56,7 +56,7 @@ def write_npz(path, **arrays):
 # Embedded
 
 
-def test_embedded_is_the_drawn_set():
+def test_embedded_images_are_unchanged():
     dataset = data.load(config())
     assert (len(dataset.train), len(dataset.test), dataset.num_classes) == (8000, 2000, 10)
     assert dataset.class_names[9] == "Ankle boot"
@@ -70,8 +70,8 @@ def test_embedded_is_the_drawn_set():
     assert record["label"] == 7 and record["label"].dtype == np.int32
 
 
-def test_embedded_labels_fit_the_images():
-    # The nearest class mean is right far more often than by chance only if labels fit.
+def test_embedded_labels_match_the_images():
+    # The nearest class mean beats chance by far only if the labels match.
     train, test, _ = data.load(config())
     means = np.stack([train.images[train.labels == c].mean(0).ravel() for c in range(10)])
     flat = test.images.reshape(len(test), -1).astype(np.float64)

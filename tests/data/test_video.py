@@ -1,11 +1,11 @@
-"""Video and stereo of tiny files, and every mistake they have a sentence for."""
+"""Video and stereo from tiny files, and every mistake that has a message."""
 
 import logging
 import pickle
 
 import numpy as np
 import pytest
-from geometric_config import config, picture, write_images
+from geometric_config import config, noise, write_images
 from PIL import Image
 
 from sslax.data import clips, fitting, rectification, scenes
@@ -14,13 +14,13 @@ from sslax.data.records import DataError
 from sslax.data.sources import stereo, video
 
 K = np.array([[30.0, 0, 9.0], [0, 28.0, 6.0], [0, 0, 1]])
-PICTURES = [picture(i) for i in range(12)]
+IMAGES = [noise(i) for i in range(12)]
 NAMES = [f"f{i}.png" for i in range(12)]  # f10 after f9
 
 
 @pytest.fixture
 def folder(tmp_path):
-    write_images(tmp_path / "a", NAMES, PICTURES)
+    write_images(tmp_path / "a", NAMES, IMAGES)
     write_intrinsics(tmp_path / "a" / "intrinsics.txt", K)
     return tmp_path / "a"
 
@@ -37,7 +37,7 @@ def ring(count, radius=2.0):
 
 def archive(path, **changes):
     arrays = {
-        "image": np.stack(PICTURES),
+        "image": np.stack(IMAGES),
         "intrinsics": K,
         "depth": np.random.default_rng(0).uniform(1, 9, (12, 12, 20)).astype(np.float32),
         "pose": ring(12)[:, :3],
@@ -58,7 +58,7 @@ def error(source, **fields):
 
 
 @pytest.mark.parametrize(("frames", "interval"), [(3, 1), (3, 2), (2, 1), (4, 1), (5, 2)])
-def test_frames_in_time_order_about_the_target(folder, frames, interval):
+def test_frames_in_time_order_around_the_target(folder, frames, interval):
     train, test, names = video.load(config(path=str(folder), frames=frames, interval=interval))
     assert test is None and names is None
     span = (frames - 1) * interval
@@ -66,7 +66,7 @@ def test_frames_in_time_order_about_the_target(folder, frames, interval):
     for i in (0, len(train) - 1):
         record = pickle.loads(pickle.dumps(train))[i]
         assert set(record) == {"image", "intrinsics"}
-        expected = np.stack(PICTURES[i : i + span + 1 : interval])
+        expected = np.stack(IMAGES[i : i + span + 1 : interval])
         np.testing.assert_array_equal(record["image"], expected)
         np.testing.assert_array_equal(record["intrinsics"], K.astype(np.float32))
         assert train.targets[i, 1] == i + frames // 2 * interval
@@ -82,14 +82,14 @@ def test_the_target_of_flow_with_a_past_is_the_second(folder):
     (folder / "intrinsics.txt").unlink()
     train = video.load(config(path=str(folder), frames=3, target_frame="second")).train
     assert train.targets[:, 1].tolist() == list(range(1, 11)) and set(train[0]) == {"image"}
-    np.testing.assert_array_equal(train[3]["image"], PICTURES[3:6])
+    np.testing.assert_array_equal(train[3]["image"], IMAGES[3:6])
     with pytest.raises(DataError, match="second of three to the third"):
         video.load(config(path=str(folder), frames=2, target_frame="second"))
 
 
 def test_sequences_in_directories_do_not_mix(folder, tmp_path, caplog):
-    write_images(tmp_path / "b", NAMES[:4], PICTURES[4:8])
-    write_images(tmp_path / "c", NAMES[:2], PICTURES[:2])
+    write_images(tmp_path / "b", NAMES[:4], IMAGES[4:8])
+    write_images(tmp_path / "c", NAMES[:2], IMAGES[:2])
     (tmp_path / ".hidden").mkdir()
     other = K + np.array([[1, 0, 0], [0, 0, 0], [0, 0, 0]])
     write_intrinsics(tmp_path / "intrinsics.txt", other)  # where a folder has none
@@ -97,7 +97,7 @@ def test_sequences_in_directories_do_not_mix(folder, tmp_path, caplog):
         train = video.load(config(path=str(tmp_path), frames=3)).train
     assert "1 of 3 sequences have fewer than the 3 frames" in caplog.text
     assert train.targets.tolist() == [*([0, i] for i in range(1, 11)), [1, 1], [1, 2]]
-    np.testing.assert_array_equal(train[11]["image"], np.stack(PICTURES[5:8]))
+    np.testing.assert_array_equal(train[11]["image"], np.stack(IMAGES[5:8]))
     assert [train[i]["intrinsics"][0, 0] for i in (0, 11)] == [30, 31]
 
 
@@ -107,25 +107,25 @@ def test_size_and_cut(folder):
     record = train[0]
     fit = fitting.fit((12, 20), (6, 8), cut_bottom=0.25)  # 9 rows, of them 12 columns
     assert fit.box == (4, 0, 16, 9)
-    np.testing.assert_array_equal(record["image"][1], fitting.fit_image(PICTURES[1], fit))
+    np.testing.assert_array_equal(record["image"][1], fitting.fit_image(IMAGES[1], fit))
     expected = [[20, 0, (9 + 0.5 - 4) * 2 / 3 - 0.5], [0, 28 * 2 / 3, 6.5 * 2 / 3 - 0.5], [0, 0, 1]]
     np.testing.assert_allclose(record["intrinsics"], expected, rtol=1e-6)
 
 
 def test_gray_becomes_rgb_and_rgb_gray(tmp_path):
-    write_images(tmp_path, NAMES[:3], [picture(i, channels=1) for i in range(3)])
+    write_images(tmp_path, NAMES[:3], [noise(i, channels=1) for i in range(3)])
     write_intrinsics(tmp_path / "intrinsics.txt", K)
     fields = {"path": str(tmp_path), "frames": 3}
     image = video.load(config(**fields)).train[0]["image"]
     assert image.shape == (3, 12, 20, 3) and (image == image[..., :1]).all()
     assert video.load(config(**fields, channels=1)).train[0]["image"].shape[-1] == 1
-    path = archive(tmp_path / "v.npz", image=np.stack([picture(i)[..., 0] for i in range(12)]))
+    path = archive(tmp_path / "v.npz", image=np.stack([noise(i)[..., 0] for i in range(12)]))
     for channels, expected in ((0, 1), (1, 1), (3, 3)):
         train = video.load(config(path=path, frames=3, channels=channels)).train
         assert train[0]["image"].shape == (3, 12, 20, expected)
 
 
-def test_archive_truth(tmp_path):
+def test_archive_ground_truth(tmp_path):
     path = archive(tmp_path / "v.npz")
     found = dict(np.load(path))
     train, test, _ = video.load(config(path=path, frames=3, test_fraction=0.5, distances=True))
@@ -137,7 +137,7 @@ def test_archive_truth(tmp_path):
     assert len({int(test[i]["sequence"]) for i in range(4)}) == 1
     np.testing.assert_array_equal(record["depth"], found["depth"][8])
     np.testing.assert_allclose(record["pose"][1], np.eye(4), atol=1e-6)
-    # A point seen by the target, by way of the world, in each frame.
+    # A point in the target's camera, transformed through the world to each frame's.
     world = ring(12)
     point = np.array([0.3, -0.2, 4.0, 1.0])
     for k, frame in enumerate((7, 8, 9)):
@@ -147,7 +147,7 @@ def test_archive_truth(tmp_path):
     np.testing.assert_allclose(record["distance"], [chord, 0, chord], rtol=1e-5)
 
 
-def test_archive_of_small_records_and_unknown_depth(tmp_path):
+def test_archive_resized_and_with_unknown_depth(tmp_path):
     depth = np.full((12, 12, 20), 5.0)
     depth[:, :6, :10] = np.nan
     depth[:, 6:, :10] = -1
@@ -171,20 +171,20 @@ def test_animations(tmp_path, kind):
 
 
 def test_static_frames_are_left_out(tmp_path, caplog):
-    shown = [0, 1, 2, 2, 2, 2, 3, 4]
-    write_images(tmp_path, NAMES, [PICTURES[i] for i in shown])
+    order = [0, 1, 2, 2, 2, 2, 3, 4]
+    write_images(tmp_path, NAMES, [IMAGES[i] for i in order])
     write_intrinsics(tmp_path / "intrinsics.txt", K)
     fields = {"path": str(tmp_path), "frames": 3}
     assert len(video.load(config(**fields)).train) == 6
     with caplog.at_level(logging.WARNING):
         train = video.load(config(**fields, camera={"min_motion": 1.0})).train
-    # Frames 2 to 4 and 3 to 5 are equal; where one of two steps moves there is something to see.
+    # Frames 2 to 4 and 3 to 5 are equal; one moving step out of two is enough to keep a sample.
     assert train.targets[:, 1].tolist() == [1, 2, 5, 6]
     assert "left out 2 of 6 training samples" in caplog.text
     assert f"frame 3 of {tmp_path}" in caplog.text
     assert "in all 6 training samples" in error(video, **fields, camera={"min_motion": 200.0})
     test = video.load(config(**fields, camera={"min_motion": 1.0}, test_path=str(tmp_path))).test
-    assert len(test) == 6  # a test is tested whole
+    assert len(test) == 6  # the test keeps static samples
 
 
 def test_mistakes_of_video(folder, tmp_path):
@@ -207,7 +207,7 @@ def test_mistakes_of_video(folder, tmp_path):
     assert "is a file" in error(video, path=str(folder / "intrinsics.txt"), frames=3)
     assert "is one image" in error(video, path=str(folder / "f0.png"), frames=3)
     assert "does not exist" in error(video, **fields, camera={"intrinsics": "none.txt"})
-    write_images(tmp_path, ["loose.png"], PICTURES[:1])
+    write_images(tmp_path, ["loose.png"], IMAGES[:1])
     assert "beside directories of images" in error(video, path=str(tmp_path), frames=3)
     (tmp_path / "empty").mkdir()
     assert "has no images" in error(video, path=str(tmp_path / "empty"), frames=3)
@@ -228,7 +228,7 @@ def test_mistakes_in_the_frames(folder):
     with pytest.raises(DataError, match=r"f3\.png cannot be read"):
         video.load(config(**fields))
     assert len(video.load(config(**fields, bad_images="skip")).train) == 10
-    write_images(folder, ["f3.png"], [picture(0, 10, 20)])
+    write_images(folder, ["f3.png"], [noise(0, 10, 20)])
     train = video.load(config(path=str(folder), frames=3)).train
     with pytest.raises(DataError, match="20 x 10 and 20 x 12 pixels in one sample"):
         train[2]
@@ -299,7 +299,7 @@ def test_pairs_of_an_archive(tmp_path, motorcycle, truth):
     np.testing.assert_array_equal(test[0]["depth"] == 0, ~motorcycle["known"])
 
 
-def test_swapped_and_unrectified_pairs_are_found(tmp_path, motorcycle):
+def test_swapped_and_unrectified_pairs_are_refused(tmp_path, motorcycle):
     left, right = motorcycle["image"]
     fields = {"path": str(tmp_path), "stereo": True, "camera": {"baseline": 0.2}}
     pair_files(tmp_path, [right, right], [left, left])
@@ -312,7 +312,7 @@ def test_swapped_and_unrectified_pairs_are_found(tmp_path, motorcycle):
     assert "not rectified: patches match better about 2 pixels" in error(stereo, **fields)
 
 
-def test_equal_and_flat_images_are_no_mistake(motorcycle):
+def test_equal_and_flat_images_pass(motorcycle):
     left = motorcycle["image"][0]
     same = clips.Clip("same", clips.PixelFrames(left[None]), partner=clips.PixelFrames(left[None]))
     rectification.check_pairs([same])
@@ -320,7 +320,7 @@ def test_equal_and_flat_images_are_no_mistake(motorcycle):
     rectification.check_pairs([clips.Clip("flat", flat, partner=flat)])
 
 
-def test_brightness_is_no_mistake(motorcycle):
+def test_a_darker_partner_passes(motorcycle):
     left, right = motorcycle["image"]
     darker = (0.6 * right).astype(np.uint8)
     leftwards, rightwards = rectification.pair_errors(left, darker)

@@ -1,7 +1,7 @@
-"""Files round trip to the bit, equal OpenCV's, and say what is wrong.
+"""Files round-trip bit by bit, equal OpenCV's, and damaged ones are explained.
 
-OpenCV's files are made by experiments/golden/cameras.py; known bytes are written out by hand where
-the format is small enough.
+OpenCV's files come from experiments/golden/formats.py; where a format is small enough its bytes are
+written by hand.
 """
 
 import pathlib

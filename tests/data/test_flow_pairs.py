@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from geometric_config import config, picture, write_images
+from geometric_config import config, noise, write_images
 from PIL import Image
 
 from sslax.data.files.flow_files import write_flow
@@ -27,7 +27,7 @@ def error(source, **fields):
 def write_chairs(root, count=5):
     for i in range(count):
         names = [f"{i + 1:05d}_img{k}.ppm" for k in (1, 2)]
-        write_images(root / "data", names, [picture(2 * i), picture(2 * i + 1)])
+        write_images(root / "data", names, [noise(2 * i), noise(2 * i + 1)])
         write_flow(root / "data" / f"{i + 1:05d}_flow.flo", FLOW + i)
     return root
 
@@ -40,13 +40,13 @@ def test_chairs(tmp_path):
     assert set(train[0]) == {"image"}
     record = pickle.loads(pickle.dumps(test))[0]
     assert set(record) == {"image", "flow", "known"}
-    np.testing.assert_array_equal(record["image"], [picture(4), picture(5)])
+    np.testing.assert_array_equal(record["image"], [noise(4), noise(5)])
     np.testing.assert_array_equal(record["flow"], FLOW + 2)
     assert record["known"].all() and record["known"].dtype == bool
 
 
 def test_flow_of_another_size(tmp_path):
-    """Half the size: of each two by two pixels the flow of one, in pixels half as many."""
+    """At half the size, one pixel of each 2 x 2 is kept, and its flow is halved."""
     write_chairs(tmp_path)
     fields = {"path": str(tmp_path), "test_fraction": 0.4, **PAIR}
     train, test, _ = flying_chairs.load(config(**fields, size=(6, 10)))
@@ -81,9 +81,9 @@ def write_sintel(root, parts=("training", "test")):
     for part in parts:
         for s, scene in enumerate(("alley_1", "bandage_1")):
             names = [f"frame_{i:04d}.png" for i in range(1, 4)]
-            for at, passes in enumerate(("clean", "final")):
-                shown = [picture(100 * at + 10 * s + i) for i in range(3)]
-                write_images(root / part / passes / scene, names, shown)
+            for k, rendering in enumerate(("clean", "final")):
+                pixels = [noise(100 * k + 10 * s + i) for i in range(3)]
+                write_images(root / part / rendering / scene, names, pixels)
             if part == "training":
                 for folder in ("flow", "occlusions"):
                     (root / part / folder / scene).mkdir(parents=True)
@@ -100,11 +100,11 @@ def write_sintel(root, parts=("training", "test")):
 def test_sintel(tmp_path):
     write_sintel(tmp_path)
     train, test, _ = sintel.load(config(path=str(tmp_path), sintel={"rendering": "final"}, **PAIR))
-    assert len(train) == len(test) == 4  # no pair from one scene to the next
+    assert len(train) == len(test) == 4  # no pair spans two scenes
     assert set(train[0]) == {"image"} and "/test/final/" in train.pairs[0].first
     record = test[3]
     assert set(record) == {"image", "flow", "known", "visible"}
-    np.testing.assert_array_equal(record["image"], [picture(111), picture(112)])
+    np.testing.assert_array_equal(record["image"], [noise(111), noise(112)])
     np.testing.assert_array_equal(record["visible"], np.arange(12)[:, None] >= np.full(20, 2))
 
 
@@ -124,7 +124,7 @@ def write_kitti(root, images="image_2", multiview=()):
     for part in ("training", "testing"):
         frames = [10, 11, *multiview]
         names = [f"{scene:06d}_{i:02d}.png" for scene in range(2) for i in frames]
-        write_images(root / part / images, names, [picture(i) for i in range(len(names))])
+        write_images(root / part / images, names, [noise(i) for i in range(len(names))])
     known = np.zeros((12, 20), bool)
     known[:, 5:] = True
     for folder, mask in (("flow_occ", known), ("flow_noc", known & (np.arange(20) < 15))):
@@ -139,10 +139,10 @@ def test_sintel_with_the_frame_before(tmp_path):
     write_sintel(tmp_path)
     fields = {"path": str(tmp_path), "sintel": {"rendering": "final"}, **TRIPLET}
     train, test, _ = sintel.load(config(**fields))
-    assert len(train) == 2 and len(test) == 4  # all pairs are tested, those without a past, too
-    np.testing.assert_array_equal(train[1]["image"], [picture(110), picture(111), picture(112)])
+    assert len(train) == 2 and len(test) == 4  # all pairs are tested, even those without a past
+    np.testing.assert_array_equal(train[1]["image"], [noise(110), noise(111), noise(112)])
     np.testing.assert_array_equal(test[3]["image"], train[1]["image"])
-    np.testing.assert_array_equal(test[2]["image"], [picture(110), picture(110), picture(111)])
+    np.testing.assert_array_equal(test[2]["image"], [noise(110), noise(110), noise(111)])
     np.testing.assert_array_equal(test[2]["flow"], FLOW)
     np.testing.assert_array_equal(test[2]["visible"], np.arange(12)[:, None] >= np.full(20, 1))
 
@@ -159,7 +159,7 @@ def test_kitti_with_the_frame_before(tmp_path):
     np.testing.assert_array_equal(test[1]["flow"][:, 5:], rounded[:, 5:])
 
 
-def test_nothing_before_the_pairs(tmp_path):
+def test_sets_without_a_frame_before(tmp_path):
     write_chairs(tmp_path / "chairs")
     assert "nothing before" in error(flying_chairs, path=str(tmp_path / "chairs"), **TRIPLET)
     write_kitti(tmp_path)
@@ -173,7 +173,7 @@ def test_kitti_flow(tmp_path, images):
     train, test, _ = kitti_flow.load(config(path=str(tmp_path), **PAIR))
     assert len(train) == len(test) == 2
     record = test[1]
-    np.testing.assert_array_equal(record["image"], [picture(2), picture(3)])
+    np.testing.assert_array_equal(record["image"], [noise(2), noise(3)])
     np.testing.assert_array_equal(record["known"][0], np.arange(20) >= 5)
     np.testing.assert_array_equal(record["visible"][0], (np.arange(20) >= 5) & (np.arange(20) < 15))
     np.testing.assert_array_equal(record["flow"][:, 5:], rounded[:, 5:])

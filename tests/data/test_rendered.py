@@ -1,4 +1,4 @@
-"""Scenes as an endless training set, and the motorcycle, against what they are made of."""
+"""Rendered scenes as an endless training set, and the motorcycle as a data set."""
 
 import pickle
 
@@ -79,25 +79,25 @@ def test_flow_from_the_second_of_three_frames_to_the_third():
     expected = {"depth", "pose", "moving", "occluded", "flow", "known", "visible"}
     assert set(record) == {"image", "intrinsics"} | expected
     assert record["flow"].shape == (*SIZE, 2) and record["known"].all()
-    still, _ = ops.rigid_flow(
+    expected_flow, _ = ops.rigid_flow(
         record["depth"][None], record["pose"][None, 2], record["intrinsics"][None]
     )
-    np.testing.assert_allclose(record["flow"], still[0], atol=2e-3)
+    np.testing.assert_allclose(record["flow"], expected_flow[0], atol=2e-3)
     assert 0.3 < np.mean([record["visible"] for record in test]) < 1.0
 
 
-def test_record_is_a_function_of_its_number():
+def test_record_is_a_function_of_its_index():
     source, test, _ = opened("stereo")
     batch = source.take(np.array([3, 9, 40]))
     np.testing.assert_array_equal(source.take(np.array([1, 0, 9]))["image"][2], batch["image"][1])
-    for name, value in source[9].items():  # another program, which may round otherwise
+    for name, value in source[9].items():  # another program, which may round differently
         np.testing.assert_allclose(batch[name][1], value, atol=1)
     again = pickle.loads(pickle.dumps(source)).take(np.array([3, 9, 40]))
     np.testing.assert_array_equal(again["image"], batch["image"])
     other = opened("stereo", scenes={"seed": 1, "test": 0}).train.take(np.array([3, 9, 40]))
-    shown = [*batch["image"], *other["image"], *test.images]
-    for i, first in enumerate(shown):
-        for second in shown[:i]:
+    images = [*batch["image"], *other["image"], *test.images]
+    for i, first in enumerate(images):
+        for second in images[:i]:
             assert np.abs(first.astype(int) - second).mean() > 5
     with pytest.raises(IndexError):
         source[50]
@@ -111,7 +111,7 @@ def test_scenes_reach_the_compiled_step():
     assert batch["index"].tolist() == list(range(16, 24))
     expected = source.take(np.arange(16, 19))
     difference = np.abs(np.asarray(batch["image"])[:3].astype(int) - expected["image"])
-    assert difference.max() <= 1  # another program may round otherwise
+    assert difference.max() <= 1  # another program may round differently
     feed.close()
 
 
@@ -123,8 +123,8 @@ def test_equal_configs_share_what_is_compiled():
     assert faster is not opened("flow", scenes=knobs).train
 
 
-def test_video_truth_is_that_of_the_target():
-    """Warped by depth and pose each view is nearer to the target than by none or the inverse."""
+def test_ground_truth_of_video_belongs_to_the_target():
+    """Warped by depth and pose, each view matches the target better than by any other pose."""
     record = {name: jnp.asarray(x) for name, x in opened("video").test.arrays.items()}
     images = record["image"].astype(jnp.float32) / 255
     np.testing.assert_allclose(record["pose"][:, 1], np.tile(np.eye(4), (3, 1, 1)), atol=1e-6)
@@ -142,7 +142,7 @@ def test_video_truth_is_that_of_the_target():
     np.testing.assert_allclose(record["distance"], expected, rtol=1e-5)
 
 
-def test_flow_truth_is_of_the_first():
+def test_ground_truth_of_flow_belongs_to_the_first():
     test = opened("flow", scenes={"moving": 0.0}).test
     record = {name: jnp.asarray(x) for name, x in test.arrays.items()}
     np.testing.assert_allclose(record["pose"][:, 0], np.tile(np.eye(4), (3, 1, 1)))
@@ -181,7 +181,7 @@ def test_motorcycle_as_stereo():
 
 @pytest.mark.parametrize("target", ["middle", "first"])
 def test_motorcycle_as_video_and_flow(target):
-    """Depth and pose are those of one view, the target, whatever the order."""
+    """Depth and pose belong to the target view, whatever the order."""
     fields = {"size": (40, 56), "frames": 2, "target_frame": target, "distances": True}
     train, test, _ = motorcycle.load(config(**fields))
     record = test[0]
