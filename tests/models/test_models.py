@@ -12,8 +12,6 @@ from sslax.models import (
     FLOW_NETWORKS,
     Classifier,
     ResNet,
-    build_depth_decoder,
-    build_depth_network,
     build_encoder,
     build_flow_network,
     defaults,
@@ -70,27 +68,6 @@ def test_statistics_are_part_of_the_network_under_its_own_names():
         for mean in ((), (0.5, 0.5, 0.5))
     )
     assert jax.tree.structure(plain) == jax.tree.structure(scaled)
-
-
-@pytest.mark.parametrize("name, widths", [("resnet10", (4, 8)), ("dispnet", (2, 4))])
-def test_a_depth_network_is_its_encoder_and_its_decoder(name, widths):
-    config = defaults()
-    config.update(name=name, width=0.125)
-    images = jax.ShapeDtypeStruct((2, 32, 64, 3), jnp.float32)
-    encoder = build_encoder(config, stem_stage=True)
-    decoder = build_depth_decoder(config, outputs=2, scales=2, widths=widths)
-
-    def parts(x):
-        params, state = encoder.init(jax.random.key(0), x)
-        inputs = {"stages": encoder.apply(params, state, x, False)[0].stages, "like": x}
-        decoder_params, decoder_state = decoder.init(jax.random.key(0), inputs)
-        maps, _ = decoder.apply(decoder_params, decoder_state, inputs, False)
-        return {"encoder": params, "decoder": decoder_params}, maps
-
-    params, maps = jax.eval_shape(parts, images)
-    network = build_depth_network(config, outputs=2, scales=2, widths=widths)
-    assert params == jax.eval_shape(network.init, jax.random.key(0), images)[0]
-    assert [m.shape for m in maps] == [(2, 32, 64, 2), (2, 16, 32, 2)]
 
 
 @pytest.mark.parametrize("both", [True, False])
