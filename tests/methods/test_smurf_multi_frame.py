@@ -421,7 +421,7 @@ def test_mistakes_about_the_teacher_are_named(load_config, tmp_path, first_stage
     assert "holds no finished run" in error(tmp_path / "nowhere")
     assert "holds no finished run" in error(tmp_path)  # one that was stopped
     file = tmp_path / "network.safetensors"
-    models.save_weights(file, {"encoder": {}}, {}, {"method": "simclr"})
+    models.save_weights(file, {"bias": np.zeros(3)}, {}, {"method": "simclr"})
     for source in (tmp_path, file):
         assert "simclr, which learns no flow" in error(source)
     assert "is another one" in error(first_stage, **{"model.width": 0.25})
