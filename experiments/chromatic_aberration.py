@@ -38,10 +38,12 @@ from PIL import Image
 from sslax import augment, models
 from sslax.data.sources.photographs import photograph_parts
 from sslax.figures import style
-from sslax.methods import common
+from sslax.methods.common import merge_views, split_views
 from sslax.methods.representation.absolute_location import absolute_location
 from sslax.methods.representation.context_prediction import context_prediction
-from sslax.training import train
+from sslax.models.compose import Network, Parts
+from sslax.training.step import init_state, train_step
+from sslax.types import TrainState
 
 SIDE = 96  # of a window, in pixels
 MARGIN = 8  # rendered around it and cut off, so that the border of the rendering is not seen
@@ -144,7 +146,7 @@ def views(rng: jax.Array, batch: dict) -> dict:
         image = augment.render_aberration(image, scale_red=lens[0], scale_blue=lens[1])
         return image[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
-    return {**batch, "image": jax.vmap(view)(batch["image"], batch["lens"])[:, None]}
+    return {**batch, "views": jax.vmap(view)(batch["image"], batch["lens"])[:, None]}
 
 
 def find_unbroken(index: jax.Array, copies: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -185,32 +187,42 @@ def build(task: str, colors: str) -> Run:
     section = models.defaults()
     section.update({"blocks": (1, 1), "width": 0.5, "patch_stem": 4})
     encoder = models.build_encoder(section)
-    shared = {"views": views, "evaluation_view": lambda x: x, "colors": colors, "patch": PATCH}
+    shared = {
+        "augmentation": views,
+        "evaluation_view": lambda x: x,
+        "colors": colors,
+        "patch": PATCH,
+    }
     if task == "location":
-        head, answer, classes = models.from_linen(models.Classifier(BINS**2)), "cell", BINS**2
-        method = absolute_location(encoder, head, bins=BINS, patches=2 * EACH, **shared)
+        classifier = models.from_linen(models.Classifier(BINS**2))
+        group, answer, classes = 0, "cell", BINS**2
+        method = absolute_location(encoder, classifier, bins=BINS, patches=2 * EACH, **shared)
     else:
         classifier = models.from_linen(models.TileClassifier(8, embed=256, hidden=256))
         place = {"gap": GAP, "jitter": JITTER, "pairs": EACH}
         method = context_prediction(encoder, classifier, **place, down_up=0.0, **shared)
-        head, answer, classes = common.on_groups(classifier, 2), "direction", 8
-    network = common.chain(encoder=encoder, classifier=head)
+        group, answer, classes = 2, "direction", 8
+    network = Network({"encoder": encoder, "classifier": classifier})
+
+    def guess(net: Parts, patches: jax.Array) -> jax.Array:
+        features = net.encoder(merge_views(patches)).features
+        return net.classifier(split_views(features, group) if group else features)
+
     tx = optax.adamw(optax.cosine_decay_schedule(RATE, STEPS), weight_decay=DECAY)
 
     @partial(jax.jit, donate_argnums=0)
-    def step(state: train.TrainState, images: jax.Array, lens: jax.Array) -> tuple:
+    def step(state: TrainState, images: jax.Array, lens: jax.Array) -> tuple:
         key = jax.random.fold_in(jax.random.key(1), state.step)
         index = jax.random.randint(key, (BATCH,), 0, len(images))
-        return train.train_step(method, tx, state, batch_of(images, index, lens))
+        return train_step(method, tx, state, batch_of(images, index, lens))
 
     @jax.jit
-    def ask(state: train.TrainState, batch: dict) -> tuple:
-        batch = method.views(jax.random.key(ASK), batch)
-        patches = common.merge_views(batch["image"])
-        (_, logits), _ = network.apply(state.params, state.model_state, patches, False)
+    def ask(state: TrainState, batch: dict) -> tuple:
+        batch = method.augment(jax.random.key(ASK), batch)
+        logits, _ = network.apply(guess, state.variables, batch["input"])
         return jnp.argmax(logits, -1).reshape(batch[answer].shape), batch[answer]
 
-    start = jax.jit(partial(train.init_state, method, tx, jax.random.key(0)))
+    start = jax.jit(partial(init_state, method, tx, jax.random.key(0)))
     return Run(start, step, ask, classes)
 
 
@@ -243,7 +255,7 @@ def measure(case: Case) -> dict:
     return row
 
 
-def asked(run: Run, state: train.TrainState, part: str, lens: jax.Array) -> tuple:
+def asked(run: Run, state: TrainState, part: str, lens: jax.Array) -> tuple:
     """Guesses and truths of the first windows of a part, of each its pairs or patches."""
     images = jnp.asarray(load_windows(part).images)
     hundreds = jnp.arange(ASKED).reshape(-1, 100)

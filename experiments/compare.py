@@ -31,10 +31,14 @@ from PIL import Image
 from sslax import data, figures
 from sslax.figures import style
 from sslax.figures.progress import read_series
-from sslax.inference import use
+from sslax.inference.predictor import visualize
+from sslax.inference.run import open_run, read_state
 from sslax.measures import knn, linear, representation
-from sslax.tasks import run
-from sslax.training import sharding, train
+from sslax.tasks import evaluation
+from sslax.tasks.base import Evaluated, Parts
+from sslax.training import sharding
+from sslax.training.fit import fit
+from sslax.types import Features, Labels
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 METHODS = (
@@ -103,27 +107,28 @@ def subset_of_cifar10(source: Path, target: Path) -> None:
     np.savez(target, **arrays)
 
 
-def scores_of(found: dict, labels: dict, classes: int) -> dict[str, float]:
+def scores_of(parts: Parts, classes: int) -> dict[str, float]:
     """kNN (k = 20) and linear accuracy of the features, and the best stage's linear accuracy."""
-    train_labels, test_labels = labels["train"], labels["test"]
+    train, test = (_named(parts[part].prediction) for part in ("train", "test"))
+    train_labels, test_labels = (parts[part].truth.label for part in ("train", "test"))
 
     def probe(name: str) -> float:
         return linear.logistic_regression(
-            found["train"][name],
+            train[name],
             train_labels,
-            found["test"][name],
+            test[name],
             test_labels,
             num_classes=classes,
             l2=1e-2,
             tolerance=1e-3,
         ).accuracy
 
-    stages = {name: probe(name) for name in found["train"]}
+    stages = {name: probe(name) for name in train}
     best = max(stages, key=stages.get)
     nearest = knn.knn_accuracy(
-        found["train"]["features"],
+        train["features"],
         train_labels,
-        found["test"]["features"],
+        test["features"],
         test_labels,
         num_classes=classes,
         k=20,
@@ -137,33 +142,32 @@ def scores_of(found: dict, labels: dict, classes: int) -> dict[str, float]:
     }
 
 
-def pixels_of(dataset: data.Dataset) -> tuple[dict, dict]:
-    """The same of bare pixels."""
-    found, labels = {}, {}
+def _named(features: Features) -> dict[str, np.ndarray]:
+    return {"features": features.features, **features.stages}
+
+
+def pixels_of(dataset: data.Dataset) -> Parts:
+    """Raw pixels as features."""
+    parts = {}
     for part in ("train", "test"):
         source = getattr(dataset, part)
         rows = [source[i] for i in range(len(source))]
         images = np.stack([row["image"] for row in rows])
-        found[part] = {"features": np.asarray(representation.pixel_features(images, max_side=32))}
-        labels[part] = np.array([row["label"] for row in rows])
-    return found, labels
+        features = np.asarray(representation.pixel_features(images, max_side=32))
+        labels = np.array([row["label"] for row in rows])
+        parts[part] = Evaluated(Features(features, {}), Labels(labels))
+    return parts
 
 
 def measure(config: ConfigDict, folder: Path) -> dict:
     """Trains in `folder` and measures the trained encoder and the untrained one."""
     began = time.monotonic()
-    train.fit(config, folder)
+    fit(config, folder)
     seconds = round(time.monotonic() - began)
-    section = ConfigDict(config.data.to_dict())
-    section.update(config.evaluate.data)
-    dataset = data.load(section)
-    _, plan = use.read_plan(folder)
-    mesh = sharding.make_mesh()
-    start = jax.jit(plan.initial_state, out_shardings=sharding.replicated(mesh))()
-    sizes = {"batch_size": 500, "workers": config.data.workers}
+    subject = evaluation.open_subject(folder)
     trained, untrained = (
-        scores_of(*run.encode(plan, state, dataset, mesh, sizes), dataset.num_classes)
-        for state in (use.read_state(folder, plan, mesh), start)
+        scores_of(evaluation.predict_parts(subject, variables), subject.dataset.num_classes)
+        for variables in subject.networks.values()
     )
     return {
         "train_seconds": seconds,
@@ -261,12 +265,12 @@ def tasks(folder: Path, path: Path) -> None:
     """What the methods with a task of their own are asked, and answer, on three images each."""
     pages = []
     for method in TASKS:
-        config, plan = use.read_plan(folder / method)
-        state = use.read_state(folder / method, plan, sharding.make_mesh())
-        source = data.load(config.data).test
+        run = open_run(folder / method)
+        state = read_state(run, sharding.make_mesh())
+        source = data.load(run.config.data).test
         images = np.stack([source[i]["image"] for i in range(SHOWN, SHOWN + 3)])
         batch = {"image": images, "index": np.arange(len(images), dtype=np.int32)}
-        columns = use.pictures(plan, state, batch, jax.random.key(0))
+        columns = visualize(run.plan.method, state.variables, batch, jax.random.key(0))
         page = path.with_name(f"task_{method}.png")
         figures.task_grid(columns, page, title=method)
         pages.append(Image.open(page).convert("RGB"))
@@ -313,7 +317,7 @@ def main() -> None:
             name = {"method": method, "dataset": dataset}
             if method == "pixels":
                 opened = data.load(config_of("simclr", dataset, archive).data)
-                scores = scores_of(*pixels_of(opened), opened.num_classes)
+                scores = scores_of(pixels_of(opened), opened.num_classes)
                 keep({**name, "knn": scores["knn"], "linear": scores["linear"]})
             else:
                 config = config_of(method, dataset, archive)

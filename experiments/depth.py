@@ -155,10 +155,10 @@ def recording(kind: str, source: str, folder: Path) -> dict[str, str]:
 
 def train(name: str, output: Path, recordings: dict[str, str | None]) -> dict[str, float] | None:
     """Trains and evaluates a run, or goes on with it; its numbers, or None without its data."""
-    from sslax.inference import use
+    from sslax.inference.run import open_run
     from sslax.methods import METHODS
-    from sslax.tasks import run
-    from sslax.training import train as training
+    from sslax.tasks.evaluation import evaluate_run
+    from sslax.training.fit import fit
 
     config_name, variant, changes, kind = RUNS[name]
     workdir = output / name
@@ -176,27 +176,25 @@ def train(name: str, output: Path, recordings: dict[str, str | None]) -> dict[st
     methods = METHODS
     if name.startswith("ablation"):
         methods = {**METHODS, "monodepth2": going_on(METHODS["monodepth2"], output / START)}
-    state = training.fit(config, workdir, methods=methods)
-    if int(state.step) < use.read_plan(workdir)[1].steps:
+    state = fit(config, workdir, methods=methods)
+    if int(state.step) < open_run(workdir).plan.steps:
         raise SystemExit(f"{name} was stopped at step {int(state.step)}; start again to go on.")
-    return run.evaluate_run(workdir)
+    return evaluate_run(workdir)
 
 
 def going_on(build: Any, source: Path) -> Any:
     """`build`, of a method whose networks start as those of the run in `source` ended."""
     import jax
 
-    from sslax.training import checkpoint
+    from sslax import models
 
     def made(config: Any, steps: int) -> Any:
         method = build(config, steps)
 
         def init(rng: Any, batch: Any) -> Any:
             fresh = method.init(rng, batch)
-            like = jax.eval_shape(lambda: (fresh.params, fresh.model_state))
-            here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-            found = checkpoint.read_variables(source, checkpoint.abstract_like(like, here))
-            params, state = jax.tree.map(jax.numpy.asarray, found)
+            params, state, _ = models.read_variables(source, file="network.safetensors")
+            params, state = jax.tree.map(jax.numpy.asarray, (params, state))
             return fresh._replace(params=params, model_state=state)
 
         return method._replace(init=init)
@@ -284,15 +282,15 @@ def ablation(output: Path) -> str:
     after, and those of boxes that follow; "far": the part of the latter that is put at more
     than twice its distance. Means over the seeds and, after ±, half of what lies between them.
     """
+    import sslax
     from sslax import data, figures
-    from sslax.inference import use
 
     runs = {"start": [START]}
     runs |= {name: [f"ablation_{name}_{seed}" for seed in SEEDS] for name in SWITCHES}
     every = [output / run for found in runs.values() for run in found]
     if not all((run / "results.json").exists() for run in every):
         return ""
-    test = data.load(use.load(output / runs["full"][0]).config.data).test
+    test = data.load(sslax.load(output / runs["full"][0]).config.data).test
     samples = test.take(np.arange(len(test)))
     depth, box = samples["depth"], samples["moving"]
     parts = {"all": np.ones_like(box), "occluded": samples["occluded"], "boxes that follow": box}
@@ -302,7 +300,7 @@ def ablation(output: Path) -> str:
     for name, names in runs.items():
         errors = []
         for run in names:
-            found = use.load(output / run)(samples["image"], samples["intrinsics"])["depth"]
+            found = sslax.load(output / run)(samples["image"], samples["intrinsics"]).depth
             ratio = found * np.median(depth / found, axis=(1, 2), keepdims=True) / depth
             errors.append([np.abs(ratio[part] - 1).mean() for part in parts.values()])
             errors[-1].append(np.mean(ratio[box] > 2))

@@ -71,9 +71,9 @@ Pairs = dict[str, np.ndarray]
 
 def train(name: str, output: Path) -> None:
     """Trains a run, or goes on with it, and evaluates it."""
-    from sslax.inference import use
-    from sslax.tasks import run
-    from sslax.training import train as training
+    from sslax.inference.run import open_run
+    from sslax.tasks.evaluation import evaluate_run
+    from sslax.training.fit import fit
 
     config_name, changes = RUNS[name]
     if (output / name / "results.json").exists():
@@ -83,10 +83,10 @@ def train(name: str, output: Path) -> None:
     if name == "smurf_multi_frame":
         config.smurf_multi_frame.teacher_from = str(output / "smurf")
     print(f"--- {name}", flush=True)
-    state = training.fit(config, output / name)
-    if int(state.step) < use.read_plan(output / name)[1].steps:
+    state = fit(config, output / name)
+    if int(state.step) < open_run(output / name).plan.steps:
         raise SystemExit(f"{name} was stopped at step {int(state.step)}; start again to go on.")
-    run.evaluate_run(output / name)
+    evaluate_run(output / name)
 
 
 def sets(chairs: str | None, rgbd: str | None) -> dict[str, Pairs]:
@@ -123,9 +123,11 @@ def sets(chairs: str | None, rgbd: str | None) -> dict[str, Pairs]:
 
 def measured(found: Pairs, pairs: Pairs) -> dict[str, float]:
     """The numbers of flow, by pairs; all `COLUMNS` that the truth allows."""
-    from sslax.tasks import geometry
+    from sslax.measures import geometry
+    from sslax.types import FlowMaps, FlowTruth
 
-    numbers = geometry.measure(found, {name: pairs[name] for name in pairs if name != "depth"})
+    truth = FlowTruth(**{name: pairs.get(name) for name in FlowTruth._fields})
+    numbers = geometry.measure_flow(FlowMaps(**found), truth)
     return {name: numbers[name] for name in COLUMNS if name in numbers}
 
 
@@ -137,7 +139,7 @@ def predicted(workdir: Path, pairs: dict[str, Pairs]) -> dict[str, Pairs]:
     for name, of_set in pairs.items():
         estimate = sslax.load(workdir, size=SIZES.get(name))
         made = estimate(of_set["image"])
-        found[name] = {key: made[key] for key in ("flow", "visible")}
+        found[name] = {"flow": made.flow, "visible": made.visible}
     return found
 
 

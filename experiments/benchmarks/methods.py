@@ -17,7 +17,9 @@ from pathlib import Path
 import jax
 
 from sslax import data
-from sslax.training import sharding, train
+from sslax.training import sharding
+from sslax.training.plan import describe, make_plan
+from sslax.training.step import compile_step
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -26,12 +28,12 @@ def step_of(method: str):
     """(state -> state, compiled and donated; the first state; operations; images a step)."""
     config = runpy.run_path(str(CONFIGS / f"{method}.py"))["get_config"]()
     dataset = data.load(config.data)
-    plan = train.make_plan(config, **train.describe(dataset))
+    plan = make_plan(config, **describe(dataset))
     mesh = sharding.make_mesh()
     feed = data.make_feed(dataset.train, batch_size=config.batch_size, seed=0, mesh=mesh)
     arrays = feed.arrays(0)
     state = jax.jit(plan.initial_state, out_shardings=sharding.replicated(mesh))()
-    compiled = train.compile_step(plan, mesh, feed.batch).lower(state, arrays).compile()
+    compiled = compile_step(plan.method, plan.tx, mesh, feed.batch).lower(state, arrays).compile()
     operations = compiled.cost_analysis().get("flops", float("nan"))
     return lambda state: compiled(state, arrays)[0], state, operations, config.batch_size
 

@@ -54,14 +54,15 @@ def ours(batch: int, dtype: str):
     """One training step, compiled and donated, and the bytes that it needs."""
     import jax
 
-    from sslax.training import train
+    from sslax.training.plan import make_plan
+    from sslax.training.step import train_step
 
     config = runpy.run_path(str(CONFIG))["get_config"]("kitti")
     config.batch_size, config.model.dtype = batch, dtype
     config.augment.recipe = "identity"
     others = {"intrinsics": ("float32", (3, 3))}
     shape = (3, HEIGHT, WIDTH, 3)
-    plan = train.make_plan(config, examples=EPOCH, image_shape=shape, classes=None, others=others)
+    plan = make_plan(config, examples=EPOCH, image_shape=shape, classes=None, others=others)
     data = {
         "image": frames(batch),
         "intrinsics": camera(batch),
@@ -71,7 +72,7 @@ def ours(batch: int, dtype: str):
     state = jax.jit(plan.initial_state)()
 
     def step(state, data):
-        return train.train_step(plan.method, plan.tx, state, data)
+        return train_step(plan.method, plan.tx, state, data)
 
     compiled = jax.jit(step, donate_argnums=0).lower(state, data).compile()
     memory = compiled.memory_analysis()

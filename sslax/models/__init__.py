@@ -35,6 +35,7 @@ from sslax.models.pretrained import (
     PretrainedEncoder,
     lightness,
     load_encoder,
+    preprocessing_name,
     save_encoder,
     standardized,
 )
@@ -106,6 +107,7 @@ __all__ = [
     "parameter_count",
     "parameter_overview",
     "patchify",
+    "preprocessing_name",
     "read_variables",
     "read_weights",
     "save_encoder",

@@ -1,19 +1,26 @@
-"""Correlation of two feature maps: a window around every pixel (PWC-Net), or all pairs (RAFT).
+"""Correlation of two feature maps: in a window around every pixel (PWC-Net), or all pairs (RAFT).
 
-Everything is a matrix product: a window's correlations are cut from those of a block of pixels with
-all the pixels that its windows cover, and RAFT's bilinear lookup multiplies with the interpolation
-weights. So nothing is gathered or scattered, and gradients are the same at every run.
+Everything is a matrix product: windows are cut from the products of a block of pixels with all
+pixels that their windows cover, and RAFT's bilinear lookup multiplies with interpolation weights.
+Nothing is gathered or scattered, so gradients are the same in every run.
 """
 
 from functools import partial
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-_BLOCK = 32  # pixels of a row that are compared with the same columns: more wastes products
-_EPSILON = 1e-6  # of the variance that features are divided by
+from sslax.checks import (
+    assert_axis_dimension,
+    assert_equal_shape,
+    assert_equal_shape_prefix,
+    assert_equal_shape_suffix,
+    assert_rank,
+)
+
+_BLOCK = 32  # pixels of a row that share one product: more would waste multiplications
+_EPSILON = 1e-6  # added to the variance in `_standardize`
 
 _product = partial(jnp.einsum, precision="highest", preferred_element_type=jnp.float32)
 
@@ -21,17 +28,17 @@ _product = partial(jnp.einsum, precision="highest", preferred_element_type=jnp.f
 def cost_volume(
     first: jax.Array, second: jax.Array, *, radius: int = 4, normalize: bool = False
 ) -> jax.Array:
-    """Correlation of every pixel with the window around it in the other map.
+    """Correlation of every pixel with a window around it in the other map.
 
-    `out(p)[d] = mean_c first(p, c) second(p + d, c)`, 0 where p + d is out of the frame.
+    `out(p)[d] = mean_c first(p, c) second(p + d, c)`, 0 where p + d is outside the image.
 
     Args:
         first: features `[N, h, w, C]`.
-        second: likewise, warped towards the first where a flow is known already.
+        second: likewise, warped towards the first where a coarser flow is known.
         radius: r of the window in pixels.
-        normalize: shifts and scales each map to mean 0 and variance 1, over its pixels and
-            channels. UFlow's statistics are also averaged over the batch, which makes a flow
-            depend on the other examples; these are not.
+        normalize: normalizes each map to mean 0 and variance 1, over its pixels and channels.
+            UFlow also averages the statistics over the batch, which makes a flow depend on the
+            other examples.
 
     Returns:
         `[N, h, w, (2 r + 1)²]` float32; the displacement `(dx, dy)` is in channel
@@ -46,8 +53,8 @@ def cost_volume(
     Sun et al., PWC-Net, https://arxiv.org/abs/1709.02371, 2018; Jonschkowski et al., What Matters
     in Unsupervised Optical Flow (normalization), https://arxiv.org/abs/2006.04902, 2020.
     """
-    chex.assert_rank([first, second], 4)
-    chex.assert_equal_shape([first, second])
+    assert_rank([first, second], 4)
+    assert_equal_shape([first, second])
     if normalize:
         first, second = _standardize(first), _standardize(second)
     n, h, w, c = first.shape
@@ -56,7 +63,7 @@ def cost_volume(
     blocks = -(-w // block)
     pixels = jnp.pad(first, ((0, 0), (0, 0), (0, blocks * block - w), (0, 0)))
     pixels = pixels.reshape(n, h, blocks, block, c)
-    # `block` columns, and the 2 r further ones that only the next block has.
+    # `block` columns, and the next block's first 2 r.
     width = (blocks + 1) * block
     edges = ((0, 0), (radius, radius), (radius, width - w - radius), (0, 0))
     columns = jnp.pad(second, edges).reshape(n, h + 2 * radius, blocks + 1, block, c)
@@ -64,7 +71,7 @@ def cost_volume(
     rows = jnp.stack([columns[:, i : i + h] for i in range(side)], axis=3)
     span = block + 2 * radius
     products = _product("nhbxc,nhbiyc->nhbxiy", pixels, rows)
-    # Pixel x of a block wants the columns from x on: each row of products starts one further on.
+    # Pixel x of a block needs the columns from x on: skew the products by one column per row.
     products = products.reshape(n, h, blocks, block * side * span)
     products = jnp.pad(products, ((0, 0), (0, 0), (0, 0), (0, block)))
     products = products.reshape(n, h, blocks, block, side * span + 1)[..., :-1]
@@ -82,21 +89,21 @@ def _standardize(x: jax.Array) -> jax.Array:
 def correlation_pyramid(
     first: jax.Array, second: jax.Array, *, levels: int = 4
 ) -> tuple[jax.Array, ...]:
-    """Correlation of all pairs of pixels, the second's at several resolutions.
+    """Correlation of all pairs of pixels, with the second map at several resolutions.
 
     `out_l(p, q) = Σ_c first(p, c) pool_l(second)(q, c) / √C`, where `pool_l` averages `2^l x 2^l`
-    pixels and drops what is left of an odd size.
+    pixels and drops the last row or column of an odd size.
 
     Args:
         first: features `[N, h, w, C]`.
         second: likewise.
-        levels: resolutions.
+        levels: number of resolutions.
 
     Returns:
-        For each level `[N, h, w, h // 2^l, w // 2^l]`, float32.
+        For each level `[N, h, w, h // 2^l, w // 2^l]` float32.
 
     Raises:
-        ValueError: the features are too small for so many levels.
+        ValueError: the features are too small for that many levels.
 
     Example:
         >>> features = jnp.ones((1, 4, 6, 9))
@@ -105,12 +112,12 @@ def correlation_pyramid(
 
     Teed and Deng, RAFT, https://arxiv.org/abs/2003.12039, 2020.
     """
-    chex.assert_rank([first, second], 4)
-    chex.assert_equal_shape_suffix([first, second], 1)
+    assert_rank([first, second], 4)
+    assert_equal_shape_suffix([first, second], 1)
     if min(second.shape[1:3]) >> (levels - 1) == 0:
         raise ValueError(
-            f"Features of {second.shape[1]} x {second.shape[2]} have no {levels} levels of "
-            f"correlation: they need {2 ** (levels - 1)} pixels a side."
+            f"Features of {second.shape[1]} x {second.shape[2]} are too small for {levels} levels "
+            f"of correlation, which need {2 ** (levels - 1)} pixels a side."
         )
     pyramid = []
     for level in range(levels):
@@ -126,19 +133,19 @@ def _halve(x: jax.Array) -> jax.Array:
 
 
 def lookup(pyramid: tuple[jax.Array, ...], coords: jax.Array, *, radius: int = 4) -> jax.Array:
-    """Bilinear samples of a correlation pyramid around a place in the second map.
+    """Bilinear samples of a correlation pyramid around each pixel's position in the second map.
 
-    `out(p)[l, d] = pyramid_l(p, coords(p) / 2^l + d)`, 0 out of the frame.
+    `out(p)[l, d] = pyramid_l(p, coords(p) / 2^l + d)`, 0 outside the image.
 
     Args:
-        pyramid: of `correlation_pyramid`.
-        coords: `[N, h, w, 2]`, where p is in the second map, `(x, y)` in its pixels.
+        pyramid: from `correlation_pyramid`.
+        coords: `[N, h, w, 2]`, the position of p in the second map, (x, y) in its pixels.
         radius: r of the window, in pixels of each level.
 
     Returns:
-        `[N, h, w, levels (2 r + 1)²]` float32. The displacement `(dx, dy)` of a level is in its
-        channel `(dx + r) (2 r + 1) + dy + r`: x before y, in the order of RAFT's weights, and
-        unlike `cost_volume`.
+        `[N, h, w, levels (2 r + 1)²]` float32. Within a level, displacement (dx, dy) is in channel
+        `(dx + r) (2 r + 1) + dy + r`: x-major, in the order of RAFT's weights, unlike
+        `cost_volume`.
 
     Example:
         >>> features = jnp.eye(9).reshape(1, 3, 3, 9)
@@ -147,21 +154,21 @@ def lookup(pyramid: tuple[jax.Array, ...], coords: jax.Array, *, radius: int = 4
         >>> (3 * lookup(pyramid, coords, radius=0))[0, :, :, 0].round(2).tolist()
         [[0.0, 0.5, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.0]]
     """
-    chex.assert_axis_dimension(coords, -1, 2)
-    found = []
+    assert_axis_dimension(coords, -1, 2)
+    samples = []
     for level, volume in enumerate(pyramid):
-        chex.assert_equal_shape_prefix([volume, coords], 3)
-        place = coords / 2**level
-        x, y = (_weights(place[..., i], volume.shape[4 - i], radius) for i in range(2))
+        assert_equal_shape_prefix([volume, coords], 3)
+        center = coords / 2**level
+        x, y = (_weights(center[..., i], volume.shape[4 - i], radius) for i in range(2))
         rows = _product("nhwyx,nhway->nhwax", volume, y)
-        found.append(_product("nhwax,nhwbx->nhwba", rows, x).reshape(*coords.shape[:3], -1))
-    return jnp.concatenate(found, axis=-1)
+        samples.append(_product("nhwax,nhwbx->nhwba", rows, x).reshape(*coords.shape[:3], -1))
+    return jnp.concatenate(samples, axis=-1)
 
 
 def _weights(x: jax.Array, size: int, radius: int) -> jax.Array:
-    """`[..., 2 r + 1, size]`: of every pixel in a sample at `x - r`, ..., `x + r`."""
+    """`[..., 2 r + 1, size]`: bilinear weights of pixels for samples at `x - r`, ..., `x + r`."""
     start = jnp.floor(x)
-    # The slope at a whole coordinate is the right-hand one, as everywhere in `sslax.ops.warp`.
+    # At integer coordinates the derivative is the right-hand one, as in `sslax.ops.warp`.
     fraction = (x - lax.stop_gradient(start))[..., None, None]
     pixel = jnp.arange(size) - jnp.arange(-radius, radius + 1)[:, None]
     before = lax.stop_gradient(pixel - start[..., None, None])
@@ -177,10 +184,10 @@ def correlation_lookup(
     radius: int = 4,
     rows: int = 4,
 ) -> jax.Array:
-    """`lookup` of `correlation_pyramid` without the pyramid: less memory, more products.
+    """`lookup` in `correlation_pyramid`, computed on demand: less memory, more multiplications.
 
-    The pyramid is computed for a few rows of the first map at a time, and once more in the backward
-    pass: memory grows with `h w²`, not `h² w²`, and the work of a lookup with `h² w²`.
+    The pyramid is computed for a few rows of the first map at a time, and again in the backward
+    pass. Memory grows with `h w²` rather than `h² w²`, but each lookup costs `h² w²`.
 
     Args:
         first: features `[N, h, w, C]`.
@@ -188,30 +195,30 @@ def correlation_lookup(
         coords: as in `lookup`.
         levels: as in `correlation_pyramid`.
         radius: as in `lookup`.
-        rows: of the first map at a time; the largest divisor of h up to this number is used.
+        rows: rows of the first map at a time; the largest divisor of h up to this number is used.
 
     Returns:
-        As `lookup`, with equal values and gradients.
+        As `lookup`, with the same values and gradients.
 
     Raises:
-        ValueError: the features are too small for so many levels.
+        ValueError: the features are too small for that many levels.
 
     Example:
         >>> features, coords = jnp.ones((1, 4, 4, 8)), jnp.zeros((1, 4, 4, 2))
         >>> correlation_lookup(features, features, coords, levels=2, radius=3).shape
         (1, 4, 4, 98)
     """
-    chex.assert_rank([first, second, coords], 4)
+    assert_rank([first, second, coords], 4)
     n, h, w, _ = first.shape
     rows = max(d for d in range(1, rows + 1) if h % d == 0)
 
     @jax.checkpoint
-    def some(chunk: tuple[jax.Array, jax.Array]) -> jax.Array:
-        features, places = chunk
-        return lookup(correlation_pyramid(features, second, levels=levels), places, radius=radius)
+    def lookup_rows(chunk: tuple[jax.Array, jax.Array]) -> jax.Array:
+        features, coords = chunk
+        return lookup(correlation_pyramid(features, second, levels=levels), coords, radius=radius)
 
     def split(x: jax.Array) -> jax.Array:
         return jnp.moveaxis(x.reshape(n, h // rows, rows, w, x.shape[-1]), 1, 0)
 
-    found = lax.map(some, (split(first), split(coords)))
-    return jnp.moveaxis(found, 0, 1).reshape(n, h, w, found.shape[-1])
+    samples = lax.map(lookup_rows, (split(first), split(coords)))
+    return jnp.moveaxis(samples, 0, 1).reshape(n, h, w, samples.shape[-1])

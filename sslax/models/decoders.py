@@ -1,16 +1,17 @@
-"""Decoders: from what an encoder gives back to images, and a critic of images.
+"""Decoders from an encoder's output back to images, and a discriminator of images.
 
-A decoder takes a dictionary. Its entry 'like' is an array whose shape alone is read: the output is
-made to fit it, so that one decoder serves images of every size.
+A decoder takes a dictionary. Of its entry 'like' only the shape is read: the output has that size,
+so that one decoder serves images of every size.
 """
 
 from typing import Any
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sslax.checks import assert_rank
+from sslax.errors import check_choice
 from sslax.models.conv import Conv
 from sslax.models.norm import BatchNorm
 from sslax.models.vit import Block, layer_norm, linear, sincos_positions
@@ -22,16 +23,16 @@ _small = nn.initializers.normal(0.02)
 class MAEDecoder(nn.Module):
     """The masked autoencoder's decoder: a small transformer over all patches.
 
-    The visible patches' tokens return to their places, one trained mask token stands in for the
-    others, the fixed positions are added, and the output is a linear map of the last block.
+    The tokens of visible patches are put back in their positions, a learned mask token stands for
+    each of the others, fixed positions are added, and the output is a linear map of the last block.
 
     Attributes:
-        patch: side in pixels of the patches, the encoder's.
+        patch: side of the encoder's patches in pixels.
         width: of the tokens; a multiple of 4 and of `heads`.
-        depth: blocks.
-        heads: of the attention.
+        depth: number of blocks.
+        heads: attention heads.
         mlp_ratio: hidden units of a block's MLP, over `width`.
-        dtype: dtype of the linear maps; parameters and outputs are float32.
+        dtype: of the linear maps; parameters and outputs are float32.
 
     He et al., Masked Autoencoders Are Scalable Vision Learners, https://arxiv.org/abs/2111.06377.
     """
@@ -48,7 +49,7 @@ class MAEDecoder(nn.Module):
         """Predicts the pixels of every patch.
 
         Args:
-            x: 'tokens' `[N, K, D]` or, behind a class token, `[N, 1 + K, D]`: a ViT's stage of
+            x: 'tokens' `[N, K, D]`, or `[N, 1 + K, D]` with a class token first: a ViT's stage of
                 that name; 'keep' `[N, K]`, the patches that they belong to; 'like', images
                 `[N, H, W, C]`.
             train: without effect.
@@ -58,36 +59,36 @@ class MAEDecoder(nn.Module):
         """
         del train
         tokens, keep = x["tokens"], x["keep"]
-        chex.assert_rank([tokens, keep, x["like"]], [3, 2, 4])
+        assert_rank([tokens, keep, x["like"]], [3, 2, 4])
         _, height, width, channels = x["like"].shape
         grid = height // self.patch, width // self.patch
-        before = tokens.shape[1] - keep.shape[1]  # the class token
+        extra = tokens.shape[1] - keep.shape[1]  # the class token
         x = linear(self.width, self.dtype, "embedding")(tokens)
         mask_token = self.param("mask_token", _small, (self.width,))
-        # A product with zeros and ones puts the tokens back: no scatter, and no sharding is lost.
-        places = jnp.arange(grid[0] * grid[1])[None, :, None] == keep[:, None]
-        visible = jnp.matmul(places.astype(x.dtype), x[:, before:], precision="highest")
-        patches = jnp.where(jnp.any(places, 2, keepdims=True), visible, mask_token)
+        # A product with a one-hot matrix rather than a scatter, which would lose the sharding.
+        one_hot = jnp.arange(grid[0] * grid[1])[None, :, None] == keep[:, None]
+        visible = jnp.matmul(one_hot.astype(x.dtype), x[:, extra:], precision="highest")
+        patches = jnp.where(jnp.any(one_hot, 2, keepdims=True), visible, mask_token)
         patches = patches + sincos_positions(grid, self.width)
-        x = jnp.concatenate([x[:, :before].astype(jnp.float32), patches], axis=1)
+        x = jnp.concatenate([x[:, :extra].astype(jnp.float32), patches], axis=1)
         for i in range(1, self.depth + 1):
             x = Block(self.heads, self.mlp_ratio, self.dtype, name=f"block{i:02}")(x)
-        x = layer_norm(self.dtype, "norm")(x[:, before:])
+        x = layer_norm(self.dtype, "norm")(x[:, extra:])
         return linear(self.patch**2 * channels, self.dtype, "pixels")(x).astype(jnp.float32)
 
 
 class ContextDecoder(nn.Module):
-    """Paints an image from features through a bottleneck (context encoders).
+    """Predicts an image from features through a bottleneck (context encoders).
 
-    The features, flattened, pass a Linear-BN-ReLU of `bottleneck` units and one to a map of at most
-    4 x 4; nearest-neighbor doubling with a 3x3 Conv-BN-ReLU each leads to the size, and a last
-    3x3 convolution to the channels. The output is linear, so any real number, and meant for images
-    in [0, 1]; it starts around their middle, 0.5, with a deviation near 0.1.
+    The flattened features pass a Linear-BN-ReLU of `bottleneck` units and another one to a map of
+    at most 4 x 4; nearest-neighbor doublings, each followed by a 3x3 Conv-BN-ReLU, lead to full
+    size, and a last 3x3 convolution to the channels. The output is not bounded but meant for images
+    in [0, 1]: it starts around 0.5 with a standard deviation near 0.1.
 
     Attributes:
-        bottleneck: units.
-        width: channels at full size; each halving of the size doubles them, up to eight times.
-        dtype: dtype of the computation; parameters and outputs are float32.
+        bottleneck: units of the bottleneck.
+        width: channels at full size; each halving of the size doubles them, up to eightfold.
+        dtype: of the computation; parameters and outputs are float32.
 
     Pathak et al., Context Encoders, https://arxiv.org/abs/1604.07379, 2016.
     """
@@ -98,17 +99,17 @@ class ContextDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: dict[str, jax.Array], *, train: bool) -> jax.Array:
-        """Paints.
+        """Predicts images.
 
         Args:
             x: 'features' `[N, D]`, or a stage `[N, h, w, C]` or `[N, T, C]`; 'like', images
                 `[N, s, s, C]`.
-            train: batch normalization by the batch.
+            train: batch normalization uses the batch's statistics.
 
         Returns:
             Images of the shape of 'like', float32.
         """
-        chex.assert_rank(x["like"], 4)
+        assert_rank(x["like"], 4)
         *size, channels = x["like"].shape[1:]
         sizes = [tuple(size)]
         while max(sizes[0]) > 4:
@@ -124,20 +125,20 @@ class ContextDecoder(nn.Module):
             x = jax.image.resize(x, (len(x), *size, x.shape[-1]), "nearest")
             x = Conv(width, dtype=self.dtype, kernel_init=_he, name=f"conv{i}")(x)
             x = nn.relu(BatchNorm(train, dtype=self.dtype, name=f"bn{i}")(x))
-        faint = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
-        x = Conv(channels, use_bias=True, dtype=self.dtype, kernel_init=faint, name="pixels")(x)
+        init = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
+        x = Conv(channels, use_bias=True, dtype=self.dtype, kernel_init=init, name="pixels")(x)
         return x.astype(jnp.float32) + 0.5
 
 
 class Discriminator(nn.Module):
-    """Tells real images from painted ones: 4x4 convolutions of stride 2, as DCGAN's.
+    """Distinguishes real from generated images by 4x4 convolutions of stride 2, as DCGAN's.
 
-    Batch normalization on all but the first, LeakyReLU with slope 0.2; a linear map of the last
-    map, of at most 4 x 4, gives the logit.
+    Batch normalization in all layers but the first, LeakyReLU with slope 0.2; a linear map of the
+    last activations, of at most 4 x 4, gives the logit.
 
     Attributes:
-        width: channels of the first layer; each layer doubles them, up to eight times.
-        dtype: dtype of the computation; parameters and outputs are float32.
+        width: channels of the first layer; each layer doubles them, up to eightfold.
+        dtype: of the computation; parameters and outputs are float32.
 
     Radford et al., DCGAN, https://arxiv.org/abs/1511.06434, 2016.
     """
@@ -148,7 +149,7 @@ class Discriminator(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps images `[N, H, W, C]` to logits `[N]` float32, positive for real ones."""
-        chex.assert_rank(x, 4)
+        assert_rank(x, 4)
         i = 0
         while max(x.shape[1:3]) > 4:
             i += 1
@@ -170,18 +171,18 @@ class Discriminator(nn.Module):
 
 
 class ColorDecoder(nn.Module):
-    """Color classes of every place from several stages of an encoder (hypercolumns).
+    """Classifies the color of every position from several stages of an encoder (hypercolumns).
 
     Each stage passes a 1x1 Conv-BN to `width` channels and is resized bilinearly to the size of
-    the output; the sum of all, which is what a 1x1 convolution of the concatenated stages would
-    be, passes a ReLU and a 1x1 convolution to the bins, whose kernel starts so small that the
-    first cross-entropy is log(bins).
+    the output. The sum, equal to a 1x1 convolution of the concatenated stages, passes a ReLU and a
+    1x1 convolution to the bins, whose kernel starts so small that the first cross-entropy is
+    log(bins).
 
     Attributes:
-        bins: color classes.
+        bins: number of color classes.
         stages: names of the stages to use.
         width: channels of the hypercolumn.
-        dtype: dtype of the computation; parameters and outputs are float32.
+        dtype: of the computation; parameters and outputs are float32.
 
     Hariharan et al., Hypercolumns, https://arxiv.org/abs/1411.5752, 2015; Larsson et al., Learning
     Representations for Automatic Colorization, https://arxiv.org/abs/1603.06668, 2016.
@@ -194,24 +195,24 @@ class ColorDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: dict[str, Any], *, train: bool) -> jax.Array:
-        """Classifies.
+        """Classifies the colors.
 
         Args:
-            x: 'stages', those of an `Encoding`, each `[N, h, w, C]`, or `[N, (1 +) T, C]` of a
-                square image's tokens; 'like', an array `[N, h, w, ...]`.
-            train: batch normalization by the batch.
+            x: 'stages', those of an `Encoding`, each `[N, h, w, C]`, or tokens `[N, (1 +) T, C]`
+                of square images; 'like', an array `[N, h, w, ...]`.
+            train: batch normalization uses the batch's statistics.
 
         Returns:
             Logits `[N, h, w, bins]` of the size of 'like', float32.
 
         Raises:
-            ValueError: there is no stage of a name, or its tokens form no square.
+            UserError: there is no stage of that name.
+            ValueError: its tokens form no square.
         """
         size = x["like"].shape[1:3]
         column = 0.0
         for name in self.stages:
-            if name not in x["stages"]:
-                raise ValueError(f"There is no stage {name!r}; there are {sorted(x['stages'])}.")
+            check_choice("A stage of the decoder", name, x["stages"])
             stage = as_map(x["stages"][name]).astype(self.dtype)
             y = Conv(self.width, 1, dtype=self.dtype, kernel_init=_he, name=f"{name}_conv")(stage)
             y = BatchNorm(train, dtype=self.dtype, name=f"{name}_bn")(y)
@@ -224,7 +225,7 @@ class ColorDecoder(nn.Module):
 
 
 def as_map(stage: jax.Array) -> jax.Array:
-    """A stage as a map `[N, h, w, C]`: tokens of a square image in rows, less the class token.
+    """A stage as a map: the tokens of square images row by row, without the class token.
 
     Args:
         stage: `[N, h, w, C]`, or `[N, T, C]` where T or T - 1 is a square.
@@ -241,9 +242,9 @@ def as_map(stage: jax.Array) -> jax.Array:
     """
     if stage.ndim == 4:
         return stage
-    chex.assert_rank(stage, 3)
+    assert_rank(stage, 3)
     side = int(stage.shape[1] ** 0.5)
-    before = stage.shape[1] - side**2
-    if before > 1:
-        raise ValueError(f"{stage.shape[1]} tokens are neither a square nor one more.")
-    return stage[:, before:].reshape(len(stage), side, side, -1)
+    extra = stage.shape[1] - side**2
+    if extra > 1:
+        raise ValueError(f"{stage.shape[1]} tokens are neither a square number nor one more.")
+    return stage[:, extra:].reshape(len(stage), side, side, -1)

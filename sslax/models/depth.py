@@ -28,7 +28,7 @@ from sslax.types import Array, Encoding, Model
 Size = tuple[int, int]
 
 _he = nn.initializers.he_normal()
-# A hundredth of the usual variance: a head starts near its bias, and the gradient still gets through.
+# A hundredth of the usual variance: heads start near their bias, and gradients get through.
 _small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
 
 

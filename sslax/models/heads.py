@@ -6,31 +6,32 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sslax import checks
+from sslax.checks import assert_rank
+from sslax.errors import check_choice
 from sslax.models.norm import BatchNorm
 from sslax.models.vit import gelu
 
 
 class Projector(nn.Module):
-    """Multilayer perceptron Linear-BN-ReLU-...-Linear-(BN).
+    """A multilayer perceptron, Linear-BN-ReLU-...-Linear-(BN).
 
     - SimCLR (https://arxiv.org/abs/2002.05709): `layers=2` (or 3), `last_norm="affine"`.
     - MoCo v2 (https://arxiv.org/abs/2003.04297): `layers=2, norm=False, last_bias=True`.
     - Barlow Twins (https://arxiv.org/abs/2103.03230): `layers=3, hidden=8192, outputs=8192`.
 
-    Batch statistics are those of the whole batch that is passed (see `ResNet`).
+    Batch statistics are those of the global batch (see `BatchNorm`).
 
     Attributes:
         hidden: units of the hidden layers.
         outputs: units of the last layer.
-        layers: linear layers.
-        norm: batch normalization after the hidden layers; their linear maps then have no bias.
+        layers: number of linear layers.
+        norm: batch normalization after the hidden layers, whose linear maps then have no bias.
         last_norm: batch normalization after the last layer: "none", "plain" (neither scale nor
             shift) or "affine".
         last_bias: the last linear map has a bias.
         norm_groups: groups of examples with batch statistics of their own (see `BatchNorm`).
-        norm_blocks: these groups are consecutive examples, rather than interleaved.
-        dtype: dtype of the computation; parameters and outputs are float32.
+        norm_blocks: groups are consecutive examples rather than interleaved ones.
+        dtype: of the computation; parameters and outputs are float32.
     """
 
     hidden: int = 512
@@ -46,11 +47,8 @@ class Projector(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps features `[N, D]` to `[N, outputs]` float32."""
-        checks.assert_rank(x, 2)
-        if self.last_norm not in ("none", "plain", "affine"):
-            raise ValueError(
-                f"last_norm is {self.last_norm!r}; choose one of 'none', 'plain', 'affine'."
-            )
+        assert_rank(x, 2)
+        check_choice("last_norm", self.last_norm, ("none", "plain", "affine"))
 
         def normalize(x: jax.Array, *, affine: bool, name: str) -> jax.Array:
             return BatchNorm(
@@ -77,28 +75,28 @@ class Projector(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Linear map of features `[N, D]` to logits `[N, classes]`, zero at the start."""
+    """Linear map of features `[N, D]` to logits `[N, classes]`, initialized with zeros."""
 
     classes: int
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         del train
-        checks.assert_rank(x, 2)
+        assert_rank(x, 2)
         return nn.Dense(self.classes, kernel_init=nn.initializers.zeros, name="linear")(x)
 
 
 class Prototypes(nn.Module):
-    """Cosine similarities of features and trained prototypes, as SwAV's.
+    """Cosine similarities of features and learned prototypes, as in SwAV.
 
     `scores_nk = <z_n, c_k> / (|z_n| |c_k|)`
 
-    Both are normalized in the forward pass, so that the length of a prototype has no influence and
-    its gradient is orthogonal to it; SwAV's code normalizes the stored weights before each step.
+    Both are normalized in the forward pass, so the norm of a prototype has no influence and its
+    gradient is orthogonal to it; SwAV's code normalizes the stored weights before each step.
 
     Attributes:
-        count: prototypes.
-        dtype: dtype of the product's factors; the scores are float32.
+        count: number of prototypes.
+        dtype: of the product's factors; the scores are float32.
 
     Caron et al., SwAV, https://arxiv.org/abs/2006.09882, 2020.
     """
@@ -110,7 +108,7 @@ class Prototypes(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps features `[N, D]` to scores `[N, count]` in [-1, 1], float32."""
         del train
-        checks.assert_rank(x, 2)
+        assert_rank(x, 2)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[1], self.count))
         x, kernel = _unit(x.astype(jnp.float32), axis=1), _unit(kernel, axis=0)
         return jnp.matmul(
@@ -119,7 +117,7 @@ class Prototypes(nn.Module):
 
 
 def _unit(x: jax.Array, *, axis: int) -> jax.Array:
-    """Vectors of length 1; the zero vector, with a finite gradient, stays what it is."""
+    """Unit vectors; the zero vector stays zero and has a finite gradient."""
     return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis, keepdims=True) + 1e-12)
 
 
@@ -135,7 +133,7 @@ class DINOHead(nn.Module):
         bottleneck: units of the last layer.
         layers: linear layers.
         norm: batch normalization after the hidden layers; their linear maps then have no bias.
-        dtype: dtype of the computation; parameters and outputs are float32.
+        dtype: of the computation; parameters and outputs are float32.
 
     Caron et al., DINO, https://arxiv.org/abs/2104.14294, 2021.
     """
@@ -149,7 +147,7 @@ class DINOHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps features `[N, D]` to `[N, bottleneck]`, float32."""
-        checks.assert_rank(x, 2)
+        assert_rank(x, 2)
         init = nn.initializers.truncated_normal(0.02)
         for i in range(1, self.layers + 1):
             last = i == self.layers
@@ -167,11 +165,11 @@ class DINOHead(nn.Module):
 
 
 class TileClassifier(nn.Module):
-    """Classifies how the tiles of an image lie to each other, from the features of each.
+    """Classifies the arrangement of an image's tiles from the features of each.
 
-    A Linear-BN-ReLU that the tiles share embeds them, their embeddings are concatenated in order,
-    a second Linear-BN-ReLU follows where `hidden` is not 0, and a linear map gives the logits. Its
-    kernel starts so small that the first cross-entropy is log(classes).
+    A shared Linear-BN-ReLU embeds each tile, the embeddings are concatenated in order, a second
+    Linear-BN-ReLU follows unless `hidden` is 0, and a linear map gives the logits. Its kernel
+    starts so small that the first cross-entropy is log(classes).
 
     - Context prediction (https://arxiv.org/abs/1505.05192): 2 tiles, `classes=8, embed=4096,
       hidden=4096`.
@@ -179,11 +177,11 @@ class TileClassifier(nn.Module):
       `classes` the number of permutations, `embed=1000`.
 
     Attributes:
-        classes: of the answer.
+        classes: number of arrangements.
         embed: units of a tile's embedding.
         hidden: units of the layer after the concatenation; 0 for none.
-        norm: batch normalization; the linear maps before it then have no bias.
-        dtype: dtype of the computation; parameters and outputs are float32.
+        norm: batch normalization, before which the linear maps have no bias.
+        dtype: of the computation; parameters and outputs are float32.
     """
 
     classes: int
@@ -194,8 +192,8 @@ class TileClassifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps the features `[B, T, D]` of T tiles to logits `[B, classes]` float32."""
-        checks.assert_rank(x, 3)
+        """Maps features `[B, T, D]` of T tiles to logits `[B, classes]` float32."""
+        assert_rank(x, 3)
 
         def layer(x: jax.Array, units: int, name: str) -> jax.Array:
             x = nn.Dense(units, use_bias=not self.norm, dtype=self.dtype, name=f"{name}_linear")(x)

@@ -12,28 +12,28 @@ class BatchNorm(nn.Module):
     """Batch normalization over all axes but the last (Ioffe and Szegedy 2015).
 
     `y = a x + b` with `a = scale / sqrt(var + epsilon)` and `b = bias - a mean`. Parameters and
-    statistics have the names and values of `flax.linen.BatchNorm`; in this form the backward pass
-    needs no other large array than `x`, which saves memory and, on CPU, time. Statistics are
-    computed and kept in float32, the variance with the divisor N. Without an axis name they are
-    those of the global batch under jit, however it is sharded.
+    statistics have the names and values of `flax.linen.BatchNorm`. In this form the backward pass
+    keeps no large array but `x`, which saves memory and, on CPU, time. Statistics are computed and
+    kept in float32, the variance with the divisor N. Under jit they are those of the global batch,
+    however it is sharded.
 
-    With `groups` above 1, training normalizes each group of examples (the leading axis, N) by
-    its own statistics; the running ones move towards the means, over the groups, of the groups'
-    means and variances. Interleaved groups, where example i is in group `i mod groups`, are the
-    views of a batch `[B, V]` merged to `[B·V]`: codes that pass one view at a time, as BYOL's,
-    have such statistics. With `blocks`, example i is in group `i // (N / groups)`: the statistics
-    of each device in codes that do not synchronize them. Grouping moves no image.
+    With `groups` > 1, training normalizes each group of examples (along the leading axis, N) by its
+    own statistics; the running ones move towards the groups' average mean and variance. Interleaved
+    groups, with example i in group `i mod groups`, are the views of a batch `[B, V]` merged to
+    `[B·V]`, as in code that passes one view at a time (BYOL). With `blocks`, example i is in group
+    `i // (N / groups)`, as on the devices of code that does not synchronize statistics. Grouping
+    moves no image between devices.
 
     Attributes:
-        train: normalizes by the batch and moves the running statistics towards it, rather than
-            by the running statistics.
-        affine: trains a scale and a bias.
+        train: normalizes by the batch and updates the running statistics; else normalizes by the
+            running statistics.
+        affine: learns a scale and a bias.
         momentum: weight of the old running statistics.
         epsilon: added to the variance.
         scale_init: initializer of the scale.
-        groups: of examples with statistics of their own, in training; divides N.
-        blocks: groups are consecutive examples, rather than interleaved.
-        dtype: dtype of the output.
+        groups: groups of examples with statistics of their own, in training; divides N.
+        blocks: groups are consecutive examples rather than interleaved ones.
+        dtype: of the output.
     """
 
     train: bool
@@ -50,7 +50,7 @@ class BatchNorm(nn.Module):
         shape = x.shape[-1:]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        # Initialization, which may see a batch of any size, draws nothing from the statistics.
+        # Initialization does not depend on statistics, and its batch may be of any size.
         grouped = self.train and self.groups > 1 and not self.is_initializing()
         x = x.astype(jnp.float32)
         if self.train:
@@ -58,9 +58,9 @@ class BatchNorm(nn.Module):
             var = jnp.maximum(square - jnp.square(mean), 0)
             if not self.is_initializing():
                 old, new = self.momentum, 1 - self.momentum
-                of_all = jnp.mean(jnp.stack([mean, var]), 1) if grouped else (mean, var)
-                running_mean.value = old * running_mean.value + new * of_all[0]
-                running_var.value = old * running_var.value + new * of_all[1]
+                average = jnp.mean(jnp.stack([mean, var]), 1) if grouped else (mean, var)
+                running_mean.value = old * running_mean.value + new * average[0]
+                running_var.value = old * running_var.value + new * average[1]
         else:
             mean, var = running_mean.value, running_var.value
         a, b = jax.lax.rsqrt(var + self.epsilon), 0.0
@@ -68,16 +68,16 @@ class BatchNorm(nn.Module):
             a = a * self.param("scale", self.scale_init, shape)
             b = self.param("bias", nn.initializers.zeros, shape)
         if grouped:
-            a, b = (self._to_examples(of_group, x) for of_group in (a, b - a * mean))
+            a, b = (self._to_examples(values, x) for values in (a, b - a * mean))
             return (a * x + b).astype(self.dtype)
         return (a * x + (b - a * mean)).astype(self.dtype)
 
     def _group_means(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Means `[groups, C]` of `x` and of its square, by way of the small means of examples."""
+        """Means `[groups, C]` of `x` and its square, averaged within examples first."""
         if x.shape[0] % self.groups:
             raise ValueError(
-                f"{x.shape[0]} examples do not fall into {self.groups} equal groups for batch "
-                "normalization."
+                f"Batch normalization cannot split {x.shape[0]} examples into {self.groups} equal "
+                "groups."
             )
         axes = tuple(range(1, x.ndim - 1))
         shape = (self.groups, -1) if self.blocks else (-1, self.groups)
@@ -86,11 +86,11 @@ class BatchNorm(nn.Module):
             for y in (x, jnp.square(x))
         )
 
-    def _to_examples(self, of_group: jax.Array, x: jax.Array) -> jax.Array:
-        """`[groups, C] -> [N, 1, ..., C]`: to each example what belongs to its group."""
+    def _to_examples(self, values: jax.Array, x: jax.Array) -> jax.Array:
+        """`[groups, C] -> [N, 1, ..., C]`: the value of each example's group."""
         count = x.shape[0] // self.groups
         repeated = (
-            jnp.repeat(of_group, count, axis=0) if self.blocks else jnp.tile(of_group, (count, 1))
+            jnp.repeat(values, count, axis=0) if self.blocks else jnp.tile(values, (count, 1))
         )
         return repeated.reshape(x.shape[0], *[1] * (x.ndim - 2), x.shape[-1])
 

@@ -1,43 +1,42 @@
-"""Pose networks: from frames to the camera's motions between them.
+"""Pose networks: from frames to the camera motions between them.
 
 Frames are stacked on the channels, `[N, H, W, F·C]`. Motions are twists `[N, F - 1, 6]` as
-`sslax.ops.se3_exp` takes them, the translation and then the axis-angle, scaled by 0.01: a network
-starts close to standing still. Which frames a motion leads from and to is the method's affair.
+`sslax.ops.se3_exp` takes them, translation first, then axis-angle. They are scaled by 0.01, so that
+a network starts near a static camera. Between which frames a motion is, is up to the method.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sslax import ops
+from sslax.checks import assert_rank
 from sslax.models.conv import Conv
 from sslax.models.correlation import cost_volume
 from sslax.models.depth import UpConv, scaled
-from sslax.ops import pixel_grid
 
 _he = nn.initializers.he_normal()
-# Faint rather than zero: zero kernels would keep the gradient from the layers before.
-_faint = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
+# Small rather than zero: a zero kernel would block the gradient to the layers before it.
+_small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
 
-_SHARPNESS = 10.0  # of a softmax over cosines, at the start
+_SHARPNESS = 10.0  # initial factor on the cosines before the softmax
 
 
 class PoseDecoder(nn.Module):
     """Monodepth2's pose decoder: motions from the last stage of an encoder.
 
-    A 1x1 Conv-ReLU, two 3x3 Conv-ReLU and a 1x1 convolution, `width` channels each; the mean over
-    all places, times 0.01. The stage may be that of stacked frames, or one of every frame: the
-    first convolution then serves each, and its results are stacked (Monodepth2's "shared" pose
-    network, whose encoder is that of depth).
+    A 1x1 Conv-ReLU, two 3x3 Conv-ReLU with `width` channels each, and a 1x1 convolution; the mean
+    over all positions, times 0.01. The stage is that of stacked frames, or there is one for every
+    frame: the first convolution is then applied to each and its outputs are stacked (Monodepth2's
+    "shared" pose network, which has the depth network's encoder).
 
     Attributes:
-        motions: to predict, F - 1.
+        motions: number of motions to predict, F - 1.
         width: channels.
-        dtype: dtype of the computation; parameters and outputs are float32.
+        dtype: of the computation; parameters and outputs are float32.
 
     Godard et al., Digging Into Self-Supervised Monocular Depth Estimation,
     https://arxiv.org/abs/1806.01260, 2019.
@@ -49,11 +48,11 @@ class PoseDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: dict[str, Any], *, train: bool) -> jax.Array:
-        """Predicts.
+        """Predicts the motions.
 
         Args:
-            x: 'stages', of which the last by name is read: `[N, h, w, C]`, or, of F frames,
-                `[N, F, h, w, C]`.
+            x: 'stages', of which the last by name is read: `[N, h, w, C]`, or `[N, F, h, w, C]`
+                where frames were encoded one by one.
             train: without effect.
 
         Returns:
@@ -61,7 +60,7 @@ class PoseDecoder(nn.Module):
         """
         del train
         stage = x["stages"][max(x["stages"])]
-        chex.assert_rank(stage, {4, 5})
+        assert_rank(stage, 5 if stage.ndim == 5 else 4)
         frames = stage if stage.ndim == 5 else stage[:, None]
         n, f, h, w, _ = frames.shape
         y = _relu_conv(frames.reshape(n * f, h, w, -1), self.width, 1, self.dtype, "squeeze")
@@ -76,14 +75,14 @@ class PoseCNN(nn.Module):
 
     Kernels of 7, 5 and then 3 pixels, ReLU, no normalization; a 1x1 convolution gives the motions.
     With `explainability`, transposed convolutions lead from the fifth map back to the frames' size
-    and predict, at the finest four sizes, how far each motion explains what is seen. The logits
-    stand for SfMLearner's pairs of logits, whose softmax depends on their difference alone.
+    and predict at the four largest sizes where each motion explains the image. A logit stands for
+    SfMLearner's pair of logits, whose softmax depends only on their difference.
 
     Attributes:
-        motions: to predict, F - 1.
-        explainability: predicts masks, too.
+        motions: number of motions to predict, F - 1.
+        explainability: also predicts masks.
         width: factor on the channels 16, 32, 64, 128, 256, 256, 256.
-        dtype: dtype of the computation; parameters and outputs are float32.
+        dtype: of the computation; parameters and outputs are float32.
 
     Zhou et al., Unsupervised Learning of Depth and Ego-Motion from Video,
     https://arxiv.org/abs/1704.07813, 2017.
@@ -98,18 +97,19 @@ class PoseCNN(nn.Module):
     def __call__(
         self, x: jax.Array, *, train: bool
     ) -> jax.Array | tuple[jax.Array, tuple[jax.Array, ...]]:
-        """Predicts.
+        """Predicts the motions, and perhaps masks.
 
         Args:
             x: stacked frames `[N, H, W, F·C]`.
             train: without effect.
 
         Returns:
-            Twists `[N, motions, 6]` float32; with `explainability` a pair of them and of four
-            maps of logits `[N, h, w, motions]` float32, (H, W) first, then halved (rounded up).
+            Twists `[N, motions, 6]` float32; with `explainability` a pair of twists and a tuple of
+            four maps of logits `[N, h, w, motions]` float32, (H, W) first, each half of the one
+            before, rounded up.
         """
         del train
-        chex.assert_rank(x, 4)
+        assert_rank(x, 4)
         widths = [scaled(c, self.width) for c in (16, 32, 64, 128, 256, 256, 256)]
         sizes, fifth = [], None
         for i, (width, side) in enumerate(zip(widths, (7, 5, 3, 3, 3, 3, 3)), start=1):
@@ -123,28 +123,28 @@ class PoseCNN(nn.Module):
 
 
 class PoseCorrelation(nn.Module):
-    """Motion from how far small surroundings have moved: the pose network of short trainings.
+    """Motions from a correlation of the frames: the pose network for short training runs.
 
-    A convolution of stride 2 and one of stride 1 give every place of each frame a feature, less the
-    frame's mean. Where a place of the first frame went follows from those near it in another one,
-    and already does with random weights. At every factor k, with a and b the features of the two
-    frames averaged over k x k places and divided by their length:
+    A convolution of stride 2 and one of stride 1 compute features of each frame, from which the
+    frame's mean is subtracted. A soft argmax over their correlation gives a coarse flow from the
+    first frame to another one, a useful one even with random weights. For each factor k, with a
+    and b the two frames' features averaged over k x k positions and divided by their length:
 
     ```
     flow_k(p) = k Σ_d d softmax_d(s_k a(p) · b(p + d)),  |d_x|, |d_y| <= radius
     ```
-    with a learned sharpness s_k. From these flows, enlarged to one size, their largest
-    probabilities and the place, three convolutions of stride 2 and a 1x1 convolution make a motion,
-    of which the mean is taken. With `explainability`, transposed convolutions lead from the last
-    map back to the frames' size and predict masks as `PoseCNN`'s do.
+    with a learned sharpness s_k. The flows, resized to one resolution, their largest probabilities
+    and the coordinates pass three convolutions of stride 2 and a 1x1 convolution to a motion, which
+    is averaged over positions. With `explainability`, transposed convolutions lead from the last
+    map back to the frames' size and predict masks as in `PoseCNN`.
 
     Attributes:
-        motions: to predict, F - 1, each by the same weights.
-        explainability: predicts masks, too.
+        motions: number of motions to predict, F - 1, each with the same weights.
+        explainability: also predicts masks.
         width: channels; the features have half of them.
         radius: of each search, which reaches 2 k radius pixels of the frames.
-        factors: k of the searches.
-        dtype: dtype of the convolutions; parameters and outputs are float32.
+        factors: the factors k, one search each.
+        dtype: of the convolutions; parameters and outputs are float32.
 
     The correlation is PWC-Net's (Sun et al., https://arxiv.org/abs/1709.02371, 2018), and its
     expectation GC-Net's soft argmax (Kendall et al., https://arxiv.org/abs/1703.04309, 2017).
@@ -161,29 +161,32 @@ class PoseCorrelation(nn.Module):
     def __call__(
         self, x: jax.Array, *, train: bool
     ) -> jax.Array | tuple[jax.Array, tuple[jax.Array, ...]]:
-        """Predicts.
+        """Predicts the motions, and perhaps masks.
 
         Args:
-            x: stacked frames `[N, H, W, F·C]`; every motion leads from the first to another.
+            x: stacked frames `[N, H, W, F·C]`; motions are from the first frame to each other one.
             train: without effect.
 
         Returns:
-            Twists `[N, motions, 6]` float32; with `explainability` a pair of them and of four
-            maps of logits `[N, h, w, motions]` float32, (H, W) first, then halved (rounded up).
+            Twists `[N, motions, 6]` float32; with `explainability` a pair of twists and a tuple of
+            four maps of logits `[N, h, w, motions]` float32, (H, W) first, each half of the one
+            before, rounded up.
         """
         del train
-        chex.assert_rank(x, 4)
+        assert_rank(x, 4)
         n, sizes = x.shape[0], [x.shape[1:3]]
         frames = jnp.concatenate(jnp.split(x, self.motions + 1, axis=-1))
         features = Features(max(self.width // 2, 1), self.dtype, name="features")(frames)
         first, *others = jnp.split(features, self.motions + 1)
         first, others = jnp.tile(first, (self.motions, 1, 1, 1)), jnp.concatenate(others)
-        start = nn.initializers.constant(_SHARPNESS)
-        sharpness = self.param("sharpness", start, (len(self.factors),))
-        found = [matched(first, others, s, self.radius, k) for k, s in zip(self.factors, sharpness)]
+        init = nn.initializers.constant(_SHARPNESS)
+        sharpness = self.param("sharpness", init, (len(self.factors),))
+        flows = [
+            coarse_flow(first, others, s, self.radius, k) for k, s in zip(self.factors, sharpness)
+        ]
         h, w = first.shape[1:3]
-        place = 2 * pixel_grid(h, w) / jnp.array([w, h]) - 1
-        y = jnp.concatenate([*found, jnp.broadcast_to(place, (len(first), h, w, 2))], axis=-1)
+        grid = 2 * ops.pixel_grid(h, w) / jnp.array([w, h]) - 1
+        y = jnp.concatenate([*flows, jnp.broadcast_to(grid, (len(first), h, w, 2))], axis=-1)
         for i in range(3):
             sizes.append(y.shape[1:3])
             y = _relu_conv(y.astype(self.dtype), self.width, 3, self.dtype, f"conv{i}", stride=2)
@@ -198,7 +201,7 @@ class PoseCorrelation(nn.Module):
 
 
 class Features(nn.Module):
-    """Features `[N, h, w, width]` at half the resolution of images, less their mean; float32."""
+    """Features `[N, h, w, width]` float32 at half the images' resolution, minus their mean."""
 
     width: int
     dtype: Any = jnp.float32
@@ -211,29 +214,29 @@ class Features(nn.Module):
         return y - jnp.mean(y, axis=(1, 2), keepdims=True)
 
 
-def matched(
+def coarse_flow(
     first: jax.Array, second: jax.Array, sharpness: jax.Array | float, radius: int, factor: int
 ) -> jax.Array:
-    """Where the places of one map are found in another, searched for at a lower resolution.
+    """Flow by a soft argmax over the cosines of features, searched at a lower resolution.
 
     Args:
-        first: features `[N, h, w, C]`, any length.
+        first: features `[N, h, w, C]`, of any length.
         second: likewise.
         sharpness: factor on the cosines before the softmax.
-        radius: of the search, in places of the lower resolution.
+        radius: of the search, in pixels of the lower resolution.
         factor: by which the resolution is lower.
 
     Returns:
-        `[N, h, w, 3]`: (x, y) in places of the maps as given, and the largest probability.
+        `[N, h, w, 3]`: the flow (x, y) in pixels of the features, and the largest probability.
     """
     h, w, c = first.shape[1:]
     low = max(h // factor, 1), max(w // factor, 1)
     first, second = (_unit(ops.resize(maps, low, method="area")) for maps in (first, second))
-    # The cosine times s, because the cost volume is a mean over channels.
+    # Times the channels, because the cost volume is a mean over them.
     costs = sharpness * c * cost_volume(first, second, radius=radius)
-    flow, certainty = soft_argmax(costs, radius)
+    flow, confidence = soft_argmax(costs, radius)
     flow = flow * jnp.array([w / low[1], h / low[0]])
-    return ops.resize(jnp.concatenate([flow, certainty], axis=-1), (h, w))
+    return ops.resize(jnp.concatenate([flow, confidence], axis=-1), (h, w))
 
 
 def _unit(y: jax.Array) -> jax.Array:
@@ -241,8 +244,15 @@ def _unit(y: jax.Array) -> jax.Array:
 
 
 def soft_argmax(costs: jax.Array, radius: int) -> tuple[jax.Array, jax.Array]:
-    """Mean displacement `[N, h, w, 2]`, (x, y), and largest probability `[N, h, w, 1]`, under the
-    softmax of costs `[N, h, w, (2 r + 1)²]` as `cost_volume` orders them."""
+    """Expected displacement and largest probability under a softmax of costs.
+
+    Args:
+        costs: `[N, h, w, (2 r + 1)²]`, in the order of `cost_volume`; higher is better.
+        radius: r.
+
+    Returns:
+        (x, y) `[N, h, w, 2]` and the probability `[N, h, w, 1]`.
+    """
     side = jnp.arange(-radius, radius + 1, dtype=costs.dtype)
     displacements = jnp.stack(jnp.meshgrid(side, side), axis=-1).reshape(-1, 2)
     probability = jax.nn.softmax(costs, axis=-1)
@@ -253,16 +263,19 @@ def soft_argmax(costs: jax.Array, radius: int) -> tuple[jax.Array, jax.Array]:
 def _explain(
     y: jax.Array, widths: list[int], sizes: list[tuple[int, int]], masks: int, dtype: Any
 ) -> tuple[jax.Array, ...]:
-    """Logits `[N, h, w, masks]` at the first four of `sizes`, of which each is half the one before;
-    `y` is half of the last. The kernels grow with the size: 3, ..., 3, 5, 7."""
-    made = []
+    """Mask logits `[N, h, w, masks]` at the first four of `sizes`, by transposed convolutions.
+
+    Each size is half of the one before it, and `y` is half of the last. Kernels have 3 pixels, but
+    5 and 7 at the largest two sizes.
+    """
+    logits = []
     for i in reversed(range(len(sizes))):
         side = (7, 5)[i] if i < 2 else 3
         y = UpConv(widths[i], side, dtype=dtype, name=f"up{i}")(y)
         y = nn.relu(y[:, : sizes[i][0], : sizes[i][1]])
         if i < 4:
-            made.insert(0, _head(masks, side, dtype, f"mask{i}")(y).astype(jnp.float32))
-    return tuple(made)
+            logits.insert(0, _head(masks, side, dtype, f"mask{i}")(y).astype(jnp.float32))
+    return tuple(logits)
 
 
 def _relu_conv(
@@ -273,7 +286,7 @@ def _relu_conv(
 
 
 def _head(outputs: int, side: int, dtype: Any, name: str) -> Conv:
-    return Conv(outputs, side, use_bias=True, dtype=dtype, kernel_init=_faint, name=name)
+    return Conv(outputs, side, use_bias=True, dtype=dtype, kernel_init=_small, name=name)
 
 
 def _twists(y: jax.Array, motions: int, dtype: Any) -> jax.Array:

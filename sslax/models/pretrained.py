@@ -12,7 +12,7 @@ import ml_collections
 
 from sslax import augment, ops
 from sslax.checks import assert_rank
-from sslax.errors import UserError, check_choice
+from sslax.errors import UserError
 from sslax.models.build import MODELS, defaults, encoder_module
 from sslax.models.linen import normalize
 from sslax.models.weights import fit_weights, read_variables, save_weights
@@ -35,22 +35,33 @@ PREPROCESSING: dict[str, Callable[[Array], Array]] = {
     "standardized": standardized,
     "lightness": lightness,
 }
-"""What `Method.preprocess` can be, by the name that a file of weights has for it."""
+"""Functions for `Method.preprocess` by the names that files of weights know them by."""
+
+
+def preprocessing_name(preprocess: Callable[[Array], Array]) -> str:
+    """The name of a function in `PREPROCESSING`, or "custom".
+
+    Example:
+        >>> preprocessing_name(lightness)
+        'lightness'
+    """
+    return next((n for n, known in PREPROCESSING.items() if known is preprocess), "custom")
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What there is to know of an encoder beside its weights.
+    """What one needs to know about an encoder beside its weights.
 
     Attributes:
         architecture: the `model` section of the config that it was built from.
         size: (H, W) in pixels of the images that it was trained with.
         channels: of these images, 1 or 3.
-        preprocessing: a key of `PREPROCESSING`.
-        method: that trained it: "simclr".
-        task: of that method: "representation".
-        step: of the training.
-        version: of sslax, that wrote the file.
+        preprocessing: name of what is done to images first, a key of `PREPROCESSING`; "custom" if
+            it has no name, and then `load_encoder` cannot build the module.
+        method: the method that trained it, such as "simclr".
+        task: that method's task, such as "representation".
+        step: training steps.
+        version: of the sslax that wrote the file.
     """
 
     architecture: Mapping[str, Any]
@@ -64,12 +75,12 @@ class Description:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Mean of the channels that `module` subtracts; empty for none."""
+        """Channel means that the encoder subtracts; empty for none."""
         return tuple(self.architecture["mean"])
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Standard deviation of the channels that `module` divides by; empty for none."""
+        """Channel standard deviations that the encoder divides by; empty for none."""
         return tuple(self.architecture["std"])
 
 
@@ -77,9 +88,9 @@ class LoadedEncoder(NamedTuple):
     """An encoder for use in Flax code.
 
     Attributes:
-        module: a `PretrainedEncoder`: from images to an `Encoding`.
-        variables: 'params', and 'batch_stats' where there is batch normalization.
-        description: what the file says of them.
+        module: from images to an `Encoding`.
+        variables: 'params', and with batch normalization 'batch_stats'.
+        description: what the file says about them.
     """
 
     module: "PretrainedEncoder"
@@ -88,13 +99,13 @@ class LoadedEncoder(NamedTuple):
 
 
 class PretrainedEncoder(nn.Module):
-    """An encoder of images as they are: preprocessing and normalization are part of it.
+    """An encoder with the preprocessing and normalization of its images.
 
     Attributes:
-        encoder: the module, which is also what the parameters are named by.
+        encoder: the module; parameters have its names.
         preprocessing: a key of `PREPROCESSING`, applied first.
-        mean: per-channel mean, subtracted after it; empty for none.
-        std: per-channel standard deviation, divided by.
+        mean: channel means, subtracted next; empty for none.
+        std: channel standard deviations, divided by.
     """
 
     encoder: nn.Module
@@ -146,8 +157,8 @@ def load_encoder(source: str | os.PathLike) -> LoadedEncoder:
         `description.size` is left to the caller.
 
     Raises:
-        UserError: the file is missing or damaged, has no description, or holds no encoder of
-            images; its weights are not those of its description.
+        UserError: the file is missing or damaged or has no description; there is no module for
+            what it holds, or its weights do not fit its description.
 
     Example:
         >>> import tempfile
@@ -162,7 +173,7 @@ def load_encoder(source: str | os.PathLike) -> LoadedEncoder:
         >>> module.apply(variables, images).features.shape, description.size
         ((2, 32), (32, 32))
     """
-    params, model_state, metadata = read_variables(source)
+    params, model_state, metadata = read_variables(source, file="encoder.safetensors")
     if "encoder" not in metadata:
         raise UserError(
             f"{source} does not say which encoder its weights belong to: write it again with "
@@ -175,7 +186,11 @@ def load_encoder(source: str | os.PathLike) -> LoadedEncoder:
             f'{description.architecture["name"]}", which has no module of its own: read it with '
             "`models.read_variables`."
         )
-    check_choice(f"The preprocessing of {source}", description.preprocessing, PREPROCESSING)
+    if description.preprocessing not in PREPROCESSING:
+        raise UserError(
+            f"The images for {source} were preprocessed by a function without a name: read the "
+            "weights with `models.read_variables`, and apply that function yourself."
+        )
     section = defaults()
     section.update(description.architecture)
     module = PretrainedEncoder(

@@ -1,45 +1,46 @@
-"""PWC-Net in UFlow's variant: optical flow from coarse to fine."""
+"""PWC-Net, as UFlow has it: optical flow from coarse to fine."""
 
 from typing import Any
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sslax import ops
+from sslax.checks import assert_axis_dimension, assert_rank
 from sslax.models.conv import Conv
 from sslax.models.correlation import cost_volume
 
-_SLOPE = 0.1  # of leaky ReLU
+_SLOPE = 0.1  # of the leaky ReLU
 _glorot = nn.initializers.glorot_uniform()
 
 
 class PWCNet(nn.Module):
     """Optical flow by warping, correlation and refinement, level by level.
 
-    A pyramid of features, each level half as large as the one before. From the coarsest level to
-    the second: the second image's features are warped by the flow so far, the correlation with the
-    first's within `radius` and what the last level knew pass a decoder, and its output is added to
-    the flow. Dilated convolutions refine the finest.
+    Features form a pyramid, each level half as large as the one before it. At each level, from the
+    coarsest up to the second: the second image's features are warped by the flow so far and
+    correlated with the first's within `radius`; a decoder sees the correlation, the first's
+    features and the coarser level's context, and its output is added to the flow. Dilated
+    convolutions refine the finest flow.
 
     Attributes:
-        width: factor on the channels of decoder and context network.
-        levels: of the feature pyramid, from half resolution; each but the first gives a flow.
+        width: factor on the channels of the decoders and of the context network.
+        levels: levels of the feature pyramid, from half resolution; each but the first has a flow.
         channels: of the features.
-        convolutions: of each level of the pyramid.
+        convolutions: per level of the pyramid.
         radius: of the correlation, in pixels of the level.
         decoder: channels of the 3x3 convolutions of each level's decoder, before `width`; at least
             one.
-        dense: a layer of the decoder sees the outputs of all before it, rather than of one.
+        dense: a layer of the decoder sees the outputs of all layers before it, not just one.
         context: channels, before `width`, and dilation of the 3x3 convolutions that refine the
             finest flow; empty for none.
-        normalize: features have mean 0 and variance 1 before they are correlated, each image by
-            its own statistics (see `cost_volume`).
-        level_dropout: share of examples in which a level's contribution to the flow is dropped, in
-            training, at each level independently.
-        both: also the flow from the second image to the first, from the same features.
-        dtype: dtype of the convolutions; parameters, correlations and flows are float32.
+        normalize: features are normalized to mean 0 and variance 1 before the correlation, for each
+            image separately (see `cost_volume`).
+        level_dropout: probability that a level contributes nothing to the flow of an example, in
+            training, independently for each level.
+        both: also predicts the flow from the second image to the first, from the same features.
+        dtype: of the convolutions; parameters, correlations and flows are float32.
 
     Sun et al., PWC-Net, https://arxiv.org/abs/1709.02371, 2018; Jonschkowski et al., What Matters
     in Unsupervised Optical Flow, https://arxiv.org/abs/2006.04902, 2020.
@@ -73,25 +74,25 @@ class PWCNet(nn.Module):
         """Estimates the flow of pairs of images.
 
         Args:
-            x: images `[N, 2, H, W, C]` in [0, 1]; or a dictionary of these as 'image' and, for
-                level dropout, 'key', a random key for each example `[N]`.
-            train: drops levels.
+            x: images `[N, 2, H, W, C]` in [0, 1]; or a dictionary with these as 'image' and, for
+                level dropout, 'key' `[N]`, a random key for each example.
+            train: enables level dropout.
 
         Returns:
-            Flows `[N, D, h, w, 2]` float32, finest (a quarter of the resolution) first, each in
-            pixels of its own resolution, `(x, y)`; D is 2 with `both` (first to second, second to
-            first), else 1. Images whose sides are no multiples of `2^levels` are continued by their
-            last pixels for the while: level l of n has `ceil(H / 2^(l + 2))` rows.
+            A tuple of flows `[N, D, h, w, 2]` float32, from a quarter of the resolution to the
+            coarsest, (x, y) in pixels of their own resolution; D is 2 with `both` (first to second,
+            second to first), else 1. Images whose sides are no multiples of `2^levels` are
+            edge-padded, and the flows cropped: entry l has `ceil(H / 2^(l + 2))` rows.
 
         Raises:
             ValueError: a decoder without layers, or level dropout without keys.
         """
         if not self.decoder:
-            raise ValueError("decoder is empty: a flow needs at least one layer before it.")
+            raise ValueError("decoder is empty: it needs at least one layer.")
         x = x if isinstance(x, dict) else {"image": x}
         images = x["image"]
-        chex.assert_rank(images, 5)
-        chex.assert_axis_dimension(images, 1, 2)
+        assert_rank(images, 5)
+        assert_axis_dimension(images, 1, 2)
         size = images.shape[2:4]
         pyramid = self._features(pad_to_multiple(images, 2**self.levels))
         keep = self._kept_levels(x, train)
@@ -117,7 +118,7 @@ class PWCNet(nn.Module):
         return max(1, round(channels * self.width))
 
     def _features(self, images: jax.Array) -> list[jax.Array]:
-        """Of all images, `[2 N, h, w, channels]`, level by level."""
+        """The pyramid of all images: `[2 N, h, w, channels]` at each level."""
         x = 2 * images.reshape(-1, *images.shape[2:]) - 1
         pyramid = []
         for level in range(self.levels):
@@ -135,7 +136,7 @@ class PWCNet(nn.Module):
         return pyramid
 
     def _kept_levels(self, x: dict[str, jax.Array], train: bool) -> jax.Array:
-        """`[D N, 1 + levels, 1, 1, 1]`: 1 where the refinement, or a level, contributes."""
+        """`[D N, levels, 1, 1, 1]`: 1 where a level contributes, at index 0 the refinement."""
         n, directions = len(x["image"]), 2 if self.both else 1
         shape = (directions, self.levels)
         if not train or not self.level_dropout or self.is_initializing():
@@ -146,7 +147,7 @@ class PWCNet(nn.Module):
                 "key for each example, or set level_dropout=0."
             )
         else:
-            chex.assert_axis_dimension(x["key"], 0, n)
+            assert_axis_dimension(x["key"], 0, n)
             draw = lambda key: jax.random.bernoulli(key, 1 - self.level_dropout, shape)  # noqa: E731
             keep = jax.vmap(draw)(x["key"])
         return keep.reshape(n * directions, self.levels, 1, 1, 1).astype(jnp.float32)
@@ -160,14 +161,14 @@ class PWCNet(nn.Module):
         context: jax.Array | None,
         keep: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
-        """The flow of this level, and what its decoder knows, from those of the coarser one."""
-        known = []
+        """The flow of this level and its context, from those of the coarser level."""
+        coarser = []
         if flow is not None:
             flow = upsample_flow(flow, 2)
             second, _ = ops.warp_flow(second, flow, padding="zeros")
-            known = [self._upsample(context, level), flow]
+            coarser = [self._upsample(context, level), flow]
         cost = cost_volume(first, second, radius=self.radius, normalize=self.normalize)
-        x = [*known, nn.leaky_relu(cost, _SLOPE), first]
+        x = [*coarser, nn.leaky_relu(cost, _SLOPE), first]
         x = jnp.concatenate([part.astype(self.dtype) for part in x], axis=-1)
         for i, channels in enumerate(self.decoder):
             y = self._conv(x, self._channels(channels), f"decoder{level + 1}_{i + 1}")
@@ -178,7 +179,7 @@ class PWCNet(nn.Module):
         return (update if flow is None else flow + update), context
 
     def _upsample(self, context: jax.Array, level: int) -> jax.Array:
-        """A transposed 4x4 convolution of stride 2, as one of 2x2 for each of four phases."""
+        """A transposed 4x4 convolution of stride 2, as a 2x2 convolution for each phase."""
         conv = Conv(
             4 * context.shape[-1],
             kernel_size=2,
@@ -198,9 +199,10 @@ class PWCNet(nn.Module):
 
 
 def _join_phases(x: jax.Array) -> jax.Array:
-    """`[N, h + 1, w + 1, 4 C] -> [N, 2 h, 2 w, C]`: pixels of a 2x2 convolution of padded images.
+    """`[N, h + 1, w + 1, 4 C] -> [N, 2 h, 2 w, C]`: interleaves the four phases.
 
-    Phase 0 of pixel i mixes the pixels i - 1 and i, phase 1 i and i + 1.
+    Position i of the convolution has pixels i - 1 and i under its kernel: output 2 i takes phase 0
+    at position i, output 2 i + 1 phase 1 at position i + 1.
     """
     n, h, w, c = x.shape[0], x.shape[1] - 1, x.shape[2] - 1, x.shape[3] // 4
     x = x.reshape(n, h + 1, w + 1, 2, 2, c)
@@ -212,13 +214,13 @@ def _join_phases(x: jax.Array) -> jax.Array:
 def upsample_flow(
     flow: jax.Array, factor: int, *, size: tuple[int, int] | None = None
 ) -> jax.Array:
-    """Bilinear upsampling of a flow, which is in pixels of its resolution before and after.
+    """Bilinear upsampling of a flow that stays in pixels of its own resolution.
 
     Args:
         flow: `[..., h, w, 2]`.
-        factor: of the resolution; 4 makes PWC-Net's finest flow one of the images.
-        size: `(H, W)` of the result, which is cut at the bottom and on the right: of images whose
-            sides are no multiples of the factor. None for all of it.
+        factor: of the resolution; 4 brings PWC-Net's finest flow to the images' resolution.
+        size: (H, W) to crop the result to, at the bottom and right, for images whose sides are no
+            multiples of the factor; None for all of it.
 
     Returns:
         `[..., factor h, factor w, 2]`, or `[..., H, W, 2]`.
@@ -227,24 +229,24 @@ def upsample_flow(
         >>> upsample_flow(jnp.ones((1, 2, 3, 2)), 4, size=(7, 10))[0, 0, 0].tolist()
         [4.0, 4.0]
     """
-    chex.assert_axis_dimension(flow, -1, 2)
+    assert_axis_dimension(flow, -1, 2)
     h, w = flow.shape[-3:-1]
     flow = factor * ops.resize(flow, (factor * h, factor * w))
     return flow if size is None else flow[..., : size[0], : size[1], :]
 
 
 def pad_to_multiple(images: jax.Array, multiple: int) -> jax.Array:
-    """Repeats the last row and column of `[..., H, W, C]` until a multiple of pixels is reached."""
+    """Edge-pads `[..., H, W, C]` at the bottom and right until `multiple` divides the sides."""
     pads = [(0, -side % multiple) for side in images.shape[-3:-1]]
     return jnp.pad(images, [(0, 0)] * (images.ndim - 3) + [*pads, (0, 0)], mode="edge")
 
 
 def pairs(x: jax.Array, both: bool) -> tuple[jax.Array, jax.Array]:
-    """Splits `[2 N, ...]`, examples' pairs, into sources and targets of the flow.
+    """Splits consecutive pairs `[2 N, ...]` into the first and second images of flows.
 
-    With `both` they are `[2 N, ...]`, each pair and the pair the other way around; else `[N, ...]`.
+    With `both`, `[2 N, ...]`: each pair, followed by the pair in reverse; else `[N, ...]`.
     """
-    first = x.reshape(-1, 2, *x.shape[1:])
+    paired = x.reshape(-1, 2, *x.shape[1:])
     if not both:
-        return first[:, 0], first[:, 1]
-    return x, first[:, ::-1].reshape(x.shape)
+        return paired[:, 0], paired[:, 1]
+    return x, paired[:, ::-1].reshape(x.shape)

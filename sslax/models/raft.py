@@ -1,4 +1,4 @@
-"""RAFT: optical flow by repeated lookups in the correlation of all pairs of pixels."""
+"""RAFT: optical flow by repeated lookups in an all-pairs correlation."""
 
 import os
 import re
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,8 @@ import numpy as np
 from jax import lax
 
 from sslax import ops
+from sslax.checks import assert_axis_dimension, assert_equal_shape_prefix, assert_rank
+from sslax.errors import check_choice
 from sslax.models import correlation as corr
 from sslax.models.conv import Conv, conv_in_loop
 from sslax.models.norm import BatchNorm
@@ -21,7 +22,7 @@ from sslax.models.pwc import pad_to_multiple, pairs
 from sslax.models.weights import check_like, flatten, read_tensors
 from sslax.types import PyTree
 
-_STRIDE = 8  # pixels of the image that one of the features stands for
+_STRIDE = 8  # of the features, in pixels of the image
 _kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default
 
@@ -29,28 +30,28 @@ _uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTor
 class RAFT(nn.Module):
     """Optical flow by recurrent updates at an eighth of the resolution.
 
-    The features of both images are correlated, all pixels with all, once. From a flow of zero, each
-    iteration looks up the correlations around where the flow leads, and a convolutional GRU, which
-    also sees features of the first image, turns them into a correction. Topology, paddings and the
-    order of channels are torchvision's, so that its weights give its outputs.
+    The correlation of all pairs of pixels is computed once. Starting from zero flow, each iteration
+    looks up the correlations around the position that the flow points to, and a convolutional GRU,
+    which also sees features of the first image (the context), turns them into an update. Topology,
+    padding and the order of channels are torchvision's: with its weights the outputs are equal.
 
     Attributes:
-        small: RAFT-S: bottleneck blocks, one 3x3 GRU, radius 3, no batch normalization, bilinear
-            upsampling; rather than the full network.
+        small: RAFT-S rather than the full network: bottleneck blocks, one 3x3 GRU, radius 3, no
+            batch normalization, bilinear upsampling.
         width: factor on all channels.
-        iterations: updates.
+        iterations: number of updates.
         levels: of the correlation pyramid; the features need `2^(levels - 1)` pixels a side.
         radius: of the lookup; None for 4, or 3 in the small network.
-        convex: each pixel's flow is a learned convex combination of the 3 x 3 coarse ones around
-            it; None for the full network only.
-        norm: of the context encoder, 'batch', 'instance' or 'none'; None for 'batch', or 'none' in
-            the small network. That of the feature encoder is 'instance'.
-        correlation: 'dense' keeps the correlations of all pairs; 'on_demand' computes them a few
-            rows at a time, at every iteration again: for large images (see
-            `sslax.models.correlation.correlation_lookup`). Values and gradients are equal.
-        remat: computes each iteration again in the backward pass rather than keep what is inside.
-        both: also the flow from the second image to the first, from the same features.
-        dtype: dtype of the convolutions; parameters, correlations and flows are float32.
+        convex: upsampling by learned convex combinations of 3 x 3 neighbors; None for the full
+            network only.
+        norm: of the context encoder: 'batch', 'instance' or 'none'; None for 'batch', or 'none' in
+            the small network. The feature encoder has 'instance'.
+        correlation: 'dense' keeps the correlation of all pairs; 'on_demand' recomputes it at every
+            iteration, a few rows at a time: for large images (see `correlation_lookup`). Values and
+            gradients are the same.
+        remat: recomputes each iteration in the backward pass rather than storing its activations.
+        both: also predicts the flow from the second image to the first, from the same features.
+        dtype: of the convolutions; parameters, correlations and flows are float32.
 
     Teed and Deng, RAFT, https://arxiv.org/abs/2003.12039, 2020.
     """
@@ -77,22 +78,22 @@ class RAFT(nn.Module):
         """Estimates the flow of pairs of images.
 
         Args:
-            x: images `[N, 2, H, W, C]` in [0, 1], or a dictionary of these as 'image'.
-            train: batch normalization by the batch.
+            x: images `[N, 2, H, W, C]` in [0, 1], or a dictionary with these as 'image'.
+            train: batch normalization uses the batch's statistics.
 
         Returns:
-            Flows `[N, D, iterations, H, W, 2]` float32, in pixels, `(x, y)`, the last iteration's
-            last; D is 2 with `both` (first to second, second to first), else 1. Images whose sides
-            are no multiples of 8 are continued by their last pixels for the while.
+            Flows `[N, D, iterations, H, W, 2]` float32, (x, y) in pixels; D is 2 with `both` (first
+            to second, second to first), else 1. Images whose sides are no multiples of 8 are
+            edge-padded, and the flows cropped.
 
         Raises:
-            ValueError: an unknown correlation or norm, or images too small for the levels.
+            UserError: an unknown correlation or norm.
+            ValueError: images too small for the levels.
         """
         images = x["image"] if isinstance(x, dict) else x
-        chex.assert_rank(images, 5)
-        chex.assert_axis_dimension(images, 1, 2)
-        if self.correlation not in ("dense", "on_demand"):
-            raise ValueError(f"correlation is {self.correlation!r}; choose 'dense' or 'on_demand'.")
+        assert_rank(images, 5)
+        assert_axis_dimension(images, 1, 2)
+        check_choice("correlation", self.correlation, ("dense", "on_demand"))
         height, width = images.shape[2:4]
         images = 2 * pad_to_multiple(images, _STRIDE) - 1
         images = images.reshape(-1, *images.shape[2:]).astype(self.dtype)
@@ -109,9 +110,9 @@ class RAFT(nn.Module):
         )
         first, second = pairs(features, self.both)
         if self.correlation == "dense":
-            seen = corr.correlation_pyramid(first, second, levels=self.levels)
+            searched = corr.correlation_pyramid(first, second, levels=self.levels)
         else:
-            seen = (first, second)
+            searched = (first, second)
         hidden = _scaled(sizes["hidden"], self.width)
         start = jnp.tanh(context[..., :hidden]), jnp.zeros((*first.shape[:3], 2), jnp.float32)
         gates = _Gates(self.small, self.width, self.dtype, name="gates")
@@ -131,7 +132,7 @@ class RAFT(nn.Module):
             dtype=self.dtype,
             name="iteration",
         )
-        _, flows = iterate(start, seen, gates(nn.relu(context[..., hidden:])))
+        _, flows = iterate(start, searched, gates(nn.relu(context[..., hidden:])))
         flows = flows[:, :, :height, :width]  # [iterations, D N, H, W, 2]
         flows = flows.reshape(self.iterations, -1, 2 if self.both else 1, *flows.shape[2:])
         return jnp.moveaxis(flows, 0, 2)
@@ -166,14 +167,14 @@ def _scaled(channels: int, width: float) -> int:
 class Encoder(nn.Module):
     """Features at an eighth of the resolution: a 7x7 convolution and six residual blocks.
 
-    Convolutions before a normalization, which would take a bias off again, have none.
+    Convolutions before a normalization have no bias, which it would subtract.
 
     Attributes:
         outputs: channels, before `width`.
         small: bottleneck rather than basic blocks, and fewer channels.
         width: factor on all channels.
         norm: 'batch', 'instance' or 'none'.
-        dtype: dtype of the computation; parameters are float32.
+        dtype: of the computation; parameters are float32.
     """
 
     outputs: int
@@ -185,8 +186,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Encodes images `[N, H, W, C]` as `[N, H / 8, W / 8, outputs]`."""
-        if self.norm not in ("batch", "instance", "none"):
-            raise ValueError(f"norm is {self.norm!r}; choose 'batch', 'instance' or 'none'.")
+        check_choice("norm", self.norm, ("batch", "instance", "none"))
         stages = (_SMALL if self.small else _FULL)["stages"]
         widths = [_scaled(channels, self.width) for channels in stages]
         layers = {"norm": self.norm, "train": train, "dtype": self.dtype}
@@ -227,7 +227,7 @@ class _Layer(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions, or 1x1, 3x3 and 1x1, and a shortcut; an activation before the sum."""
+    """Two 3x3 convolutions, or 1x1, 3x3 and 1x1, each with a ReLU, and a shortcut."""
 
     channels: int
     stride: int
@@ -249,7 +249,7 @@ class _Block(nn.Module):
 
 
 def instance_norm(x: jax.Array, *, epsilon: float = 1e-5) -> jax.Array:
-    """Shifts and scales each channel of each example of `[N, H, W, C]` to mean 0 and variance 1."""
+    """Normalizes each channel of each example of `[N, H, W, C]` to mean 0 and variance 1."""
     y = x.astype(jnp.float32)
     y = y - jnp.mean(y, axis=(1, 2), keepdims=True)
     variance = jnp.mean(jnp.square(y), axis=(1, 2), keepdims=True)
@@ -257,7 +257,7 @@ def instance_norm(x: jax.Array, *, epsilon: float = 1e-5) -> jax.Array:
 
 
 class _LoopConv(nn.Module):
-    """Convolution of stride 1 that keeps the size, with a bias, for the body of a loop."""
+    """Same-size convolution of stride 1 with a bias, for the body of a loop."""
 
     features: int
     kernel_size: tuple[int, int]
@@ -271,28 +271,35 @@ class _LoopConv(nn.Module):
 
 
 class _GRU(NamedTuple):
-    """Kernels of state and motion, and the context's shares: of the gates z and r, and of q."""
+    """A convolutional GRU whose context does not change between iterations.
+
+    Attributes:
+        kernel_zr: kernel of the gates z and r, over hidden state and motion.
+        context_zr: the context's contribution to z and r, with the bias.
+        kernel_q: kernel of the candidate q, over hidden state and motion.
+        context_q: the context's contribution to q, with the bias.
+    """
 
     kernel_zr: jax.Array
-    share_zr: jax.Array
+    context_zr: jax.Array
     kernel_q: jax.Array
-    share_q: jax.Array
+    context_q: jax.Array
 
     def __call__(self, hidden: jax.Array, motion: jax.Array) -> jax.Array:
-        """The next state."""
-        both = jnp.concatenate([hidden, motion], axis=-1)
-        gates = nn.sigmoid(self.share_zr + conv_in_loop(both, self.kernel_zr))
+        """The next hidden state."""
+        inputs = jnp.concatenate([hidden, motion], axis=-1)
+        gates = nn.sigmoid(self.context_zr + conv_in_loop(inputs, self.kernel_zr))
         z, r = jnp.split(gates, 2, axis=-1)
-        both = jnp.concatenate([r * hidden, motion], axis=-1)
-        q = jnp.tanh(self.share_q + conv_in_loop(both, self.kernel_q))
+        inputs = jnp.concatenate([r * hidden, motion], axis=-1)
+        q = jnp.tanh(self.context_q + conv_in_loop(inputs, self.kernel_q))
         return (1 - z) * hidden + z * q
 
 
 class _Gates(nn.Module):
-    """The weights of the GRUs, and what they make of the context, which no iteration changes.
+    """The GRUs' weights, applied to the context.
 
-    A gate convolves the state, the context and the motion. By linearity the context's share is
-    computed once, and the convolutions of the loop are without it.
+    A gate convolves hidden state, context and motion. The context is the same in all iterations, so
+    by linearity its contribution is computed once, outside of the loop.
     """
 
     small: bool
@@ -307,15 +314,15 @@ class _Gates(nn.Module):
         cuts = hidden, hidden + context.shape[-1]
         grus = []
         for i, kernel_size in enumerate([(3, 3)] if self.small else [(1, 5), (5, 1)], start=1):
-            kernels, shares = [], []
+            kernels, contributions = [], []
             for gate in "zrq":
                 name = f"convgru{i}_conv{gate}"
                 kernel, bias = _Weights((*kernel_size, inputs, hidden), self.dtype, name=name)()
-                of_state, of_context, of_motion = jnp.split(kernel, cuts, axis=2)
-                kernels.append(jnp.concatenate([of_state, of_motion], axis=2))
-                shares.append(bias + conv_in_loop(context, of_context))
-            update_reset = (jnp.concatenate(pair[:2], axis=-1) for pair in (kernels, shares))
-            grus.append(_GRU(*update_reset, kernels[2], shares[2]))
+                hidden_part, context_part, motion_part = jnp.split(kernel, cuts, axis=2)
+                kernels.append(jnp.concatenate([hidden_part, motion_part], axis=2))
+                contributions.append(bias + conv_in_loop(context, context_part))
+            zr = (jnp.concatenate(parts[:2], axis=-1) for parts in (kernels, contributions))
+            grus.append(_GRU(*zr, kernels[2], contributions[2]))
         return tuple(grus)
 
 
@@ -337,7 +344,7 @@ def _weights(module: nn.Module, shape: tuple[int, ...]) -> tuple[jax.Array, jax.
 
 
 class _Iteration(nn.Module):
-    """One update: lookup, motion encoder, GRU, flow head, upsampling."""
+    """One update of the flow: lookup, motion encoder, GRU, flow head, upsampling."""
 
     small: bool
     width: float
@@ -350,25 +357,27 @@ class _Iteration(nn.Module):
     def __call__(
         self,
         carry: tuple[jax.Array, jax.Array],
-        seen: tuple[jax.Array, ...],
+        searched: tuple[jax.Array, ...],
         grus: tuple[_GRU, ...],
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         hidden, flow = carry
-        # The correction is trained, not where it starts from.
+        # The gradient reaches the update, not the flow that it starts from.
         flow = lax.stop_gradient(flow)
         coords = ops.pixel_grid(*flow.shape[1:3]) + flow
-        if seen[0].ndim == 4:
-            found = corr.correlation_lookup(*seen, coords, levels=self.levels, radius=self.radius)
+        if searched[0].ndim == 4:
+            correlations = corr.correlation_lookup(
+                *searched, coords, levels=self.levels, radius=self.radius
+            )
         else:
-            found = corr.lookup(seen, coords, radius=self.radius)
-        update = _Update(self.small, self.width, self.dtype, name="update_block")
-        hidden, correction = update(hidden, grus, found, flow)
-        flow = flow + correction.astype(jnp.float32)
+            correlations = corr.lookup(searched, coords, radius=self.radius)
+        block = _Update(self.small, self.width, self.dtype, name="update_block")
+        hidden, update = block(hidden, grus, correlations, flow)
+        flow = flow + update.astype(jnp.float32)
         if not self.convex:
             return (hidden, flow), upsample_corners(flow, _STRIDE)
         x = _LoopConv(_scaled(256, self.width), (3, 3), self.dtype, name="mask_convrelu")(hidden)
         logits = _LoopConv(9 * _STRIDE**2, (1, 1), self.dtype, name="mask_conv")(nn.relu(x))
-        # A quarter of the gradient, as the authors weigh this branch.
+        # The authors' factor, which scales down this branch's gradient.
         return (hidden, flow), upsample_convex(flow, 0.25 * logits, _STRIDE)
 
 
@@ -381,7 +390,7 @@ class _Update(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: jax.Array, grus: tuple[_GRU, ...], found: jax.Array, flow: jax.Array
+        self, hidden: jax.Array, grus: tuple[_GRU, ...], correlations: jax.Array, flow: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         sizes = _SMALL if self.small else _FULL
 
@@ -389,7 +398,7 @@ class _Update(nn.Module):
             return _LoopConv(features, (side, side), self.dtype, name=name)(x)
 
         flow = flow.astype(self.dtype)
-        x, y = found.astype(self.dtype), flow
+        x, y = correlations.astype(self.dtype), flow
         for i, (channels, side) in enumerate(zip(sizes["correlation"], (1, 3)), start=1):
             x = nn.relu(conv(x, _scaled(channels, self.width), side, f"convcorr{i}"))
         for i, (channels, side) in enumerate(zip(sizes["flow"], (7, 3)), start=1):
@@ -404,15 +413,15 @@ class _Update(nn.Module):
 
 
 def upsample_convex(flow: jax.Array, logits: jax.Array, factor: int) -> jax.Array:
-    """Upsampling in which every pixel has its own convex combination of nine coarse flows.
+    """Upsampling by a convex combination of nine coarse flows for every pixel.
 
     `out(f p + (u, v)) = f Σ_k softmax_k(logits(p))[k, v, u] flow(p + d_k)` with the displacements
-    `d_k` of the 3 x 3 neighbors, row by row; a neighbor out of the frame is zero.
+    `d_k` of the 3 x 3 neighbors, row by row; neighbors outside the image are zero.
 
     Args:
         flow: `[N, h, w, 2]`, in pixels of its resolution.
         logits: `[N, h, w, 9 factor²]`, in the order (k, v, u).
-        factor: f of the resolution.
+        factor: f, the increase in resolution.
 
     Returns:
         `[N, factor h, factor w, 2]` float32.
@@ -423,27 +432,28 @@ def upsample_convex(flow: jax.Array, logits: jax.Array, factor: int) -> jax.Arra
 
     Teed and Deng, RAFT, https://arxiv.org/abs/2003.12039, 2020.
     """
-    chex.assert_rank([flow, logits], 4)
-    chex.assert_equal_shape_prefix([flow, logits], 3)
-    chex.assert_axis_dimension(logits, -1, 9 * factor**2)
+    assert_rank([flow, logits], 4)
+    assert_equal_shape_prefix([flow, logits], 3)
+    assert_axis_dimension(logits, -1, 9 * factor**2)
     n, h, w, _ = flow.shape
     weights = logits.astype(jnp.float32).reshape(n, h, w, 9, factor, factor)
     weights = jax.nn.softmax(weights, axis=3)
     padded = jnp.pad(factor * flow, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    near = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
-    # Weighted sums, not matrix products, which accelerators round.
+    neighbors = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
+    # Weighted sums rather than matrix products, which accelerators compute less precisely.
     out = sum(
-        weights[:, :, :, k, :, :, None] * part[:, :, :, None, None] for k, part in enumerate(near)
+        weights[:, :, :, k, :, :, None] * neighbor[:, :, :, None, None]
+        for k, neighbor in enumerate(neighbors)
     )
     return out.transpose(0, 1, 3, 2, 4, 5).reshape(n, factor * h, factor * w, 2)
 
 
 def upsample_corners(flow: jax.Array, factor: int) -> jax.Array:
-    """Bilinear upsampling that lays corner pixels on corner pixels, as small RAFT's weights expect.
+    """Bilinear upsampling with aligned corner pixels, as the weights of RAFT-S expect.
 
     Args:
         flow: `[N, h, w, 2]`, in pixels of its resolution.
-        factor: of the resolution.
+        factor: increase in resolution.
 
     Returns:
         `[N, factor h, factor w, 2]`, in pixels of its own resolution.
@@ -453,12 +463,12 @@ def upsample_corners(flow: jax.Array, factor: int) -> jax.Array:
         >>> upsample_corners(flow, 2)[0, 0, :, 0].tolist()
         [0.0, 2.0, 4.0, 6.0]
     """
-    chex.assert_rank(flow, 4)
+    assert_rank(flow, 4)
     _, h, w, _ = flow.shape
 
     def weights(size: int) -> jax.Array:
-        place = np.arange(factor * size) * ((size - 1) / (factor * size - 1))
-        hats = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(size)))
+        position = np.arange(factor * size) * ((size - 1) / (factor * size - 1))
+        hats = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(size)))
         return jnp.asarray(hats, jnp.float32)
 
     return factor * jnp.einsum(
@@ -471,20 +481,19 @@ def load_torchvision_raft(
 ) -> tuple[PyTree, PyTree]:
     """Converts the state dict of torchvision's `raft_large` or `raft_small`.
 
-    Biases that a normalization takes off again are dropped, after batch normalization's running
-    mean was shifted by them.
+    Biases before a normalization, which subtracts them, are dropped, and subtracted from the
+    running mean of batch normalization.
 
     Args:
-        source: a mapping of names to arrays, or a file of one: `.safetensors`, `.npz`, or, where
-            PyTorch is installed, `.pth`.
-        module: the `RAFT` that the weights are for; None for the one that they were made for.
+        source: arrays by name, or a file of them: `.safetensors`, `.npz`, or, where PyTorch is
+            installed, `.pth`.
+        module: the `RAFT` that the weights are for; None for torchvision's own.
 
     Returns:
         `(params, model_state)`, float32.
 
     Raises:
-        ValueError: a tensor is missing, is not expected, or has another shape; the message names
-            it.
+        ValueError: an array is missing, unexpected, or of another shape; the message names it.
         ImportError: a PyTorch file without PyTorch.
     """
     tensors = source if isinstance(source, Mapping) else read_tensors(Path(source))
@@ -493,7 +502,7 @@ def load_torchvision_raft(
     image = jax.ShapeDtypeStruct((1, 2, 128, 128, 3), jnp.float32)
     like = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
     wanted = flatten(like)
-    found, shifts = {}, {}
+    arrays, shifts = {}, {}
     for name, tensor in tensors.items():
         if name.endswith("num_batches_tracked"):
             continue
@@ -504,10 +513,10 @@ def load_torchvision_raft(
                 array
             )
         else:
-            found[path] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
-    found |= {path: found[path] - shift for path, shift in shifts.items() if path in found}
-    check_like(wanted, found, "the state dict")
-    leaves = [jnp.asarray(found[name]) for name in wanted]
+            arrays[path] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+    arrays |= {path: arrays[path] - shift for path, shift in shifts.items() if path in arrays}
+    check_like(wanted, arrays, "the state dict")
+    leaves = [jnp.asarray(arrays[name]) for name in wanted]
     variables = dict(jax.tree.unflatten(jax.tree.structure(like), leaves))
     return variables.pop("params"), variables
 

@@ -3,13 +3,13 @@
 from functools import partial
 from typing import Any
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sslax.checks import assert_rank
 from sslax.models.conv import Conv
-from sslax.models.kernels.pool import max_pool
+from sslax.models.kernels import max_pool
 from sslax.models.norm import BatchNorm
 from sslax.types import Encoding
 
@@ -39,7 +39,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut; the stride is on the 3x3 ("v1.5")."""
+    """1x1, 3x3, 1x1 convolutions and a shortcut; the 3x3 has the stride ("v1.5")."""
 
     channels: int
     stride: int
@@ -62,7 +62,7 @@ class Bottleneck(nn.Module):
 
 
 def _layers(module: nn.Module, train: bool) -> tuple[partial, partial]:
-    """The convolution and the normalization of a block or of the whole network."""
+    """The convolution and normalization layers of a block or a network."""
     conv = partial(Conv, dtype=module.dtype, kernel_init=_kaiming)
     norm = partial(
         BatchNorm,
@@ -83,27 +83,27 @@ def _shortcut(block: nn.Module, x: jax.Array, channels: int, train: bool) -> jax
 
 
 class ResNet(nn.Module):
-    """A residual network that returns pooled features and its inner stages.
+    """A residual network that returns pooled features and its intermediate stages.
 
-    Topology, paddings and batch normalization are torchvision's, so that its weights give its
-    outputs. Batch statistics have no axis name: under jit with the batch sharded over devices they
-    are those of the global batch; they are float32 whatever `dtype` is.
+    Topology, padding and batch normalization are torchvision's: with its weights the outputs are
+    equal. Under jit, batch statistics are those of the global batch, however it is sharded; they
+    are float32 whatever `dtype` is.
 
     Attributes:
         blocks: blocks of each stage; every stage after the first halves the resolution and
             doubles the channels.
-        bottleneck: bottleneck blocks (ResNet-50 and deeper) in place of basic ones.
+        bottleneck: bottleneck blocks (ResNet-50 and deeper) rather than basic ones.
         width: factor on all channels.
-        small_stem: 3x3 convolution at stride 1 without pooling, for images up to 64 pixels, in
-            place of the 7x7 at stride 2 and its max-pooling.
-        patch_stem: side in pixels of the non-overlapping patches that the stem embeds, in place of
-            either, for the smallest budgets; 0 for none.
-        stem_stage: the stem's map before pooling is the first of the stages, 'stage0' (a name that
-            also comes first where JAX sorts dictionaries).
+        small_stem: a 3x3 convolution of stride 1 without pooling, for images up to 64 pixels,
+            instead of the 7x7 convolution of stride 2 and its max-pooling.
+        patch_stem: side in pixels of non-overlapping patches that the stem embeds instead, for the
+            smallest budgets; 0 for none.
+        stem_stage: the stem's output before pooling is the first stage, 'stage0' (a name that JAX,
+            which sorts dictionaries, also puts first).
         zero_init_residual: the last scale of each block starts at 0 (Goyal et al. 2017).
         norm_groups: groups of examples with batch statistics of their own (see `BatchNorm`).
-        norm_blocks: these groups are consecutive examples, rather than interleaved.
-        dtype: dtype of the computation; parameters are float32.
+        norm_blocks: groups are consecutive examples rather than interleaved ones.
+        dtype: of the computation; parameters are float32.
     """
 
     blocks: tuple[int, ...] = (2, 2, 2, 2)
@@ -119,8 +119,8 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> Encoding:
-        """Encodes images `[N, H, W, C]`; features are `[N, D]` float32."""
-        chex.assert_rank(x, 4)
+        """Encodes images `[N, H, W, C]`; features `[N, D]` are float32."""
+        assert_rank(x, 4)
         conv, norm = _layers(self, train)
         channels = max(1, round(64 * self.width))
         patch, standard = self.patch_stem, not (self.patch_stem or self.small_stem)

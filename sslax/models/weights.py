@@ -20,6 +20,7 @@ from sslax.types import PyTree
 Pair = tuple[PyTree, PyTree]
 """Parameters and model state."""
 
+_ENCODER = "encoder.safetensors"
 _METADATA = "sslax"  # key of the JSON text in the file's own metadata
 
 
@@ -56,7 +57,7 @@ def save_weights(
 
 
 def read_variables(
-    source: str | os.PathLike, *, file: str = "encoder.safetensors"
+    source: str | os.PathLike, *, file: str = "network.safetensors"
 ) -> tuple[PyTree, PyTree, dict[str, Any]]:
     """Reads what `save_weights` wrote.
 
@@ -91,9 +92,7 @@ def read_variables(
 _ROOTS = ("params/", "model_state/")
 
 
-def read_weights(
-    source: str | os.PathLike, *, file: str = "encoder.safetensors"
-) -> dict[str, np.ndarray]:
+def read_weights(source: str | os.PathLike, *, file: str = _ENCODER) -> dict[str, np.ndarray]:
     """Reads weights from a run, a file of `save_weights`, or a ResNet of torchvision.
 
     Args:
@@ -121,13 +120,13 @@ def read_weights(
         raise UserError(f"{source} cannot be read: {error}") from error
     if any(name.startswith("params/") for name in tensors):
         return dict(tensors)
-    found = _from_torchvision(tensors)
-    in_state = {name for name in found if name.startswith("batch_stats/")}
-    return {f"model_state/{n}" if n in in_state else n: array for n, array in found.items()}
+    arrays = _from_torchvision(tensors)
+    in_state = {name for name in arrays if name.startswith("batch_stats/")}
+    return {f"model_state/{n}" if n in in_state else n: array for n, array in arrays.items()}
 
 
 def fit_weights(
-    found: Mapping[str, Any] | Pair, like: Pair, source: str | os.PathLike
+    arrays: Mapping[str, Any] | Pair, like: Pair, source: str | os.PathLike
 ) -> tuple[PyTree, PyTree]:
     """Puts weights into trees like the given ones, after comparing names and shapes.
 
@@ -136,7 +135,7 @@ def fit_weights(
     then give what one of them gave.
 
     Args:
-        found: what `read_weights` returns, or parameters and model state.
+        arrays: what `read_weights` returns, or parameters and model state.
         like: `(params, model_state)`, arrays or `jax.ShapeDtypeStruct`.
         source: where the weights come from, for the message.
 
@@ -151,20 +150,22 @@ def fit_weights(
         >>> fit_weights(({"bias": np.zeros(3)}, {}), like, "weights.safetensors")
         ({'bias': Array([0., 0., 0.], dtype=float32)}, {})
     """
-    if not isinstance(found, Mapping):
-        found = flatten({"params": found[0], "model_state": found[1]})
+    if isinstance(arrays, Mapping):
+        flat = dict(arrays)
+    else:
+        flat = flatten({"params": arrays[0], "model_state": arrays[1]})
     tree = {"params": like[0], "model_state": like[1]}
-    wanted, found = flatten(tree), dict(found)
-    if _FIRST in wanted and _FIRST in found:
-        found[_FIRST] = _repeat_channels(found[_FIRST], wanted[_FIRST].shape[-2])
+    wanted = flatten(tree)
+    if _FIRST in wanted and _FIRST in flat:
+        flat[_FIRST] = _repeat_channels(flat[_FIRST], wanted[_FIRST].shape[-2])
     try:
-        check_like(wanted, found, str(source))
+        check_like(wanted, flat, str(source))
     except ValueError as error:
         raise UserError(
             f"{error} config.model (name, blocks, width, the stem, ...) has to describe the "
             "network whose weights these are."
         ) from error
-    leaves = [jnp.asarray(found[name], leaf.dtype) for name, leaf in wanted.items()]
+    leaves = [jnp.asarray(flat[name], leaf.dtype) for name, leaf in wanted.items()]
     tree = jax.tree.unflatten(jax.tree.structure(tree), leaves)
     return tree["params"], tree["model_state"]
 
@@ -197,12 +198,13 @@ def load_torchvision_resnet(
         ValueError: an array is missing, unexpected, or of another shape; the message names it.
         ImportError: a PyTorch file without PyTorch.
     """
-    found = _from_torchvision(source if isinstance(source, Mapping) else read_tensors(Path(source)))
+    tensors = source if isinstance(source, Mapping) else read_tensors(Path(source))
+    arrays = _from_torchvision(tensors)
     image = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
     like = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
     wanted = flatten(like)
-    check_like(wanted, found, "the state dict")
-    leaves = [jnp.asarray(found[name]) for name in wanted]
+    check_like(wanted, arrays, "the state dict")
+    leaves = [jnp.asarray(arrays[name]) for name in wanted]
     variables = dict(jax.tree.unflatten(jax.tree.structure(like), leaves))
     return variables.pop("params"), variables
 
@@ -213,13 +215,13 @@ def flatten(tree: PyTree) -> dict[str, Any]:
     return {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
 
 
-def check_like(wanted: Mapping[str, Any], found: Mapping[str, Any], source: str) -> None:
+def check_like(wanted: Mapping[str, Any], arrays: Mapping[str, Any], source: str) -> None:
     """Compares the names and shapes of arrays.
 
     Raises:
         ValueError: an array is missing, unexpected, or of another shape; the message names it.
     """
-    missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    missing, extra = sorted(wanted.keys() - arrays.keys()), sorted(arrays.keys() - wanted.keys())
     if missing:
         raise ValueError(f"{source} lacks {missing[0]!r} ({len(missing)} missing in all).")
     if extra:
@@ -228,9 +230,9 @@ def check_like(wanted: Mapping[str, Any], found: Mapping[str, Any], source: str)
             f"({len(extra)} such in all)."
         )
     for name, leaf in wanted.items():
-        if found[name].shape != leaf.shape:
+        if arrays[name].shape != leaf.shape:
             raise ValueError(
-                f"{name!r} is {found[name].shape} in {source} but {leaf.shape} in the model."
+                f"{name!r} is {arrays[name].shape} in {source} but {leaf.shape} in the model."
             )
 
 
@@ -261,10 +263,11 @@ def _find(source: str | os.PathLike, file: str) -> Path:
     if path.is_dir():
         path = path / file
         if not path.exists():
-            raise UserError(
-                f"There is no {file} in {source}: finish that run, or write the encoder with "
-                f"`sslax.load({str(source)!r}).save({str(path)!r})`."
-            )
+            remedy = "finish that run"
+            if file == _ENCODER:
+                command = f"sslax.load({str(source)!r}).save({str(path)!r})"
+                remedy += f", or write the encoder with `{command}`"
+            raise UserError(f"There is no {file} in {source}: {remedy}.")
     if not path.is_file():
         raise UserError(f"There is no file or folder {source} to read weights from.")
     return path
@@ -300,14 +303,14 @@ def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
 
 def _from_torchvision(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The arrays of a `ResNet`, by the paths of its variables."""
-    found = {}
+    arrays = {}
     for name, tensor in tensors.items():
         if name.startswith("fc.") or name.endswith("num_batches_tracked"):
             continue
         array = np.asarray(tensor, np.float32)
         path = _torchvision_path(name, array.ndim)
-        found[path] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
-    return found
+        arrays[path] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+    return arrays
 
 
 def _torchvision_path(name: str, rank: int) -> str:

@@ -18,7 +18,7 @@ from sslax.inference.predictor import Predictor, concatenated, visualize
 from sslax.measures import linear
 from sslax.methods.representation import common
 from sslax.tasks import tables, task_of
-from sslax.tasks.base import Evaluated, Parts, Subject, Task
+from sslax.tasks.base import Evaluated, Parts, Subject
 from sslax.tasks.batches import batches_of, parts_of, random_rows
 from sslax.tasks.representation import encoder_of
 from sslax.training import finetune, sharding
@@ -52,7 +52,7 @@ def evaluate_run(
     networks = dict(subject.networks)
     for name, variables in method.references(networks[""]).items():
         networks[f"_{name}"] = variables
-    predicted = {s: _predict(task, subject, variables) for s, variables in networks.items()}
+    predicted = {s: predict_parts(subject, variables) for s, variables in networks.items()}
     if jax.process_index() != 0:
         return {}
     predicted |= task.baselines(subject, predicted[""])
@@ -71,9 +71,9 @@ def evaluate_run(
     return results
 
 
-def _predict(task: Task, subject: Subject, variables: Variables) -> Parts:
+def predict_parts(subject: Subject, variables: Variables) -> Parts:
     """A network's predictions, and the ground truth, on the parts that the task evaluates."""
-    sources = parts_of(subject.dataset)
+    task, sources = task_of(subject.run.plan.method), parts_of(subject.dataset)
     if "train" not in task.parts:  # without a test set, there are pictures of the training set
         sources.setdefault("test", subject.dataset.train)
     predictor = Predictor(subject.run.plan, variables, subject.mesh, keep=task.truth._fields)

@@ -33,14 +33,11 @@ def save_encoder(
         step: that the variables belong to.
     """
     *_, height, width, channels = image_shape
-    preprocessing = next(
-        name for name, function in models.PREPROCESSING.items() if function is method.preprocess
-    )
     description = models.Description(
         architecture=config.model,
         size=(height, width),
         channels=channels,
-        preprocessing=preprocessing,
+        preprocessing=models.preprocessing_name(method.preprocess),
         method=config.method,
         task=type(method.task).__name__.lower(),
         step=step,

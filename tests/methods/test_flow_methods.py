@@ -263,7 +263,9 @@ def test_uflow_is_its_definition(data, occlusion, order):
     # Little edges: with the paper's 150 nothing of the smoothness is left on such frames.
     images = 0.5 + 0.02 * images
     knobs = {"data": data, "occlusion": occlusion, "smoothness_order": order}
-    method = uflow.uflow(pyramid(flow, wavy(1, 8)), augmentation=IDENTITY, selfsup_weight=0.0, **knobs)
+    method = uflow.uflow(
+        pyramid(flow, wavy(1, 8)), augmentation=IDENTITY, selfsup_weight=0.0, **knobs
+    )
     value, metrics, _ = evaluate(method, batch_of(images))
     photometric, smooth = np_uflow(
         images, flow, factor=4, data=data, occlusion=occlusion, order=order
@@ -343,7 +345,11 @@ def test_unflow_is_its_definition():
     flows = [wavy(3, 4), wavy(4, 8)]
     weights = {"brightness_weight": 0.5, "gradient_weight": 0.25, "occlusion_weight": 12.4}
     method = unflow.unflow(
-        pyramid(*flows), augmentation=IDENTITY, census_radii=(1, 1), level_weights=(12.7, 4.35), **weights
+        pyramid(*flows),
+        augmentation=IDENTITY,
+        census_radii=(1, 1),
+        level_weights=(12.7, 4.35),
+        **weights,
     )
     value, metrics, _ = evaluate(method, batch_of(images))
     w = {"census": 1, "brightness": 0.5, "gradient": 0.25, "consistency": 0.2, "smoothness": 3}
@@ -678,7 +684,11 @@ def test_the_student_learns_and_the_teacher_does_not():
     network = Model(lambda rng, x: ({"gain": jnp.float32(2.0)}, {}), apply)
     weight = schedules.linear(0.0, 0.3, 6.0, first=4.0)
     method = uflow.uflow(
-        network, augmentation=IDENTITY, data_weight=0.0, smoothness_weight=0.0, selfsup_weight=weight
+        network,
+        augmentation=IDENTITY,
+        data_weight=0.0,
+        smoothness_weight=0.0,
+        selfsup_weight=weight,
     )
     images = textured(13)
     images[:, :, 4:-4, 4:-4] *= 0.2  # the center, which the student sees, is darker
@@ -735,7 +745,12 @@ def test_the_analogy_counts_what_the_first_pass_sees_after_the_transformation():
 
     network = Model(lambda rng, x: ({"one": jnp.float32(1.0)}, {}), apply)
     method = arflow.arflow(
-        network, augmentation=IDENTITY, spatial=flip, appearance=None, occluder=False, analogy_weight=1.0
+        network,
+        augmentation=IDENTITY,
+        spatial=flip,
+        appearance=None,
+        occluder=False,
+        analogy_weight=1.0,
     )
     batch = batch_of(textured(15))
     loss = jax.jit(method.loss)
@@ -852,6 +867,18 @@ def test_mistakes_in_configs_are_named(load_config):
         arflow.build(config, 10)
 
 
+@pytest.mark.parametrize(
+    ("name", "features"), [("pwc", ["pyramid1_1"]), ("raft", ["feature_encoder"])]
+)
+def test_the_feature_encoder_is_what_is_taken_away(name, features, load_config):
+    config = load_config("uflow", "tiny")
+    config.model.name = name
+    parts = {"pyramid1_1": 1, "decoder": 2, "feature_encoder": 3}
+    variables = Variables(parts, {"batch_stats": {"context_encoder": 4, **parts}}, {})
+    params, state = from_config.feature_encoder(config.model)(variables)
+    assert [*params] == [*state["batch_stats"]] == features
+
+
 def test_mistakes_are_named():
     batch = batch_of(np.zeros((1, 3, 8, 8, 3), np.float32))
     with pytest.raises(UserError, match="two frames"):
@@ -859,4 +886,6 @@ def test_mistakes_are_named():
     network = pyramid(wavy(0, 4), wavy(0, 8))
     for factory in (unflow.unflow, arflow.arflow):
         with pytest.raises(UserError, match="level_weights"):
-            evaluate(factory(network, augmentation=IDENTITY, level_weights=(1.0,)), batch_of(textured()))
+            evaluate(
+                factory(network, augmentation=IDENTITY, level_weights=(1.0,)), batch_of(textured())
+            )

@@ -25,7 +25,7 @@ from sslax.models import (
     from_linen,
     parameter_count,
 )
-from sslax.models.pose import Features, matched
+from sslax.models.pose import Features, coarse_flow
 from sslax.ops import se3_exp
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "depth.npz")
@@ -256,7 +256,7 @@ def test_random_features_know_how_far_a_frame_was_moved(factor, shift):
     def found(frames):
         a, b = jnp.split(model.init_with_output(jax.random.key(0), frames)[0], 2)
         assert a.shape == (1, 32, 48, 32)
-        return matched(a, b, 40.0, 3, factor)
+        return coarse_flow(a, b, 40.0, 3, factor)
 
     inner = np.asarray(found(np.concatenate([first, second])))[0, 8:-8, 8:-8]
     np.testing.assert_allclose(inner.mean((0, 1))[:2], [x / 2, y / 2], atol=0.05)
@@ -266,12 +266,12 @@ def test_random_features_know_how_far_a_frame_was_moved(factor, shift):
 def test_a_search_at_a_lower_resolution_keeps_places_where_sizes_do_not_divide():
     """Displacements are in places of the map that was given, along each side by its own factor."""
     a = np.random.default_rng(1).normal(size=(2, 9, 14, 6)).astype(np.float32)
-    low = np.asarray(matched(a, a, 1e4, 2, 4))
+    low = np.asarray(coarse_flow(a, a, 1e4, 2, 4))
     assert low.shape == (2, 9, 14, 3)
     np.testing.assert_allclose(low, np.broadcast_to([0.0, 0.0, 1.0], low.shape), atol=1e-5)
     thirds = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)  # of the width, a feature each
     thirds = np.tile(thirds, (1, 9, 1, 1))
-    flow = np.asarray(matched(thirds, np.roll(thirds, -4, axis=2), 1e4, 1, 4))
+    flow = np.asarray(coarse_flow(thirds, np.roll(thirds, -4, axis=2), 1e4, 1, 4))
     np.testing.assert_allclose(flow[0, :, 6:, 0], -4.0, atol=1e-4)
 
 

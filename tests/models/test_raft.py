@@ -195,7 +195,7 @@ def test_sizes_are_continued_and_cut(tiny):
     np.testing.assert_array_equal(apply(pair[:, :, :13, :19]), apply(padded)[..., :13, :19, :])
     with pytest.raises(ValueError, match="no 2 levels"):
         apply(pair[:, :, :8])
-    with pytest.raises(ValueError, match="choose 'dense'"):
+    with pytest.raises(ValueError, match="Known: dense"):
         RAFT(correlation="sparse").init(jax.random.key(0), pair, train=False)
 
 
@@ -204,7 +204,7 @@ def test_batch_norm_is_of_the_context_encoder_alone():
     _, state = jax.eval_shape(from_linen(RAFT()).init, jax.random.key(0), pair)
     assert list(state["batch_stats"]) == ["context_encoder"]
     assert not jax.eval_shape(from_linen(RAFT(norm="instance")).init, jax.random.key(0), pair)[1]
-    with pytest.raises(ValueError, match="choose 'batch'"):
+    with pytest.raises(ValueError, match="Known: batch"):
         Encoder(8, norm="layer").init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=True)
 
 

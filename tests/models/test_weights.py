@@ -19,10 +19,11 @@ from sslax.models import (
     build_pose_network,
     conv,
     defaults,
+    fit_weights,
     from_linen,
-    load_safetensors,
     load_torchvision_resnet,
-    save_safetensors,
+    read_variables,
+    save_weights,
 )
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "torchvision.npz")
@@ -68,6 +69,10 @@ def state_dict(module):
                 norm(f"{block}.downsample.1", outputs)
             inputs = outputs
     return {name: fill(name, shape) for name, shape in tensors.items()}
+
+
+def same(one, other):
+    return jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), one, other))
 
 
 @pytest.mark.parametrize("name, module", [("resnet18", RESNET18), ("bottlenecks", BOTTLENECKS)])
@@ -122,16 +127,74 @@ def test_torch_file_without_torch_says_how_to_convert(tmp_path, monkeypatch):
 def test_saved_weights_come_back(tmp_path):
     model = from_linen(ResNet(blocks=(1,), width=0.125, small_stem=True))
     params, state = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-    save_safetensors(tmp_path / "w.safetensors", params, state)
-    names = safetensors.numpy.load_file(tmp_path / "w.safetensors").keys()
+    file = tmp_path / "w.safetensors"
+    save_weights(file, params, state, {"step": 3, "size": [8, 8]})
+    names = safetensors.numpy.load_file(file).keys()
     assert {"params/conv1/kernel", "model_state/batch_stats/bn1/mean"} <= names
+    *loaded, metadata = read_variables(file)
+    assert metadata == {"step": 3, "size": [8, 8]}
+    assert same(tuple(loaded), (params, state))
     like = jax.eval_shape(model.init, jax.random.key(1), jnp.zeros((1, 8, 8, 3)))
-    loaded = load_safetensors(tmp_path / "w.safetensors", like)
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), loaded, (params, state)))
+    assert same(fit_weights(loaded, like, file), (params, state))
     wide = from_linen(ResNet(blocks=(1,), width=0.25, small_stem=True))
     like = jax.eval_shape(wide.init, jax.random.key(1), jnp.zeros((1, 8, 8, 3)))
-    with pytest.raises(ValueError, match=r"is .* but .* in the model"):
-        load_safetensors(tmp_path / "w.safetensors", like)
+    with pytest.raises(UserError, match=r"is .* but .* in the model"):
+        fit_weights(loaded, like, file)
+
+
+def test_a_network_comes_back_with_its_empty_states(tmp_path):
+    params = {"encoder": {"kernel": np.ones((2, 3), np.float32)}, "head": {"b": np.zeros(1)}}
+    state = {"encoder": {"batch_stats": {"mean": np.zeros(2)}}, "head": {}}
+    save_weights(tmp_path / "network.safetensors", params, state)
+    loaded = read_variables(tmp_path)
+    assert jax.tree.structure(loaded) == jax.tree.structure((params, state, {}))
+    assert same(loaded, (params, state, {}))
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    file = tmp_path / "w.safetensors"
+    save_weights(file, {"b": np.zeros(1)}, {})
+
+    def stop(arrays, path, metadata):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", stop)
+    with pytest.raises(KeyboardInterrupt):
+        save_weights(file, {"b": np.ones(1)}, {})
+    assert read_variables(file)[0] == {"b": 0}
+
+
+def truncated(path):
+    save_weights(path, {"b": np.zeros(100)}, {})
+    path.write_bytes(path.read_bytes()[:-100])
+    return path
+
+
+def of_torchvision(path):
+    safetensors.numpy.save_file(state_dict(ResNet(blocks=(1,))), path)
+    return path
+
+
+def without_arrays(path):
+    safetensors.numpy.save_file({}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (truncated, "It is damaged"),
+        (of_torchvision, "was not written by sslax: it has 'bn1.bias'"),
+        (without_arrays, "was not written by sslax"),
+        (lambda path: path, "There is no file or folder"),
+        (lambda path: path.parent, "There is no network.safetensors in"),
+    ],
+)
+def test_variables_that_cannot_be_read_say_why(tmp_path, make, message):
+    source = make(tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_variables(source)
 
 
 def section(source, **changes):
@@ -139,10 +202,6 @@ def section(source, **changes):
     config = defaults()
     config.update({"name": "resnet10", "blocks": (1, 1), "encoder_from": str(source), **changes})
     return config
-
-
-def same(one, other):
-    return jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), one, other))
 
 
 IMAGE = jnp.zeros((1, 32, 32, 3))
@@ -153,7 +212,7 @@ def run(tmp_path_factory):
     """A run's folder, and the encoder in it."""
     folder = tmp_path_factory.mktemp("run")
     found = load_torchvision_resnet(state_dict(ResNet(blocks=(1, 1))), ResNet(blocks=(1, 1)))
-    save_safetensors(folder / "encoder.safetensors", *found)
+    save_weights(folder / "encoder.safetensors", *found)
     return folder, found
 
 

@@ -305,6 +305,7 @@ def triplet_augmentation(augmentation: Augmentation) -> Augmentation:
 # From configs.
 
 _KNOB = "config.smurf_multi_frame.teacher_from"
+_FILE = "network.safetensors"  # in the folder of a finished run
 _COMMAND = "`python -m sslax.main --config=configs/smurf.py --workdir={}`"
 
 
@@ -320,9 +321,9 @@ def read_teacher(source: str, like: Weights) -> Weights:
     """
     knob, command = f"{_KNOB}={source}", _COMMAND.format(source)
     path = Path(source).expanduser()
-    if not (path / "network.safetensors" if path.is_dir() else path).is_file():
+    if not (path / _FILE if path.is_dir() else path).is_file():
         raise UserError(f"{knob} holds no finished run: first run {command}.")
-    params, model_state, metadata = models.read_variables(path)
+    params, model_state, metadata = models.read_variables(path, file=_FILE)
     method = metadata.get("method", "unknown")
     if method not in TEACHERS:
         raise UserError(f"{knob} is a run of {method}, which learns no flow: first run {command}.")

@@ -3,10 +3,11 @@
 XLA's CPU backend copies the array once for every part of a concatenation, which is what `jnp.pad`
 makes of a reflection, and more often in the transpose. Zero padding it fuses.
 
-Measured with jax 0.10.2 on two x86-64 cores, with the other products of a depth decoder (ResNet-18's,
-96x320, forward and gradients): 1,587 ms before, 1,181 ms after (experiments/README.md, "Training step of
-Monodepth2"). Peer and command: PyTorch, `experiments/benchmarks/monodepth2.py`.
-Can go when `jnp.pad` in its place does not slow that benchmark down.
+Measured with jax 0.10.2 on two x86-64 cores: Monodepth2's depth decoder with its gradients takes
+1,181 ms, where it took 1,587 ms before this and before its heads became products
+(experiments/README.md, "Training step of Monodepth2"). Peer and command: PyTorch,
+`experiments/benchmarks/monodepth2.py --peer-python=PATH`. Can go when `jnp.pad` in its place does
+not slow that step down.
 """
 
 import functools

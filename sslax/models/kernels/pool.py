@@ -1,12 +1,12 @@
 """Max-pooling with a gathered gradient.
 
-XLA's CPU backend scatters the gradient of a max-pooling element by element, on one thread. Here each
-pixel gathers it from the windows of which it is the maximum.
+XLA's CPU backend scatters the gradient of a max-pooling element by element, on one thread. Here
+each pixel gathers it from the windows of which it is the maximum.
 
-Measured with jax 0.10.2 on two x86-64 cores: the gradient for 8 maps of 96x320x64 takes 206 ms, where
-XLA's takes 589 ms (experiments/README.md, "Training step of Monodepth2", single operations).
-Peer and command: `_reduce` in this file, XLA's own, timed alone; PyTorch in
-`experiments/benchmarks/monodepth2.py`. Can go when the gradient of `_reduce` is as fast.
+Measured with jax 0.10.2 on two x86-64 cores: the gradient for 8 maps of 96x320x64 takes 206 ms,
+XLA's 589 ms (experiments/README.md, "Training step of Monodepth2"). Peer and command: XLA's own,
+`_reduce` in this file; PyTorch in `experiments/benchmarks/monodepth2.py --peer-python=PATH`. Can go
+when the gradient of `_reduce` is as fast.
 """
 
 import flax.linen as nn

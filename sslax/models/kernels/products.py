@@ -17,8 +17,8 @@ Measured with jax 0.10.2 on two x86-64 cores, ms with both gradients, XLA's -> o
 - a convolution inside of a loop (RAFT): its gradients take XLA more than a hundred times as long as
   outside of one.
 
-Peer and command: XLA and PyTorch in `experiments/benchmarks/conv_gradient.py --peer-python=PATH`, and
-`experiments/benchmarks/flow.py` for loops. Each can go when XLA's column there is no slower.
+Peer and command: XLA and PyTorch in `experiments/benchmarks/conv_gradient.py --peer-python=PATH`;
+for loops `experiments/benchmarks/flow.py`. Each can go when XLA is no slower there.
 """
 
 from collections.abc import Callable
@@ -144,7 +144,8 @@ def conv_few_outputs(x: jax.Array, kernel: jax.Array, *, reflect: bool) -> jax.A
         `[N, H, W, K]`, dtype of `x`.
 
     Example:
-        >>> conv_few_outputs(jnp.ones((1, 3, 4, 8)), jnp.ones((3, 3, 8, 1)), reflect=True).max().item()
+        >>> y = conv_few_outputs(jnp.ones((1, 3, 4, 8)), jnp.ones((3, 3, 8, 1)), reflect=True)
+        >>> y.max().item()
         72.0
     """
     n, h, w, c = x.shape

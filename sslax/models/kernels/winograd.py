@@ -165,7 +165,7 @@ class _Bands(NamedTuple):
         return 0, i // self.number, i % self.number * self.rows, 0, 0
 
     def _window(self, x: jax.Array, i: jax.Array) -> tuple[tuple, tuple, jax.Array]:
-        """Size and start of the nearest window inside the image, and its distance from the band's."""
+        """Size and start of the nearest window inside the image, and how far the band's is off."""
         size, _, height, *rest = x.shape
         rows = self.rows + 2
         wanted = i % self.number * self.rows - (self.number * self.rows + 2 - height) // 2
