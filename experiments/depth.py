@@ -126,7 +126,7 @@ def recording(kind: str, source: str, folder: Path) -> dict[str, str]:
     """
     from PIL import Image
 
-    from sslax.data.files import formats
+    from sslax.data.files import cameras
 
     with np.load(source) as archive:
         if kind == "rgbd":
@@ -144,7 +144,7 @@ def recording(kind: str, source: str, folder: Path) -> dict[str, str]:
         for phase in range(step):
             sequence = train / f"{phase}"
             sequence.mkdir(parents=True, exist_ok=True)
-            formats.write_intrinsics(sequence / "intrinsics.txt", camera)
+            cameras.write_intrinsics(sequence / "intrinsics.txt", camera)
             for i in range(phase, cut, step):
                 Image.fromarray(images[i]).save(sequence / f"{i:05d}.png")
         rows = slice(cut, None, step)

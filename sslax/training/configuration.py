@@ -1,5 +1,6 @@
 """Configs: the sections every method shares, durations, and the checks before anything starts."""
 
+import math
 import re
 
 from ml_collections import ConfigDict
@@ -70,13 +71,13 @@ def steps_of(
         r"\s*([0-9._]+(?:e-?[0-9]+)?)\s*(?:(step|epoch|example)s?|(%)|)\s*", str(duration)
     )
     part = match and not match[2]
-    if not match or (part and total is None):
+    number = _number(match[1]) if match else math.nan
+    if not math.isfinite(number) or (part and total is None):
         raise UserError(
             f'"{duration}" is no duration; write a number and a unit, for example "500 steps", '
             '"20 epochs" or "1e6 examples"'
             + (', or a part of the run, "5 %" or "0.05".' if total is not None else ".")
         )
-    number = float(match[1])
     if part:
         fraction = number / 100 if match[3] else number
         if fraction > 1:
@@ -84,3 +85,11 @@ def steps_of(
         return round(fraction * total)
     unit = {"step": 1.0, "epoch": float(steps_per_epoch), "example": 1.0 / batch_size}[match[2]]
     return round(number * unit)
+
+
+def _number(text: str) -> float:
+    """The number; NaN for what is none, such as "1.2.3"."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -156,7 +156,8 @@ def finetune(
         state = loop.run(plan, mesh, state, feed, writer=curve, progress=progress)
     except metrics.NonFinite as error:
         raise UserError(
-            f"Fine-tuning diverged: {error} The learning rate is {recipe.learning_rate:g}."
+            f"Fine-tuning diverged: {error.fact}; lower the learning rate of "
+            f"{recipe.learning_rate:g}."
         ) from error
     finally:
         feed.close()

@@ -20,7 +20,19 @@ from sslax.types import Metrics
 
 
 class NonFinite(UserError):
-    """A metric became NaN or infinite; the run stops before it overwrites a good checkpoint."""
+    """A metric became NaN or infinite; the run stops before it overwrites a good checkpoint.
+
+    Attributes:
+        fact: which metrics, and at which step, without the advice on what to do.
+    """
+
+    def __init__(self, names: list[str], step: int) -> None:
+        self.fact = f"{', '.join(names)} became NaN or infinite at step {step}"
+        super().__init__(
+            f"{self.fact}. The last good checkpoint is kept; lower "
+            "config.optimizer.learning_rate, lengthen its warm-up, set its clip_norm, or compute "
+            "in float32."
+        )
 
 
 class Meter:
@@ -47,11 +59,7 @@ class Meter:
         for step, metrics in zip(steps, fetched):
             broken = sorted(name for name, value in metrics.items() if not np.isfinite(value))
             if broken:
-                raise NonFinite(
-                    f"{', '.join(broken)} became NaN or infinite at step {step}. The last good "
-                    "checkpoint is kept; lower config.optimizer.learning_rate, lengthen its "
-                    "warm-up, set its clip_norm, or compute in float32."
-                )
+                raise NonFinite(broken, step)
         return {
             name: float(np.mean([metrics[name] for metrics in fetched], dtype=np.float64))
             for name in sorted(fetched[0])

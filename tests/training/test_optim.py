@@ -100,3 +100,44 @@ def test_unknown_optimizer_names_its_neighbor():
     config.name = "lrs"
     with pytest.raises(UserError, match='did you mean "lars"'):
         optim.build(config, lambda step: 0.1, total=2)
+
+
+# Layers of a vision transformer, of two blocks, from the bottom to the top.
+LAYERS = ("patch_embedding", "class_token", "position", "block1", "block2", "norm")
+
+
+def _layers(encoder=LAYERS):
+    return {
+        "encoder": {name: {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)} for name in encoder},
+        "classifier": {"kernel": jnp.ones((2, 2))},
+    }
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
+def test_layer_decay_counts_from_the_top_of_the_encoder(name):
+    """Two steps, so that momentum is scaled as the gradient is."""
+    params, found = _layers(), []
+    for decay in (1.0, 0.5):
+        config = optim.defaults()
+        config.update(name=name, layer_decay=decay)
+        tx = optim.build(config, lambda step: 0.5, total=2)
+        state = tx.init(params)
+        for _ in range(2):
+            updates, state = tx.update(params, state, params)
+        found.append(updates)
+    plain, scaled = found
+    ratios = jax.tree.map(lambda a, b: float(jnp.mean(b / a)), plain, scaled)
+    factors = {"patch_embedding": 0.125, "class_token": 0.125, "position": 0.125}
+    factors |= {"block1": 0.25, "block2": 0.5, "norm": 1.0}
+    for layer, factor in factors.items():
+        expected = {"kernel": pytest.approx(factor), "bias": pytest.approx(factor)}
+        assert ratios["encoder"][layer] == expected, layer
+    assert ratios["classifier"] == {"kernel": pytest.approx(1.0)}
+
+
+def test_layer_decay_of_a_network_without_blocks_is_refused():
+    config = optim.defaults()
+    config.layer_decay = 0.75
+    tx = optim.build(config, lambda step: 0.5, total=2)
+    with pytest.raises(UserError, match="for vision transformers, and this encoder has no blocks"):
+        tx.init(_layers(("conv1", "bn1", "layer1_0")))

@@ -271,7 +271,7 @@ def check_triplets(frames: Array) -> None:
     if frames.shape[1] != 3:
         raise UserError(
             "Occluded flow is inferred from three frames, and each example has "
-            f'{frames.shape[1]}: set config.data.frames=3 and config.data.target="second".'
+            f'{frames.shape[1]}: set config.data.frames=3 and config.data.target_frame="second".'
         )
 
 
