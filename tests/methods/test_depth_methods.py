@@ -577,17 +577,18 @@ def test_the_target_is_the_first_of_stacked_frames():
 def test_explainability_weights_the_error_of_each_source():
     """Logits far from zero leave out one source or the other."""
     batch, maps = batch_of(FRAMES), jax.nn.sigmoid(LOGITS["logits0"][..., :1])
-    twists = 0.2 * GOLDEN["twists"]
-    match = sfm_learner_file.reproject_frames(
-        maps, batch["frames"], batch["intrinsics"], twists, Snippet(3)
-    )
-    terms = sfm_learner_file.scale_terms(maps, match, None)
-    halves = []
-    for sign in (-1, 1):
-        logits = jnp.broadcast_to(jnp.array([50.0, -50.0]) * sign, (*maps.shape[:3], 2))
-        halves.append(sfm_learner_file.scale_terms(maps, match, logits)["photometric"])
-    assert min(halves) > 0.1 * terms["photometric"]
-    np.testing.assert_allclose(sum(halves), terms["photometric"], rtol=1e-5)
+    arrays = maps, batch["frames"], batch["intrinsics"], 0.2 * GOLDEN["twists"]
+
+    @jax.jit
+    def photometric(*arrays):
+        match = sfm_learner_file.reproject_frames(*arrays, Snippet(3))
+        one = jnp.broadcast_to(jnp.array([50.0, -50.0]), (*maps.shape[:3], 2))
+        terms = [sfm_learner_file.scale_terms(maps, match, x) for x in (None, one, -one)]
+        return [term["photometric"] for term in terms]
+
+    whole, first, second = photometric(*arrays)
+    assert min(first, second) > 0.1 * whole
+    np.testing.assert_allclose(first + second, whole, rtol=1e-5)
 
 
 def test_each_coarser_scale_counts_half():
