@@ -122,18 +122,18 @@ def monodepth2(
     network = Network({**parts, "pose": pose} if pose and frames > 1 else parts)
     forward = partial(estimate, knobs=knobs)
 
-    def given(batch: Batch) -> Array:
-        """The images that the forward pass of training needs."""
+    def network_input(batch: Batch) -> Array:
+        """The images whose depth or motion the loss needs."""
         snippet.check(batch, *needed)
         return batch["input"] if consistency_weight else batch["input"][:, :frames]
 
     def init(rng: Array, batch: Batch) -> Variables:
-        return network.init(forward, rng, given(batch))
+        return network.init(forward, rng, network_input(batch))
 
     def loss(
         variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
-        outputs, variables = network.apply(forward, variables, given(batch), train=True)
+        outputs, variables = network.apply(forward, variables, network_input(batch), train=True)
         value, metrics = snippet_loss(*outputs, batch, rng, knobs)
         metrics = jax.lax.stop_gradient(metrics)
         return value, LossOutput(variables.model_state, variables.extra, metrics)
