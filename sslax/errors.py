@@ -5,8 +5,8 @@ import importlib.util
 # What each extra brings, by the names that are imported.
 EXTRAS = {
     "train": (
-        *("absl", "chex", "flax", "grain", "matplotlib", "ml_collections", "optax", "orbax"),
-        *("PIL", "safetensors", "sklearn", "tensorboardX"),
+        *("absl", "flax", "grain", "matplotlib", "ml_collections", "optax", "orbax", "PIL"),
+        *("safetensors", "sklearn", "tensorboardX"),
     ),
     "geometry": ("skimage",),
 }

@@ -168,8 +168,8 @@ def ffmpeg() -> str | None:
 def _check_decoder(path: Path) -> None:
     if ffmpeg() is None:
         raise UserError(
-            f"{path} is a film, which takes ffmpeg to read, such as `pip install imageio-ffmpeg` "
-            f"brings; or extract its frames elsewhere, `mkdir {path.stem} && ffmpeg -i {path} "
+            f"{path} is a film, which takes ffmpeg to read: pip install 'sslax[video]' "
+            f"brings one; or extract its frames elsewhere, `mkdir {path.stem} && ffmpeg -i {path} "
             f"{path.stem}/%06d.png`, and give --input={path.stem}."
         )
 
