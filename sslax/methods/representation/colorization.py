@@ -100,7 +100,7 @@ def colorization(
         targets = ops.soft_encode_ab(batch["ab"], bins, neighbors=neighbors, sigma=sigma)
         nearest = jnp.argmax(targets, axis=-1)
         cross_entropy = -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
-        weight = losses.color_class_balance(extra["prior"], gamma=gamma)[nearest]
+        weight = losses.class_rebalancing_weights(extra["prior"], gamma=gamma)[nearest]
         mask = jnp.broadcast_to(batch["colored"][:, None, None], cross_entropy.shape)
         value = losses.masked_mean(weight * cross_entropy, mask)
         seen = jnp.sum(targets * mask[..., None], (0, 1, 2))

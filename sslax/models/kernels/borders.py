@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sslax.ops.calls import computed_once
+from sslax.ops.no_inline import no_inline
 
 
 def mirrored(x: jax.Array, radius: int = 1) -> jax.Array:
@@ -49,7 +49,7 @@ def _bordered(x: jax.Array, radius: int, mode: str) -> jax.Array:
     return x
 
 
-@functools.partial(computed_once, static_argnames=("radius", "skipped", "axis"))
+@functools.partial(no_inline, static_argnames=("radius", "skipped", "axis"))
 def _bordered_axis(x: jax.Array, *, radius: int, skipped: int, axis: int) -> jax.Array:
     size = x.shape[axis]
     first, last = _beyond(x, radius, axis, skipped)

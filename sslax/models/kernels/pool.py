@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sslax.ops.calls import computed_once
+from sslax.ops.no_inline import no_inline
 
 _WINDOW = [(i, j) for i in range(3) for j in range(3)]
 
@@ -45,7 +45,7 @@ def _forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return y, (x, y)
 
 
-@computed_once
+@no_inline
 def _first_largest(x: jax.Array, y: jax.Array) -> jax.Array:
     """Which of the nine pixels of the window `y` is, int8."""
     h, w = y.shape[1:3]
