@@ -7,8 +7,8 @@
     python -m sslax.main --config=configs/smurf.py:video --config.data.path=DIR
 
 The network is given a part of the frames, `config.augment.size`, and matched in the whole of them;
-`augment.whole=False` cuts the frames, too. `selfsup_weight`, `occlusion`, `smoothness_order` and
-`gamma` of `config.smurf` are switches.
+`augment.full_frames=False` cuts the frames, too. `selfsup_weight`, `occlusion`, `smoothness_order`
+and `gamma` of `config.smurf` are switches.
 
 Expected: embedded, an endpoint error of 0.994 on held-out pairs (zero flow: 2.24). The paper
 reports endpoint errors of 1.99 (clean) and 2.80 (final) on Sintel's training set, trained on its
@@ -72,7 +72,7 @@ def get_config(variant: str = "") -> ConfigDict:
         presets=flow_presets.PRESETS,
         tiny=flow_presets.TINY,
         model={"name": "raft"},
-        augment={"recipe": "smurf", "size": (), "whole": True, "affine": {}},
+        augment={"recipe": "smurf", "size": (), "full_frames": True, "affine": {}},
         smurf={
             "data": "census",
             "data_weight": 1.0,

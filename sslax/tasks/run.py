@@ -335,7 +335,7 @@ def _alignment(
 
     Nothing where the recipe makes one view only: what pretext tasks make of it are pieces.
     """
-    if len(augment.RECIPES[config.augment.recipe]) < 2:
+    if len(augment.VIEW_RECIPES[config.augment.recipe]) < 2:
         return {}
     source = dataset.train if dataset.test is None else dataset.test
     source = records.subset(source, _some(source, _ALIGNED))

@@ -117,7 +117,7 @@ def finetune(
         ...     records,
         ...     records,
         ...     num_classes=2,
-        ...     views=augment.make_views(augment.get_recipes("identity")),
+        ...     views=augment.make_views(augment.get_view_recipes("identity")),
         ...     evaluation_view=augment.to_float,
         ...     duration="20 steps",
         ...     learning_rate=1.0,

@@ -23,7 +23,7 @@ from sslax.types import Model
 
 B, H, W = 2, 24, 32
 SIZE = (32, 48)  # of what is shared by several tests
-IDENTITY = flow_augment.flow_views(flow_augment.FlowRecipe())
+IDENTITY = flow_augment.make_frame_pairs(flow_augment.FlowRecipe())
 
 
 def pyramid(*flows):
@@ -831,7 +831,7 @@ def test_mistakes_in_configs_are_named(load_config):
     config = load_config("arflow", "tiny")
     with config.unlocked():
         config.arflow.spatial.rotat = 0.1
-    with pytest.raises(UserError, match="'rotate'"):
+    with pytest.raises(UserError, match='"rotate"'):
         arflow.build(config, 10)
 
 

@@ -223,7 +223,7 @@ def test_the_order_of_examples_does_not_matter():
     recipe = flow_augment.get_flow_recipe("smurf", size=(12, 16))
     method = smurf_multi_frame.smurf_multi_frame(
         seeing(1.0),
-        views=smurf_multi_frame.triplet_views(flow_augment.flow_views(recipe)),
+        views=smurf_multi_frame.triplet_views(flow_augment.make_frame_pairs(recipe)),
         teacher_weights=common.Target({"gain": np.float32(4.0)}, {}),
         fusion_steps=4,
     )
@@ -320,7 +320,7 @@ def test_the_lesson_follows_the_views():
     recipe = flow_augment.get_flow_recipe(
         "smurf", size=(8, 12), jitter=0.0, erase=0.0, affine={"flip": 0.5}
     )
-    pairs = flow_augment.flow_views(recipe)
+    pairs = flow_augment.make_frame_pairs(recipe)
     image = np.random.default_rng(4).integers(0, 255, (6, 3, H, W, 3), dtype=np.uint8)
     batch = {"image": image, "index": np.arange(6)}
     made = smurf_multi_frame.triplet_views(pairs)(jax.random.key(0), batch)

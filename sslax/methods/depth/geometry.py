@@ -300,6 +300,6 @@ def training_views(section: ConfigDict, snippet: Snippet) -> common.Views:
     knobs = common.plain(section)
     try:
         recipe = augment.get_frame_recipe(knobs.pop("recipe"), **knobs)
-        return augment.frame_views(recipe, stereo=snippet.stereo)
+        return augment.make_frames(recipe, stereo=snippet.stereo)
     except ValueError as error:
         raise UserError(f"config.augment: {error}") from error

@@ -64,7 +64,7 @@ def arflow(
     R    = mean_{T visible} ρ(f(T I, T I') - T f_0)
     ```
     All but the last term are those of the network as it is. For R the frames are transformed: moved
-    in the plane, the flow following exactly (`affine_flow`), their colors changed, and parts of
+    in the plane, the flow with them (`warp_affine_flow`, exact), their colors changed, and parts of
     the second frame painted over, so that the first pass knows what the second one cannot see. The
     pixels that count are those that the first pass sees, read through the transformation.
 
@@ -84,7 +84,7 @@ def arflow(
         level_weights: w_l, finest first, at least as many as the network has.
         analogy_weight: w_a, or a schedule of it; where it is 0 the second pass is left out.
         spatial: how frames are moved in the second pass; None for not at all.
-        appearance: how their colors change, what `jitter_pair` reads of it; None for not at all.
+        appearance: how their colors change (`photometric_augmentation`); None for not at all.
         occluder: whether parts of the second frame are painted over.
 
     Raises:
@@ -113,13 +113,13 @@ def arflow(
         space, colors, paint = jax.random.split(key, 3)
         if spatial is not None:
             maps = jnp.stack(flow_augment.sample_affine(space, frames.shape[1:3], spatial))
-            frames, _ = jax.vmap(flow_augment.affine_image)(frames, maps)
-            flows, inside = jax.vmap(flow_augment.affine_flow)(flows, maps, maps[::-1])
+            frames, _ = jax.vmap(flow_augment.warp_affine)(frames, maps)
+            flows, inside = jax.vmap(flow_augment.warp_affine_flow)(flows, maps, maps[::-1])
             # After the transformation: a pixel counts where all that is read for it counts.
-            moved, _ = jax.vmap(flow_augment.affine_image)(seen[..., None], maps)
+            moved, _ = jax.vmap(flow_augment.warp_affine)(seen[..., None], maps)
             seen = (moved[..., 0] > 0.999) & inside
         if appearance is not None:
-            frames = flow_augment.jitter_pair(colors, frames, appearance)
+            frames = flow_augment.photometric_augmentation(colors, frames, appearance)
         if occluder:
             frames = jnp.stack([frames[0], flow_augment.random_occluder(paint, frames[1])])
         return frames, flows, seen.astype(jnp.float32)

@@ -537,7 +537,7 @@ def training_views(section: ConfigDict) -> common.Views:
         knobs.pop("size")  # (): the size of the frames
     try:
         recipe = flow_augment.get_flow_recipe(knobs.pop("recipe"), **knobs)
-        return flow_augment.flow_views(recipe)
+        return flow_augment.make_frame_pairs(recipe)
     except ValueError as error:
         raise UserError(f"config.augment: {error}") from error
 

@@ -246,7 +246,7 @@ def triplet_views(views: common.Views) -> common.Views:
     last two.
 
     Args:
-        views: as `flow_views` makes them: an example's key is of `rng` and its index alone.
+        views: as `make_frame_pairs` makes them: an example's key is of `rng` and its index alone.
     """
 
     def made(rng: Array, batch: Batch) -> Batch:

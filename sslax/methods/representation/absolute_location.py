@@ -44,7 +44,7 @@ def absolute_location(
     def cut(key: Array, image: Array) -> Batch:
         def one(key: Array) -> tuple[Array, Array]:
             place_key, color_key = jax.random.split(key)
-            found, position = augment.patch_at(place_key, image, patch=patch)
+            found, position = augment.random_patch(place_key, image, patch=patch)
             found = hide_colors(color_key, augment.standardize(found), colors)
             return found, augment.location_class(position, bins)
 

@@ -48,7 +48,7 @@ def jigsaw(
 
     def cut(key: Array, image: Array) -> Batch:
         tile_key, color_key, order_key = jax.random.split(key, 3)
-        found = augment.grid_tiles(
+        found = augment.jigsaw_tiles(
             tile_key, image, grid=round(tiles**0.5), tile=tile, jitter=jitter
         )
         shape = (tiles, 1, 1, found.shape[-1])

@@ -36,7 +36,7 @@ def mae(
 
     def hide(key: Array, image: Array) -> Batch:
         tokens = (image.shape[0] // patch) * (image.shape[1] // patch)
-        keep, mask = augment.random_keep(key, tokens, ratio=mask_ratio)
+        keep, mask = augment.random_masking(key, tokens, ratio=mask_ratio)
         return {"image": image, "keep": keep, "mask": mask}
 
     masked_views = common.with_task(views, hide)
