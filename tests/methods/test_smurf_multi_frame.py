@@ -254,7 +254,7 @@ def test_the_order_of_examples_does_not_matter():
     method = smurf_multi_frame.smurf_multi_frame(
         seeing(1.0),
         seeing(4.0),
-        augmentation=smurf_multi_frame.triplet_augmentation(augment.flow_views(recipe)),
+        augmentation=smurf_multi_frame.triplet_augmentation(augment.make_frame_pairs(recipe)),
         fusion_steps=4,
     )
     image = np.random.default_rng(3).integers(0, 255, (4, 3, H, W, 3), dtype=np.uint8)
@@ -344,7 +344,7 @@ def test_the_pseudo_labels_follow_the_augmentation():
     recipe = augment.get_flow_recipe(
         "smurf", size=(8, 12), jitter=0.0, erase=0.0, affine={"flip": 0.5}
     )
-    pairs = augment.flow_views(recipe)
+    pairs = augment.make_frame_pairs(recipe)
     image = np.random.default_rng(4).integers(0, 255, (6, 3, H, W, 3), dtype=np.uint8)
     batch = {"image": image, "index": np.arange(6)}
     augmented = smurf_multi_frame.triplet_augmentation(pairs)(jax.random.key(0), batch)

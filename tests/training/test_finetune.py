@@ -89,7 +89,7 @@ def test_the_first_step_is_nesterovs_on_batch_statistics(variables):
         duration="1 step",
         batch_size=48,
         learning_rate=0.5,
-        views=augment.make_views(augment.get_recipes("identity")),
+        views=augment.make_views(augment.get_view_recipes("identity")),
     )
     encoding, state = MODEL.apply(*variables, augment.to_float(TRAIN.images), True)
     features = np.asarray(encoding.features, np.float64)
