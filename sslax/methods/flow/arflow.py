@@ -93,8 +93,8 @@ def arflow(
     ```
     R is a second pass of the network, on frames that are transformed: moved in the plane, which
     the flow follows exactly (`warp_affine_flow`), with other colors, and with parts of the second
-    frame painted over, so that the first pass knows flow that the second one cannot see. The pixels that
-    count are those that are visible in the first pass, moved alike.
+    frame painted over, so that the first pass knows flow that the second one cannot see. The pixels
+    that count are those that are visible in the first pass, moved alike.
 
     The network's flows, at a quarter of the frames' resolution and below, are enlarged by four
     before they are compared, as the authors do.
