@@ -91,10 +91,10 @@ def arflow(
     loss = Σ_l w_l D(I_l, warp(I'_l, f_l); visible) + w_s S(f_0, I_0) + w_a R
     R    = mean_{T visible} ρ(f(T I, T I') - T f_0)
     ```
-    R is a second pass of the network, on frames that are transformed: moved in the plane, which
-    the flow follows exactly (`warp_affine_flow`), with other colors, and with parts of the second frame
+    R is a second pass of the network, on transformed frames: warped by affine maps, which the flow
+    follows exactly (`warp_affine_flow`), with other colors, and with parts of the second frame
     painted over, so that the first pass knows flow that the second one cannot see. The pixels that
-    count are those that are visible in the first pass, moved alike.
+    count are those visible in the first pass, warped likewise.
 
     The network's flows, at a quarter of the frames' resolution and below, are enlarged by four
     before they are compared, as the authors do.

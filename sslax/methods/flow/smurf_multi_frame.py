@@ -286,7 +286,7 @@ def triplet_augmentation(augmentation: Augmentation) -> Augmentation:
     All three are moved and cropped alike; colors change in 'input' alone, which has the last two.
 
     Args:
-        augmentation: as `augment.make_frame_pairs` returns it: an example's key depends on `rng` and its
+        augmentation: from `augment.make_frame_pairs`: an example's key depends on `rng` and its
             index alone.
     """
 
