@@ -12,7 +12,6 @@ import runs
 from PIL import Image
 
 import sslax
-from sslax import models
 from sslax.errors import UserError
 from sslax.inference.run import open_run, read_state
 from sslax.methods import METHODS
