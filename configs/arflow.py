@@ -6,12 +6,12 @@
     python -m sslax.main --config=configs/arflow.py:kitti --config.data.path=DIR
     python -m sslax.main --config=configs/arflow.py:video --config.data.path=DIR
 
-`config.arflow.spatial={}`, `appearance={}` and `occluder=False` switch the three transformations
-off, one by one; `analogy_weight=0.0` the whole second pass.
+`config.arflow.spatial={}`, `appearance={}` and `occluder=False` each switch one of the three
+transformations off; `analogy_weight=0.0` switches off the whole second pass.
 
 Expected: embedded, an endpoint error of 0.395 on held-out pairs (zero flow: 2.24). The paper
 reports endpoint errors of 2.79 (clean) and 3.73 (final) on Sintel's training set and of 2.85 on
-KITTI 2015, 11.8 % of outliers on its test set.
+KITTI 2015, with 11.8 % outliers on its test set.
 """
 
 from ml_collections import ConfigDict

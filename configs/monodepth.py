@@ -5,18 +5,20 @@
     python -m sslax.main --config=configs/monodepth.py:stereo --config.data.path=DIR
     python -m sslax.main --config=configs/monodepth.py:kitti --config.data.path=DIR
 
-A directory of pairs of one's own has `left` and `right`; see docs/data.md. With
-`--config.monodepth.naive=True` the right image is rebuilt from the left one, so that the disparity
-is aligned with an image that the network does not see.
+A directory of your own pairs has `left` and `right`; see docs/data.md. With
+`--config.monodepth.naive=True` the right image is reconstructed from the left one, so that the
+disparity is aligned with an image that the network does not see.
 
 Expected: embedded, a disparity error of 1.4 pixels (a constant: 4.8; semi-global matching of both
 images: 0.9; experiments/README.md). The paper reports an abs_rel of 0.133 (ResNet-50, 256 x 512, 50
-epochs, KITTI, Eigen's split, Garg's crop, 80 m), and 0.114 with Cityscapes first and the flips'
-average.
+epochs, KITTI, Eigen's split, Garg's crop, 80 m), and 0.114 after pretraining on Cityscapes and with
+flips averaged.
 """
 
 from ml_collections import ConfigDict
 
+from sslax import models
+from sslax.methods.depth.monodepth import monodepth
 from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
@@ -29,8 +31,8 @@ VARIANTS: dict[str, presets.Values] = {
     "tiny": {"monodepth.decoder": {"widths": (4, 4, 8), "scales": 2}},
     "scenes": {
         "optimizer.learning_rate": 1e-3,
-        # Disparities start at 4.6 pixels. From 19 the finest map does not find its way back: what
-        # it compares there has nothing to do with what belongs together.
+        # Disparities start at 4.6 pixels. From 19 the finest map never recovers: it compares pixels
+        # that are too far from their matches.
         "monodepth.decoder": {"widths": (8, 16, 32, 64, 128), "bias": -2.0},
     },
     "stereo": {"data.size": (256, 512), "batch_size": 8, "duration": "50 epochs"},
@@ -51,11 +53,11 @@ def get_config(variant: str = "") -> ConfigDict:
         optimizer={"drops": (0.6, 0.8), "drop_factor": 0.5},
         evaluate={"depth": {"scaling": "none"}},
         monodepth={
-            "ssim_weight": 0.85,
-            "smoothness_weight": 0.1,
-            "consistency_weight": 1.0,
-            "largest": 0.3,
-            "naive": False,
-            "decoder": {"scales": 4, "bias": 0.0, "widths": (16, 32, 64, 128, 256)},
+            **presets.defaults_of(
+                monodepth,
+                *("ssim_weight", "smoothness_weight", "consistency_weight"),
+                *("max_disparity", "naive"),
+            ),
+            "decoder": presets.defaults_of(models.DepthDecoder, "scales", "bias", "widths"),
         },
     )

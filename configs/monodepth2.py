@@ -12,7 +12,7 @@ numbers do. `minimum`, `automask`, `full_resolution` and `ssim_weight` of `confi
 the paper's ablations.
 
 Expected: embedded, an abs_rel of 0.274 on held-out scenes (a constant: 0.379), 4.5 degrees between
-true and predicted direction (standing still: 90) and 0.37 degrees of rotation a pair (0.92). The
+true and predicted direction (static camera: 90) and 0.37 degrees of rotation a pair (0.92). The
 paper reports an abs_rel (ResNet-18, 192 x 640, KITTI, Eigen's split, Garg's crop, 80 m) of 0.115
 from video, 0.109 from stereo and 0.106 from both with ImageNet's weights; 0.132, 0.130 and 0.127
 without.
@@ -20,6 +20,8 @@ without.
 
 from ml_collections import ConfigDict
 
+from sslax import models
+from sslax.methods.depth.monodepth2 import monodepth2
 from sslax.training import presets
 
 SMALL = {
@@ -28,11 +30,11 @@ SMALL = {
     "data.scenes.boxes": 4,
     "model.width": 0.25,
     "optimizer.learning_rate": 3e-4,
-    # Before the motion is known every pixel asks for more parallax. Depth must not follow as far as
-    # the sigmoid's end, where it has no gradient: motion learns faster than depth.
+    # Until the motion is known, every pixel asks for more parallax. Depth must not follow to the
+    # sigmoid's end, where it has no gradient: so motion learns faster than depth.
     "optimizer.rates.pose": 4.0,
     "monodepth2.decoder.widths": (8, 16, 32, 64, 128),
-    # A ResNet takes many thousands of steps before it reads any motion but the mean one.
+    # A ResNet takes many thousands of steps before it predicts any motion but the mean one.
     "monodepth2.pose.name": "correlation",
     "monodepth2.pose.decoder_width": 64,
 }
@@ -72,16 +74,17 @@ def get_config(variant: str = "") -> ConfigDict:
         data={"frames": 3, "stereo": False},
         augment={"recipe": "monodepth2"},
         monodepth2={
-            "minimum": True,
-            "automask": True,
-            "full_resolution": True,
-            "ssim_weight": 0.85,
-            "smoothness_weight": 1e-3,
-            "velocity_weight": 0.0,
-            "consistency_weight": 0.0,
-            "min_depth": 0.1,
-            "max_depth": 100.0,
-            "pose": {"kind": "separate", "name": "", "decoder_width": 256, "factors": (1,)},
-            "decoder": {"scales": 4, "bias": 0.0, "widths": (16, 32, 64, 128, 256)},
+            **presets.defaults_of(
+                monodepth2,
+                *("minimum", "automask", "full_resolution", "ssim_weight", "smoothness_weight"),
+                *("velocity_weight", "consistency_weight", "min_depth", "max_depth"),
+            ),
+            "pose": {
+                "kind": "separate",
+                **presets.defaults_of(
+                    models.build_pose_network, "name", "decoder_width", "factors"
+                ),
+            },
+            "decoder": presets.defaults_of(models.DepthDecoder, "scales", "bias", "widths"),
         },
     )

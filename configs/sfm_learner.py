@@ -4,17 +4,19 @@
     python -m sslax.main --config=configs/sfm_learner.py:video --config.data.path=DIR
     python -m sslax.main --config=configs/sfm_learner.py:kitti --config.data.path=DIR
 
-`--config.sfm_learner.explainability_weight=0.0` does without explainability, as the authors' later
-models do. Depth has no unit: evaluation takes the scale of each image from the truth.
+`--config.sfm_learner.explainability_weight=0.0` drops explainability, as the authors' later models
+do. Depth has no unit: evaluation takes the scale of each image from the truth.
 
 Expected: embedded, an abs_rel of 0.310 on held-out scenes (a constant: 0.379), 6.1 degrees between
-true and predicted direction (standing still: 90) and 0.45 degrees of rotation a pair (0.92). The
+true and predicted direction (static camera: 90) and 0.45 degrees of rotation a pair (0.92). The
 authors' page reports an abs_rel of 0.183 (DispNet, 128 x 416, KITTI, Eigen's split, Garg's crop,
 80 m) and an ATE of 0.016 and 0.013 m on sequences 09 and 10.
 """
 
 from ml_collections import ConfigDict
 
+from sslax import models
+from sslax.methods.depth.sfm_learner import sfm_learner
 from sslax.training import presets
 
 SMALL = {
@@ -24,10 +26,10 @@ SMALL = {
     "model.width": 0.25,
     "optimizer.learning_rate": 3e-4,
     "optimizer.rates.pose": 4.0,
-    # PoseCNN takes many thousands of steps before it reads any motion but the mean one.
+    # PoseCNN takes many thousands of steps before it predicts any motion but the mean one.
     "sfm_learner.pose.name": "correlation",
     "sfm_learner.pose.decoder_width": 64,
-    # The paper's 0.5 flattens these rooms: inverse depths are of 5 where training starts.
+    # The paper's 0.5 flattens these rooms: inverse depths start at 5.
     "sfm_learner.smoothness_weight": 0.01,
 }
 PAPER = {
@@ -58,7 +60,7 @@ VARIANTS: dict[str, presets.Values] = {
 
 def get_config(variant: str = "") -> ConfigDict:
     """The config of a variant, a key of `VARIANTS`."""
-    made = presets.config(
+    config = presets.config(
         "sfm_learner",
         variant,
         VARIANTS,
@@ -67,11 +69,13 @@ def get_config(variant: str = "") -> ConfigDict:
         data={"frames": 3, "stereo": False},
         augment={"recipe": "sfm_learner"},
         sfm_learner={
-            "smoothness_weight": 0.5,
-            "explainability_weight": 0.2,
-            "pose": {"name": "posecnn", "decoder_width": 256, "factors": (1,)},
-            "decoder": {"scales": 4, "bias": 0.0},
+            **presets.defaults_of(sfm_learner, "smoothness_weight", "explainability_weight"),
+            "pose": {
+                **presets.defaults_of(models.build_pose_network, "decoder_width", "factors"),
+                "name": "posecnn",
+            },
+            "decoder": presets.defaults_of(models.DispNetDecoder, "scales", "bias"),
         },
     )
-    made.model.name = "dispnet"
-    return made
+    config.model.name = "dispnet"
+    return config

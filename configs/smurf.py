@@ -6,13 +6,13 @@
     python -m sslax.main --config=configs/smurf.py:kitti --config.data.path=DIR
     python -m sslax.main --config=configs/smurf.py:video --config.data.path=DIR
 
-The network is given a part of the frames, `config.augment.size`, and matched in the whole of them;
-`augment.whole=False` cuts the frames, too. `selfsup_weight`, `occlusion`, `smoothness_order` and
-`gamma` of `config.smurf` are switches.
+The network's input is a crop of `config.augment.size`, whose pixels are matched in whole frames;
+`augment.full_frames=False` crops the frames, too. The paper's ablations are knobs: `selfsup_weight`,
+`occlusion`, `smoothness_order` and `gamma` of `config.smurf`.
 
 Expected: embedded, an endpoint error of 0.994 on held-out pairs (zero flow: 2.24). The paper
 reports endpoint errors of 1.99 (clean) and 2.80 (final) on Sintel's training set, trained on its
-test set, and of 2.00 on KITTI 2015, 6.42 % of outliers; 2.15 on Sintel without the multi-frame
+test set, and of 2.00 on KITTI 2015, with 6.42 % outliers; 2.15 on Sintel without the multi-frame
 stage, which is configs/smurf_multi_frame.py.
 """
 
@@ -29,7 +29,7 @@ PAPER = {
     "optimizer.drops": (5 / 6, 11 / 12),
     "optimizer.clip_norm": 1.0,
 }
-# The paper's colors and boxes delay the start by many times what all of the small run takes.
+# With the paper's color jitter and boxes, learning starts long after the small run has ended.
 LIGHT = {
     "duration": "1000 steps",
     "augment.size": (48, 96),
@@ -73,7 +73,7 @@ def get_config(variant: str = "") -> ConfigDict:
         presets=flow_presets.PRESETS,
         tiny=flow_presets.TINY,
         model={"name": "raft"},
-        augment={"recipe": "smurf", "size": (), "whole": True, "affine": {}},
+        augment={"recipe": "smurf", "size": (), "full_frames": True, "affine": {}},
         smurf={
             **presets.defaults_of(
                 smurf,

@@ -1,4 +1,4 @@
-"""SMURF's second stage (Stone et al., CVPR 2021): taught by a trained network and three frames.
+"""SMURF's second stage (Stone et al., CVPR 2021): pseudo-labels by a trained teacher of 3 frames.
 
     python -m sslax.main --config=configs/smurf.py --workdir=runs/smurf               # first stage
     python -m sslax.main --config=configs/smurf_multi_frame.py \
@@ -7,18 +7,18 @@
     python -m sslax.main --config=configs/smurf_multi_frame.py:kitti --config.data.path=DIR ...
     python -m sslax.main --config=configs/smurf_multi_frame.py:video --config.data.path=DIR ...
 
-Each variant wants the folder of a first stage of the same variant, or of any flow method with the
+Each variant takes the folder of a first stage of the same variant, or of any flow method with the
 same network. Three consecutive frames come from `scenes`, `sintel`, `kitti_flow` with the
-multi-view extension, `video`, `kitti` and `cityscapes`; `flying_chairs` has pairs alone.
+multi-view extension, `video`, `kitti` and `cityscapes`; `flying_chairs` has pairs only.
 
-The test is of pairs, as that of the other flow methods, with the teacher beside the student:
-`epe_occluded` tells what the past was good for. `start_from_teacher`, `border_occluded`,
-`fusion_steps` and `teacher_iterations` of `config.smurf_multi_frame` are switches. The authors
-train the student anew; in the small run it starts from the teacher, which takes fewer steps.
+The test uses pairs, like that of the other flow methods, and evaluates the teacher next to the
+student: `epe_occluded` tells what the previous frame was good for. The authors train a new
+student; in the small run it starts from the teacher (`start_from_teacher`), which takes fewer
+steps.
 
-Expected: embedded, an endpoint error of 1.067 on held-out pairs (the teacher's 1.072, zero flow's
-1.92), 1.465 where occluded (1.478). The paper reports 1.99 (clean) on Sintel's training set, with
-the first stage alone 2.15.
+Expected: embedded, an endpoint error of 1.067 on held-out pairs (teacher: 1.072, zero flow: 1.92),
+1.465 where occluded (teacher: 1.478). The paper reports 1.99 (clean) on Sintel's training set, and
+2.15 after the first stage alone.
 """
 
 from ml_collections import ConfigDict
@@ -36,7 +36,7 @@ PAPER = {
     "smurf_multi_frame.teacher_iterations": 32,
     "smurf_multi_frame.fusion_steps": 2000,
 }
-# As in configs/smurf.py, whose network it is; on two cores the frames' past must not cost more.
+# As in configs/smurf.py, which trains the teacher; the fusion must not cost more than the network.
 LIGHT = {
     "duration": "300 steps",
     "augment.size": (48, 96),
@@ -83,7 +83,7 @@ def get_config(variant: str = "") -> ConfigDict:
         presets=flow_presets.TRIPLET_PRESETS,
         tiny=flow_presets.TINY,
         model={"name": "raft"},
-        augment={"recipe": "smurf", "size": (), "whole": True, "affine": {}},
+        augment={"recipe": "smurf", "size": (), "full_frames": True, "affine": {}},
         smurf_multi_frame={
             **presets.defaults_of(
                 smurf_multi_frame,

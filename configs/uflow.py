@@ -6,12 +6,12 @@
     python -m sslax.main --config=configs/uflow.py:kitti --config.data.path=DIR
     python -m sslax.main --config=configs/uflow.py:video --config.data.path=DIR
 
-`data`, `occlusion`, `selfsup_weight` and `smoothness_order` of `config.uflow` are the paper's
-ablations, and so are `normalize` and `level_dropout` of `config.uflow.network`.
+The paper's ablations are knobs: `data`, `occlusion`, `selfsup_weight` and `smoothness_order` of
+`config.uflow`, `normalize` and `level_dropout` of `config.uflow.network`.
 
 Expected: embedded, an endpoint error of 0.385 on held-out pairs (zero flow: 2.24), 0.67 with a
 duration of 300 steps. The paper reports endpoint errors of 3.01 (clean) and 4.09 (final) on
-Sintel's training set, trained on its test set, and of 2.84 on KITTI 2015, 9.39 % of outliers.
+Sintel's training set, trained on its test set, and of 2.84 on KITTI 2015, with 9.39 % outliers.
 """
 
 from ml_collections import ConfigDict

@@ -6,12 +6,12 @@
     python -m sslax.main --config=configs/unflow.py:kitti --config.data.path=DIR
     python -m sslax.main --config=configs/unflow.py:video --config.data.path=DIR
 
-Every term of `config.unflow` is switched off by a weight of 0.0; `brightness_weight=1.0` and
-`census_weight=0.0` are the baseline of the paper's ablation, `occlusion=none` is without masks.
+A weight of 0.0 switches a term of `config.unflow` off; `brightness_weight=1.0` with
+`census_weight=0.0` is the baseline of the paper's ablation, `occlusion=none` goes without masks.
 
 Expected: embedded, an endpoint error of 0.560 on held-out pairs (zero flow: 2.24). The paper's
-network is FlowNetC, and stacks of it, not PWC-Net; it reports an endpoint error of 8.10 and 23.3 %
-of outliers on KITTI 2015 (training set, CSS).
+network is FlowNetC, or a stack of them, rather than PWC-Net; it reports an endpoint error of 8.10
+and 23.3 % outliers on KITTI 2015 (training set, CSS).
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,7 @@ from sslax.training import flow_presets, presets
 LIGHT = {"unflow.network": {"levels": 4, "channels": 16, "convolutions": 2}}
 
 VARIANTS: dict[str, presets.Values] = {
-    # At 16 x 32 pixels, the finest level, a census of 7 x 7 and the border leave little.
+    # The finest level has 16 x 32 pixels, of which a 7 x 7 census and the border leave little.
     "": {**LIGHT, "unflow.census_radii": (2, 1, 1), "unflow.border": 0.0},
     "tiny": {"unflow.network": flow_presets.TINY_PWC_NETWORK},
     "chairs": {"batch_size": 4},

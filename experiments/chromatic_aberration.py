@@ -36,7 +36,7 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from sslax import augment, models
-from sslax.data.sources.photographs import photograph_parts
+from sslax.data.files.installed import photograph_parts
 from sslax.figures import style
 from sslax.methods.common import merge_views, split_views
 from sslax.methods.representation.absolute_location import absolute_location
@@ -143,7 +143,7 @@ def views(rng: jax.Array, batch: dict) -> dict:
 
     def view(image: jax.Array, lens: jax.Array) -> jax.Array:
         image = augment.to_float(image)
-        image = augment.render_aberration(image, scale_red=lens[0], scale_blue=lens[1])
+        image = augment.chromatic_aberration(image, scale_red=lens[0], scale_blue=lens[1])
         return image[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
     return {**batch, "views": jax.vmap(view)(batch["image"], batch["lens"])[:, None]}
@@ -311,11 +311,11 @@ def draw_examples(figure: Figure, place: SubplotSpec, pixels: np.ndarray) -> Non
     image = augment.to_float(jnp.asarray(pixels))
 
     def rendered(scale: float) -> np.ndarray:
-        shown = augment.render_aberration(image, scale_red=scale, scale_blue=scale)
+        shown = augment.chromatic_aberration(image, scale_red=scale, scale_blue=scale)
         return np.asarray(shown)[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
     whole = figure.add_subplot(panels[:, 0])
-    style.show(whole, rendered(1.02))
+    style.draw_image(whole, rendered(1.02))
     whole.set_title("Rendered: achromat, 2 %")
     whole.set_anchor("W")
     top, left = CORNER
@@ -324,7 +324,7 @@ def draw_examples(figure: Figure, place: SubplotSpec, pixels: np.ndarray) -> Non
     for row, scale in enumerate((1.0, 1.02, 1.08)):
         axes = figure.add_subplot(panels[row, 1])
         axes.set_anchor("W")
-        style.show(axes, rendered(scale)[top : top + ZOOM, left : left + ZOOM])
+        style.draw_image(axes, rendered(scale)[top : top + ZOOM, left : left + ZOOM])
         axes.text(1.08, 0.5, f"{scale - 1:.0%}", transform=axes.transAxes, va="center", size=8)
 
 

@@ -1,4 +1,4 @@
-"""Depth and ego-motion without labels: what each method learns, and what each idea is worth.
+"""Depth and ego-motion without labels: what each method learns, and what each idea contributes.
 
     python experiments/depth.py --output=FOLDER [--rgbd=FILE.npz] [--odometry=FILE.npz]
         [--peer-python=PYTHON_WITH_OPENCV] [--only NAME ...]
@@ -10,15 +10,15 @@ Runs, one folder each below the output, all from random weights:
   monodepth2_scenes, sfm_scenes      rendered video; held-out scenes
   monodepth2_rgbd, sfm_rgbd          frames of a hand-held camera
   monodepth2_odometry, sfm_odometry  gray frames of a car
-  ablation_*                         monodepth2_scenes, going on without one idea, or any, on
-                                     rendered video in which the box often keeps its place before
-                                     the camera, like a car ahead; two seeds
+  ablation_*                         monodepth2_scenes, continued without one idea, or any, on
+                                     rendered video in which a box often moves along with the
+                                     camera, like a car ahead; two seeds
 
 `--rgbd` names an archive of 'rgb' [N, H, W, 3], 'depth_mm', 'cam2world' [N, 4, 4], 'intrinsics':
 the first 500 frames train and the last 200 test. `--odometry`: 'frames' [N, H, W], 'cam2world'
-[N, 3, 4], 'intrinsics'; the first three quarters train. Broken off and started again, the script
-goes on where it was; it ends with `table.md`, and `ablation.png` of the ablation's pictures. What
-was measured, and concluded from it, is in experiments/README.md.
+[N, 3, 4], 'intrinsics'; the first three quarters train. An interrupted script resumes where it
+stopped; it ends with `table.md`, and `ablation.png` of the ablation. Results and conclusions are in
+experiments/README.md.
 """
 
 import argparse
@@ -40,13 +40,13 @@ LOGGED = {"batch_size": 8, "log_every": "100 steps", "checkpoint_every": "500 st
 
 
 def small(name: str) -> dict[str, Any]:
-    """What a config's small variant says of networks and rates, for other data than its own."""
+    """Networks and rates of a config's small variant, for other data than its own."""
     values = runpy.run_path(str(CONFIGS / f"{name}.py"))["SMALL"]
     return {**LOGGED, **{k: v for k, v in values.items() if not k.startswith("data.")}}
 
 
-def of_section(name: str, knobs: dict[str, Any]) -> dict[str, Any]:
-    """Knobs with the name of their section before them."""
+def in_section(name: str, knobs: dict[str, Any]) -> dict[str, Any]:
+    """Knobs by their dotted names."""
     return {f"{name}.{knob}": value for knob, value in knobs.items()}
 
 
@@ -60,9 +60,9 @@ ODOMETRY = {
     "optimizer.learning_rate": 2e-4,
     "optimizer.rates.pose": 5.0,
 }
-# Near the car pixels move farther than the eight of one search. Turning is told from moving aside
-# where depth starts farther than the paper's, from which a step aside moves pixels so much more
-# than a turn that it is learned instead.
+# Near the car pixels move farther than the eight of one search. Turns are learned if depth starts
+# farther than the paper's, from which a sideways step moves pixels so much more than a turn that it
+# is learned instead.
 CAR = {"pose.factors": (1, 4), "decoder.bias": -3.5}
 BUSY = {
     "data.scenes.boxes": 1,
@@ -92,20 +92,20 @@ RUNS = {
     "monodepth2_odometry": (
         "monodepth2",
         "video",
-        {**MONODEPTH2, **ODOMETRY, **of_section("monodepth2", CAR)},
+        {**MONODEPTH2, **ODOMETRY, **in_section("monodepth2", CAR)},
         "odometry",
     ),
     "sfm_odometry": (
         "sfm_learner",
         "video",
-        {**SFM, **ODOMETRY, **of_section("sfm_learner", CAR)},
+        {**SFM, **ODOMETRY, **in_section("sfm_learner", CAR)},
         "odometry",
     ),
     **{
         f"ablation_{name}_{seed}": (
             "monodepth2",
             "scenes",
-            {**BUSY, "seed": seed, **of_section("monodepth2", knobs)},
+            {**BUSY, "seed": seed, **in_section("monodepth2", knobs)},
             None,
         )
         for name, knobs in SWITCHES.items()
@@ -126,7 +126,7 @@ def recording(kind: str, source: str, folder: Path) -> dict[str, str]:
     """
     from PIL import Image
 
-    from sslax.data.files import formats
+    from sslax.data.files import cameras
 
     with np.load(source) as archive:
         if kind == "rgbd":
@@ -144,7 +144,7 @@ def recording(kind: str, source: str, folder: Path) -> dict[str, str]:
         for phase in range(step):
             sequence = train / f"{phase}"
             sequence.mkdir(parents=True, exist_ok=True)
-            formats.write_intrinsics(sequence / "intrinsics.txt", camera)
+            cameras.write_intrinsics(sequence / "intrinsics.txt", camera)
             for i in range(phase, cut, step):
                 Image.fromarray(images[i]).save(sequence / f"{i:05d}.png")
         rows = slice(cut, None, step)
@@ -154,7 +154,7 @@ def recording(kind: str, source: str, folder: Path) -> dict[str, str]:
 
 
 def train(name: str, output: Path, recordings: dict[str, str | None]) -> dict[str, float] | None:
-    """Trains and evaluates a run, or goes on with it; its numbers, or None without its data."""
+    """Trains and evaluates a run, or resumes it; its numbers, or None without its data."""
     from sslax.inference.run import open_run
     from sslax.methods import METHODS
     from sslax.tasks.evaluation import evaluate_run
@@ -175,15 +175,15 @@ def train(name: str, output: Path, recordings: dict[str, str | None]) -> dict[st
     print(f"--- {name}", flush=True)
     methods = METHODS
     if name.startswith("ablation"):
-        methods = {**METHODS, "monodepth2": going_on(METHODS["monodepth2"], output / START)}
+        methods = {**METHODS, "monodepth2": continued(METHODS["monodepth2"], output / START)}
     state = fit(config, workdir, methods=methods)
     if int(state.step) < open_run(workdir).plan.steps:
         raise SystemExit(f"{name} was stopped at step {int(state.step)}; start again to go on.")
     return evaluate_run(workdir)
 
 
-def going_on(build: Any, source: Path) -> Any:
-    """`build`, of a method whose networks start as those of the run in `source` ended."""
+def continued(build: Any, source: Path) -> Any:
+    """`build`, but the networks start from the last checkpoint of the run in `source`."""
     import jax
 
     from sslax import models
@@ -203,10 +203,10 @@ def going_on(build: Any, source: Path) -> Any:
 
 
 def semi_global_matching() -> None:
-    """In an interpreter with OpenCV: pairs from the standard input, errors to the output.
+    """In an interpreter with OpenCV: a file's name from standard input, errors to standard output.
 
-    Disparities that the matcher leaves out are filled with the nearest one on the left (else the
-    right), which is the farther surface as a rule.
+    Gaps in the disparity are filled from the nearest pixel on the left (else the right), usually
+    that of the farther surface.
     """
     import cv2
 
@@ -225,7 +225,7 @@ def semi_global_matching() -> None:
         speckleRange=2,
         mode=cv2.STEREO_SGBM_MODE_HH,
     )
-    # Nothing is matched in the first columns unless there is something to their left.
+    # The first columns are only matched if there are pixels to their left.
     padded = [cv2.copyMakeBorder(x, 0, 0, 48, 0, cv2.BORDER_REPLICATE) for x in (left, right)]
     found = matcher.compute(*(cv2.cvtColor(x, cv2.COLOR_RGB2BGR) for x in padded))[:, 48:] / 16.0
     valid = found >= 0
@@ -262,7 +262,7 @@ def matched(python: str, output: Path) -> dict[str, float]:
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
-    """A row for each run, and below it what needs no training."""
+    """A row for each run, and below it the untrained network and the trivial baseline."""
     lines = ["| run | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 1) + "|"]
     for name, numbers in results.items():
         for suffix in ("", "_untrained", "_trivial"):
@@ -275,12 +275,12 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 
 def ablation(output: Path) -> str:
-    """Measures the ablation where its ideas matter, and draws inverse depths beside each other.
+    """Measures the ablation where its ideas matter, and draws inverse depths side by side.
 
-    Depth is brought to the true scale by the median of the whole image. The error is the mean of
-    `|z - z*| / z*` over all pixels, those that another surface hides from the frame before or
-    after, and those of boxes that follow; "far": the part of the latter that is put at more
-    than twice its distance. Means over the seeds and, after ±, half of what lies between them.
+    Depth is scaled by the median of the whole image. The error is the mean of `|z - z*| / z*` over
+    all pixels, over those occluded in the frame before or after, and over boxes that follow the
+    camera; "far" is the share of the latter predicted at more than twice their distance. Means over
+    the seeds and, after ±, half their range.
     """
     import sslax
     from sslax import data, figures

@@ -7,13 +7,13 @@ from sslax import data
 
 
 def config(**fields):
+    """The `data` section with some keys replaced; sections are dictionaries."""
     result = data.defaults()
-    result.update({name: value for name, value in fields.items() if name != "scenes"})
-    result.scenes.update(fields.get("scenes", {}))
+    result.update(fields)
     return result
 
 
-def picture(seed, height=12, width=20, channels=3):
+def noise(seed, height=12, width=20, channels=3):
     """A smooth random image uint8 [height, width, channels]."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (height // 2, width // 2, channels), dtype=np.uint8)

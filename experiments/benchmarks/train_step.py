@@ -69,7 +69,8 @@ def jax_step(module, x, *, native=False):
         updates, opt_state = tx.update(gradient, opt_state, params)
         return (optax.apply_updates(params, updates), state, opt_state), value
 
-    def native_conv(x, kernel, *, stride=1, padding=0):
+    def native_conv(x, kernel, *, stride=1, padding=0, reflect=False):
+        assert not reflect
         return lax.conv_general_dilated(
             x,
             kernel,

@@ -1,9 +1,9 @@
-"""Golden values of tests/methods/test_depth_methods.py: losses of depth and motion in PyTorch.
+"""Golden values of tests/methods/test_depth_methods.py: losses of depth and ego-motion in PyTorch.
 
     python experiments/golden/depth_methods.py tests/methods/golden/depth.npz
 
-needs torch, and not this package. The equations of the papers in float64, with PyTorch's sampler,
-matrix exponential and derivatives; maps and motions stand for the networks that would make them.
+needs torch, but not this package. The papers' equations in float64, with PyTorch's sampler, matrix
+exponential and derivatives; maps and twists take the place of the networks that would predict them.
 """
 
 import sys
@@ -52,7 +52,7 @@ def area(image: torch.Tensor, scale: int) -> torch.Tensor:
 
 
 def sample(image: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> tuple:
-    """`image [B, C, h, w]` at pixels, the last one repeated; and where that is inside."""
+    """`image [B, C, h, w]` at pixels, the border repeated; and where that is inside."""
     height, width = image.shape[-2:]
     grid = torch.stack([2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1], -1)
     values = functional.grid_sample(image, grid, padding_mode="border", align_corners=True)
@@ -90,7 +90,7 @@ def masked(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def first_order(field: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """Of `[B, h, w]` under the edges of `[B, 3, h, w]`."""
+    """Smoothness of `[B, h, w]`, weighted down at the edges of `[B, 3, h, w]`."""
     dx, dy = field.diff(dim=2).abs(), field.diff(dim=1).abs()
     wx, wy = (torch.exp(-image.diff(dim=d).abs().mean(1)) for d in (3, 2))
     return (wx * dx).mean() + (wy * dy).mean()
@@ -118,7 +118,7 @@ def stereo_pose(baseline: torch.Tensor) -> torch.Tensor:
 
 
 def camera_at(intrinsics: torch.Tensor, scale: int) -> torch.Tensor:
-    """Of images of which every 2^s x 2^s pixels became one."""
+    """Intrinsics of images averaged over 2^s x 2^s pixels."""
     s = 2.0**-scale
     small = intrinsics.clone()
     small[:, 0, 0], small[:, 1, 1] = s * intrinsics[:, 0, 0], s * intrinsics[:, 1, 1]
@@ -129,7 +129,7 @@ def camera_at(intrinsics: torch.Tensor, scale: int) -> torch.Tensor:
 def reproject(
     source: torch.Tensor, depth: torch.Tensor, pose: torch.Tensor, intrinsics: torch.Tensor
 ) -> tuple:
-    """`source [B, C, h, w]` seen from the target's camera, and where it is seen."""
+    """The target, reconstructed from `source [B, C, h, w]`, and where that is valid."""
     height, width = depth.shape[1:]
     x, y = pixels(height, width)
     rays = torch.einsum(
@@ -171,7 +171,7 @@ def monodepth(given: dict, *, naive: bool) -> dict:
 
 
 def sfm_learner(given: dict, *, explain: float) -> dict:
-    poses = pose_of(0.2 * given["twists"])  # these depths are less than a metre
+    poses = pose_of(0.2 * given["twists"])  # these depths are less than a meter
     terms = {"photometric": 0.0, "smoothness": 0.0}
     entropy = 0.0
     for scale in range(SCALES):
@@ -207,7 +207,7 @@ def monodepth2(
     target = given["image"][:, 1]
     sources, poses = [], []
     if frames > 1:
-        # The network is asked in order of time: of the frame before, how it becomes the target.
+        # Pairs are in order of time: the earlier frame's pose leads from it to the target.
         before = torch.linalg.inv(pose_of(given["twists"][:, 0]))
         poses += [before, pose_of(given["twists"][:, 1])]
         sources += [given["image"][:, 0], given["image"][:, 2]]

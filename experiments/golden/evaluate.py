@@ -1,10 +1,10 @@
-"""Golden values of tests/evaluate: kNN by lightly and scikit-learn, logistic regression by both.
+"""Golden values of tests/measures: kNN by lightly and scikit-learn, logistic regression by both.
 
 Run with an interpreter that has torch, lightly and scikit-learn:
 
     python experiments/golden/evaluate.py
 
-and copy what it prints into tests/evaluate/test_knn.py and test_linear.py. Needs no sslax.
+and copy what it prints into tests/measures/test_knn.py and test_logistic.py. Needs no sslax.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""Golden values of tests/data/test_formats.py: files as OpenCV writes them, and what it reads.
+"""Golden values of tests/data/test_files.py: files as OpenCV writes them, and what it reads.
 
 Run with an interpreter that has opencv-python:
 

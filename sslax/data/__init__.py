@@ -1,16 +1,16 @@
-"""Images in: sources of records, and feeds that bring them to the devices."""
+"""Data sets: sources of records, and feeds that bring them to the devices."""
 
 from sslax.data.feed import Feed as Feed
 from sslax.data.feed import epoch_order as epoch_order
 from sslax.data.feed import evaluation_batches as evaluation_batches
 from sslax.data.feed import make_feed as make_feed
+from sslax.data.loading import defaults as defaults
+from sslax.data.loading import load as load
 from sslax.data.records import ArraySource as ArraySource
 from sslax.data.records import DataError as DataError
 from sslax.data.records import Dataset as Dataset
 from sslax.data.records import ImageError as ImageError
 from sslax.data.records import Source as Source
-from sslax.data.records import is_made as is_made
+from sslax.data.records import is_generated as is_generated
 from sslax.data.records import shapes as shapes
 from sslax.data.sources import SOURCES as SOURCES
-from sslax.data.sources import defaults as defaults
-from sslax.data.sources import load as load

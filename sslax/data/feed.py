@@ -1,9 +1,9 @@
-"""From records to global arrays on the devices.
+"""Batches: from records to global arrays on the devices.
 
 The order of examples is a pure function of (seed, epoch), and the step is the only clock: with n
-steps an epoch the global batch of step s is `epoch_order(seed, s // n)[(s % n) * B :][:B]`. So a
-run resumes in mid-epoch by its step alone, and every machine agrees without talking. The rows of a
-batch are laid over the mesh's devices in order; a process reads the rows of its own devices.
+steps per epoch the global batch of step s is `epoch_order(seed, s // n)[(s % n) * B :][:B]`. So a
+run resumes in mid-epoch from its step alone, and all hosts agree without communication. The rows of
+a batch are sharded over the mesh's devices in order; a process reads the rows of its own devices.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sslax.data.records import (
     DataError,
-    Made,
+    GeneratedSource,
     Record,
     Source,
     in_memory,
-    is_made,
+    is_generated,
     read,
     shapes,
     size_in_memory,
@@ -34,21 +34,21 @@ from sslax.data.records import (
 )
 from sslax.types import Batch, PyTree
 
-AHEAD = 2  # batches put on the devices before they are asked for
+AHEAD = 2  # batches on the devices before they are asked for
 
 
 class Feed(NamedTuple):
-    """Batches for a training loop, made on the host and inside the compiled step.
+    """Batches for a training loop, prepared partly on the host, partly inside the compiled step.
 
     Attributes:
-        arrays: `(step) -> PyTree` of global arrays; call it once a step, in order, from the step
-            the feed was made for. It does not wait for the devices. The arrays belong to the feed:
-            do not donate them.
+        arrays: `(step) -> PyTree` of global arrays; call it once per step, in order, beginning with
+            `start_step`. It does not wait for the devices. The arrays belong to the feed: do not
+            donate them.
         batch: `(arrays, step) -> Batch`, pure, to be traced inside the compiled step: 'image' uint8
             `[B, H, W, C]` or `[B, V, H, W, C]`, 'index' int32 `[B]` and whatever else the records
             hold (with labels, 'label' int32 `[B]`), sharded over the mesh's axis 'data'.
-        steps_per_epoch: whole batches in the set; an epoch leaves the remainder out.
-        close: ends the feed's threads.
+        steps_per_epoch: full batches in the set; an epoch drops the remainder.
+        close: stops the feed's threads.
     """
 
     arrays: Callable[[int], PyTree]
@@ -58,14 +58,14 @@ class Feed(NamedTuple):
 
 
 def epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
-    """The order in which an epoch visits a set, the same on every machine.
+    """The order in which an epoch visits the examples, the same on every host.
 
-    The ranks of `length` words of the Philox generator keyed with (seed, epoch).
+    It sorts `length` words of the Philox generator keyed with (seed, epoch).
 
     Args:
-        seed: of the run; taken modulo 2^64.
+        seed: the run's seed, modulo 2^64.
         epoch: counted from 0.
-        length: examples in the set.
+        length: number of examples.
 
     Returns:
         int32 `[length]`, a permutation.
@@ -93,26 +93,26 @@ def make_feed(
 
     Both modes give the same batches. 'resident' puts the whole set on every device once and gathers
     batches inside the compiled step; 'stream' reads records in threads while the step runs. A
-    source that is made on the device (`records.Made`) knows neither order nor end: step s has the
-    records s B to s B + B - 1.
+    source that generates its records on the device (`records.GeneratedSource`) has neither order
+    nor end: step s has the records s B to s B + B - 1.
 
     Args:
         source: the records.
         batch_size: B, over all devices and processes.
-        seed: of the order.
-        mesh: devices under one axis named 'data', of type Auto.
+        seed: seed of the order.
+        mesh: devices along one axis named 'data', of type Auto.
         mode: 'resident', 'stream', or 'auto': resident where the images take at most
             `resident_bytes`.
         start_step: the first step that will be asked for.
-        resident_bytes: the budget of 'auto', on each device.
-        workers: threads that read records; 0: one a core, at most 32.
+        resident_bytes: memory budget of 'auto' on each device.
+        workers: reading threads; 0: one per core, at most 32.
 
     Returns:
-        The feed; close it at the end.
+        The feed; close it when done.
 
     Raises:
-        DataError: if the batch is larger than the set or not divisible by the devices, or the
-            records are not uint8 images.
+        DataError: the batch is larger than the set or not divisible by the devices, or the records
+            are not uint8 images.
     """
     steps_per_epoch = len(source) // batch_size if batch_size > 0 else 0
     if steps_per_epoch == 0:
@@ -122,8 +122,8 @@ def make_feed(
         )
     _check_divisible(batch_size, mesh)
     _check_image(shapes(source)["image"])
-    if is_made(source):
-        return Feed(*_made(source, batch_size, mesh), steps_per_epoch, lambda: None)
+    if is_generated(source):
+        return Feed(*_generated(source, batch_size, mesh), steps_per_epoch, lambda: None)
     if mode == "auto":
         mode = "resident" if size_in_memory(source) <= resident_bytes else "stream"
     order = _Order(seed, len(source), batch_size)
@@ -144,15 +144,15 @@ def evaluation_batches(
     Args:
         source: the records, in memory or not.
         batch_size: B, over all devices and processes.
-        mesh: devices under one axis named 'data', of type Auto.
-        workers: threads that read records; 0: one a core, at most 32.
+        mesh: devices along one axis named 'data', of type Auto.
+        workers: reading threads; 0: one per core, at most 32.
 
     Yields:
-        Batches as a feed gives them, and 'mask' bool `[B]`: False in the rows that fill up the last
-        batch, which hold zeros.
+        Batches as a feed gives them, and 'mask' bool `[B]`: False for the rows of zeros that pad
+        the last batch.
 
     Raises:
-        DataError: if the batch is not divisible by the devices.
+        DataError: the batch is not divisible by the devices.
     """
     _check_divisible(batch_size, mesh)
     return _evaluation_batches(source, batch_size, mesh, workers)
@@ -168,7 +168,7 @@ def _evaluation_batches(
             for start in range(0, len(source), batch_size):
                 index = start + rows
                 mask = index < len(source)
-                # A process whose rows are all padding still needs the shape: it reads record 0.
+                # A process whose rows are all padding still needs their shape: it reads record 0.
                 records = read(source, index[mask] if mask.any() else np.zeros(1, int), pool)
                 records = {
                     key: _padded(value[: mask.sum()], mask) for key, value in records.items()
@@ -183,7 +183,7 @@ def _evaluation_batches(
 
 
 class _Order:
-    """Which example stands in which row of which step. Safe to share between threads."""
+    """The examples of each step's batch. Safe to share between threads."""
 
     def __init__(self, seed: int, length: int, batch_size: int) -> None:
         self.seed = seed
@@ -210,12 +210,12 @@ class _Order:
 
 
 def _resident(source: Source, order: _Order, mesh: Mesh, workers: int) -> tuple[Callable, ...]:
-    """The whole set on every device; an epoch uploads only its order, one epoch ahead."""
+    """Keeps the whole set on every device; each epoch uploads only its order, one epoch ahead."""
     memory = in_memory(source, workers=workers)
     over_data = NamedSharding(mesh, PartitionSpec("data"))
-    upload = partial(_everywhere, mesh)
+    upload = partial(_replicate, mesh)
     shape = memory.images.shape
-    images = memory.images.reshape(shape[0], -1)  # long rows gather faster
+    images = memory.images.reshape(shape[0], -1)  # flat rows gather faster
     fixed = {name: upload(array) for name, array in {**memory.arrays, "image": images}.items()}
     thread = ThreadPoolExecutor(1)
     orders: dict[int, Future] = {}
@@ -243,16 +243,16 @@ def _resident(source: Source, order: _Order, mesh: Mesh, workers: int) -> tuple[
     return arrays, batch, lambda: thread.shutdown(cancel_futures=True)
 
 
-def _made(source: Made, batch_size: int, mesh: Mesh) -> tuple[Callable, Callable]:
-    """Records made inside the compiled step; none comes twice, whatever an epoch is."""
+def _generated(source: GeneratedSource, batch_size: int, mesh: Mesh) -> tuple[Callable, Callable]:
+    """Generates records inside the compiled step; none repeats, however long an epoch is."""
     over_data = NamedSharding(mesh, PartitionSpec("data"))
-    fixed = jax.tree.map(partial(_everywhere, mesh), source.arrays)
+    fixed = jax.tree.map(partial(_replicate, mesh), source.arrays)
 
     def batch(arrays: PyTree, step: jax.Array) -> Batch:
         index = step.astype(jnp.int32) * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
         index = jax.lax.with_sharding_constraint(index, over_data)
-        made = {**source.make(arrays, index), "index": index}
-        return jax.lax.with_sharding_constraint(made, over_data)
+        records = {**source.generate(arrays, index), "index": index}
+        return jax.lax.with_sharding_constraint(records, over_data)
 
     return lambda step: fixed, batch
 
@@ -260,7 +260,7 @@ def _made(source: Made, batch_size: int, mesh: Mesh) -> tuple[Callable, Callable
 def _stream(
     source: Source, order: _Order, mesh: Mesh, start_step: int, workers: int
 ) -> tuple[Callable, ...]:
-    """Records read by Grain's threads, batches put on the devices by one more."""
+    """Grain's threads read records; one more thread puts batches on the devices."""
     rows = _local_rows(mesh, order.batch_size)
     ahead = _Ahead(_record_batches(source, order, rows, start_step, workers), mesh)
     current: dict[str, Any] = {"step": start_step - 1, "batch": None}
@@ -281,29 +281,29 @@ def _stream(
 def _record_batches(
     source: Source, order: _Order, rows: np.ndarray, start_step: int, workers: int
 ) -> Generator[Batch]:
-    """This process's rows of each batch from a step on, without end.
+    """This process's rows of each batch, from `start_step` on, without end.
 
-    An element is a piece of a batch: Grain spends as long on an element as decoding a small image
-    takes, and longer with a longer buffer.
+    Grain's elements are chunks of a batch, because its overhead per element is as long as decoding
+    a small image, and grows with the buffer.
     """
     import grain
 
     count = threads(workers)
-    pieces = np.array_split(rows, min(len(rows), 4 * count))
+    chunks = np.array_split(rows, min(len(rows), 4 * count))
 
-    def piece(position: int) -> list[Record]:
-        step, part = divmod(position, len(pieces))
-        indices = order.batch(step)[pieces[part]].tolist()
+    def read_chunk(position: int) -> list[Record]:
+        step, chunk = divmod(position, len(chunks))
+        indices = order.batch(step)[chunks[chunk]].tolist()
         return [{**source[i], "index": np.int32(i)} for i in indices]
 
     def join(parts: Sequence[list[Record]]) -> Batch:
         return stack([record for part in parts for record in part])
 
-    positions = grain.MapDataset.range(start_step * len(pieces), np.iinfo(np.int64).max)
+    positions = grain.MapDataset.range(start_step * len(chunks), np.iinfo(np.int64).max)
     options = grain.ReadOptions(
-        num_threads=count, prefetch_buffer_size=max(AHEAD * len(pieces), count)
+        num_threads=count, prefetch_buffer_size=max(AHEAD * len(chunks), count)
     )
-    dataset = positions.map(piece).to_iter_dataset(options).batch(len(pieces), batch_fn=join)
+    dataset = positions.map(read_chunk).to_iter_dataset(options).batch(len(chunks), batch_fn=join)
     with contextlib.closing(iter(dataset)) as batches:
         yield from batches
 
@@ -321,7 +321,7 @@ class _Ahead:
     def __init__(self, batches: Generator[Batch], mesh: Mesh) -> None:
         self._batches = batches
         self._mesh = mesh
-        self._queue: queue.Queue = queue.Queue(AHEAD - 1)  # one more is in the thread's hand
+        self._queue: queue.Queue = queue.Queue(AHEAD - 1)  # the thread holds one more
         self._closed = threading.Event()
         self._failure: _Failure | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -348,7 +348,7 @@ class _Ahead:
                 if not self._put(_to_devices(batch, self._mesh)):
                     return
             self._put(_Failure(StopIteration()))
-        except BaseException as error:  # whatever it is belongs to the thread that asks for items
+        except BaseException as error:  # to be raised in the thread that asks for items
             self._put(_Failure(error))
         finally:
             self._batches.close()
@@ -376,33 +376,34 @@ def _check_image(image: jax.ShapeDtypeStruct) -> None:
     if image.dtype != np.uint8 or len(image.shape) not in (3, 4):
         raise DataError(
             f"a source gave an image of {image.dtype} {list(image.shape)}; records hold uint8 "
-            "images [H, W, C], or several [V, H, W, C]"
+            "images [H, W, C], or several, [V, H, W, C]"
         )
 
 
 def _local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
-    """The rows of a global batch that lie on this process's devices, in order."""
+    """The rows of a global batch on this process's devices, in order."""
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     slices = sharding.addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[at] for at in slices]))
 
 
 def _to_devices(batch: Batch, mesh: Mesh) -> Batch:
-    """This process's rows to global arrays, sharded over 'data'."""
+    """Puts this process's rows on its devices, as global arrays sharded over 'data'."""
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     return {
         key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()
     }
 
 
-def _everywhere(mesh: Mesh, values: np.ndarray) -> jax.Array:
-    """The values on every device of all processes."""
+def _replicate(mesh: Mesh, values: np.ndarray) -> jax.Array:
+    """Puts the values on every device of all processes."""
     values = np.asarray(values)
     sharding = NamedSharding(mesh, PartitionSpec())
     return jax.make_array_from_callback(values.shape, sharding, lambda at: values[at])
 
 
 def _padded(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The values in the rows where the mask is True, zeros elsewhere."""
     full = np.zeros((len(mask), *values.shape[1:]), values.dtype)
     full[mask] = values
     return full

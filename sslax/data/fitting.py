@@ -1,7 +1,7 @@
-"""One size for images and for what is measured of them: the center cut out, then resized.
+"""Center crop and resize, applied to images, intrinsics and measured maps alike.
 
-Depth and flow live by intrinsics, so nothing is stretched: of an image of another shape the largest
-central part of the wanted shape is kept, and what happened to the pixels happens to the intrinsics,
+The aspect ratio never changes, because depth and flow depend on the intrinsics: an image is
+cropped to the largest central part of the wanted aspect ratio, then resized by s. Intrinsics follow
 in float64: `f → s f` and `c → (c + 0.5 - edge) s - 0.5`.
 """
 
@@ -13,11 +13,11 @@ from sslax.data.records import DataError
 
 
 class Fit(NamedTuple):
-    """How an image becomes one of another size.
+    """A crop and a size to resize it to.
 
     Attributes:
-        box: left, upper, right and lower edge of what is kept, in stored pixels; the edges of the
-            first pixel are at 0 and 1.
+        box: left, top, right and bottom edge of the crop in stored pixels; the edges of the first
+            pixel are at 0 and 1.
         size: height and width of the result.
     """
 
@@ -26,20 +26,20 @@ class Fit(NamedTuple):
 
     @property
     def scale(self) -> float:
-        """New pixels a stored one."""
+        """New pixels per stored pixel."""
         return self.size[1] / (self.box[2] - self.box[0])
 
 
 def fit(stored: tuple[int, int], size: tuple[int, int] = (), *, cut_bottom: float = 0.0) -> Fit:
-    """The largest central part of an image that has a size's shape.
+    """The largest central crop with the aspect ratio of `size`.
 
     Args:
         stored: height and width of the image.
-        size: wanted height and width; () for those stored.
-        cut_bottom: fraction of the rows that is left out first, at the bottom: a car's bonnet.
+        size: wanted height and width; () keeps those stored.
+        cut_bottom: fraction of the rows to crop at the bottom first, such as a car's hood.
 
     Returns:
-        What to keep and its new size.
+        The crop and its new size.
 
     Example:
         >>> fit((100, 400), (20, 40))
@@ -55,7 +55,7 @@ def fit(stored: tuple[int, int], size: tuple[int, int] = (), *, cut_bottom: floa
 
 
 def fit_image(pixels: np.ndarray, fit: Fit) -> np.ndarray:
-    """Pixels uint8 `[h, w, C]`, C 1 or 3, to `[H, W, C]` by an antialiased bilinear filter."""
+    """Crops and resizes uint8 `[h, w, 1 or 3]` by an antialiased bilinear filter."""
     from PIL import Image
 
     if fit.box == (0, 0, pixels.shape[1], pixels.shape[0]) and fit.size == pixels.shape[:2]:
@@ -66,7 +66,7 @@ def fit_image(pixels: np.ndarray, fit: Fit) -> np.ndarray:
 
 
 def fit_intrinsics(intrinsics: np.ndarray, fit: Fit) -> np.ndarray:
-    """Intrinsics `[..., 3, 3]` of a stored image to those of the fitted one, float64.
+    """Intrinsics `[..., 3, 3]` after the crop and resize, float64.
 
     Example:
         >>> stored = np.array([[100.0, 0, 199.5], [0, 100, 49.5], [0, 0, 1]])
@@ -85,8 +85,11 @@ def fit_intrinsics(intrinsics: np.ndarray, fit: Fit) -> np.ndarray:
 
 
 def fit_values(values: np.ndarray, fit: Fit) -> np.ndarray:
-    """A dense map `[h, w, ...]` to `[H, W, ...]`: the nearest values, because the mean of a near
-    and a far one is neither. Lengths in pixels are still to be multiplied by `fit.scale`."""
+    """Crops and resizes a dense map `[h, w, ...]` by nearest neighbor.
+
+    Interpolation would invent depths between a near and a far surface. Values in pixels (disparity,
+    flow) remain to be multiplied by `fit.scale`.
+    """
     height, width = fit.size
     left, top, right, bottom = fit.box
     x = left + (np.arange(width) + 0.5) * (right - left) / width
@@ -95,13 +98,13 @@ def fit_values(values: np.ndarray, fit: Fit) -> np.ndarray:
 
 
 def fit_points(x: np.ndarray, y: np.ndarray, depth: np.ndarray, fit: Fit) -> np.ndarray:
-    """Depths at points of a stored image to a sparse map, the nearest of each pixel, 0 elsewhere.
+    """Draws points with depth into a sparse map: the nearest in each pixel, 0 where there is none.
 
     Args:
-        x: `[N]`, stored pixels.
-        y: `[N]`.
-        depth: `[N]`; points with a depth of 0 or less are left out.
-        fit: of the image.
+        x: `[N]`, in stored pixels.
+        y: `[N]`, in stored pixels.
+        depth: `[N]`; points that are not in front of the camera are left out.
+        fit: crop and resize of the image.
 
     Returns:
         float32 `[H, W]`.
@@ -111,32 +114,37 @@ def fit_points(x: np.ndarray, y: np.ndarray, depth: np.ndarray, fit: Fit) -> np.
         [[4.0, 7.0]]
     """
     height, width = fit.size
-    # Of the pixels' areas, not of their centers: `floor` of edges is `round` of centers.
+    # Pixel centers are at integers, so pixel x covers [x - 0.5, x + 0.5).
     column = np.floor((x + 0.5 - fit.box[0]) * fit.scale)
     row = np.floor((y + 0.5 - fit.box[1]) * fit.scale)
-    seen = (depth > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    inside = (depth > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
     nearest = np.full((height, width), np.inf, np.float32)
-    at = row[seen].astype(int), column[seen].astype(int)
-    np.minimum.at(nearest, at, depth[seen].astype(np.float32))
+    pixels = row[inside].astype(int), column[inside].astype(int)
+    np.minimum.at(nearest, pixels, depth[inside].astype(np.float32))
     return np.where(np.isfinite(nearest), nearest, np.float32(0))
 
 
 def check_intrinsics(intrinsics: np.ndarray, stored: tuple[int, int], what: str) -> None:
-    """Refuses intrinsics `[..., 3, 3]` of images of another size.
+    """Refuses intrinsics `[..., 3, 3]` that belong to images of another size.
+
+    Args:
+        intrinsics: in pixels.
+        stored: height and width of the image.
+        what: the name of the images, for messages.
 
     Raises:
-        DataError: if they are no intrinsics, or their center is outside the image.
+        DataError: they are not intrinsics, or their principal point is outside the image.
     """
     focal = np.stack([intrinsics[..., 0, 0], intrinsics[..., 1, 1]])
     if not (np.isfinite(intrinsics).all() and (focal > 0).all()):
         raise DataError(
-            f"{what} has intrinsics that are none: fx and fy, at [0, 0] and [1, 1], must be "
-            "positive and all entries finite"
+            f"{what} has invalid intrinsics: fx and fy, at [0, 0] and [1, 1], must be positive and "
+            "all entries finite"
         )
     center = intrinsics[..., :2, 2]
     if (center < 0).any() or (center > np.array([stored[1], stored[0]]) - 1).any():
         x, y = center.reshape(-1, 2)[0]
         raise DataError(
-            f"{what}: the intrinsics' center ({x:g}, {y:g}) is outside the images of {stored[1]} x "
-            f"{stored[0]} pixels: give the intrinsics of images of this size, in pixels"
+            f"{what}: the principal point ({x:g}, {y:g}) is outside the images of {stored[1]} x "
+            f"{stored[0]} pixels: give the intrinsics for images of this size, in pixels"
         )

@@ -1,4 +1,4 @@
-"""What a set of images is: records by number, in memory or read when asked for."""
+"""Data sets as indexed records: in memory, read when asked for, or generated on the device."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ Record = dict[str, np.ndarray]
 
 
 class DataError(UserError):
-    """A mistake in the data or in how it was asked for; the message names the remedy."""
+    """A mistake in the data or in its configuration; the message names the remedy."""
 
 
 class ImageError(DataError):
@@ -21,12 +21,12 @@ class ImageError(DataError):
 
 
 class Source(Protocol):
-    """Records by number, safe to read from several threads, picklable.
+    """Records by index, picklable and safe to read from several threads.
 
     A record is `{'image': uint8 [H, W, C], 'label': int32 []}`, without 'label' where there is
     none. A source that knows all its labels without reading images has them as `labels`, int32
-    `[N]`. Where the images of a record belong together in space or time 'image' is
-    `[V, H, W, C]`, and other arrays (intrinsics, ...) stand beside it; see docs/data.md.
+    `[N]`. Where the images of a record belong together in space or time, 'image' is
+    `[V, H, W, C]`, and the record holds other arrays too (intrinsics, ...); see docs/data.md.
     """
 
     def __len__(self) -> int: ...
@@ -34,26 +34,26 @@ class Source(Protocol):
     def __getitem__(self, i: int) -> Record: ...
 
 
-class Made(Source, Protocol):
-    """A source whose records are made on the device, inside the compiled step; it has no end.
+class GeneratedSource(Source, Protocol):
+    """An endless source whose records are generated on the device, inside the compiled step.
 
     Attributes:
-        arrays: what records are made of; put on every device once.
-        make: `(arrays, index [B]) -> dict`, pure: a batch of records, each of them a function of
-            its index alone.
+        arrays: what the generator reads; put on every device once.
+        generate: `(arrays, index [B]) -> dict`, pure: a batch of records, each a function of its
+            index alone.
     """
 
     arrays: Any
-    make: Callable[[Any, Any], dict[str, Any]]
+    generate: Callable[[Any, Any], dict[str, Any]]
 
 
 class Dataset(NamedTuple):
-    """A training set, perhaps a test set, and the names of their classes.
+    """A training set, a test set where there is one, and the names of their classes.
 
     Attributes:
-        train: the records to train on.
-        test: the records to evaluate on, or None.
-        class_names: one name for each label, or None where the training set has no labels.
+        train: records to train on.
+        test: records to evaluate on, or None.
+        class_names: a name for each label, or None where the training set has no labels.
     """
 
     train: Source
@@ -62,13 +62,17 @@ class Dataset(NamedTuple):
 
     @property
     def num_classes(self) -> int | None:
-        """The number of classes, or None without labels."""
+        """Number of classes, or None without labels."""
         return None if self.class_names is None else len(self.class_names)
 
 
 class ArraySource:
-    """Records in memory: images uint8 `[N, (V,) H, W, C]`, labels int32 `[N]` or None, and other
-    arrays `[N, ...]` by name.
+    """Records in memory.
+
+    Args:
+        images: uint8 `[N, H, W, C]` or `[N, V, H, W, C]`.
+        labels: int32 `[N]`, or None.
+        **others: further arrays `[N, ...]` by name.
     """
 
     def __init__(
@@ -85,18 +89,18 @@ class ArraySource:
         return self.take(i)
 
     def take(self, indices: int | np.ndarray) -> Record:
-        """Many records at once, stacked."""
+        """The records at `indices`, stacked."""
         return {name: array[indices] for name, array in self.arrays.items()}
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays by the names that they have in a record."""
+        """All arrays by their names in a record."""
         labels = {} if self.labels is None else {"label": self.labels}
         return {"image": self.images, **labels, **self.others}
 
 
 class Subset:
-    """The records of a source at some indices, in their order."""
+    """The records of a source at `indices`, in that order."""
 
     def __init__(self, source: Source, indices: np.ndarray) -> None:
         self.source = source
@@ -112,7 +116,7 @@ class Subset:
 
 
 class Unlabeled:
-    """A source without its labels."""
+    """The records of a source without 'label'."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -125,41 +129,41 @@ class Unlabeled:
 
 
 def labels_of(source: Source) -> np.ndarray | None:
-    """All labels, int32 `[N]`, of a source that knows them without reading its images."""
+    """All labels, int32 `[N]`, or None where they are not known without reading the images."""
     return getattr(source, "labels", None)
 
 
 def without_labels(source: Source) -> Source:
-    """The images of a source."""
+    """A source without its labels."""
     if isinstance(source, ArraySource):
         return ArraySource(source.images, **source.others)
     return Unlabeled(source)
 
 
 def subset(source: Source, indices: np.ndarray) -> Source:
-    """The records of a source at `indices`, copied where they are in memory already."""
+    """The records of a source at `indices`; copied where they are in memory."""
     if isinstance(source, ArraySource):
         return array_source(source.take(indices))
     return Subset(source, indices)
 
 
 def stack(records: Sequence[Record]) -> dict[str, np.ndarray]:
-    """Records of one shape to a batch.
+    """Stacks records of one shape to a batch.
 
     Raises:
-        DataError: if the images differ in shape.
+        DataError: the images differ in shape.
     """
-    shapes = sorted({record["image"].shape for record in records})
-    if len(shapes) > 1:
+    found = sorted({record["image"].shape for record in records})
+    if len(found) > 1:
         raise DataError(
-            f"images of shapes {shapes[0]} and {shapes[-1]} cannot share a batch: set "
+            f"images of shapes {found[0]} and {found[-1]} cannot share a batch: set "
             "data.image_size (and data.channels) to bring all images to one shape"
         )
     return {key: np.stack([record[key] for record in records]) for key in records[0]}
 
 
 def threads(workers: int) -> int:
-    """How many threads read: `workers`, or with 0 one a core, at most 32."""
+    """Number of reading threads: `workers`, or for 0 one per core, at most 32."""
     return workers or min(32, os.cpu_count() or 1)
 
 
@@ -168,24 +172,24 @@ def read(source: Source, indices: np.ndarray, pool: ThreadPoolExecutor) -> dict[
     if isinstance(source, ArraySource):
         return source.take(indices)
 
-    def piece(part: np.ndarray) -> list[Record]:
-        return [source[i] for i in part.tolist()]
+    def read_chunk(chunk: np.ndarray) -> list[Record]:
+        return [source[i] for i in chunk.tolist()]
 
-    # Pieces, because handing one small image to a thread takes as long as decoding it.
-    parts = np.array_split(indices, max(1, len(indices) // 16))
-    return stack([record for part in pool.map(piece, parts) for record in part])
+    # In chunks, because handing a small image to a thread takes as long as decoding it.
+    chunks = np.array_split(indices, max(1, len(indices) // 16))
+    return stack([record for chunk in pool.map(read_chunk, chunks) for record in chunk])
 
 
 def size_in_memory(source: Source) -> int:
-    """Bytes of all images, taking the first for all."""
+    """Bytes of all images, estimated from the first."""
     return len(source) * source[0]["image"].nbytes
 
 
 def in_memory(source: Source, *, workers: int = 0) -> ArraySource:
-    """Reads a whole source in threads.
+    """Reads a whole source into memory, in threads.
 
     Raises:
-        DataError: if an image cannot be read or the images differ in shape.
+        DataError: an image cannot be read, or the images differ in shape.
     """
     if isinstance(source, ArraySource):
         return source
@@ -195,35 +199,36 @@ def in_memory(source: Source, *, workers: int = 0) -> ArraySource:
 
 
 def array_source(arrays: Mapping[str, np.ndarray]) -> ArraySource:
-    """Stacked records as a source."""
+    """A source of stacked records."""
     others = {name: array for name, array in arrays.items() if name not in ("image", "label")}
     return ArraySource(arrays["image"], arrays.get("label"), **others)
 
 
-def is_made(source: Source) -> bool:
-    """Whether the source's records are made on the device."""
-    return hasattr(source, "make")
+def is_generated(source: Source) -> bool:
+    """Whether the source's records are generated on the device."""
+    return hasattr(source, "generate")
 
 
 def shapes(source: Source) -> dict[str, Any]:
     """Shape and dtype of each array of a record, as `jax.ShapeDtypeStruct`s.
 
-    Of a source in memory or in files the first record speaks for all.
+    They are those of the first record, unless records are generated.
     """
     import jax
 
-    if is_made(source):
-        batch = jax.eval_shape(source.make, source.arrays, jax.ShapeDtypeStruct((1,), np.int32))
+    if is_generated(source):
+        index = jax.ShapeDtypeStruct((1,), np.int32)
+        batch = jax.eval_shape(source.generate, source.arrays, index)
         return {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in batch.items()}
     first = {name: np.asarray(value) for name, value in source[0].items()}
     return {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in first.items()}
 
 
 def skip_unreadable(source: Source, *, workers: int = 0) -> tuple[Source, list[str]]:
-    """Tries every image; returns the source without those that fail, and the failures' messages.
+    """Tries every image; returns the source without the unreadable ones, and their errors.
 
     Raises:
-        DataError: if no image can be read.
+        DataError: no image can be read.
     """
 
     def failure(i: int) -> str | None:
@@ -245,12 +250,12 @@ def skip_unreadable(source: Source, *, workers: int = 0) -> tuple[Source, list[s
 
 
 def hold_out(source: Source, fraction: float) -> tuple[Source, Source]:
-    """Splits a source into `(train, test)`: the same split in every run, whatever its seed.
+    """Splits a source at random into `(train, test)`; the split is the same in every run.
 
-    With labels known the test part takes the fraction of each class.
+    Where the labels are known it is stratified: the test part is the fraction of each class.
 
     Raises:
-        DataError: if either part would be empty.
+        DataError: either part would be empty.
     """
     labels = labels_of(source)
     groups = np.zeros(len(source), np.int32) if labels is None else labels
@@ -269,10 +274,10 @@ def hold_out(source: Source, fraction: float) -> tuple[Source, Source]:
 
 
 def as_labels(values: Any, what: str, length: int) -> np.ndarray:
-    """Checks labels read from a file: integers `[length]`, none negative; returns int32.
+    """Labels from a file as int32 `[length]`.
 
     Raises:
-        DataError: if they are not.
+        DataError: they are not `length` integers, or some are negative.
     """
     values = np.asarray(values)
     if values.shape != (length,) or not np.issubdtype(values.dtype, np.integer):

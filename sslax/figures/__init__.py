@@ -1,8 +1,9 @@
-"""Pictures for people. Arrays and a path in, a PNG out; matplotlib is imported when drawing."""
+"""Figures: arrays and a path in, a PNG out. Matplotlib is imported only when drawing."""
 
 from sslax.figures.embedding import embedding_map as embedding_map
 from sslax.figures.grids import neighbors as neighbors
 from sslax.figures.grids import task_grid as task_grid
+from sslax.figures.maps import colorize as colorize
 from sslax.figures.maps import depth_colors as depth_colors
 from sslax.figures.maps import disparity_colors as disparity_colors
 from sslax.figures.maps import flow_colors as flow_colors
@@ -11,6 +12,7 @@ from sslax.figures.maps import trajectories as trajectories
 from sslax.figures.progress import curves as curves
 
 __all__ = [
+    "colorize",
     "curves",
     "depth_colors",
     "disparity_colors",

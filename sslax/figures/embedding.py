@@ -1,21 +1,26 @@
-"""A map of the embedding: near on the page, near in the features."""
+"""The embedding in two dimensions, by PCA and t-SNE."""
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import chex
 import numpy as np
+from jax.typing import ArrayLike
 
+from sslax import checks
 from sslax.figures import style
-from sslax.types import Array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _THUMBNAIL = 0.36  # inches
 
 
 def embedding_map(
-    features: Array,
-    images: Array,
-    labels: Array | None,
+    features: ArrayLike,
+    images: ArrayLike,
+    labels: ArrayLike | None,
     class_names: Sequence[str] | None,
     path: str | os.PathLike,
     *,
@@ -23,32 +28,32 @@ def embedding_map(
     max_thumbnails: int = 90,
     seed: int = 0,
 ) -> None:
-    """Features on a page by PCA and t-SNE: a dot for each image and thumbnails of some.
+    """Scatter plot of features, by PCA and t-SNE, with thumbnails of some images.
 
     Args:
         features: `[N, D]`.
         images: `[N, H, W, C]`, uint8 or float in [0, 1].
-        labels: `[N]` integers, which color the dots and the thumbnails' frames, or None.
-        class_names: one for each class, for the legend, or None.
+        labels: `[N]` integers, which color the dots and frame the thumbnails, or None.
+        class_names: one per class, for the legend, or None.
         path: of the PNG.
-        max_points: a random choice of this many where there are more.
-        max_thumbnails: at most this many, where they do not overlap.
-        seed: of the choice and of t-SNE.
+        max_points: larger sets are subsampled at random.
+        max_thumbnails: draws at most this many, and none that would overlap.
+        seed: of the subsample and of t-SNE.
     """
     features, images = np.asarray(features, np.float32), np.asarray(images)
-    chex.assert_rank([features, images], [2, 4])
-    chex.assert_equal_shape_prefix([features, images], 1)
+    checks.assert_rank([features, images], [2, 4])
+    checks.assert_equal_shape_prefix([features, images], 1)
     chosen = np.random.default_rng(seed).permutation(len(features))[:max_points]
     points = project(features[chosen], seed=seed)
-    labels = None if labels is None else np.asarray(labels)[chosen]
+    classes = None if labels is None else np.asarray(labels)[chosen]
 
-    size, top, side = 7.2, 0.65, 1.75 if labels is not None else 0.15
+    size, top, side = 7.2, 0.65, 1.75 if classes is not None else 0.15
     width, height = 0.15 + size + side, top + size + 0.15
     with style.page(path, width, height) as figure:
         style.heading(
             figure,
             "Embedding",
-            f"t-SNE of the features of {len(chosen)} images; only nearness has a meaning",
+            f"t-SNE of the features of {len(chosen)} images; only neighborhoods are meaningful",
         )
         axes = figure.add_axes((0.15 / width, 0.15 / height, size / width, size / height))
         axes.set_xlim(-0.04, 1.04)
@@ -57,25 +62,26 @@ def embedding_map(
         axes.set_yticks([])
         axes.grid(False)
         axes.spines[:].set_visible(False)
-        dots = style.FAINT if labels is None else [style.color(label) for label in labels]
-        axes.scatter(*points.T, s=14, c=dots, linewidths=0, alpha=0.85)
-        frames = [style.FAINT] * len(chosen) if labels is None else dots
+        colors = [style.FAINT] * len(chosen)
+        if classes is not None:
+            colors = [style.color(c) for c in classes]
+        axes.scatter(points[:, 0], points[:, 1], s=14, c=colors, linewidths=0, alpha=0.85)
         for i in _apart(points, 1.15 * _THUMBNAIL * 1.08 / size, max_thumbnails):
-            _thumbnail(axes, images[chosen[i]], points[i], frames[i])
-        if labels is not None:
-            _legend(figure, axes, labels, class_names)
+            _thumbnail(axes, images[chosen[i]], points[i], colors[i])
+        if classes is not None:
+            _legend(figure, axes, classes, class_names)
 
 
 def project(features: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """Features in the unit square: PCA to 50 dimensions, then t-SNE from the first two.
+    """Projects features to the unit square: PCA to 50 dimensions, then t-SNE from the first two.
 
     Args:
-        features: `[N, D]`, l2-normalized first, as the cosine similarity sees them.
+        features: `[N, D]`; l2-normalized first, to match cosine similarity.
         seed: of t-SNE.
 
     Returns:
-        `[N, 2]` in [0, 1]. Fewer than five images, and features all equal, are laid out by PCA
-        alone.
+        `[N, 2]` in [0, 1]. Fewer than five images, or features that are all equal, are projected by
+        PCA alone.
     """
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits  # scikit-learn's own dependency
@@ -90,7 +96,7 @@ def project(features: np.ndarray, *, seed: int = 0) -> np.ndarray:
         start = points[:, :2] / points[:, 0].std() * 1e-4
         perplexity = min(30.0, (len(points) - 1) / 3)
         tsne = TSNE(init=start, perplexity=perplexity, max_iter=500, random_state=seed)
-        # One thread: several wait on each other at every step, slow where cores are shared.
+        # On shared cores, several threads wait for each other at every step.
         with threadpool_limits(1):
             points = tsne.fit_transform(points)
     points = points[:, :2]
@@ -100,41 +106,47 @@ def project(features: np.ndarray, *, seed: int = 0) -> np.ndarray:
 
 
 def _apart(points: np.ndarray, distance: float, wanted: int) -> list[int]:
-    """Indices of points that lie `distance` apart in x or y, taken in order."""
-    taken: list[int] = []
+    """Indices of points that are `distance` apart in x or y, chosen greedily."""
+    chosen: list[int] = []
     for i, point in enumerate(points):
-        if all(np.abs(point - points[j]).max() >= distance for j in taken):
-            taken.append(i)
-        if len(taken) == wanted:
+        if all(np.abs(point - points[j]).max() >= distance for j in chosen):
+            chosen.append(i)
+        if len(chosen) == wanted:
             break
-    return taken
+    return chosen
 
 
-def _thumbnail(axes, image: np.ndarray, at: np.ndarray, frame: str) -> None:  # noqa: ANN001
+def _thumbnail(axes: "Axes", image: np.ndarray, at: np.ndarray, frame: str) -> None:
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
     image = style.displayable(image, 64)
     zoom = _THUMBNAIL * 72 / max(image.shape[:2])
-    picture = OffsetImage(image, zoom=zoom, cmap="gray", norm=None, interpolation="nearest")
-    picture.image.set_clim(0, 1)
+    thumbnail = OffsetImage(image, zoom=zoom, cmap="gray", norm=None, interpolation="nearest")
+    thumbnail.image.set_clim(0, 1)
     box = AnnotationBbox(
-        picture, at, frameon=True, pad=0.12, bboxprops={"edgecolor": frame, "linewidth": 1.6}
+        thumbnail,
+        (at[0], at[1]),
+        frameon=True,
+        pad=0.12,
+        bboxprops={"edgecolor": frame, "linewidth": 1.6},
     )
     axes.add_artist(box)
 
 
-def _legend(figure, axes, labels: np.ndarray, class_names: Sequence[str] | None) -> None:  # noqa: ANN001
+def _legend(
+    figure: "Figure", axes: "Axes", labels: np.ndarray, class_names: Sequence[str] | None
+) -> None:
     from matplotlib.lines import Line2D
 
     present = np.unique(labels)
-    shown = present[:20]
+    listed = present[:20]
     handles = [
-        Line2D([], [], marker="o", linestyle="", color=style.color(c), markersize=6) for c in shown
+        Line2D([], [], marker="o", linestyle="", color=style.color(c), markersize=6) for c in listed
     ]
-    names = [str(c) if class_names is None else class_names[c] for c in shown]
-    if len(present) > len(shown):
+    names = [str(c) if class_names is None else class_names[c] for c in listed]
+    if len(present) > len(listed):
         handles.append(Line2D([], [], linestyle=""))
-        names.append(f"and {len(present) - len(shown)} more")
+        names.append(f"and {len(present) - len(listed)} more")
     figure.legend(
         handles, names, loc="upper left", bbox_to_anchor=(1.01, 0.97), bbox_transform=axes.transAxes
     )

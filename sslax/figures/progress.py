@@ -8,16 +8,16 @@ import numpy as np
 
 from sslax.figures import style
 
-# One panel each, in this order; what the file has not is left out.
+# One panel each, in this order; panels without numbers are left out.
 _PANELS = (
     ("loss", "Loss"),
-    ("accuracy", "Accuracy in the task"),
+    ("accuracy", "Pretext-task accuracy"),
     ("probe_accuracy", "Online-probe accuracy"),
     ("photometric", "Photometric error"),
-    ("smoothness", "Smoothness, before its weight"),
-    ("automask", "Share of pixels the automask keeps"),
-    ("valid", "Share of pixels that a source sees"),
-    ("visible", "Share of pixels held to be visible"),
+    ("smoothness", "Smoothness (unweighted)"),
+    ("automask", "Automask: share of pixels kept"),
+    ("valid", "Share of pixels inside a source frame"),
+    ("visible", "Share of pixels estimated visible"),
     ("embedding_std", "Embedding standard deviation"),
     ("effective_rank", "Effective rank of the embedding"),
     ("learning_rate", "Learning rate"),
@@ -27,16 +27,16 @@ _BOUNDED = {"accuracy", "probe_accuracy", "automask", "valid", "visible"}
 
 
 def curves(metrics_path: str | os.PathLike, path: str | os.PathLike) -> None:
-    """Loss, accuracies, collapse measures and learning rate against steps.
+    """Loss, accuracies, collapse measures and learning rate against the step.
 
     Args:
-        metrics_path: one JSON object a line with `step` and numbers by name. A line cut short by a
-            run that is still writing, or was killed, is passed over; of a step written twice (a
-            resumed run) the later line counts.
+        metrics_path: one JSON object per line with `step` and numbers by name. Incomplete lines, of
+            a run that is still writing or was killed, are skipped; if a step occurs twice (in a
+            resumed run), the later line wins.
         path: of the PNG.
 
     Raises:
-        ValueError: if no line holds a step and one of the numbers that are drawn.
+        ValueError: if no line has a step and one of the numbers that are drawn.
     """
     series = read_series(metrics_path)
     panels = [(name, title) for name, title in _PANELS if name in series]
@@ -48,7 +48,7 @@ def curves(metrics_path: str | os.PathLike, path: str | os.PathLike) -> None:
     columns = min(3 if len(panels) <= 6 else 4, len(panels))
     rows = -(-len(panels) // columns)
     with style.page(path, 3.6 * columns + 0.3, 2.3 * rows + 0.75) as figure:
-        style.heading(figure, "Training curves", "beside each name its last value")
+        style.heading(figure, "Training curves", "the last value at the top right")
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, (name, title) in zip(grid.flat, panels):
             steps, values = series[name]
@@ -73,8 +73,8 @@ def curves(metrics_path: str | os.PathLike, path: str | os.PathLike) -> None:
 
 
 def read_series(metrics_path: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Numbers of a `metrics.jsonl` by name: steps `[n]` and finite values `[n]`, in step order."""
-    found: dict[str, dict[int, float]] = {}
+    """Series of a `metrics.jsonl` by name: steps `[n]`, ascending, and finite values `[n]`."""
+    series: dict[str, dict[int, float]] = {}
     for line in Path(metrics_path).read_text().splitlines():
         try:
             record = json.loads(line)
@@ -84,8 +84,8 @@ def read_series(metrics_path: str | os.PathLike) -> dict[str, tuple[np.ndarray, 
             continue
         for name, value in record.items():
             if name != "step" and isinstance(value, int | float) and np.isfinite(value):
-                found.setdefault(name, {})[int(record["step"])] = float(value)
+                series.setdefault(name, {})[int(record["step"])] = float(value)
     return {
         name: (np.array(sorted(by_step)), np.array([by_step[step] for step in sorted(by_step)]))
-        for name, by_step in found.items()
+        for name, by_step in series.items()
     }

@@ -1,14 +1,14 @@
-"""One look for every picture: colors, type, and a page to draw on.
+"""The common style of all figures: colors, type, and a page to draw on.
 
-Pages are `matplotlib.figure.Figure` objects, not pyplot's, so drawing leaves no global state and
-needs no display.
+Pages are `matplotlib.figure.Figure` objects rather than pyplot's, so drawing leaves no global state
+and needs no display.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ FAINT = "#8a8a8a"
 RIGHT = "#1b9e57"
 WRONG = "#d1393b"
 LINE = "#2b6cb0"
-# Ten hues that stay apart for most color-blind readers in this order, then repeat.
+# Ten hues, distinguishable to most color-blind readers in this order; then they repeat.
 PALETTE = (
     "#4477aa",
     "#ee6677",
@@ -35,7 +35,7 @@ PALETTE = (
     "#885522",
 )
 DPI = 120
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "axes.titlesize": 10.0,
     "axes.titlelocation": "left",
@@ -61,7 +61,7 @@ _STYLE = {
 
 @contextmanager
 def page(path: str | os.PathLike, width: float, height: float) -> Iterator["Figure"]:
-    """An empty figure of `width` by `height` inches, written to `path` as a PNG at the end."""
+    """An empty figure of `width` by `height` inches; on exit it is written to `path` as a PNG."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -76,12 +76,12 @@ def page(path: str | os.PathLike, width: float, height: float) -> Iterator["Figu
 
 
 def color(label: int) -> str:
-    """The color of a class."""
+    """The color of a class label."""
     return PALETTE[label % len(PALETTE)]
 
 
 def heading(figure: "Figure", title: str, note: str = "") -> None:
-    """Title at the top left of the page, a fainter note beneath it."""
+    """Title at the top left of the page, with a fainter note below it."""
     inches = figure.get_figheight()
     figure.text(0.15 / figure.get_figwidth(), 1 - 0.13 / inches, title, size=12, va="top")
     if note:
@@ -90,8 +90,8 @@ def heading(figure: "Figure", title: str, note: str = "") -> None:
         )
 
 
-def show(axes: "Axes", image: np.ndarray, frame: str | None = None) -> None:
-    """Draws an image without ticks, in a frame of the given color if any."""
+def draw_image(axes: "Axes", image: np.ndarray, frame: str | None = None) -> None:
+    """Draws an image without ticks, framed in the given color, if any."""
     axes.imshow(displayable(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -103,12 +103,12 @@ def show(axes: "Axes", image: np.ndarray, frame: str | None = None) -> None:
 
 
 def displayable(image: np.ndarray, side: int | None = None) -> np.ndarray:
-    """An image as matplotlib takes it: float in [0, 1], `[H, W]` or `[H, W, 3]`.
+    """An image as Matplotlib takes it: float in [0, 1], `[H, W]` or `[H, W, 3]`.
 
     Args:
-        image: `[H, W]` or `[H, W, C]`, uint8 or float in [0, 1]; other than 1 or 3 channels are
+        image: `[H, W]` or `[H, W, C]`, uint8 or float in [0, 1]; unless there are 3, channels are
             averaged.
-        side: larger images are thinned to about this many pixels a side.
+        side: larger images are subsampled to about this side length in pixels.
     """
     image = np.asarray(image)
     image = image / 255.0 if image.dtype == np.uint8 else image.astype(np.float64)

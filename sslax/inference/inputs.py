@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sslax.data import clips
-from sslax.data.files import images
-from sslax.data.sources import video
+from sslax.data.files import images, listing
 from sslax.errors import UserError
 
 
@@ -73,7 +72,7 @@ class Film:
         self.channels = channels
 
     def __iter__(self) -> Iterator[Frame]:
-        decode = _film if self.path.suffix.lower() in video.FILMS else _animation
+        decode = _film if self.path.suffix.lower() in images.VIDEO_SUFFIXES else _animation
         for i, picture in enumerate(decode(self.path)):
             image = images.convert(picture, channels=self.channels)
             yield Frame(f"{self.path.stem}_{i:06d}", image)
@@ -98,7 +97,7 @@ def open_frames(text: str, *, channels: int) -> Files | Film:
         for part in paths:
             _check_image(part)
         return Files(paths, channels=channels)
-    if path.suffix.lower() in video.FILMS and path.is_file():
+    if path.suffix.lower() in images.VIDEO_SUFFIXES and path.is_file():
         _check_decoder(path)
         return Film(path, channels=channels)
     _check_image(path)
@@ -108,10 +107,10 @@ def open_frames(text: str, *, channels: int) -> Files | Film:
 
 
 def _in_folder(path: Path) -> list[Path]:
-    found = [Path(name) for name in clips.image_files(path)]
+    found = [Path(name) for name in listing.image_files(path)]
     if found:
         return found
-    inner = [entry for entry in clips.directories(path) if clips.image_files(entry)]
+    inner = [entry for entry in listing.directories(path) if listing.image_files(entry)]
     remedy = f"; {inner[0].name} in it has some: give one folder" if inner else ""
     raise UserError(f"--input={path} has no images{remedy}. Images end in {_endings()}.")
 
@@ -169,8 +168,8 @@ def ffmpeg() -> str | None:
 def _check_decoder(path: Path) -> None:
     if ffmpeg() is None:
         raise UserError(
-            f"{path} is a film, which takes ffmpeg to read, such as `pip install imageio-ffmpeg` "
-            f"brings; or extract its frames elsewhere, `mkdir {path.stem} && ffmpeg -i {path} "
+            f"{path} is a film, which takes ffmpeg to read: pip install 'sslax[video]' "
+            f"brings one; or extract its frames elsewhere, `mkdir {path.stem} && ffmpeg -i {path} "
             f"{path.stem}/%06d.png`, and give --input={path.stem}."
         )
 

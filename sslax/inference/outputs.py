@@ -12,7 +12,11 @@ import jax
 import numpy as np
 
 from sslax import figures, ops
-from sslax.data.files import formats
+from sslax.data.files.cameras import write_kitti_poses, write_tum_poses
+from sslax.data.files.flow_files import read_flow, write_flow
+from sslax.data.files.maps import write_scaled_png
+from sslax.data.files.png import write_png
+from sslax.data.files.point_clouds import write_ply
 from sslax.data.files.text import write_text
 from sslax.errors import UserError
 from sslax.inference import inputs
@@ -67,10 +71,10 @@ class DepthFiles:
         fits = known & (values <= _PNG_LARGEST)
         self.unfit += int((known & ~fits).sum())
         path = self.folder / f"{frame.name}.png"
-        formats.write_scaled_png(path, values, fits, scale=PNG_SCALE)
+        write_scaled_png(path, values, fits, scale=PNG_SCALE)
         if self.kind == "depth" and self.intrinsics is not None:
             path = self.folder / f"{frame.name}.ply"
-            formats.write_ply(path, *point_cloud(values, frame.image, self.intrinsics, self.reach))
+            write_ply(path, *point_cloud(values, frame.image, self.intrinsics, self.reach))
         self._inverse.append(_some(self._shade(values)))
         self.written.append(frame.name)
 
@@ -123,14 +127,14 @@ class FlowFiles:
     def write(self, frame: Frame, maps: FlowMaps) -> None:
         """The files of one pair, named after its first image."""
         field = maps.flow
-        formats.write_flow(self.folder / f"{frame.name}.flo", field)
+        write_flow(self.folder / f"{frame.name}.flo", field)
         known = np.isfinite(field).all(-1)
         fits = known & ((field >= _FLOW_SMALLEST) & (field <= _FLOW_LARGEST)).all(-1)
         self.unfit += int((known & ~fits).sum())
-        formats.write_flow(self.folder / f"{frame.name}.png", field, fits)
+        write_flow(self.folder / f"{frame.name}.png", field, fits)
         if maps.visible is not None:
             mask = np.rint(255 * np.clip(maps.visible, 0, 1)).astype(np.uint8)
-            formats.write_png(self.folder / f"{frame.name}_visible.png", mask)
+            write_png(self.folder / f"{frame.name}_visible.png", mask)
         self._speed.append(_some(np.linalg.norm(field[known], axis=-1)))
         self.written.append(frame.name)
 
@@ -141,7 +145,7 @@ class FlowFiles:
             name: of the pair.
             **knobs: of `common_colors`; by default full color is the field's fastest pixel.
         """
-        field, known = formats.read_flow(self.folder / f"{name}.flo")
+        field, known = read_flow(self.folder / f"{name}.flo")
         return figures.flow_colors(field, mask=known, **knobs)
 
     def common_colors(self) -> dict[str, float]:
@@ -201,8 +205,8 @@ def write_trajectory(folder: Path, poses: np.ndarray, *, rate: float) -> None:
         rate: frames a second.
     """
     way = pose.compose_poses(pose.consecutive_motions(poses))
-    formats.write_kitti_poses(folder / "trajectory.txt", way)
-    formats.write_tum_poses(folder / "trajectory_tum.txt", np.arange(len(way)) / rate, way)
+    write_kitti_poses(folder / "trajectory.txt", way)
+    write_tum_poses(folder / "trajectory_tum.txt", np.arange(len(way)) / rate, way)
     figures.trajectories({"predicted": way}, folder / "trajectory.png")
 
 

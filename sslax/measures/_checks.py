@@ -1,31 +1,31 @@
-"""Questions asked of features and labels before any measure is taken."""
+"""Checks shared by the classifiers of frozen features."""
 
-import chex
 import numpy as np
+from jax.typing import ArrayLike
 
-from sslax.types import Array
+from sslax import checks
 
 
 def check_labeled(
-    train_features: Array,
-    train_labels: Array,
-    test_features: Array,
-    test_labels: Array,
+    train_features: ArrayLike,
+    train_labels: ArrayLike,
+    test_features: ArrayLike,
+    test_labels: ArrayLike,
     num_classes: int,
 ) -> None:
-    """Raises where shapes disagree or a label lies outside `[0, num_classes)`."""
-    chex.assert_rank([train_features, test_features], 2)
-    chex.assert_equal_shape_suffix([train_features, test_features], 1)
+    """Raises if shapes disagree or a label lies outside `[0, num_classes)`."""
+    checks.assert_rank([train_features, test_features], 2)
+    checks.assert_equal_shape_suffix([train_features, test_features], 1)
     for name, features, labels in (
         ("training", train_features, train_labels),
         ("test", test_features, test_labels),
     ):
-        chex.assert_shape(labels, (features.shape[0],))
-        labels = np.asarray(labels)
-        if labels.size == 0:
+        checks.assert_shape(labels, np.shape(features)[:1])
+        values = np.asarray(labels)
+        if values.size == 0:
             raise ValueError(f"The {name} set is empty; an accuracy needs at least one example.")
-        if labels.min() < 0 or labels.max() >= num_classes:
+        if values.min() < 0 or values.max() >= num_classes:
             raise ValueError(
-                f"The {name} labels span {labels.min()} to {labels.max()} but num_classes is "
+                f"The {name} labels span {values.min()} to {values.max()} but num_classes is "
                 f"{num_classes}; labels must be 0 to num_classes - 1."
             )

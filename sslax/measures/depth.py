@@ -1,20 +1,21 @@
 """Depth and disparity against ground truth.
 
-Measures are of each image, over its valid pixels, in float32 on the device (`[B, H, W]` in, `[B]`
-out), and work under `jit`; `sslax.measures.totals` makes means of them. What is measured where,
-and at which scale, is up to the caller: `valid_depth`, `crop_mask` and `median_ratio` are the
-pieces that papers combine, `evaluate_depths` their usual combination.
+Every measure is taken per image, over its valid pixels: `[B, H, W]` in, `[B]` out, in float32 on
+the device, also under `jit`. `sslax.measures.totals` averages them over a set. Papers differ in
+which pixels they evaluate and how they scale predictions: `valid_depth`, `crop_mask` and
+`median_ratio` are the pieces, `evaluate_depths` is the usual protocol.
 """
 
 from collections.abc import Iterable, Iterator
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from sslax import ops
-from sslax.measures.totals import Score, image_means, masked_score, merge, totals
+from sslax import checks, ops
+from sslax.errors import check_choice
+from sslax.measures.totals import Score, image_means, indicator, masked_score, merge, totals
 from sslax.types import Array
 
 # First and last row, first and last column, as fractions of height and width.
@@ -23,17 +24,17 @@ CROPS = {
     "eigen": (0.3324324, 0.91351351, 0.0359477, 0.96405229),
 }
 MEASURES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "delta_1", "delta_2", "delta_3")
-# Depth of a network trained on stereo pairs with Monodepth2's nominal baseline 0.1, to meters.
+# Turns the depth of a network trained with Monodepth2's nominal stereo baseline of 0.1 into meters.
 MONODEPTH2_STEREO_SCALE = 5.4
 
 
-def valid_depth(truth: Array, *, min_depth: float = 1e-3, max_depth: float = 80.0) -> Array:
-    """Where the ground truth is known and in range: `min_depth < truth < max_depth`.
+def valid_depth(truth: ArrayLike, *, min_depth: float = 1e-3, max_depth: float = 80.0) -> Array:
+    """Mask of pixels whose ground truth is known and in range: `min_depth < truth < max_depth`.
 
     Args:
-        truth: `[...]`; zero, not finite or negative where unknown.
-        min_depth: in the unit of the truth; the bound itself is out.
-        max_depth: likewise.
+        truth: `[...]`; zero, negative or not finite where unknown.
+        min_depth: exclusive bound, in the unit of the truth.
+        max_depth: exclusive bound.
 
     Returns:
         `[...]`, bool.
@@ -47,23 +48,23 @@ def valid_depth(truth: Array, *, min_depth: float = 1e-3, max_depth: float = 80.
 
 
 def crop_mask(height: int, width: int, crop: str) -> np.ndarray:
-    """The part of a KITTI image that is evaluated, as a mask.
+    """Mask of the region of a KITTI image that is evaluated.
 
-    Rows `int(r0 H)` to `int(r1 H)`, columns `int(c0 W)` to `int(c1 W)`, the last ones out. Bounds
-    are truncated as in the code that published numbers come from: of 370 rows Garg's crop takes
-    151 to 365, where its comment says 152 to 366.
+    Rows `int(r0 H)` to `int(r1 H)` and columns `int(c0 W)` to `int(c1 W)`, exclusive at the end.
+    Bounds are truncated, as in the code behind the published numbers: of 370 rows Garg's crop keeps
+    151 to 365, although its comment says 152 to 366.
 
     Args:
         height: of the ground truth.
         width: of the ground truth.
-        crop: 'garg' (most papers) or 'eigen' (Eigen et al., found by trial by the authors of
-            monodepth).
+        crop: 'garg' (most papers) or 'eigen' (Eigen et al., as the authors of monodepth
+            reconstructed it).
 
     Returns:
         `[H, W]`, bool.
 
     Raises:
-        ValueError: for an unknown crop.
+        UserError: if the crop is unknown.
 
     Example:
         >>> rows, columns = np.nonzero(crop_mask(375, 1242, "garg"))
@@ -72,8 +73,7 @@ def crop_mask(height: int, width: int, crop: str) -> np.ndarray:
 
     Garg et al., Unsupervised CNN for Single View Depth Estimation, https://arxiv.org/abs/1603.04992
     """
-    if crop not in CROPS:
-        raise ValueError(f"crop is {crop!r}; choose 'garg' or 'eigen', or leave the mask out.")
+    check_choice("crop", crop, CROPS)
     top, bottom, left, right = CROPS[crop]
     mask = np.zeros((height, width), bool)
     mask[int(top * height) : int(bottom * height), int(left * width) : int(right * width)] = True
@@ -81,17 +81,17 @@ def crop_mask(height: int, width: int, crop: str) -> np.ndarray:
 
 
 def median_ratio(depth: Array, truth: Array, mask: Array) -> Array:
-    """The factor that brings a prediction to the scale of the truth: `med(truth) / med(depth)`.
+    """Median scaling: the factor `med(truth) / med(depth)` that fixes a prediction's scale.
 
-    Medians are over the valid pixels, the mean of the middle two where their number is even.
+    Medians are over the valid pixels; for an even number of pixels, the mean of the middle two.
 
     Args:
-        depth: `[B, H, W]`, predicted, of unknown scale.
+        depth: `[B, H, W]`, predicted, up to scale.
         truth: `[B, H, W]`.
-        mask: `[B, H, W]`, 1 where the truth counts.
+        mask: `[B, H, W]`, 1 where the pixel is evaluated.
 
     Returns:
-        `[B]`; 0 where nothing is valid or the median of the prediction is 0.
+        `[B]`; 0 if no pixel is valid or the prediction's median is 0.
 
     Example:
         >>> truth = jnp.array([[[2.0, 4.0, 6.0, 0.0]]])
@@ -101,10 +101,12 @@ def median_ratio(depth: Array, truth: Array, mask: Array) -> Array:
     Zhou et al., Unsupervised Learning of Depth and Ego-Motion from Video,
     https://arxiv.org/abs/1704.07813
     """
-    mask = _check_maps(depth, truth, mask)
-    predicted = _median(depth, mask)
-    usable = predicted > 0
-    return jnp.where(usable, _median(truth, mask) / jnp.where(usable, predicted, 1.0), 0.0)
+    checks.assert_rank([depth, truth, mask], 3)
+    checks.assert_equal_shape([depth, truth, mask])
+    mask = jnp.asarray(mask).astype(bool)
+    median = _median(depth, mask)
+    usable = median > 0
+    return jnp.where(usable, _median(truth, mask) / jnp.where(usable, median, 1.0), 0.0)
 
 
 def depth_errors(
@@ -116,9 +118,9 @@ def depth_errors(
     min_depth: float = 1e-3,
     max_depth: float = 80.0,
 ) -> dict[str, Score]:
-    """The seven measures of depth papers, of each image.
+    """The seven standard depth measures, per image.
 
-    With `z` the truth, `ẑ = clip(scale · depth, min, max)`, and means over valid pixels,
+    With `z` the truth, `ẑ = clip(scale · depth, min_depth, max_depth)` and means over valid pixels,
 
     ```
     abs_rel = mean |ẑ - z| / z            sq_rel   = mean (ẑ - z)² / z
@@ -128,16 +130,15 @@ def depth_errors(
 
     Args:
         depth: `[B, H, W]`, predicted.
-        truth: `[B, H, W]`, in meters where numbers shall be comparable: sq_rel and rmse have its
-            unit.
-        mask: `[B, H, W]`, 1 where the truth is known and counts; `valid_depth`, `crop_mask`.
+        truth: `[B, H, W]`; sq_rel and rmse are in its unit, meters in papers.
+        mask: `[B, H, W]`, 1 where the pixel is evaluated; see `valid_depth` and `crop_mask`.
         scale: factor on the prediction, a number or `[B]`; see `median_ratio`.
-        min_depth: the prediction is raised to it, after scaling.
-        max_depth: the prediction is lowered to it.
+        min_depth: lower clip of the scaled prediction.
+        max_depth: upper clip of the scaled prediction.
 
     Returns:
-        By name, in the order of `MEASURES`. What lies outside the mask never counts; a prediction
-        of NaN inside makes its image's numbers NaN rather than go unseen.
+        Scores by name, in the order of `MEASURES`. Pixels outside the mask have no effect; a NaN
+        prediction inside it makes all measures of its image NaN.
 
     Example:
         >>> truth = jnp.full((1, 2, 2), 10.0)
@@ -149,73 +150,77 @@ def depth_errors(
     Eigen et al., Depth Map Prediction from a Single Image using a Multi-Scale Deep Network,
     https://arxiv.org/abs/1406.2283
     """
-    mask = _check_maps(depth, truth, mask)
+    checks.assert_rank([depth, truth, mask], 3)
+    checks.assert_equal_shape([depth, truth, mask])
+    mask = jnp.asarray(mask).astype(bool)
     errors = _depth_errors(depth, truth, mask, scale, min_depth, max_depth)
-    return {name: errors[name] for name in MEASURES}  # jit has sorted them
+    return {name: errors[name] for name in MEASURES}  # jit sorts dictionaries
 
 
-def disparity_errors(disparity: Array, truth: Array, mask: Array | None = None) -> dict[str, Score]:
-    """Errors of disparity in pixels, of each image.
+def disparity_errors(
+    disparity: ArrayLike, truth: ArrayLike, mask: ArrayLike | None = None
+) -> dict[str, Score]:
+    """Disparity errors, per image.
 
     With `e = |disparity - truth|` and means over valid pixels: `mean_error = mean e`,
     `above_3px = mean [e > 3]`, `d1 = mean [e > 3 and e > 0.05 |truth|]`.
 
-    KITTI's D1 is the mean over pixels of the set (`totals.pixel_means`). Its two bounds are strict,
-    as in the benchmark's code; monodepth's evaluation has `>=`, which differs in ties only.
+    KITTI's D1 is the mean over all pixels of the set (`totals.pixel_means`). Both thresholds are
+    strict, as in the benchmark's code; monodepth's evaluation uses `>=`, which differs in ties
+    only.
 
     Args:
-        disparity: `[B, H, W]`, predicted, dense, in pixels of the truth's resolution.
+        disparity: `[B, H, W]`, predicted, dense, in pixels at the truth's resolution.
         truth: `[B, H, W]`.
-        mask: `[B, H, W]`, 1 where the truth counts; by default where it is finite and positive.
+        mask: `[B, H, W]`, 1 where the pixel is evaluated; by default where the truth is finite and
+            positive.
 
     Returns:
-        By name, 'mean_error', 'above_3px', 'd1'; shares in [0, 1].
+        Scores by name: 'mean_error' in pixels, 'above_3px' and 'd1' as shares in [0, 1].
 
     Example:
         >>> truth = jnp.array([[[10.0, 100.0, 0.0, jnp.inf]]])
         >>> errors = disparity_errors(truth + 4, truth)
-        >>> {name: (score.value.item(), score.count.item()) for name, score in errors.items()}
+        >>> {name: (score.value.item(), score.pixels.item()) for name, score in errors.items()}
         {'mean_error': (4.0, 2), 'above_3px': (1.0, 2), 'd1': (0.5, 2)}
 
     Menze and Geiger, Object Scene Flow for Autonomous Vehicles, CVPR 2015.
     """
     truth = jnp.asarray(truth)
-    mask = _check_maps(
-        disparity, truth, jnp.isfinite(truth) & (truth > 0) if mask is None else mask
-    )
-    truth = jnp.where(mask, truth, 0.0)
+    valid = jnp.isfinite(truth) & (truth > 0) if mask is None else jnp.asarray(mask).astype(bool)
+    checks.assert_rank([disparity, truth, valid], 3)
+    checks.assert_equal_shape([disparity, truth, valid])
+    truth = jnp.where(valid, truth, 0.0)
     error = jnp.abs(jnp.asarray(disparity, truth.dtype) - truth)
-    wrong = error > 3
     values = {
         "mean_error": error,
-        "above_3px": _flag(wrong, error),
-        "d1": _flag(wrong & (error > 0.05 * jnp.abs(truth)), error),
+        "above_3px": indicator(error > 3, error),
+        "d1": indicator((error > 3) & (error > 0.05 * jnp.abs(truth)), error),
     }
-    return {name: masked_score(value, mask) for name, value in values.items()}
+    return {name: masked_score(value, valid) for name, value in values.items()}
 
 
-def flip_average(disparity: Array, mirrored: Array, *, margin: float = 0.05) -> Array:
-    """Disparity from an image and its mirror image, without the shadow that stereo training leaves.
+def flip_average(disparity: Array, flipped: Array, *, margin: float = 0.05) -> Array:
+    """Post-processing: blends the disparities of an image and of its horizontal flip.
 
-    With `d'` the second prediction mirrored back and `l` the column from 0 (left) to 1 (right),
+    With `d'` the second prediction, flipped back, `m` the margin and `x` the column from 0 to 1,
 
     ```
-    out = r d + s d' + (1 - r - s) (d + d') / 2,   s = 1 - clip((l - m) / m, 0, 1),  r = s mirrored
+    out = r d + l d' + (1 - l - r) (d + d') / 2,   l = 1 - clip((x - m) / m, 0, 1),  r = flip(l)
     ```
-    The left m of the image is d', the right m is d, the middle from 2 m inwards their mean, and in
-    between it fades. A network trained on left images of stereo pairs has not seen what its left
-    border shows; the mirrored prediction has its trouble at the right one. Monodepth and Monodepth2
-    use the same weights; for a network trained on video only there is no such shadow, and it is an
-    average of two predictions.
+    that is d' up to m from the left border, d up to m from the right one, their mean from 2 m
+    inwards, and a linear blend in between. A network trained on the left images of stereo pairs is
+    unreliable at its left border, and the flipped prediction at its right one. Monodepth and
+    Monodepth2 use these weights. After training on video alone there is no such border, and the
+    result is an average of two predictions.
 
     Args:
-        disparity: `[..., H, W]`, of the image.
-        mirrored: `[..., H, W]`, of the image mirrored left to right, as predicted: not mirrored
-            back.
+        disparity: `[..., H, W]`, predicted from the image.
+        flipped: `[..., H, W]`, predicted from the horizontally flipped image, not flipped back.
         margin: m, as a fraction of the width.
 
     Returns:
-        `[..., H, W]`. It costs a second prediction; say so beside numbers.
+        `[..., H, W]`. It costs a second forward pass; report it with the numbers.
 
     Example:
         >>> disparity = jnp.broadcast_to(jnp.linspace(1.0, 2.0, 5), (3, 5))
@@ -225,23 +230,23 @@ def flip_average(disparity: Array, mirrored: Array, *, margin: float = 0.05) -> 
     Godard et al., Unsupervised Monocular Depth Estimation with Left-Right Consistency,
     https://arxiv.org/abs/1609.03677
     """
-    chex.assert_equal_shape([disparity, mirrored])
-    back = jnp.flip(mirrored, -1)
+    checks.assert_equal_shape([disparity, flipped])
+    back = jnp.flip(flipped, -1)
     column = jnp.linspace(0.0, 1.0, disparity.shape[-1])
     left = 1 - jnp.clip((column - margin) / margin, 0, 1)
     right = left[::-1]
     return right * disparity + left * back + (1 - left - right) * 0.5 * (disparity + back)
 
 
-def resize_disparity(disparity: Array, size: tuple[int, int]) -> Array:
-    """Disparity at another resolution: bilinear, and its values times the ratio of the widths.
+def resize_disparity(disparity: ArrayLike, size: tuple[int, int]) -> Array:
+    """Resizes disparity bilinearly and scales its values by the ratio of the widths.
 
     Args:
-        disparity: `[..., H, W]`, in pixels of its own resolution.
-        size: `(h, w)` wanted, that of the ground truth.
+        disparity: `[..., H, W]`, in pixels at its own resolution.
+        size: target `(h, w)`, usually that of the ground truth.
 
     Returns:
-        `[..., h, w]`, in pixels of the new resolution.
+        `[..., h, w]`, in pixels at the new resolution.
 
     Example:
         >>> resize_disparity(jnp.full((2, 4), 3.0), (4, 8))[0, 0].item()
@@ -251,15 +256,15 @@ def resize_disparity(disparity: Array, size: tuple[int, int]) -> Array:
     return _resize(disparity, size) * (size[1] / disparity.shape[-1])
 
 
-def resize_depth(depth: Array, size: tuple[int, int]) -> Array:
-    """Depth at another resolution: its inverse is interpolated, bilinearly.
+def resize_depth(depth: ArrayLike, size: tuple[int, int]) -> Array:
+    """Resizes depth by bilinear interpolation of its inverse.
 
-    So does Monodepth2, whose network's inverse depth is what is resized; interpolating depth itself
-    puts points far behind every edge.
+    Monodepth2 does the same, as its network predicts inverse depth. Interpolating depth itself puts
+    points far behind every occlusion edge.
 
     Args:
         depth: `[..., H, W]`, positive.
-        size: `(h, w)` wanted, that of the ground truth.
+        size: target `(h, w)`, usually that of the ground truth.
 
     Returns:
         `[..., h, w]`.
@@ -272,7 +277,7 @@ def resize_depth(depth: Array, size: tuple[int, int]) -> Array:
 
 
 def evaluate_depths(
-    pairs: Iterable[tuple[Array, Array]],
+    pairs: Iterable[tuple[ArrayLike, ArrayLike]],
     *,
     crop: str | None = None,
     scaling: str | float = "median",
@@ -280,31 +285,32 @@ def evaluate_depths(
     max_depth: float = 80.0,
     cap_truth: bool = True,
 ) -> dict[str, float]:
-    """The numbers of a depth paper's table: means over the images of a set.
+    """The depth table of a paper: means over the images of a set.
 
-    KITTI, split of Eigen, raw LiDAR: `crop="garg"`. The same with improved ground truth (652
-    images): no crop and `cap_truth=False`, as Monodepth2 has it. Which of the two is evaluated
-    depends on the truth alone.
+    For KITTI's Eigen split with raw LiDAR pass `crop="garg"`; with the improved ground truth (652
+    images) pass no crop and `cap_truth=False`, as Monodepth2 does.
 
     Args:
-        pairs: predicted depth `[H, W]` and truth `[H', W']` (0 where unknown) of each image; the
-            prediction is brought to the truth's resolution by `resize_depth`.
+        pairs: of each image, predicted depth `[H, W]` and truth `[H', W']` (0 where unknown);
+            `resize_depth` brings the prediction to the truth's resolution.
         crop: 'garg', 'eigen' or None.
-        scaling: 'median' for `median_ratio` of each image; 'global' for one factor, the median of
-            these ratios over the set; 'none'; or a number, such as `MONODEPTH2_STEREO_SCALE`.
+        scaling: 'median' for per-image median scaling (`median_ratio`); 'global' for one factor,
+            the median of these ratios over the set; 'none'; or a number, such as
+            `MONODEPTH2_STEREO_SCALE`.
         min_depth: of truth and prediction.
         max_depth: of truth and prediction.
-        cap_truth: False measures all known pixels, however far; predictions are clipped still.
+        cap_truth: False evaluates every known pixel, however far; predictions are clipped all the
+            same.
 
     Returns:
-        Means over images of `depth_errors` by name; 'images', how many had a valid pixel; and with
-        'median' or 'global' the median ratio as 'scale' and the standard deviation of ratio /
-        scale over the set as 'scale_deviation', which tells how far a network's scale can be
-        trusted from one image to the next. Without a valid pixel anywhere only 'images' remains.
+        Means over images of `depth_errors` by name; 'images', the number of images with a valid
+        pixel; and with 'median' or 'global' the median ratio as 'scale' and the standard deviation
+        of ratio / scale over the set as 'scale_deviation', which says how consistent the network's
+        scale is across images. If no image has a valid pixel, only 'images'.
 
     Raises:
-        ValueError: for an unknown scaling or crop, or if 'global' is asked of a generator, which
-            cannot be read twice.
+        UserError: if scaling or crop is unknown.
+        ValueError: if 'global' is given a generator, which cannot be read twice.
 
     Example:
         >>> truth = np.linspace(2.0, 20.0, 12).reshape(3, 4)
@@ -315,24 +321,26 @@ def evaluate_depths(
     Godard et al., Digging Into Self-Supervised Monocular Depth Estimation,
     https://arxiv.org/abs/1806.01260
     """
-    if isinstance(scaling, str) and scaling not in ("median", "global", "none"):
-        raise ValueError(f"scaling is {scaling!r}; choose 'median', 'global', 'none' or a number.")
+    if isinstance(scaling, str):
+        check_choice("scaling", scaling, ("median", "global", "none"))
     if scaling == "global" and iter(pairs) is pairs:
         raise ValueError("'global' scaling reads the pairs twice; pass a list, not a generator.")
-    known = (min_depth, max_depth) if cap_truth else (0.0, np.inf)
+    bounds = (min_depth, max_depth) if cap_truth else (0.0, np.inf)
 
     def examples() -> Iterator[tuple[Array, Array, Array]]:
         for depth, truth in pairs:
-            yield _example(jnp.asarray(depth), jnp.asarray(truth), known, crop)
+            yield _example(jnp.asarray(depth), jnp.asarray(truth), bounds, crop)
 
     ratios = [float(_ratio(*example)[0]) for example in examples()] if scaling == "global" else []
-    common = {"none": 1.0, "global": _middle(ratios)}.get(scaling, scaling)
+    common = 1.0 if isinstance(scaling, str) else scaling
+    if scaling == "global":
+        common = _median_ratio(ratios)
     parts = []
     for depth, truth, mask in examples():
-        scale = common
+        scale: float | Array = common
         if scaling == "median":
-            scale = _ratio(depth, truth, mask)
-            ratios.append(float(scale[0]))
+            scale = ratio = _ratio(depth, truth, mask)
+            ratios.append(float(ratio[0]))
         errors = depth_errors(
             depth, truth, mask, scale=scale, min_depth=min_depth, max_depth=max_depth
         )
@@ -340,38 +348,33 @@ def evaluate_depths(
     summed = merge(*parts)
     numbers = image_means(summed)
     numbers["images"] = int(summed["abs_rel"].images) if summed else 0
-    if scaling in ("median", "global") and numbers["images"]:
-        numbers["scale"] = _middle(ratios)
-        numbers["scale_deviation"] = float(np.std([r / _middle(ratios) for r in ratios if r > 0]))
+    if ratios and numbers["images"]:
+        numbers["scale"] = median = _median_ratio(ratios)
+        numbers["scale_deviation"] = float(np.std([r / median for r in ratios if r > 0]))
     return numbers
 
 
 def _example(
-    depth: Array, truth: Array, known: tuple[float, float], crop: str | None
+    depth: Array, truth: Array, bounds: tuple[float, float], crop: str | None
 ) -> tuple[Array, Array, Array]:
-    """Prediction, truth and mask, `[1, H, W]`, at the truth's resolution."""
-    chex.assert_rank([depth, truth], 2)
+    """Prediction, truth and mask `[1, H, W]`, at the truth's resolution."""
+    checks.assert_rank([depth, truth], 2)
+    height, width = truth.shape
     if depth.shape != truth.shape:
-        depth = resize_depth(depth, truth.shape)
-    mask = valid_depth(truth, min_depth=known[0], max_depth=known[1])
+        depth = resize_depth(depth, (height, width))
+    mask = valid_depth(truth, min_depth=bounds[0], max_depth=bounds[1])
     if crop is not None:
-        mask &= crop_mask(*truth.shape, crop)
+        mask &= crop_mask(height, width, crop)
     return depth[None], truth[None], mask[None]
 
 
-def _middle(ratios: list[float]) -> float:
-    """The median of the images' ratios, without those that have none; 1 if none has."""
+def _median_ratio(ratios: list[float]) -> float:
+    """Median over the images that have a ratio; 1 if none has."""
     return float(np.median([r for r in ratios if r > 0])) if any(r > 0 for r in ratios) else 1.0
 
 
-def _check_maps(prediction: Array, truth: Array, mask: Array) -> Array:
-    chex.assert_rank([prediction, truth, mask], 3)
-    chex.assert_equal_shape([prediction, truth, mask])
-    return jnp.asarray(mask).astype(bool)
-
-
 def _median(values: Array, mask: Array) -> Array:
-    """Median of the valid values of each image, `[B]`; 0 where there is none."""
+    """Median of the valid values of each image, `[B]`; 0 if none is valid."""
     values = jnp.where(mask, values, jnp.inf).reshape(len(values), -1)
     ordered = jnp.sort(values, axis=1)
     count = jnp.sum(mask, axis=(1, 2), dtype=jnp.int32)
@@ -391,7 +394,7 @@ def _depth_errors(
 ) -> dict[str, Score]:
     dtype = jnp.promote_types(jnp.result_type(depth, truth), jnp.float32)
     scale = jnp.broadcast_to(jnp.asarray(scale, dtype), (len(depth),))[:, None, None]
-    # One under the mask's zeros, so that no value of theirs can turn up as NaN.
+    # Masked pixels are set to 1, so that none of their values can turn into NaN.
     depth = jnp.where(mask, depth.astype(dtype) * scale, 1.0)
     depth = jnp.clip(depth, min_depth, max_depth)
     truth = jnp.where(mask, truth.astype(dtype), 1.0)
@@ -399,8 +402,8 @@ def _depth_errors(
     ratio = jnp.maximum(depth / truth, truth / depth)
 
     def root(values: Array) -> Score:
-        mean, count = masked_score(values, mask)
-        return Score(jnp.sqrt(mean), count)
+        mean, pixels = masked_score(values, mask)
+        return Score(jnp.sqrt(mean), pixels)
 
     scores = {
         "abs_rel": masked_score(jnp.abs(difference) / truth, mask),
@@ -409,17 +412,11 @@ def _depth_errors(
         "rmse_log": root((jnp.log(depth) - jnp.log(truth)) ** 2),
     }
     for power in (1, 2, 3):
-        within = _flag(ratio < 1.25**power, ratio)
-        scores[f"delta_{power}"] = masked_score(within, mask)
+        scores[f"delta_{power}"] = masked_score(indicator(ratio < 1.25**power, ratio), mask)
     return scores
 
 
 _ratio = jax.jit(median_ratio)
-
-
-def _flag(condition: Array, of: Array) -> Array:
-    """1 where the condition holds, 0 where not, NaN where what it was asked of is NaN."""
-    return jnp.where(jnp.isnan(of), jnp.nan, condition.astype(of.dtype))
 
 
 def _resize(values: Array, size: tuple[int, int]) -> Array:

@@ -6,11 +6,12 @@ https://arxiv.org/abs/1805.01978
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
+from sslax import checks
 from sslax.measures._checks import check_labeled
 from sslax.types import Array
 
@@ -18,16 +19,16 @@ from sslax.types import Array
 def nearest_neighbors(
     train_features: Array, test_features: Array, *, k: int, chunk_size: int = 512
 ) -> tuple[Array, Array]:
-    """The k training rows of greatest cosine similarity to each test row, nearest first.
+    """The k nearest training rows of each test row by cosine similarity, nearest first.
 
-    `s_mn = <x_m, y_n> / (|x_m| |y_n|)`; a zero row has similarity 0 to everything. Test rows are
-    taken `chunk_size` at a time, so memory is `chunk_size * N` floats and not `M * N`.
+    `s_mn = <x_m, y_n> / (|x_m| |y_n|)`; a zero row has similarity 0 to every row. Test rows are
+    processed `chunk_size` at a time, so memory is `chunk_size * N` floats instead of `M * N`.
 
     Args:
         train_features: `[N, D]`.
         test_features: `[M, D]`.
         k: number of neighbors, at most N.
-        chunk_size: test rows per block.
+        chunk_size: test rows per chunk.
 
     Returns:
         Similarities `[M, k]` float32 in [-1, 1], and indices into the training set `[M, k]` int32.
@@ -41,11 +42,11 @@ def nearest_neighbors(
         >>> index.tolist(), similarity.round(3).tolist()
         ([[1, 0]], [[0.800000011920929, 0.6000000238418579]])
     """
-    chex.assert_rank([train_features, test_features], 2)
-    chex.assert_equal_shape_suffix([train_features, test_features], 1)
+    checks.assert_rank([train_features, test_features], 2)
+    checks.assert_equal_shape_suffix([train_features, test_features], 1)
     if k > train_features.shape[0]:
         raise ValueError(
-            f"k = {k} neighbors were asked of {train_features.shape[0]} training examples; "
+            f"k = {k} neighbors were requested from {train_features.shape[0]} training examples; "
             "pass a smaller k or more examples."
         )
     return _nearest(train_features, test_features, k, min(chunk_size, test_features.shape[0]))
@@ -53,17 +54,17 @@ def nearest_neighbors(
 
 def knn_probabilities(
     train_features: Array,
-    train_labels: Array,
+    train_labels: ArrayLike,
     test_features: Array,
     *,
     num_classes: int,
     k: int = 200,
     temperature: float = 0.1,
 ) -> Array:
-    """Class probabilities by a vote of the k nearest neighbors.
+    """Class probabilities from a weighted vote of the k nearest neighbors.
 
-    `p_c = sum_i exp(s_i / T) [y_i = c] / sum_i exp(s_i / T)` over the k training examples of
-    greatest cosine similarity `s_i`.
+    `p_c = sum_i exp(s_i / T) [y_i = c] / sum_i exp(s_i / T)`, over the k training examples with the
+    highest cosine similarity `s_i`.
 
     Args:
         train_features: `[N, D]`.
@@ -71,7 +72,7 @@ def knn_probabilities(
         test_features: `[M, D]`.
         num_classes: number of classes.
         k: number of neighbors, at most N.
-        temperature: T; the smaller, the more the nearest counts.
+        temperature: T; lower gives more weight to the nearest.
 
     Returns:
         `[M, num_classes]` float32, rows summing to 1.
@@ -87,16 +88,16 @@ def knn_probabilities(
         >>> int(p.argmax())
         0
     """
-    chex.assert_shape(train_labels, (train_features.shape[0],))
+    checks.assert_shape(train_labels, (train_features.shape[0],))
     similarity, index = nearest_neighbors(train_features, test_features, k=k)
     return vote(similarity, jnp.asarray(train_labels)[index], num_classes, temperature)
 
 
 def knn_accuracy(
     train_features: Array,
-    train_labels: Array,
+    train_labels: ArrayLike,
     test_features: Array,
-    test_labels: Array,
+    test_labels: ArrayLike,
     *,
     num_classes: int,
     k: int = 200,
@@ -138,8 +139,8 @@ def knn_accuracy(
 
 @functools.partial(jax.jit, static_argnames="num_classes")
 def vote(similarity: Array, labels: Array, num_classes: int, temperature: float) -> Array:
-    """The weighted vote `[M, num_classes]` of neighbors' labels `[M, k]`, nearest first."""
-    weights = jax.nn.softmax(similarity / temperature)  # exp(s / T), which cannot overflow here
+    """Weighted vote `[M, num_classes]` over the neighbors' similarities and labels `[M, k]`."""
+    weights = jax.nn.softmax(similarity / temperature)  # exp(s / T) itself could overflow
     return jnp.einsum("mk,mkc->mc", weights, jax.nn.one_hot(labels, num_classes))
 
 
@@ -147,11 +148,11 @@ def vote(similarity: Array, labels: Array, num_classes: int, temperature: float)
 def _nearest(train: Array, test: Array, k: int, chunk_size: int) -> tuple[Array, Array]:
     train = _unit_rows(train)
 
-    def neighbors_of(row: Array) -> tuple[Array, Array]:
+    def nearest(row: Array) -> tuple[Array, Array]:
         similarity = jnp.matmul(train, row, precision=jax.lax.Precision.HIGHEST)
         return jax.lax.top_k(similarity, k)
 
-    return jax.lax.map(neighbors_of, _unit_rows(test), batch_size=chunk_size)
+    return jax.lax.map(nearest, _unit_rows(test), batch_size=chunk_size)
 
 
 def _unit_rows(x: Array) -> Array:

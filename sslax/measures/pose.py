@@ -1,19 +1,21 @@
 """Ego-motion and trajectories against ground truth, in float64 on the host.
 
-Two kinds of `[N, 4, 4]` arrays of rigid motions appear. A *trajectory* holds camera-to-world
-matrices: column 3 is where camera i stands. *Relative poses* hold, at i, the motion that takes
-points of camera i + 1 to camera i: what `compose_poses` chains to a trajectory, and what a pose
-network predicts (target to source) when frame i + 1 is its target and frame i its source. If its
-target was frame i, invert first: `inverse_poses`.
+Arrays of rigid motions `[N, 4, 4]` come in two kinds. A *trajectory* holds camera-to-world
+matrices; column 3 is the position of camera i. *Relative poses* hold, at i, the transform from
+camera i + 1 to camera i: what `compose_poses` chains into a trajectory, and what a pose network
+predicts (target to source) if frame i + 1 is its target and frame i its source. If frame i was the
+target, take `inverse_poses` first.
 
-A network trained on video knows no metre, so all errors of length need a scale: every function
-here says whose.
+A network trained on monocular video predicts translations up to scale, so every error of length
+needs one; each function says which scale it uses.
 """
 
 from typing import NamedTuple
 
-import chex
 import numpy as np
+
+from sslax import checks
+from sslax.errors import check_choice
 
 LENGTHS = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)
 _ALIGNMENTS = ("none", "first", "scale", "se3", "sim3")
@@ -34,12 +36,12 @@ class Similarity(NamedTuple):
 
 
 class Segments(NamedTuple):
-    """Errors of the parts of a trajectory; those of several sequences are concatenated.
+    """Errors of segments of a trajectory; concatenate those of several sequences.
 
     Attributes:
-        length: `[S]`, how long the part is by the ground truth, nominally: 100, 200, ...
-        translation: `[S]`, error per length, a pure number.
-        rotation: `[S]`, error per length, degrees per unit.
+        length: `[S]`, nominal length of the segment along the ground truth: 100, 200, ...
+        translation: `[S]`, translation error over length, dimensionless.
+        rotation: `[S]`, rotation error over length, degrees per unit of length.
     """
 
     length: np.ndarray
@@ -62,16 +64,17 @@ def inverse_poses(poses: np.ndarray) -> np.ndarray:
         >>> inverse_poses(pose)[:3, 3].tolist()
         [-1.0, -2.0, -3.0]
     """
+    checks.assert_axis_dimension(poses, -1, 4)
+    checks.assert_axis_dimension(poses, -2, 4)
     poses = _rigid(poses)
     rotation = np.swapaxes(poses[..., :3, :3], -1, -2)
     return _motion(rotation, -(rotation @ poses[..., :3, 3:])[..., 0])
 
 
 def compose_poses(relative: np.ndarray) -> np.ndarray:
-    """The trajectory of relative poses: `C_0 = I`, `C_{i+1} = C_i T_i`.
+    """Chains relative poses into a trajectory: `C_0 = I`, `C_{i+1} = C_i T_i`.
 
-    Rotations are made exactly orthonormal first, since the rounding of float32 would grow with
-    every product.
+    Rotations are first orthonormalized, since float32 rounding would grow with every product.
 
     Args:
         relative: `[N - 1, 4, 4]`, at i from camera i + 1 to camera i.
@@ -81,11 +84,12 @@ def compose_poses(relative: np.ndarray) -> np.ndarray:
 
     Example:
         >>> forward = np.eye(4)
-        >>> forward[2, 3] = 2.0  # camera i + 1 stands two units ahead of camera i
+        >>> forward[2, 3] = 2.0  # camera i + 1 is two units ahead of camera i
         >>> compose_poses(np.stack([forward] * 3))[:, 2, 3].tolist()
         [0.0, 2.0, 4.0, 6.0]
     """
-    relative = _rigid(relative, rank=3)
+    checks.assert_shape(relative, (None, 4, 4))
+    relative = _rigid(relative)
     u, _, vt = np.linalg.svd(relative[:, :3, :3])
     steps = _motion(u @ vt, relative[:, :3, 3])
     trajectory = [np.eye(4)]
@@ -95,15 +99,14 @@ def compose_poses(relative: np.ndarray) -> np.ndarray:
 
 
 def relative_poses(trajectory: np.ndarray, *, step: int = 1) -> np.ndarray:
-    """Motions between cameras `step` apart: `T_i = C_i⁻¹ C_{i+step}`.
+    """Relative poses of cameras `step` frames apart: `T_i = C_i⁻¹ C_{i+step}`.
 
     Args:
         trajectory: camera-to-world `[N, 4, 4]`.
         step: distance in frames.
 
     Returns:
-        `[N - step, 4, 4]`, from camera i + step to camera i. With `step=1`, `compose_poses` undoes
-        it.
+        `[N - step, 4, 4]`, from camera i + step to camera i; `compose_poses` inverts `step=1`.
 
     Example:
         >>> trajectory = np.stack([np.eye(4)] * 4)
@@ -111,40 +114,42 @@ def relative_poses(trajectory: np.ndarray, *, step: int = 1) -> np.ndarray:
         >>> relative_poses(trajectory)[:, 0, 3].tolist()
         [1.0, 2.0, 3.0]
     """
-    trajectory = _rigid(trajectory, rank=3)
+    checks.assert_shape(trajectory, (None, 4, 4))
+    trajectory = _rigid(trajectory)
     return inverse_poses(trajectory[:-step]) @ trajectory[step:]
 
 
 def consecutive_motions(poses: np.ndarray) -> np.ndarray:
-    """Motions between consecutive frames from the poses of overlapping samples.
+    """Relative poses of consecutive frames, from the poses of overlapping samples.
 
-    Sample i has the frames i to i + S - 1 and poses from its target, frame i + S // 2, to each of
-    them. From frame k + 1 to k it is `P_k P_{k+1}⁻¹`, and of the samples that have both frames the
-    one counts that has k as its target, or the nearest to it.
+    Sample i has frames i to i + S - 1, and poses from its target, frame i + S // 2, to each of
+    them. The relative pose from frame k + 1 to k is `P_k P_{k+1}⁻¹`, taken from the sample whose
+    target is k, or is closest to k among the samples with both frames.
 
     Args:
         poses: `[N - S + 1, S, 4, 4]`.
 
     Returns:
-        `[N - 1, 4, 4]`, at k from camera k + 1 to camera k: what `compose_poses` chains.
+        `[N - 1, 4, 4]`, at k from camera k + 1 to camera k; `compose_poses` chains them.
 
     Example:
         >>> step = np.eye(4)
-        >>> step[2, 3] = -1.0  # the next camera stands ahead: points come nearer
+        >>> step[2, 3] = -1.0  # the next camera is ahead, so points come nearer
         >>> sample = np.stack([inverse_poses(step), np.eye(4), step])
         >>> consecutive_motions(np.stack([sample, sample]))[:, 2, 3].tolist()
         [1.0, 1.0, 1.0]
     """
+    checks.assert_shape(poses, (None, None, 4, 4))
     poses = _rigid(poses)
     samples, frames = poses.shape[:2]
-    first = np.arange(samples + frames - 2)  # of the two frames
+    first = np.arange(samples + frames - 2)  # earlier frame of each pair
     sample = np.clip(first - min(frames // 2, frames - 2), 0, samples - 1)
-    place = first - sample
-    return poses[sample, place] @ inverse_poses(poses[sample, place + 1])
+    index = first - sample
+    return poses[sample, index] @ inverse_poses(poses[sample, index + 1])
 
 
 def rotation_angle(rotation: np.ndarray) -> np.ndarray:
-    """Angle of a rotation, `atan2(|R - Rᵀ| / √2, tr R - 1)`, exact for small angles too.
+    """Angle of a rotation, `atan2(|R - Rᵀ| / √2, tr R - 1)`, accurate for small angles too.
 
     Args:
         rotation: `[..., 3, 3]`.
@@ -165,21 +170,21 @@ def rotation_angle(rotation: np.ndarray) -> np.ndarray:
 
 
 def translation_scale(translation: np.ndarray, truth: np.ndarray) -> float:
-    """The factor that brings translations nearest to the truth: `Σ <g, t> / Σ <t, t>`.
+    """Least-squares scale of predicted translations: `Σ <g, t> / Σ <t, t>`.
 
     Args:
         translation: `[N, 3]`, predicted.
         truth: `[N, 3]`.
 
     Returns:
-        The factor; 0 where the prediction does not move.
+        The scale; 0 if all predicted translations are 0.
 
     Example:
         >>> translation_scale(np.array([[1.0, 0, 0]]), np.array([[4.0, 0, 0]]))
         4.0
     """
     translation, truth = np.asarray(translation, np.float64), np.asarray(truth, np.float64)
-    chex.assert_equal_shape([translation, truth])
+    checks.assert_equal_shape([translation, truth])
     energy = np.sum(translation**2)
     return float(np.sum(translation * truth) / energy) if energy > 0 else 0.0
 
@@ -187,13 +192,13 @@ def translation_scale(translation: np.ndarray, truth: np.ndarray) -> float:
 def relative_pose_errors(
     relative: np.ndarray, truth: np.ndarray, *, scale: float = 1.0
 ) -> dict[str, np.ndarray]:
-    """Errors of relative poses, one by one.
+    """Errors of relative poses, pose by pose.
 
-    With `T` the pose, its translation times `scale`, and `E = truth⁻¹ T`: 'rotation' is the angle
-    of `E` in degrees, 'translation' the length of its translation, and 'direction' the angle
-    between the two translations in degrees, which no scale changes. A predicted translation of zero
-    has no direction and counts 90; where the truth stands still (nearer than 1e-9) there is none
-    to compare to, and those pairs are left out of 'direction', which is shorter then.
+    With `T` the pose with its translation times `scale`, and `E = truth⁻¹ T`: 'rotation' is the
+    angle of `E` in degrees, 'translation' the length of its translation, and 'direction' the angle
+    in degrees between the two translations, which does not depend on scale. A predicted translation
+    of zero has no direction and counts as 90. Poses whose true camera is static (moves less than
+    1e-9) are left out of 'direction'.
 
     Args:
         relative: `[N, 4, 4]`, predicted.
@@ -201,7 +206,7 @@ def relative_pose_errors(
         scale: of the predicted translations; `translation_scale`, or 1 for metric poses.
 
     Returns:
-        'rotation' `[N]`, 'translation' `[N]`, 'direction' `[M]`.
+        'rotation' `[N]`, 'translation' `[N]`, 'direction' `[M]` with M <= N.
 
     Example:
         >>> truth, turned = np.stack([np.eye(4)] * 2), np.stack([np.eye(4)] * 2)
@@ -212,8 +217,9 @@ def relative_pose_errors(
 
     Sturm et al., A Benchmark for the Evaluation of RGB-D SLAM Systems, IROS 2012.
     """
-    relative, truth = _rigid(relative, rank=3), _rigid(truth, rank=3)
-    chex.assert_equal_shape([relative, truth])
+    checks.assert_shape([relative, truth], (None, 4, 4))
+    checks.assert_equal_shape([relative, truth])
+    relative, truth = _rigid(relative), _rigid(truth)
     scaled = _motion(relative[:, :3, :3], scale * relative[:, :3, 3])
     error = inverse_poses(truth) @ scaled
     moved, true_move = scaled[:, :3, 3], truth[:, :3, 3]
@@ -228,17 +234,17 @@ def relative_pose_errors(
 
 
 def snippets(trajectory: np.ndarray, *, length: int = 5) -> np.ndarray:
-    """All runs of consecutive frames, each in the frame of its first camera.
+    """All snippets of consecutive frames, each in the frame of its first camera.
 
     Args:
         trajectory: camera-to-world `[N, 4, 4]`.
-        length: frames in a run.
+        length: frames per snippet.
 
     Returns:
         `[N - length + 1, length, 4, 4]`.
 
     Raises:
-        ValueError: for a trajectory shorter than one run.
+        ValueError: if the trajectory is shorter than one snippet.
 
     Example:
         >>> trajectory = np.stack([np.eye(4)] * 4)
@@ -246,36 +252,37 @@ def snippets(trajectory: np.ndarray, *, length: int = 5) -> np.ndarray:
         >>> snippets(trajectory, length=3)[:, :, 0, 3].tolist()
         [[0.0, 1.0, 3.0], [0.0, 2.0, 5.0]]
     """
-    trajectory = _rigid(trajectory, rank=3)
+    checks.assert_shape(trajectory, (None, 4, 4))
+    trajectory = _rigid(trajectory)
     if len(trajectory) < length:
-        raise ValueError(f"{len(trajectory)} poses hold no snippet of {length} frames.")
-    runs = np.stack([trajectory[i : i + length] for i in range(len(trajectory) - length + 1)])
-    return _from_first(runs)
+        raise ValueError(f"A trajectory of {len(trajectory)} poses has no snippet of {length}.")
+    starts = range(len(trajectory) - length + 1)
+    return _from_first(np.stack([trajectory[i : i + length] for i in starts]))
 
 
 def snippet_errors(predicted: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
-    """Absolute trajectory error of short snippets, the measure of SfMLearner and its successors.
+    """Absolute trajectory error of short snippets, as reported by SfMLearner and its successors.
 
-    With `x_k`, `g_k` the positions of the L cameras relative to the first, and the scale of each
-    snippet by `translation_scale`,
+    With `x_k`, `g_k` the predicted and true positions of the L cameras relative to the first, and
+    `s` the snippet's own `translation_scale`,
 
     ```
     ate = sqrt(Σ_k |s x_k - g_k|² / L)        ate_legacy = sqrt(Σ_k |s x_k - g_k|²) / L
     ```
-    `ate` is the root mean square. Published tables hold `ate_legacy`, which SfMLearner's code calls
-    RMSE; it is smaller by sqrt(L), 2.24 times for five frames. 'rotation' is the mean angle between
-    the cameras' rotations, the first one, always 0, included. Papers quote mean and standard
-    deviation over snippets.
+    `ate` is the root mean square. Published tables report `ate_legacy`, which SfMLearner's code
+    calls RMSE; it is smaller by sqrt(L), a factor of 2.24 for five frames. 'rotation' is the mean
+    angle between the cameras' rotations, including the first, which is always 0. Papers quote mean
+    and standard deviation over snippets.
 
     Args:
         predicted: `[S, L, 4, 4]`, camera-to-world in any frame; `snippets` of a trajectory, or
-            predicted snippet by snippet.
+            snippets predicted separately.
         truth: `[S, L, 4, 4]`.
 
     Returns:
-        'ate', 'ate_legacy' in the unit of the truth, 'rotation' in degrees, 'scale', each `[S]`.
-        A snippet that is predicted not to move has scale 0, and so the truth's own length as its
-        error, where the published code divides by zero.
+        'ate' and 'ate_legacy' in the unit of the truth, 'rotation' in degrees, and 'scale', each
+        `[S]`. A snippet predicted as a static camera has scale 0, hence an error as large as the
+        true motion; the published code divides by zero there.
 
     Example:
         >>> truth = np.tile(np.eye(4), (1, 5, 1, 1))
@@ -288,13 +295,13 @@ def snippet_errors(predicted: np.ndarray, truth: np.ndarray) -> dict[str, np.nda
     Zhou et al., Unsupervised Learning of Depth and Ego-Motion from Video,
     https://arxiv.org/abs/1704.07813
     """
-    predicted, truth = _rigid(predicted, rank=4), _rigid(truth, rank=4)
-    chex.assert_equal_shape([predicted, truth])
-    predicted, truth = _from_first(predicted), _from_first(truth)
+    checks.assert_shape([predicted, truth], (None, None, 4, 4))
+    checks.assert_equal_shape([predicted, truth])
+    predicted, truth = _from_first(_rigid(predicted)), _from_first(_rigid(truth))
     length = truth.shape[1]
-    moved, true_moves = predicted[..., :3, 3], truth[..., :3, 3]
-    scale = np.array([translation_scale(x, g) for x, g in zip(moved, true_moves)])
-    squared = np.sum((scale[:, None, None] * moved - true_moves) ** 2, (1, 2))
+    position, true_position = predicted[..., :3, 3], truth[..., :3, 3]
+    scale = np.array([translation_scale(x, g) for x, g in zip(position, true_position)])
+    squared = np.sum((scale[:, None, None] * position - true_position) ** 2, (1, 2))
     between = np.swapaxes(truth[..., :3, :3], -1, -2) @ predicted[..., :3, :3]
     return {
         "ate": np.sqrt(squared / length),
@@ -305,19 +312,19 @@ def snippet_errors(predicted: np.ndarray, truth: np.ndarray) -> dict[str, np.nda
 
 
 def umeyama(source: np.ndarray, target: np.ndarray, *, with_scale: bool) -> Similarity:
-    """The similarity, or rigid motion, that brings points nearest to others.
+    """Least-squares alignment of two point sets by a similarity or a rigid motion.
 
-    Minimizes `Σ_i |s R x_i + t - y_i|²` over rotations (no reflections), translations and, if
-    asked, the scale. Points on a line leave the turn about it open, points that coincide the whole
-    rotation and the scale; some minimum is returned (for coinciding points the identity).
+    Minimizes `Σ_i |s R x_i + t - y_i|²` over rotations (no reflections), translations and, with
+    `with_scale`, the scale. Collinear points leave the rotation about their line undetermined;
+    coincident points leave rotation and scale undetermined, and get the identity and 1.
 
     Args:
-        source: `[N, 3]`.
-        target: `[N, 3]`.
+        source: x, `[N, 3]`.
+        target: y, `[N, 3]`.
         with_scale: False keeps s = 1.
 
     Returns:
-        The minimum.
+        A minimizer.
 
     Example:
         >>> points = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
@@ -329,9 +336,9 @@ def umeyama(source: np.ndarray, target: np.ndarray, *, with_scale: bool) -> Simi
     PAMI 1991.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
-    chex.assert_rank([source, target], 2)
-    chex.assert_equal_shape([source, target])
-    chex.assert_axis_dimension(source, 1, 3)
+    checks.assert_rank([source, target], 2)
+    checks.assert_equal_shape([source, target])
+    checks.assert_axis_dimension(source, 1, 3)
     center, target_center = source.mean(0), target.mean(0)
     x, y = source - center, target - target_center
     energy = np.sum(x**2)
@@ -345,20 +352,20 @@ def umeyama(source: np.ndarray, target: np.ndarray, *, with_scale: bool) -> Simi
 
 
 def align_trajectory(trajectory: np.ndarray, truth: np.ndarray, *, align: str) -> np.ndarray:
-    """Brings a predicted trajectory into the frame, and perhaps to the scale, of the truth.
+    """Aligns a predicted trajectory to the ground truth.
 
     Args:
         trajectory: camera-to-world `[N, 4, 4]`, predicted.
         truth: `[N, 4, 4]`.
-        align: 'none'; 'first', the first cameras made equal; 'scale', the same and the
-            least-squares scale of the positions; 'se3', the rigid motion of least squares over all
-            positions; 'sim3', with scale.
+        align: 'none'; 'first': the first cameras coincide; 'scale': likewise, with a least-squares
+            scale of the positions; 'se3': least-squares rigid motion over all positions; 'sim3':
+            likewise, with scale.
 
     Returns:
         `[N, 4, 4]`.
 
     Raises:
-        ValueError: for an unknown alignment.
+        UserError: if the alignment is unknown.
 
     Example:
         >>> truth = np.stack([np.eye(4)] * 3)
@@ -368,39 +375,39 @@ def align_trajectory(trajectory: np.ndarray, truth: np.ndarray, *, align: str) -
         >>> align_trajectory(small, truth, align="scale")[:, 0, 3].round(6).tolist()
         [5.0, 6.0, 7.0]
     """
-    trajectory, truth = _rigid(trajectory, rank=3), _rigid(truth, rank=3)
-    chex.assert_equal_shape([trajectory, truth])
-    if align not in _ALIGNMENTS:
-        raise ValueError(f"align is {align!r}; choose one of {', '.join(_ALIGNMENTS)}.")
+    checks.assert_shape([trajectory, truth], (None, 4, 4))
+    checks.assert_equal_shape([trajectory, truth])
+    check_choice("align", align, _ALIGNMENTS)
+    trajectory, truth = _rigid(trajectory), _rigid(truth)
     if align == "none":
         return trajectory
     if align in ("se3", "sim3"):
         fit = umeyama(trajectory[:, :3, 3], truth[:, :3, 3], with_scale=align == "sim3")
         positions = fit.scale * trajectory[:, :3, 3] @ fit.rotation.T + fit.translation
         return _motion(fit.rotation @ trajectory[:, :3, :3], positions)
-    moved = truth[0] @ inverse_poses(trajectory[0]) @ trajectory
+    aligned = truth[0] @ inverse_poses(trajectory[0]) @ trajectory
     if align == "scale":
         start = truth[0, :3, 3]
-        steps = moved[:, :3, 3] - start
-        moved[:, :3, 3] = start + translation_scale(steps, truth[:, :3, 3] - start) * steps
-    return moved
+        offset = aligned[:, :3, 3] - start
+        aligned[:, :3, 3] = start + translation_scale(offset, truth[:, :3, 3] - start) * offset
+    return aligned
 
 
 def absolute_trajectory_error(
     trajectory: np.ndarray, truth: np.ndarray, *, align: str = "sim3"
 ) -> float:
-    """Root mean square distance of the cameras of a whole trajectory, after alignment.
+    """Absolute trajectory error: root mean square distance of the cameras, after alignment.
 
     Args:
         trajectory: camera-to-world `[N, 4, 4]`, predicted.
         truth: `[N, 4, 4]`.
-        align: as in `align_trajectory`; say it beside the number.
+        align: as in `align_trajectory`; report it with the number.
 
     Returns:
         The error in the unit of the truth.
 
     Raises:
-        ValueError: for an unknown alignment.
+        UserError: if the alignment is unknown.
 
     Example:
         >>> truth = np.stack([np.eye(4)] * 3)
@@ -412,8 +419,8 @@ def absolute_trajectory_error(
     Sturm et al., A Benchmark for the Evaluation of RGB-D SLAM Systems, IROS 2012.
     """
     aligned = align_trajectory(trajectory, truth, align=align)
-    apart = aligned[:, :3, 3] - np.asarray(truth, np.float64)[:, :3, 3]
-    return float(np.sqrt(np.mean(np.sum(apart**2, 1))))
+    offset = aligned[:, :3, 3] - np.asarray(truth, np.float64)[:, :3, 3]
+    return float(np.sqrt(np.mean(np.sum(offset**2, 1))))
 
 
 def odometry_segments(
@@ -423,22 +430,22 @@ def odometry_segments(
     lengths: tuple[float, ...] = LENGTHS,
     step: int = 10,
 ) -> Segments:
-    """KITTI's odometry errors over parts of 100 to 800 meters.
+    """KITTI's odometry errors over segments of 100 to 800 meters.
 
-    Every `step`-th frame begins one part of each length, which ends at the first frame whose way
-    along the true path is longer than that; parts that the path is too short for are left out. With
-    `D` the motion from the first to the last camera, `E = D⁻¹ D_true`, and errors are the length of
-    E's translation and the angle of its rotation, both over the nominal length.
+    A segment of each length starts at every `step`-th frame and ends at the first frame that lies
+    farther than that along the true path; segments that would end beyond the path are left out.
+    With `D` the motion from the first to the last camera and `E = D⁻¹ D_true`, the errors are the
+    length of E's translation and the angle of its rotation, both over the nominal length.
 
     Args:
-        trajectory: camera-to-world `[N, 4, 4]`, predicted, in meters; `align_trajectory` first if
-            its scale is unknown.
+        trajectory: camera-to-world `[N, 4, 4]`, predicted, in meters; call `align_trajectory` first
+            if its scale is unknown.
         truth: `[N, 4, 4]`, in meters.
-        lengths: of the parts.
-        step: frames between the beginnings of parts.
+        lengths: nominal lengths of the segments.
+        step: frames between starts.
 
     Returns:
-        The parts' errors, perhaps none.
+        Errors of the segments; there may be none.
 
     Example:
         >>> truth = np.tile(np.eye(4), (200, 1, 1))
@@ -451,12 +458,13 @@ def odometry_segments(
     Geiger, Lenz and Urtasun, Are we ready for Autonomous Driving? The KITTI Vision Benchmark
     Suite, CVPR 2012.
     """
-    trajectory, truth = _rigid(trajectory, rank=3), _rigid(truth, rank=3)
-    chex.assert_equal_shape([trajectory, truth])
+    checks.assert_shape([trajectory, truth], (None, 4, 4))
+    checks.assert_equal_shape([trajectory, truth])
+    trajectory, truth = _rigid(trajectory), _rigid(truth)
     steps = np.linalg.norm(np.diff(truth[:, :3, 3], axis=0), axis=1)
-    way = np.concatenate([[0.0], np.cumsum(steps)])
+    distance = np.concatenate([[0.0], np.cumsum(steps)])
     first, length = (a.ravel() for a in np.meshgrid(np.arange(0, len(truth), step), lengths))
-    last = np.searchsorted(way, way[first] + length, side="right")  # the first that is farther
+    last = np.searchsorted(distance, distance[first] + length, side="right")  # first one beyond
     fits = last < len(truth)
     first, last, length = first[fits], last[fits], length[fits]
     motion = inverse_poses(trajectory[first]) @ trajectory[last]
@@ -472,12 +480,12 @@ def odometry_errors(segments: Segments) -> dict[str, float]:
     """The two numbers of KITTI's odometry table.
 
     Args:
-        segments: of one sequence, or of several, concatenated: every part counts alike, so a long
-            sequence counts more.
+        segments: of one sequence, or of several, concatenated; every segment has the same weight,
+            so a long sequence has more.
 
     Returns:
-        'segments', how many there are; 't_rel' in percent; 'r_rel' in degrees per 100 meters (the
-        benchmark's own page has degrees per metre). Without a part only 'segments', which is 0.
+        'segments', their number; 't_rel' in percent; 'r_rel' in degrees per 100 meters (the
+        benchmark's own page uses degrees per meter). Without segments, only 'segments': 0.
 
     Example:
         >>> odometry_errors(Segments(np.array([100.0]), np.array([0.02]), np.array([0.001])))
@@ -490,19 +498,16 @@ def odometry_errors(segments: Segments) -> dict[str, float]:
     return numbers
 
 
-def _rigid(poses: np.ndarray, *, rank: int | None = None) -> np.ndarray:
-    """Poses in float64, refused where they are no rigid motions."""
+def _rigid(poses: np.ndarray) -> np.ndarray:
+    """Poses `[..., 4, 4]` in float64; raises if one is not a rigid motion."""
     poses = np.asarray(poses, np.float64)
-    if rank is not None:
-        chex.assert_rank(poses, rank)
-    chex.assert_shape(poses, (..., 4, 4))
     rotation = poses[..., :3, :3]
     product = rotation @ np.swapaxes(rotation, -1, -2)
     # NaN fails the comparison too.
     if not (np.abs(product - np.eye(3)) < 1e-3).all() or (np.linalg.det(rotation) < 0).any():
         raise ValueError(
-            "poses must be rigid motions [R | t], R a rotation: some are not orthonormal to 1e-3, "
-            "mirror, or are not finite."
+            "poses must be rigid motions [R | t] with R a rotation: some R are not orthonormal to "
+            "1e-3, are reflections, or are not finite."
         )
     return poses
 
@@ -513,6 +518,6 @@ def _motion(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
     return poses
 
 
-def _from_first(runs: np.ndarray) -> np.ndarray:
-    """Runs of poses `[S, L, 4, 4]` in the frame of the first of each."""
-    return inverse_poses(runs[:, :1]) @ runs
+def _from_first(snippets: np.ndarray) -> np.ndarray:
+    """Snippets `[S, L, 4, 4]`, each in the frame of its first camera."""
+    return inverse_poses(snippets[:, :1]) @ snippets

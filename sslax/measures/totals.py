@@ -1,18 +1,18 @@
-"""Means over a set of images, from measures of each image: sums that add up.
+"""Means over a set of images, from measures of each image, as sums that can be merged.
 
-Two means are in use, and papers do not always say which. The mean over images counts every image
-alike (depth, EPE on Sintel and Chairs); the mean over pixels counts every measured pixel alike
-(KITTI's D1 and Fl). They agree where all images have equally many measured pixels. Both are linear
-in what is kept here, so batches and processes can be merged in any order.
+Two means are in use, and papers do not always say which. The image mean weights every image alike
+(depth; EPE on Sintel and Chairs); the pixel mean weights every measured pixel alike (KITTI's D1 and
+Fl). They agree when all images have equally many measured pixels. Both follow from the sums kept
+here, which merge over batches and processes in any order.
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import chex
 import jax.numpy as jnp
 import numpy as np
 
+from sslax import checks
 from sslax.types import Array
 
 
@@ -20,22 +20,22 @@ class Score(NamedTuple):
     """One measure of each image of a batch.
 
     Attributes:
-        value: `[B]`; 0 where nothing was measured.
-        count: `[B]`, how many pixels it is a mean of.
+        value: `[B]`, the measure; 0 where no pixel was measured.
+        pixels: `[B]`, the number of pixels it is a mean of.
     """
 
     value: Array
-    count: Array
+    pixels: Array
 
 
 class Total(NamedTuple):
-    """One measure of the images seen so far, in float64.
+    """Sums of one measure over the images seen so far, in float64.
 
     Attributes:
-        images: how many had something to measure.
+        images: number of images with at least one measured pixel.
         image_sum: sum of their values.
-        pixels: sum of their counts.
-        pixel_sum: sum of value times count.
+        pixels: number of measured pixels.
+        pixel_sum: sum of value times number of pixels.
     """
 
     images: np.float64
@@ -50,29 +50,49 @@ def masked_score(values: Array, mask: Array) -> Score:
     `value_b = Σ_p m_bp v_bp / Σ_p m_bp`. Works under `jit` and on arrays sharded over the batch.
 
     Args:
-        values: `[B, ...]`; under a False, anything, NaN too.
+        values: `[B, ...]`; anything where the mask is False, even NaN.
         mask: `[B, ...]` of the same shape, bool.
 
     Returns:
-        The means in float32 (float64 for float64 values), and the counts, int32.
+        The means in float32 (float64 for float64 values), and the pixel counts in int32.
 
     Example:
         >>> values = jnp.array([[1.0, 3.0, jnp.nan], [5.0, 5.0, 5.0]])
         >>> score = masked_score(values, jnp.array([[True, True, False], [False] * 3]))
-        >>> score.value.tolist(), score.count.tolist()
+        >>> score.value.tolist(), score.pixels.tolist()
         ([2.0, 0.0], [2, 0])
     """
-    chex.assert_equal_shape([values, mask])
+    checks.assert_equal_shape([values, mask])
     axes = tuple(range(1, values.ndim))
     dtype = jnp.promote_types(values.dtype, jnp.float32)
-    count = jnp.sum(mask, axes, dtype=jnp.int32)
+    pixels = jnp.sum(mask, axes, dtype=jnp.int32)
     total = jnp.sum(jnp.where(mask, values, 0), axes, dtype=dtype)
-    return Score(total / jnp.maximum(count, 1), count)
+    return Score(total / jnp.maximum(pixels, 1), pixels)
+
+
+def indicator(condition: Array, values: Array) -> Array:
+    """1 where a condition on `values` holds, 0 where it fails, NaN where the value is NaN.
+
+    Its masked mean is the share of pixels that satisfy the condition, or NaN: a NaN prediction is
+    never counted as merely wrong.
+
+    Args:
+        condition: `[...]`, bool.
+        values: `[...]`, what the condition was asked of.
+
+    Returns:
+        `[...]`, in the dtype of the values.
+
+    Example:
+        >>> error = jnp.array([1.0, 5.0, jnp.nan])
+        >>> indicator(error > 3, error).tolist()
+        [0.0, 1.0, nan]
+    """
+    return jnp.where(jnp.isnan(values), jnp.nan, condition.astype(values.dtype))
 
 
 def totals(scores: Mapping[str, Score]) -> dict[str, Total]:
-    """The sums of a batch's measures, fetched to the host. An image of which nothing was measured
-    counts for nothing.
+    """Sums a batch's measures, on the host. Images without a measured pixel are left out.
 
     Args:
         scores: measures by name.
@@ -87,19 +107,19 @@ def totals(scores: Mapping[str, Score]) -> dict[str, Total]:
     summed = {}
     for name, score in scores.items():
         value = np.asarray(score.value, np.float64)
-        count = np.asarray(score.count, np.float64)
-        value = np.where(count > 0, value, 0.0)
+        pixels = np.asarray(score.pixels, np.float64)
+        value = np.where(pixels > 0, value, 0.0)
         summed[name] = Total(
-            np.float64((count > 0).sum()), value.sum(), count.sum(), (value * count).sum()
+            np.float64((pixels > 0).sum()), value.sum(), pixels.sum(), (value * pixels).sum()
         )
     return summed
 
 
 def merge(*parts: Mapping[str, Total]) -> dict[str, Total]:
-    """The sums of several batches; a name that a part lacks adds nothing.
+    """Adds up the sums of several batches; a part may lack any name.
 
     Args:
-        parts: what `totals` returned of each.
+        parts: results of `totals`, one per batch.
 
     Returns:
         Sums by name.
@@ -117,14 +137,14 @@ def merge(*parts: Mapping[str, Total]) -> dict[str, Total]:
 
 
 def image_means(summed: Mapping[str, Total]) -> dict[str, float]:
-    """Means in which every image counts alike.
+    """Means over images: every image has the same weight.
 
     Args:
         summed: sums by name.
 
     Returns:
-        Means by name, without the names of which nothing was measured: no number is honest there,
-        neither 0, which would be perfect, nor NaN.
+        Means by name. Names with nothing measured are left out: 0 would be a perfect score, and NaN
+        would spread.
 
     Example:
         >>> scores = {"epe": Score(jnp.array([1.0, 4.0]), jnp.array([30, 10]))}
@@ -135,9 +155,9 @@ def image_means(summed: Mapping[str, Total]) -> dict[str, float]:
 
 
 def pixel_means(summed: Mapping[str, Total]) -> dict[str, float]:
-    """Means in which every measured pixel counts alike.
+    """Means over pixels: every measured pixel has the same weight.
 
-    Right for measures that are themselves means over pixels, and so not for a root mean square.
+    Only for measures that are themselves means over pixels; a root mean square is not.
 
     Args:
         summed: sums by name.

@@ -4,7 +4,6 @@ from sslax.models.build import (
     FLOW_NETWORKS,
     MODELS,
     build_depth_decoder,
-    build_depth_network,
     build_encoder,
     build_flow_network,
     build_pose_network,
@@ -22,7 +21,6 @@ from sslax.models.depth import (
     DispNetDecoder,
     DispNetEncoder,
     UpConv,
-    encoder_decoder,
 )
 from sslax.models.heads import Classifier, DINOHead, Projector, Prototypes, TileClassifier
 from sslax.models.jepa import JEPAPredictor
@@ -83,7 +81,6 @@ __all__ = [
     "ViT",
     "as_map",
     "build_depth_decoder",
-    "build_depth_network",
     "build_encoder",
     "build_flow_network",
     "build_pose_network",
@@ -93,7 +90,6 @@ __all__ = [
     "correlation_pyramid",
     "cost_volume",
     "defaults",
-    "encoder_decoder",
     "encoder_module",
     "feature_encoder",
     "fit_weights",

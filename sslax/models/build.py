@@ -12,13 +12,8 @@ import jax.numpy as jnp
 import ml_collections
 
 from sslax.errors import UserError, check_choice, nearest
-from sslax.models.depth import (
-    DepthDecoder,
-    DispNetDecoder,
-    DispNetEncoder,
-    encoder_decoder,
-    scaled,
-)
+from sslax.models.compose import Network
+from sslax.models.depth import DepthDecoder, DispNetDecoder, DispNetEncoder, scaled
 from sslax.models.heads import Projector
 from sslax.models.linen import from_linen
 from sslax.models.pose import PoseCNN, PoseCorrelation, PoseDecoder
@@ -29,7 +24,7 @@ from sslax.models.vit import ViT
 from sslax.models.weights import fit_weights, read_weights
 from sslax.types import Array, Model, PyTree
 
-MODELS = {
+MODELS: dict[str, partial[Any]] = {
     "resnet10": partial(ResNet, blocks=(1, 1, 1, 1)),
     "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
     "resnet34": partial(ResNet, blocks=(3, 4, 6, 3)),
@@ -49,7 +44,7 @@ FLOW_NETWORKS: dict[str, type[PWCNet] | type[RAFT]] = {"pwc": PWCNet, "raft": RA
 """Flow networks by name."""
 
 # Fields of the section that only one family of encoders has.
-_OWN_FIELDS = {
+_OWN_FIELDS: dict[Any, tuple[str, ...]] = {
     ResNet: ("patch_stem", "small_stem", "zero_init_residual"),
     DispNetEncoder: (),
     ViT: ("patch", "pool", "position", "class_token", "freeze_patch_embedding"),
@@ -111,9 +106,9 @@ def encoder_module(
     norm_blocks: bool = False,
     stem_stage: bool = False,
 ) -> nn.Module:
-    """The Flax module of `build_encoder`, which does not normalize by `config.mean` and `std`.
+    """The Flax module of an encoder, without normalization by `config.mean` and `config.std`.
 
-    Args, errors: as `build_encoder`.
+    Arguments and errors are those of `build_encoder`.
     """
     check_choice("config.model.name", config.name, MODELS)
     family = MODELS[config.name].func
@@ -237,32 +232,6 @@ def build_depth_decoder(
 _DECODER_KNOBS = ("bias", "scales", "widths")
 
 
-def build_depth_network(
-    config: ml_collections.ConfigDict, *, outputs: int = 1, **knobs: Any
-) -> Model:
-    """The encoder and the depth decoder of a `model` section as one network of images.
-
-    Args:
-        config: the section.
-        outputs: channels K of each map.
-        **knobs: see `build_depth_decoder`.
-
-    Returns:
-        A `Model` from images `[N, H, W, C]` to a tuple of maps `[N, h, w, K]` in (0, 1), float32,
-        (H, W) first. Parameters and state are dictionaries of 'encoder' and 'decoder'.
-
-    Raises:
-        UserError: as `build_encoder` and `build_depth_decoder`.
-
-    Example:
-        >>> config = defaults()
-        >>> config.name, config.width = "resnet10", 0.25
-        >>> network = build_depth_network(config, scales=3, widths=(8, 16, 32))
-    """
-    encoder = build_encoder(config, stem_stage=True)
-    return encoder_decoder(encoder, build_depth_decoder(config, outputs=outputs, **knobs))
-
-
 def build_pose_network(
     config: ml_collections.ConfigDict,
     *,
@@ -322,8 +291,9 @@ def build_pose_network(
     weights = config.encoder_from if name == config.name else ""
     section = ml_collections.ConfigDict({**config, "name": name, "encoder_from": weights})
     encoder = build_encoder(section, norm_groups=norm_groups)
-    decoder = PoseDecoder(frames - 1, decoder_width, _dtype(config))
-    return encoder_decoder(encoder, from_linen(decoder))
+    decoder = from_linen(PoseDecoder(frames - 1, decoder_width, _dtype(config)))
+    parts = Network({"encoder": encoder, "decoder": decoder})
+    return parts.as_model(lambda net, x: net.decoder({"stages": net.encoder(x).stages}))
 
 
 def build_flow_network(

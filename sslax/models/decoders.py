@@ -63,18 +63,18 @@ class MAEDecoder(nn.Module):
         _, height, width, channels = x["like"].shape
         grid = height // self.patch, width // self.patch
         extra = tokens.shape[1] - keep.shape[1]  # the class token
-        x = linear(self.width, self.dtype, "embedding")(tokens)
+        y = linear(self.width, self.dtype, "embedding")(tokens)
         mask_token = self.param("mask_token", _small, (self.width,))
         # A product with a one-hot matrix rather than a scatter, which would lose the sharding.
         one_hot = jnp.arange(grid[0] * grid[1])[None, :, None] == keep[:, None]
-        visible = jnp.matmul(one_hot.astype(x.dtype), x[:, extra:], precision="highest")
+        visible = jnp.matmul(one_hot.astype(y.dtype), y[:, extra:], precision="highest")
         patches = jnp.where(jnp.any(one_hot, 2, keepdims=True), visible, mask_token)
         patches = patches + sincos_positions(grid, self.width)
-        x = jnp.concatenate([x[:, :extra].astype(jnp.float32), patches], axis=1)
+        y = jnp.concatenate([y[:, :extra].astype(jnp.float32), patches], axis=1)
         for i in range(1, self.depth + 1):
-            x = Block(self.heads, self.mlp_ratio, self.dtype, name=f"block{i:02}")(x)
-        x = layer_norm(self.dtype, "norm")(x[:, extra:])
-        return linear(self.patch**2 * channels, self.dtype, "pixels")(x).astype(jnp.float32)
+            y = Block(self.heads, self.mlp_ratio, self.dtype, name=f"block{i:02}")(y)
+        y = layer_norm(self.dtype, "norm")(y[:, extra:])
+        return linear(self.patch**2 * channels, self.dtype, "pixels")(y).astype(jnp.float32)
 
 
 class ContextDecoder(nn.Module):
@@ -115,19 +115,19 @@ class ContextDecoder(nn.Module):
         while max(sizes[0]) > 4:
             sizes.insert(0, tuple(-(-side // 2) for side in sizes[0]))
         widths = [self.width * min(2**i, 8) for i in reversed(range(len(sizes)))]
-        x = x["features"].reshape(len(x["features"]), -1)
+        y = x["features"].reshape(len(x["features"]), -1)
         inner = sizes[0][0] * sizes[0][1] * widths[0]
         for name, units in (("bottleneck", self.bottleneck), ("unfold", inner)):
-            x = nn.Dense(units, use_bias=False, kernel_init=_he, dtype=self.dtype, name=name)(x)
-            x = nn.relu(BatchNorm(train, dtype=self.dtype, name=f"{name}_bn")(x))
-        x = x.reshape(len(x), *sizes[0], widths[0])
+            y = nn.Dense(units, use_bias=False, kernel_init=_he, dtype=self.dtype, name=name)(y)
+            y = nn.relu(BatchNorm(train, dtype=self.dtype, name=f"{name}_bn")(y))
+        y = y.reshape(len(y), *sizes[0], widths[0])
         for i, (size, width) in enumerate(zip(sizes[1:], widths[1:]), start=1):
-            x = jax.image.resize(x, (len(x), *size, x.shape[-1]), "nearest")
-            x = Conv(width, dtype=self.dtype, kernel_init=_he, name=f"conv{i}")(x)
-            x = nn.relu(BatchNorm(train, dtype=self.dtype, name=f"bn{i}")(x))
+            y = jax.image.resize(y, (len(y), *size, y.shape[-1]), "nearest")
+            y = Conv(width, dtype=self.dtype, kernel_init=_he, name=f"conv{i}")(y)
+            y = nn.relu(BatchNorm(train, dtype=self.dtype, name=f"bn{i}")(y))
         init = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
-        x = Conv(channels, use_bias=True, dtype=self.dtype, kernel_init=init, name="pixels")(x)
-        return x.astype(jnp.float32) + 0.5
+        y = Conv(channels, use_bias=True, dtype=self.dtype, kernel_init=init, name="pixels")(y)
+        return y.astype(jnp.float32) + 0.5
 
 
 class Discriminator(nn.Module):

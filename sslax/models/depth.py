@@ -20,10 +20,9 @@ import numpy as np
 
 from sslax.checks import assert_rank
 from sslax.errors import UserError
-from sslax.models.compose import Network
 from sslax.models.conv import Conv, conv2d
 from sslax.models.kernels import edge_pad
-from sslax.types import Array, Encoding, Model
+from sslax.types import Array, Encoding
 
 Size = tuple[int, int]
 
@@ -77,7 +76,7 @@ class DepthDecoder(nn.Module):
         del train
         sizes, stages = _stages_by_level(x, self.scales)
         y = stages[len(sizes)].astype(self.dtype)
-        predictions = []
+        predictions: list[Array] = []
         for i in reversed(range(len(sizes))):
             width = self.widths[min(i, len(self.widths) - 1)]
             y = nn.elu(self._conv(y, width, f"up{i}"))
@@ -160,7 +159,7 @@ class DispNetDecoder(nn.Module):
         del train
         sizes, stages = _stages_by_level(x, self.scales)
         y = stages[len(sizes)].astype(self.dtype)
-        predictions = []
+        predictions: list[Array] = []
         for i in reversed(range(len(sizes))):
             width = self.widths[min(i, len(self.widths) - 1)]
             y = nn.relu(UpConv(width, dtype=self.dtype, name=f"up{i}")(y))
@@ -308,34 +307,3 @@ def _double(x: Array, size: Size) -> Array:
 def _double_linear(x: Array, size: Size) -> Array:
     n, h, w, c = x.shape
     return jax.image.resize(x, (n, 2 * h, 2 * w, c), "linear")[:, : size[0], : size[1]]
-
-
-def encoder_decoder(encoder: Model, decoder: Model) -> Model:
-    """An encoder and a decoder of its stages as one model of images.
-
-    Args:
-        encoder: images `[N, H, W, C]` to an `Encoding`.
-        decoder: {'stages', 'like'} to anything.
-
-    Returns:
-        A `Model` from images to the decoder's output, whose parameters and state are dictionaries
-        of 'encoder' and 'decoder'. `apply` also takes {'stages', 'like'}, and then skips the
-        encoder.
-
-    Example:
-        >>> from sslax import models
-        >>> encoder = models.from_linen(models.ResNet(blocks=(1, 1), width=0.125, stem_stage=True))
-        >>> decoder = models.from_linen(models.DepthDecoder(widths=(4, 8), scales=2))
-        >>> network = encoder_decoder(encoder, decoder)
-        >>> x = jnp.zeros((1, 16, 24, 3))
-        >>> params, state = jax.jit(network.init)(jax.random.key(0), x)
-        >>> [map.shape for map in network.apply(params, state, x, False)[0]]
-        [(1, 16, 24, 1), (1, 8, 12, 1)]
-    """
-
-    def forward(net: Any, images: Array | dict[str, Any]) -> Any:
-        if isinstance(images, dict):
-            return net.decoder(images)
-        return net.decoder({"stages": net.encoder(images).stages, "like": images})
-
-    return Network({"encoder": encoder, "decoder": decoder}).as_model(forward)

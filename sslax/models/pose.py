@@ -268,7 +268,7 @@ def _explain(
     Each size is half of the one before it, and `y` is half of the last. Kernels have 3 pixels, but
     5 and 7 at the largest two sizes.
     """
-    logits = []
+    logits: list[jax.Array] = []
     for i in reversed(range(len(sizes))):
         side = (7, 5)[i] if i < 2 else 3
         y = UpConv(widths[i], side, dtype=dtype, name=f"up{i}")(y)

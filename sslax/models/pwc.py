@@ -96,7 +96,8 @@ class PWCNet(nn.Module):
         size = images.shape[2:4]
         pyramid = self._features(pad_to_multiple(images, 2**self.levels))
         keep = self._kept_levels(x, train)
-        flows, flow, context = [], None, None
+        flows: list[jax.Array] = []
+        flow = context = None
         for level in reversed(range(1, self.levels)):
             first, second = pairs(pyramid[level], self.both)
             flow, context = self._decode(level, first, second, flow, context, keep)

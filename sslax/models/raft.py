@@ -17,6 +17,7 @@ from sslax.checks import assert_axis_dimension, assert_equal_shape_prefix, asser
 from sslax.errors import check_choice
 from sslax.models import correlation as corr
 from sslax.models.conv import Conv, conv_in_loop
+from sslax.models.depth import scaled
 from sslax.models.norm import BatchNorm
 from sslax.models.pwc import pad_to_multiple, pairs
 from sslax.models.weights import check_like, flatten, read_tensors
@@ -99,12 +100,12 @@ class RAFT(nn.Module):
         images = images.reshape(-1, *images.shape[2:]).astype(self.dtype)
         sizes = _SMALL if self.small else _FULL
         encoder = {"small": self.small, "width": self.width, "dtype": self.dtype}
-        features = Encoder(**encoder, outputs=sizes["features"], name="feature_encoder")(
+        features = Encoder(**encoder, outputs=sizes.features, name="feature_encoder")(
             images, train=train
         )
         sources = images if self.both else images[::2]
         norm = self.norm or ("none" if self.small else "batch")
-        outputs = sizes["hidden"] + sizes["context"]
+        outputs = sizes.hidden + sizes.context
         context = Encoder(**encoder, outputs=outputs, norm=norm, name="context_encoder")(
             sources, train=train
         )
@@ -113,7 +114,7 @@ class RAFT(nn.Module):
             searched = corr.correlation_pyramid(first, second, levels=self.levels)
         else:
             searched = (first, second)
-        hidden = _scaled(sizes["hidden"], self.width)
+        hidden = scaled(sizes.hidden, self.width)
         start = jnp.tanh(context[..., :hidden]), jnp.zeros((*first.shape[:3], 2), jnp.float32)
         gates = _Gates(self.small, self.width, self.dtype, name="gates")
         scan = nn.scan(
@@ -138,30 +139,21 @@ class RAFT(nn.Module):
         return jnp.moveaxis(flows, 0, 2)
 
 
-_FULL = {
-    "stages": (64, 96, 128),
-    "features": 256,
-    "hidden": 128,
-    "context": 128,
-    "correlation": (256, 192),
-    "flow": (128, 64),
-    "motion": 128,
-    "head": 256,
-}
-_SMALL = {
-    "stages": (32, 64, 96),
-    "features": 128,
-    "hidden": 96,
-    "context": 64,
-    "correlation": (96,),
-    "flow": (64, 32),
-    "motion": 82,
-    "head": 128,
-}
+class _Channels(NamedTuple):
+    """Channels of a RAFT network at width 1."""
+
+    stages: tuple[int, ...]
+    features: int
+    hidden: int
+    context: int
+    correlation: tuple[int, ...]
+    flow: tuple[int, ...]
+    motion: int
+    head: int
 
 
-def _scaled(channels: int, width: float) -> int:
-    return max(1, round(channels * width))
+_FULL = _Channels((64, 96, 128), 256, 128, 128, (256, 192), (128, 64), 128, 256)
+_SMALL = _Channels((32, 64, 96), 128, 96, 64, (96,), (64, 32), 82, 128)
 
 
 class Encoder(nn.Module):
@@ -187,15 +179,15 @@ class Encoder(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Encodes images `[N, H, W, C]` as `[N, H / 8, W / 8, outputs]`."""
         check_choice("norm", self.norm, ("batch", "instance", "none"))
-        stages = (_SMALL if self.small else _FULL)["stages"]
-        widths = [_scaled(channels, self.width) for channels in stages]
+        stages = (_SMALL if self.small else _FULL).stages
+        widths = [scaled(channels, self.width) for channels in stages]
         layers = {"norm": self.norm, "train": train, "dtype": self.dtype}
         x = nn.relu(_Layer(widths[0], 7, 2, **layers, name="convnormrelu")(x))
         for i, channels in enumerate(widths, start=1):
             for j in range(2):
                 block = _Block(channels, 2 if i > 1 and j == 0 else 1, self.small, layers)
                 x = block.copy(name=f"layer{i}_{j}")(x)
-        outputs = _scaled(self.outputs, self.width)
+        outputs = scaled(self.outputs, self.width)
         conv = Conv(outputs, 1, use_bias=True, dtype=self.dtype, kernel_init=_kaiming, name="conv")
         return conv(x)
 
@@ -309,7 +301,7 @@ class _Gates(nn.Module):
     @nn.compact
     def __call__(self, context: jax.Array) -> tuple[_GRU, ...]:
         sizes = _SMALL if self.small else _FULL
-        hidden, motion = (_scaled(sizes[name], self.width) for name in ("hidden", "motion"))
+        hidden, motion = (scaled(channels, self.width) for channels in (sizes.hidden, sizes.motion))
         inputs = hidden + context.shape[-1] + motion
         cuts = hidden, hidden + context.shape[-1]
         grus = []
@@ -321,8 +313,8 @@ class _Gates(nn.Module):
                 hidden_part, context_part, motion_part = jnp.split(kernel, cuts, axis=2)
                 kernels.append(jnp.concatenate([hidden_part, motion_part], axis=2))
                 contributions.append(bias + conv_in_loop(context, context_part))
-            zr = (jnp.concatenate(parts[:2], axis=-1) for parts in (kernels, contributions))
-            grus.append(_GRU(*zr, kernels[2], contributions[2]))
+            zr = [jnp.concatenate(parts[:2], axis=-1) for parts in (kernels, contributions)]
+            grus.append(_GRU(zr[0], zr[1], kernels[2], contributions[2]))
         return tuple(grus)
 
 
@@ -365,8 +357,9 @@ class _Iteration(nn.Module):
         flow = lax.stop_gradient(flow)
         coords = ops.pixel_grid(*flow.shape[1:3]) + flow
         if searched[0].ndim == 4:
+            first, second = searched
             correlations = corr.correlation_lookup(
-                *searched, coords, levels=self.levels, radius=self.radius
+                first, second, coords, levels=self.levels, radius=self.radius
             )
         else:
             correlations = corr.lookup(searched, coords, radius=self.radius)
@@ -375,7 +368,7 @@ class _Iteration(nn.Module):
         flow = flow + update.astype(jnp.float32)
         if not self.convex:
             return (hidden, flow), upsample_corners(flow, _STRIDE)
-        x = _LoopConv(_scaled(256, self.width), (3, 3), self.dtype, name="mask_convrelu")(hidden)
+        x = _LoopConv(scaled(256, self.width), (3, 3), self.dtype, name="mask_convrelu")(hidden)
         logits = _LoopConv(9 * _STRIDE**2, (1, 1), self.dtype, name="mask_conv")(nn.relu(x))
         # The authors' factor, which scales down this branch's gradient.
         return (hidden, flow), upsample_convex(flow, 0.25 * logits, _STRIDE)
@@ -399,16 +392,16 @@ class _Update(nn.Module):
 
         flow = flow.astype(self.dtype)
         x, y = correlations.astype(self.dtype), flow
-        for i, (channels, side) in enumerate(zip(sizes["correlation"], (1, 3)), start=1):
-            x = nn.relu(conv(x, _scaled(channels, self.width), side, f"convcorr{i}"))
-        for i, (channels, side) in enumerate(zip(sizes["flow"], (7, 3)), start=1):
-            y = nn.relu(conv(y, _scaled(channels, self.width), side, f"convflow{i}"))
-        motion = _scaled(sizes["motion"], self.width) - 2
+        for i, (channels, side) in enumerate(zip(sizes.correlation, (1, 3)), start=1):
+            x = nn.relu(conv(x, scaled(channels, self.width), side, f"convcorr{i}"))
+        for i, (channels, side) in enumerate(zip(sizes.flow, (7, 3)), start=1):
+            y = nn.relu(conv(y, scaled(channels, self.width), side, f"convflow{i}"))
+        motion = scaled(sizes.motion, self.width) - 2
         x = nn.relu(conv(jnp.concatenate([x, y], axis=-1), motion, 3, "motion_conv"))
         x = jnp.concatenate([x, flow], axis=-1)
         for gru in grus:
             hidden = gru(hidden, x)
-        y = nn.relu(conv(hidden, _scaled(sizes["head"], self.width), 3, "flow_conv1"))
+        y = nn.relu(conv(hidden, scaled(sizes.head, self.width), 3, "flow_conv1"))
         return hidden, conv(y, 2, 3, "flow_conv2")
 
 
@@ -542,8 +535,8 @@ def _torchvision_path(name: str, rank: int) -> str:
     _, block, *layer = scope
     if block == "recurrent_block":
         return "/".join([collection, "gates", "_".join(layer), leaf])
-    layer = {
-        "motion_encoder": "motion_conv" if layer == ["conv"] else layer[0],
-        "flow_head": f"flow_{layer[0]}",
-    }[block]
-    return "/".join([collection, "iteration", "update_block", layer, leaf])
+    if block == "flow_head":
+        module = f"flow_{layer[0]}"
+    else:
+        module = "motion_conv" if layer == ["conv"] else layer[0]
+    return "/".join([collection, "iteration", "update_block", module, leaf])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sslax import figures
-from sslax.data.files import formats
+from sslax.data.files.cameras import read_intrinsics
 from sslax.errors import UserError
 from sslax.inference import outputs
 from sslax.inference.estimator import DepthEstimator, predict_depth
@@ -79,7 +79,7 @@ def _pictures(prediction: DepthMaps, truth: DepthTruth) -> Pictures:
     scaled = prediction.depth * np.reshape(ratios, (-1, 1, 1))
     error = np.abs(scaled - truth.depth) / np.where(known, truth.depth, 1.0)
     gray = [
-        figures.disparity_colors(e, mask=k, lowest=0.0, highest=0.5, colors="gray")
+        figures.disparity_colors(e, mask=k, lowest=0.0, highest=0.5, colormap="gray")
         for e, k in zip(error, known)
     ]
     return columns | {"relative error, black 0 to white 0.5": np.stack(gray)}
@@ -191,7 +191,7 @@ def _camera(
         file = Path(intrinsics).expanduser()
         if not file.is_file():
             raise UserError(f"--intrinsics={intrinsics} does not exist.")
-        camera["intrinsics"] = formats.read_intrinsics(file)
+        camera["intrinsics"] = read_intrinsics(file)
     if baseline is not None:
         camera["baseline"] = baseline
     return camera

@@ -160,7 +160,7 @@ def finetune_run(
                 progress=chief,
             ).accuracy
     if chief:
-        path = _write(subject, "-finetune", results, tables.results_table(results))
+        path = _write(subject, "-finetune", results, tables.table(results))
         print(f"Results in {path}.")
     return results
 
@@ -210,13 +210,13 @@ def _section(
             f"This encoder takes images of {channels} channels, and those of any set are brought "
             "to it: leave out --data.channels."
         )
-    if other.keys() & {"source", "path", "name"}:  # another set: nothing of the old one fits it
+    if other.keys() & {"source", "path", "tfds.name"}:  # another set: start from the defaults
         own, section = section, data.defaults()
         section.source = other.get("source", own.source)
         section.path = own.path if section.source == own.source else ""
     shape = {"size": (height, width)} if views else {"image_size": min(height, width)}
     section.update(shape, channels=channels)
-    section.update(other)
+    section.update_from_flattened_dict(other)
     return section
 
 
@@ -228,8 +228,8 @@ def _name(section: ConfigDict) -> str:
         'embedded'
     """
     name = section.source
-    if section.source == "tfds" and section.name:
-        name = section.name
+    if section.source == "tfds" and section.tfds.name:
+        name = section.tfds.name
     elif section.source == "npz":
         name = Path(section.path).stem
     elif section.path:  # '.../flowers/train' and '.../birds/train' are two sets

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sslax.data.files import formats
+from sslax.data.files.png import write_png
 from sslax.errors import UserError
 from sslax.inference import inputs, outputs
 from sslax.inference.estimator import Estimator, Maps
@@ -93,7 +93,7 @@ def write_video(frames: Iterable[Frame], writer: DepthFiles | FlowFiles, *, fps:
 
 def _write_colors(writer: DepthFiles | FlowFiles, name: str, **knobs: float) -> np.ndarray:
     colors = writer.colors(name, **knobs)
-    formats.write_png(writer.folder / f"{name}_color.png", colors)
+    write_png(writer.folder / f"{name}_color.png", colors)
     return colors
 
 

@@ -60,7 +60,7 @@ def _alignment(subject: Subject, variables: Variables) -> dict[str, float]:
     Empty where the recipe has one view only, as those of pretext tasks.
     """
     run = subject.run
-    if len(augment.RECIPES[run.config.augment.recipe]) < 2:
+    if len(augment.VIEW_RECIPES[run.config.augment.recipe]) < 2:
         return {}
     source = subject.dataset.train if subject.dataset.test is None else subject.dataset.test
     source = records.subset(source, random_rows(source, _ALIGNED))
@@ -90,7 +90,7 @@ def baselines(subject: Subject, parts: Parts) -> dict[str, Parts]:
 
 def table(results: Mapping[str, float], suffixes: list[str]) -> str:
     """Accuracies in percent and the measures of collapse, a column for each network."""
-    return tables.results_table(results)
+    return tables.table(results, suffixes)
 
 
 def draw(subject: Subject, predicted: dict[str, Parts], folder: Path) -> None:
@@ -163,7 +163,7 @@ def _images(path: Path, encoder: Encoder) -> tuple[data.Source, list[str]]:
     section, trained = data.defaults(), encoder.config.data
     section.update(path=str(path), labels=False, channels=channels, image_size=shape["size"])
     try:
-        images = folder.folder(section).train
+        images = folder.load(section).train
     except data.DataError as error:
         raise UserError(str(error).replace("data.path", "--input")) from error
     kept, failures = images, []

@@ -1,26 +1,141 @@
-"""temporary"""
+"""Results for people and for programs: a table of text and a JSON file."""
 
+import json
+import math
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from sslax.measures.representation import results_table, write_results  # noqa
+import numpy as np
+
+from sslax.data.files.text import write_text
+from sslax.measures.representation import BEST_STAGE, COLLAPSE, stage_of
 
 TRIVIAL = "_trivial"
+SUFFIXES = ("", "_untrained", "_pixels")
+NO_RESULTS = "The test set has no ground truth: there are no numbers, only pictures."
+UNLABELED = "Only collapse was measured: accuracies need labels, for training and for testing."
+
+Cells = dict[str, dict[str, float]]  # by row and column
 
 
-def table(results: Mapping[str, float], suffixes: Sequence[str]) -> str:
-    """The numbers as aligned text: a row for each, a column for each suffix.
+def table(results: Mapping[str, float], suffixes: Sequence[str] = SUFFIXES) -> str:
+    """The numbers as aligned text: a row for each, and a column for each suffix.
+
+    Accuracies of classifiers are in percent, with their standard deviations after `±` and the best
+    stage named; collapse measures and any other numbers follow in blocks of their own.
+
+    Args:
+        results: numbers by name; a suffix says which network or baseline a number belongs to.
+        suffixes: the suffixes, '' for the trained network among them.
+
+    Returns:
+        Lines for the terminal; a sentence where there are no labels or no numbers.
 
     Example:
         >>> print(table({"epe": 0.5, "epe_trivial": 2.25}, ("", "_trivial")))
               trained   trivial
         epe     0.500     2.250
+        >>> print(table({"knn": 0.5, "knn_pixels": 0.25, "rankme": 3.14}))
+        accuracy, %   trained   pixels
+        knn              50.0     25.0
+        <BLANKLINE>
+        collapse      trained   pixels
+        rankme           3.14        -
     """
-    names = [n for n in results if not any(s and n.endswith(s) for s in suffixes)]
-    head = [suffix.removeprefix("_") or "trained" for suffix in suffixes]
-    width = max((len(name) for name in names), default=0)
-    lines = [" " * width + "".join(f"{column:>10}" for column in head)]
-    for name in names:
-        values = [results.get(name + suffix) for suffix in suffixes]
-        cells = ["-" if value is None else f"{value:.3f}" for value in values]
-        lines.append(f"{name:<{width}}" + "".join(f"{cell:>10}" for cell in cells))
-    return "\n".join(lines)
+    if not results:
+        return NO_RESULTS
+    cells = _by_column(results, suffixes)
+    columns = [_column(suffix) for suffix in suffixes]
+    columns = [column for column in columns if any(column in row for row in cells.values())]
+    spreads = [n for n in cells if n.endswith("_std") and n.removesuffix("_std") in cells]
+    names = [n for n in cells if n not in spreads]
+    accuracies = [n for n in names if n.startswith(("knn", "linear", "finetune"))]
+    collapse = [n for n in names if n in COLLAPSE]
+    others = [n for n in names if n not in {*accuracies, *collapse}]
+    blocks = [
+        [[title, *columns], *([n, *(text(cells, n, c) for c in columns)] for n in names)]
+        for title, names, text in (
+            ("accuracy, %", accuracies, _percent),
+            ("collapse", collapse, _significant),
+            ("", others, _decimal),
+        )
+        if names
+    ]
+    note = [UNLABELED] if collapse and not accuracies else []
+    return "\n\n".join([*_aligned(blocks), *note])
+
+
+def write_results(path: str | os.PathLike, results: Mapping[str, float]) -> None:
+    """Writes the numbers as sorted JSON, atomically; numbers that are not finite become null.
+
+    Args:
+        path: the file; its folder is created.
+        results: numbers by name.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "results.json"
+        >>> write_results(path, {"knn": np.float32(0.5), "a": 1})
+        >>> json.loads(path.read_text())
+        {'a': 1.0, 'knn': 0.5}
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    numbers = {name: float(value) for name, value in results.items()}
+    finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    write_text(path, json.dumps(finite, indent=2, sort_keys=True) + "\n")
+
+
+def _column(suffix: str) -> str:
+    return suffix.removeprefix("_") or "trained"
+
+
+def _by_column(results: Mapping[str, float], suffixes: Sequence[str]) -> Cells:
+    """The numbers by their name without a suffix, then by column."""
+    cells: Cells = {}
+    for name, value in results.items():
+        suffix = next((s for s in suffixes if s and name.endswith(s)), "")
+        cells.setdefault(name.removesuffix(suffix), {})[_column(suffix)] = value
+    return cells
+
+
+def _percent(cells: Cells, name: str, column: str) -> str:
+    value, spread = cells[name].get(column), cells.get(f"{name}_std", {}).get(column)
+    if value is None:
+        return "-"
+    text = f"{100 * value:.1f}"
+    if name == BEST_STAGE:
+        stages = (stage_of(n) for n, row in cells.items() if row.get(column) == value)
+        best = next((stage for stage in stages if stage), None)
+        text += f" ({best})" if best else ""
+    return text if spread is None else f"{text} ± {100 * spread:.1f}"
+
+
+def _significant(cells: Cells, name: str, column: str) -> str:
+    value = cells[name].get(column)
+    if value is None:
+        return "-"
+    if value == round(value):
+        return f"{value:.0f}"
+    return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
+
+
+def _decimal(cells: Cells, name: str, column: str) -> str:
+    value = cells[name].get(column)
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int | np.integer) else f"{value:.3f}"
+
+
+def _aligned(blocks: list[list[list[str]]]) -> list[str]:
+    """Each block's rows as lines, with the same column widths in all blocks."""
+    rows = [row for block in blocks for row in block]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "\n".join(
+            "   ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+            for row in block
+        )
+        for block in blocks
+    ]

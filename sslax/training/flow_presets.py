@@ -14,7 +14,7 @@ _FLOW: Values = {
     "log_every": "100 steps",
     "checkpoint_every": "5000 steps",
     "data.frames": 2,
-    "data.target": "first",
+    "data.target_frame": "first",
     "data.labels": False,
     "model.name": "pwc",
     "optimizer.name": "adamw",
@@ -84,7 +84,6 @@ SINTEL: Values = {
     **_FLOW,
     "duration": "1e6 examples",
     "data.source": "sintel",
-    "data.name": "clean",
     "data.size": (448, 1024),
 }
 """MPI Sintel: data.path; trained on its test scenes, tested on its training scenes."""
@@ -115,7 +114,7 @@ PRESETS: Mapping[str, Values] = {
     "video": VIDEO,
 }
 
-_TRIPLETS: Values = {"data.frames": 3, "data.target": "second"}
+_TRIPLETS: Values = {"data.frames": 3, "data.target_frame": "second"}
 
 TRIPLET_PRESETS: Mapping[str, Values] = {
     name: {**values, **_TRIPLETS} for name, values in PRESETS.items() if name != "chairs"

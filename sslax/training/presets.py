@@ -76,12 +76,11 @@ STL10: Values = {
     "log_every": "100 steps",
     "checkpoint_every": "5 epochs",
     "data.source": "tfds",
-    "data.name": "stl10",
-    "data.train_split": "unlabelled",
-    "data.test_split": "",
+    "data.tfds.name": "stl10",
+    "data.tfds.train_split": "unlabelled",
+    "data.tfds.test_split": "",
     "data.labels": False,
-    "evaluate.data.train_split": "train",
-    "evaluate.data.test_split": "test",
+    "evaluate.data.tfds": {"train_split": "train", "test_split": "test"},
     "evaluate.data.labels": True,
     "model.small_stem": True,
     "model.dtype": "bfloat16",
@@ -111,8 +110,8 @@ IMAGENET: Values = {
     "log_every": "50 steps",
     "checkpoint_every": "1 epoch",
     "data.source": "tfds",
-    "data.name": "imagenet2012",
-    "data.test_split": "validation",
+    "data.tfds.name": "imagenet2012",
+    "data.tfds.test_split": "validation",
     "data.image_size": 256,
     "model.name": "resnet50",
     "model.dtype": "bfloat16",
@@ -198,10 +197,10 @@ VIDEO: Values = {
     "data.source": "video",
     "data.size": (192, 640),
 }
-"""Frames of one's own: data.path, data.intrinsics, and a data.size of their aspect; ResNet-18."""
+"""Your own video: data.path, data.camera.intrinsics, a data.size of its aspect; ResNet-18."""
 
 STEREO: Values = {**VIDEO, "data.source": "stereo"}
-"""Rectified pairs of one's own: data.path, data.intrinsics, data.baseline; ResNet-18."""
+"""Your own rectified pairs: data.path, data.camera.intrinsics and .baseline; ResNet-18."""
 
 KITTI: Values = {
     **VIDEO,

@@ -31,7 +31,7 @@ class Slow:
 
     def __getitem__(self, i):
         if i == self.broken:
-            raise data.ImageError(f"picture {i} is torn")
+            raise data.ImageError(f"image {i} is torn")
         return SOURCE[i]
 
 
@@ -64,8 +64,8 @@ def test_epoch_order_golden():
 
 def test_batches_follow_the_order(resident):
     for step, batch in enumerate(resident):
-        place = step % 2 * BATCH
-        index = data.epoch_order(3, step // 2, 45)[place : place + BATCH]
+        start = step % 2 * BATCH
+        index = data.epoch_order(3, step // 2, 45)[start : start + BATCH]
         np.testing.assert_array_equal(batch["index"], index)
         np.testing.assert_array_equal(batch["image"], IMAGES[index])
         np.testing.assert_array_equal(batch["label"], LABELS[index])
@@ -150,9 +150,9 @@ def test_evaluation_may_stop_early():
 
 def test_errors_in_threads_surface():
     for mode in ("resident", "stream"):
-        with pytest.raises(data.DataError, match=f"picture {BROKEN} is torn"):
+        with pytest.raises(data.DataError, match=f"image {BROKEN} is torn"):
             batches(Slow(broken=BROKEN), range(6), mode=mode)
-    with pytest.raises(data.DataError, match=f"picture {BROKEN} is torn"):
+    with pytest.raises(data.DataError, match=f"image {BROKEN} is torn"):
         list(data.evaluation_batches(Slow(broken=BROKEN), batch_size=8, mesh=MESH))
 
 
@@ -182,13 +182,13 @@ def test_feed_mistakes():
 
 
 def numbered(index):
-    """Frames whose pixels tell the record's number, as arrays beside them do."""
+    """Frames whose pixels equal the record's index, and an array that is half of it."""
     image = np.zeros((*np.shape(index), 2, 5, 4, 3), np.uint8) + index[..., None, None, None, None]
     return {"image": image.astype(np.uint8), "baseline": index * np.float32(0.5)}
 
 
 class Numbered:
-    """A source that is made on the device."""
+    """A source that generates its records on the device."""
 
     def __init__(self):
         self.arrays = {"offset": np.int32(7)}
@@ -196,15 +196,16 @@ class Numbered:
     def __len__(self):
         return 40
 
-    def make(self, arrays, index):
+    def generate(self, arrays, index):
         return numbered(index + arrays["offset"])
 
     def __getitem__(self, i):
-        return {name: np.asarray(x)[0] for name, x in self.make(self.arrays, np.array([i])).items()}
+        records = self.generate(self.arrays, np.array([i]))
+        return {name: np.asarray(x)[0] for name, x in records.items()}
 
 
 @pytest.mark.parametrize("mode", ["resident", "stream"])
-def test_frames_and_the_arrays_beside_them_come_with_their_record(mode):
+def test_records_of_several_images_keep_their_arrays(mode):
     index = np.arange(45)
     source = data.ArraySource(numbered(index)["image"], baseline=index * 0.5)
     for batch in batches(source, range(2), mode=mode):
@@ -213,7 +214,7 @@ def test_frames_and_the_arrays_beside_them_come_with_their_record(mode):
         np.testing.assert_array_equal(batch["baseline"], 0.5 * batch["index"])
 
 
-def test_a_made_source_has_no_end_and_lies_over_the_devices():
+def test_generated_records_do_not_end_and_are_sharded():
     feed = data.make_feed(Numbered(), batch_size=BATCH, seed=3, mesh=MESH)
     assert feed.steps_per_epoch == 2
     batch = jax.jit(feed.batch)(feed.arrays(5), 5)

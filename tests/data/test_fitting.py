@@ -1,4 +1,4 @@
-"""Cutting and resizing, of images, intrinsics, dense and sparse maps, agree with each other."""
+"""Crop and resize agree for images, intrinsics, dense and sparse maps."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,7 @@ K = np.array([[80.0, 0, 41.0], [0, 70.0, 22.5], [0, 0, 1]])
 
 @pytest.mark.parametrize("size", [(20, 30), (12, 60), (60, 100), (45, 23), ()])
 @pytest.mark.parametrize("cut_bottom", [0.0, 0.2])
-def test_box_has_the_shape_of_the_size_and_is_central(size, cut_bottom):
+def test_crop_is_central_with_the_aspect_ratio_of_the_size(size, cut_bottom):
     fit = fitting.fit((50, 80), size, cut_bottom=cut_bottom)
     left, top, right, bottom = fit.box
     rows = 50 if not cut_bottom else 40
@@ -24,7 +24,7 @@ def test_box_has_the_shape_of_the_size_and_is_central(size, cut_bottom):
 
 
 def test_intrinsics_are_those_of_ops():
-    """Uncut they are resized as by ops, and cut as by ops."""
+    """Resizing and cropping match `ops`."""
     fit = fitting.fit((50, 80), (25, 40))
     expected = ops.resize_intrinsics(jnp.asarray(K, jnp.float32), 0.5)
     np.testing.assert_allclose(fitting.fit_intrinsics(K, fit), expected, rtol=1e-6)
@@ -35,7 +35,7 @@ def test_intrinsics_are_those_of_ops():
 
 @pytest.mark.parametrize("size", [(25, 40), (30, 20), (75, 120), (16, 60)])
 def test_image_and_intrinsics_move_together(size):
-    """The image of a slanted plane's rays: each pixel shows its own ray's direction."""
+    """Pixels that encode their own ray still do so after the crop and resize."""
     y, x = np.mgrid[:50, :80]
     rays = np.stack([(x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1]], axis=-1)
     levels = np.stack([100 + 100 * rays[..., 0], 100 + 100 * rays[..., 1], 0 * x], axis=-1)
@@ -62,7 +62,7 @@ def test_an_image_of_the_size_is_untouched():
 
 @pytest.mark.parametrize("size", [(4, 8), (4, 4), (16, 32), (3, 8), (8, 16)])
 def test_dense_and_sparse_maps_agree(size):
-    """Each point lands in the pixel whose area it is in, where the nearest value is read."""
+    """A point lands in the pixel that contains it; dense maps read the nearest value there."""
     depth = np.random.default_rng(0).uniform(1, 9, (8, 16)).astype(np.float32)
     fit = fitting.fit((8, 16), size)
     dense = fitting.fit_values(depth, fit)
@@ -94,7 +94,7 @@ def test_points_keep_the_nearest_and_drop_the_invisible():
 
 def test_intrinsics_of_another_size_are_refused():
     fitting.check_intrinsics(K, (50, 80), "clip")
-    with pytest.raises(DataError, match=r"center \(41, 22.5\) is outside the images of 40 x 25"):
+    with pytest.raises(DataError, match=r"\(41, 22.5\) is outside the images of 40 x 25"):
         fitting.check_intrinsics(K[None], (25, 40), "clip")
     with pytest.raises(DataError, match="fx and fy"):
         fitting.check_intrinsics(-K, (50, 80), "clip")

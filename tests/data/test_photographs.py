@@ -1,4 +1,4 @@
-"""The crops of photographs: where they come from, read off synthetic photographs, and mistakes."""
+"""Crops of photographs: their positions, decoded from synthetic photographs, and mistakes."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sslax import data
+from sslax.data.files import installed
 from sslax.data.sources import photographs
 from sslax.errors import MissingExtra
 
@@ -29,27 +30,27 @@ def error(**fields):
 
 @pytest.fixture
 def ramps(monkeypatch):
-    """Two photographs, of 0 and 1 in blue, that say in red how far right a pixel is, in green how
-    far down: a filter that is right leaves a ramp a ramp."""
+    """Two photographs that encode x in red, y in green and their index in blue; a correct filter
+    keeps ramps ramps."""
 
     def decode(name):
         y, x = np.mgrid[:HEIGHT, :WIDTH]
         return np.stack([x, y, np.full_like(x, name)], -1).astype(np.uint8)
 
-    monkeypatch.setattr(photographs, "FILES", ((None, 0), (None, 1)))
-    monkeypatch.setattr(photographs, "installed_file", lambda package, name: name)
-    monkeypatch.setattr(photographs.images, "decode", decode)
-    photographs.photograph_parts.cache_clear()
+    monkeypatch.setattr(installed, "FILES", ((None, 0), (None, 1)))
+    monkeypatch.setattr(installed, "installed_file", lambda package, name: name)
+    monkeypatch.setattr(installed.images, "decode", decode)
+    installed.photograph_parts.cache_clear()
     yield
-    photographs.photograph_parts.cache_clear()
+    installed.photograph_parts.cache_clear()
 
 
 def boxes(source):
-    """`[N, 6]`: first and last pixel down, first and last right, side of the box, photograph."""
+    """`[N, 6]`: first and last row, first and last column, side of the crop, photograph."""
     found = []
     for i in range(len(source)):
         pixels = source[i]["image"].astype(np.float64)
-        inner = pixels[2:-2, 2:-2]  # beyond, the border cuts the filter off
+        inner = pixels[2:-2, 2:-2]  # at the border the filter is truncated
         step = np.diff(inner, axis=1)[..., 0].mean()
         np.testing.assert_allclose(np.diff(inner, axis=0)[..., 1].mean(), step, atol=0.07)
         half = step * source.size / 2
@@ -60,16 +61,16 @@ def boxes(source):
 
 
 @pytest.mark.parametrize("size", [16, 60])
-def test_crops_cover_their_part_and_no_more(ramps, size):
-    train, test, _ = photographs.photographs(config(image_size=size))
+def test_crops_cover_their_part_alone(ramps, size):
+    train, test, _ = photographs.load(config(image_size=size))
     largest, sides = min(4 * size, CUT), []
     for source, first, last in ((train, CUT, WIDTH - 1), (test, 0, CUT - 1)):
         source.length = 400
         top, bottom, left, right, side, which = boxes(source).T
-        slack = 1.0  # of reading a box off rounded pixels
+        slack = 1.0  # from rounded pixels
         assert first - slack < left.min() and right.max() < last + slack
         assert -slack < top.min() and bottom.max() < HEIGHT - 1 + slack
-        # As far as the borders, and at all scales in like numbers.
+        # Up to the borders, and uniformly over all scales.
         assert left.min() < first + 4 and right.max() > last - 4
         assert top.min() < 4 and bottom.max() > HEIGHT - 5
         assert size - slack < side.min() < 1.1 * size
@@ -77,10 +78,10 @@ def test_crops_cover_their_part_and_no_more(ramps, size):
         np.testing.assert_allclose(np.median(side), (size * largest) ** 0.5, rtol=0.1)
         assert 0.4 < which.mean() < 0.6
         sides.append(side)
-    assert abs(np.corrcoef(sides)[0, 1]) < 0.2  # the parts have draws of their own
+    assert abs(np.corrcoef(sides)[0, 1]) < 0.2  # the parts are drawn independently
 
 
-def test_records_are_functions_of_their_number():
+def test_records_are_functions_of_their_index():
     train, test, names = data.load(config())
     assert (len(train), len(test), names) == (8000, 2000, None)
     numbers = [7999, 3, 0, 3]
@@ -93,13 +94,13 @@ def test_records_are_functions_of_their_number():
         assert one["image"].shape == (32, 32, 3) and one["image"].dtype == np.uint8
         np.testing.assert_array_equal(one["image"], other["image"])
     some = {source[i]["image"].tobytes() for source in (train, test) for i in range(200)}
-    assert len(some) > 350  # all but crops of flat places differ
+    assert len(some) > 350  # only crops of flat regions may be equal
     with pytest.raises(IndexError):
-        photographs.photographs(config()).test[2000]
+        photographs.load(config()).test[2000]
 
 
 def test_these_are_photographs_in_color():
-    parts = photographs.photograph_parts()
+    parts = installed.photograph_parts()
     assert len(parts.train) == len(parts.test) == 8 and parts.narrowest == 135
     for right, left in zip(parts.train, parts.test):
         whole = np.concatenate([left, right], axis=1)
@@ -121,11 +122,11 @@ def test_mistakes(monkeypatch):
     assert "reads no path" in error(path="/somewhere")
     assert "at most 135" in error(image_size=136)
     assert "data.test_fraction" in error(test_fraction=0.1)
-    monkeypatch.setattr(photographs, "FILES", (("skimage", "data/nothing.png"),))
-    photographs.photograph_parts.cache_clear()
+    monkeypatch.setattr(installed, "FILES", (("skimage", "data/nothing.png"),))
+    installed.photograph_parts.cache_clear()
     assert "skimage/data/nothing.png is missing: install scikit-image again" in error()
-    monkeypatch.setattr(photographs.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(installed.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"skimage is not .* pip install 'sslax\[geometry\]'"):
         data.load(config())
     monkeypatch.undo()
-    assert len(photographs.photograph_parts().train) == 8
+    assert len(installed.photograph_parts().train) == 8

@@ -1,4 +1,4 @@
-"""Scenes: against a ray-caster of triangles in float64, analytic cases, and their own images."""
+"""Scenes against a ray-caster of triangles in float64, analytic cases, and their own images."""
 
 import functools
 
@@ -9,8 +9,8 @@ import pytest
 
 from sslax import ops
 from sslax.data import scenes
+from sslax.data.files import installed
 from sslax.data.scenes.layered import Layers, _motion
-from sslax.data.sources import photographs
 from sslax.training import sharding
 
 HEIGHT, WIDTH = SIZE = (24, 40)
@@ -19,39 +19,39 @@ K = np.array([[30.0, 0.0, 20.3], [0.0, 28.0, 11.1], [0.0, 0.0, 1.0]], np.float32
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def textures():
     return scenes.textures("train", count=12, side=64)
 
 
 flow_sample = functools.partial(scenes.flow, size=SIZE, moving=0.7)
 layered_sample = functools.partial(scenes.layered, size=SIZE)
-numbers = np.arange(BATCH)
+indices = np.arange(BATCH)
 
 
 @pytest.fixture(scope="module")
-def make_flow(pictures):
-    return scenes.sampler(flow_sample, pictures, seed=5)
+def make_flow(textures):
+    return scenes.sampler(flow_sample, textures, seed=5)
 
 
 @pytest.fixture(scope="module")
 def flow(make_flow):
-    return make_flow(numbers)
+    return make_flow(indices)
 
 
 @pytest.fixture(scope="module")
-def stereo(pictures):
-    return scenes.sampler(functools.partial(scenes.stereo, size=SIZE), pictures, seed=5)(numbers)
+def stereo(textures):
+    return scenes.sampler(functools.partial(scenes.stereo, size=SIZE), textures, seed=5)(indices)
 
 
 @pytest.fixture(scope="module")
-def video(pictures):
+def video(textures):
     sample = functools.partial(scenes.video, size=SIZE, still=0.5, moving=0.5, baseline=0.25)
-    return scenes.sampler(sample, pictures, seed=5)(numbers)
+    return scenes.sampler(sample, textures, seed=5)(indices)
 
 
 @pytest.fixture(scope="module")
-def layered(pictures):
-    return scenes.sampler(layered_sample, pictures, seed=5)(numbers)
+def layered(textures):
+    return scenes.sampler(layered_sample, textures, seed=5)(indices)
 
 
 rigid_flow = jax.jit(ops.rigid_flow)
@@ -65,7 +65,7 @@ CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)
 
 
 def triangles(scene, camera):
-    """`[T, 3, 3]` corners in the camera's frame and `[T]` surfaces: two triangles a face."""
+    """`[T, 3, 3]` corners in the camera's frame and `[T]` surfaces: two triangles per face."""
     corners, surfaces = [], []
     for box, (pose, half) in enumerate(zip(*(np.float64(x) for x in scene[:2]))):
         to_camera = np.linalg.inv(np.float64(camera)) @ pose
@@ -79,7 +79,7 @@ def triangles(scene, camera):
 
 
 def crossings(origin, ends, corners):
-    """`[R, T]` share of the way from the origin to the ends at which a triangle lies, else inf."""
+    """`[R, T]`, where triangles cross the rays from the origin (0) to the ends (1), else inf."""
     first, edges = corners[:, 0], corners[:, 1:] - corners[:, :1]
     ends = np.broadcast_to(ends[:, None], (len(ends), len(corners), 3))
     columns = np.stack(
@@ -90,9 +90,9 @@ def crossings(origin, ends, corners):
         singular = np.abs(np.linalg.det(system)) < 1e-12
         system[singular] = np.eye(3)
         solved = np.linalg.solve(system, (first - origin - 0 * ends)[..., None])[..., 0]
-    way, u, v = np.moveaxis(solved, -1, 0)
-    hit = (u >= 0) & (v >= 0) & (u + v <= 1) & (way > 1e-9) & ~singular
-    return np.where(hit, way, np.inf)
+    distance, u, v = np.moveaxis(solved, -1, 0)
+    hit = (u >= 0) & (v >= 0) & (u + v <= 1) & (distance > 1e-9) & ~singular
+    return np.where(hit, distance, np.inf)
 
 
 def far_ends(coords):
@@ -114,7 +114,7 @@ def two_views():
         scene = scenes.random_scene(keys[0], 4)
         cameras = scenes.trajectory(keys[1], 2, speed=3.0)
         motions = scenes.random_motion(keys[2], scene, 3 * jnp.arange(2))
-        both = jax.vmap(scenes.moved, (None, 0))(scene, motions)
+        both = jax.vmap(scenes.move, (None, 0))(scene, motions)
         grid = ops.pixel_grid(*SIZE)
         depth, surface = jax.vmap(scenes.cast, (0, 0, None, None))(both, cameras, K, grid)
         poses = ops.se3_inverse(cameras[1]) @ motions[1]
@@ -130,9 +130,9 @@ def test_depth_and_surface_equal_triangles(two_views):
     ends = far_ends(np.asarray(ops.pixel_grid(*SIZE), np.float64).reshape(-1, 2))
     for i, scene in enumerate((frame(both, 0), frame(both, 1))):
         corners, surfaces = triangles(scene, cameras[i])
-        way = crossings(np.zeros(3), ends, corners)
-        np.testing.assert_array_equal(surface[i].ravel(), surfaces[way.argmin(1)])
-        np.testing.assert_allclose(depth[i].ravel(), way.min(1), rtol=1e-5)
+        distance = crossings(np.zeros(3), ends, corners)
+        np.testing.assert_array_equal(surface[i].ravel(), surfaces[distance.argmin(1)])
+        np.testing.assert_allclose(depth[i].ravel(), distance.min(1), rtol=1e-5)
         assert len(np.unique(surface[i] // 6)) > 4  # the room and most boxes
 
 
@@ -150,7 +150,7 @@ def test_flow_and_visibility_equal_triangles(two_views):
     np.testing.assert_allclose(flow, expected, atol=2e-4)
     assert np.abs(flow[surface[0] // 6 == 1]).max() > 3 and np.abs(flow).max() < WIDTH
 
-    # Hidden is a point between which and the camera there is something.
+    # A point is hidden if a triangle lies between it and the camera.
     corners, _ = triangles(frame(both, 1), cameras[1])
     nearest = crossings(np.zeros(3), points, corners).min(1)
     inside = ((coords[:, :2] >= 0) & (coords[:, :2] <= [WIDTH - 1, HEIGHT - 1])).all(1)
@@ -160,26 +160,26 @@ def test_flow_and_visibility_equal_triangles(two_views):
     assert (inside & ~expected).sum() > 20 and expected.sum() > 400
 
 
-def test_poses_in_a_still_scene_give_ops_flow(flow, video):
-    still = ~flow["moving"][:, 0]
+def test_poses_in_a_static_scene_give_the_rigid_flow(flow, video):
+    static = ~flow["moving"][:, 0]
     expected, seen = rigid_flow(flow["depth"][:, 0], flow["pose"], flow["intrinsics"])
-    np.testing.assert_allclose(flow["flow"][:, 0][still], expected[still], atol=1e-4)
-    assert not (flow["visible"][:, 0] & still & ~seen).any()
+    np.testing.assert_allclose(flow["flow"][:, 0][static], expected[static], atol=1e-4)
+    assert not (flow["visible"][:, 0] & static & ~seen).any()
     back = rigid_flow(flow["depth"][:, 1], ops.se3_inverse(flow["pose"]), flow["intrinsics"])[0]
-    still = ~flow["moving"][:, 1]
-    np.testing.assert_allclose(flow["flow"][:, 1][still], back[still], atol=1e-4)
-    # The box that moves does so beyond what the camera's motion explains.
+    static = ~flow["moving"][:, 1]
+    np.testing.assert_allclose(flow["flow"][:, 1][static], back[static], atol=1e-4)
+    # The moving box moves more than the camera's motion explains.
     moves = flow["moving"][:, 0]
     difference = jnp.linalg.norm(flow["flow"][:, 0] - expected, axis=-1)
     assert moves.any() and difference[moves].mean() > 0.3
 
-    still = ~video["moving"]
+    static = ~video["moving"]
     for i in (0, 2, 3):
         expected, _ = rigid_flow(video["depth"][:, 1], video["pose"][:, i], video["intrinsics"])
-        np.testing.assert_allclose(video["flow"][:, i][still], expected[still], atol=1e-4)
+        np.testing.assert_allclose(video["flow"][:, i][static], expected[static], atol=1e-4)
 
 
-# Images, where they are known.
+# Images that are known analytically.
 
 
 def room(**fields):
@@ -199,12 +199,12 @@ def room(**fields):
 render = jax.jit(scenes.render, static_argnames=("size", "rays"))
 
 
-def test_a_wall_shows_its_texture_where_it_should():
-    # 64 texels to 8 meters, brightness that grows with the column in red and the row in green.
+def test_position_of_the_texture_on_a_wall():
+    # 64 texels in 8 meters; red grows with the column and green with the row.
     ramp = np.zeros((1, 64, 64, 3), np.float32)
     ramp[..., 0] = (np.arange(64) + 0.5) / 64
     ramp[..., 1] = ramp[..., 0].swapaxes(1, 2)
-    # 3 pixels a texel, the optical axis at the texture's middle; seen are 16 x 12 pixels.
+    # 3 pixels per texel, the optical axis at the texture's center, 16 x 12 pixels visible.
     intrinsics = jnp.array([[96.0, 0, 7.5], [0, 96, 5.5], [0, 0, 1]])
     view = render(room(), jnp.eye(4), intrinsics, (12, 16), ramp)
     np.testing.assert_array_equal(view["depth"], np.full((12, 16), 4.0, np.float32))
@@ -212,19 +212,19 @@ def test_a_wall_shows_its_texture_where_it_should():
     x, y = np.arange(16) - 7.5, np.arange(12) - 5.5
     np.testing.assert_allclose(view["image"][..., 0], np.tile(0.5 + x / 192, (12, 1)), atol=1e-5)
     np.testing.assert_allclose(view["image"][..., 1].T, np.tile(0.5 + y / 192, (16, 1)), atol=1e-5)
-    # A camera to the right sees it further left: disparity f b / Z = 2, exactly.
+    # A camera to the right sees it shifted left by the disparity f b / Z = 2, exactly.
     aside = jnp.eye(4).at[0, 3].set(2 * 4 / 96)
     right = render(room(), aside, intrinsics, (12, 16), ramp)
     np.testing.assert_allclose(right["image"][:, :-2], view["image"][:, 2:], atol=1e-5)
 
 
 def test_small_texels_do_not_alias():
-    # Stripes of one texel, of which each pixel covers six and more.
+    # Stripes one texel wide; each pixel covers six or more.
     stripes = jnp.tile(jnp.array([0.0, 1.0])[:, None], (1, 64, 32, 3)).reshape(1, 64, 64, 3)
     view = render(room(tile=jnp.ones((1, 6))), jnp.eye(4), K * 0.3, SIZE, stripes)
     np.testing.assert_allclose(view["image"], 0.5, atol=1e-5)
     assert set(np.unique(view["surface"])) == {0, 1, 3, 5}
-    # Everything the same color stays so at all levels, and is multiplied by the gain alone.
+    # A constant color is constant at all levels, and only the gain changes it.
     gain = jnp.linspace(0.5, 1.0, 6)[None]
     view = render(room(gain=gain), jnp.eye(4), K * 0.3, SIZE, 0 * stripes + 0.8)
     at_center = np.abs(view["image"][..., 0] - 0.8 * gain[0][view["surface"]])
@@ -242,18 +242,18 @@ def test_levels_of_detail_are_means():
             scenes.pyramid(np.zeros((1, *shape, 3), np.uint8))
 
 
-# Images against each other: what warps and masks are for.
+# Images warped to each other.
 
 
 @jax.jit
 def photometric(target, source, flow, visible):
-    """Mean error of the warped source, and of the source as it is, where it is visible."""
+    """Mean error of the warped and of the unwarped source over visible pixels."""
     warped, _ = ops.warp_flow(source, flow)
     errors = (jnp.abs(image - target).mean(-1) for image in (warped, source))
     return [(error * visible).sum() / visible.sum() for error in errors]
 
 
-def test_the_right_image_gives_the_left(stereo):
+def test_the_warped_right_image_is_the_left(stereo):
     left, right = stereo["image"][:, 0], stereo["image"][:, 1]
     for i, (target, source) in enumerate([(left, right), (right, left)]):
         disparity, visible = stereo["disparity"][:, i], stereo["visible"][:, i]
@@ -266,7 +266,7 @@ def test_the_right_image_gives_the_left(stereo):
         flow = jnp.stack([direction * disparity, 0 * disparity], axis=-1)
         error, none = photometric(target, source, flow, visible)
         assert error < 0.03 and none > 4 * error
-        # Where it is hidden, a surface that is nearer is in its place.
+        # Hidden pixels have a nearer surface in front of them.
         other = stereo["disparity"][:, 1 - i, ..., None]
         there = warp_disparity(other, disparity, direction=direction)[0][..., 0]
         hidden = inside & ~visible
@@ -275,7 +275,7 @@ def test_the_right_image_gives_the_left(stereo):
 
 
 @pytest.mark.parametrize("name", ["flow", "layered"])
-def test_each_frame_gives_the_other(name, request):
+def test_each_warped_frame_is_the_other(name, request):
     sample = request.getfixturevalue(name)
     for i in range(2):
         forward, visible = sample["flow"][:, i], sample["visible"][:, i]
@@ -302,38 +302,39 @@ def test_video(video):
     inside = ((there >= 0) & (there <= np.array(SIZE[::-1]) - 1)).all(-1)
     hidden = (inside & ~np.asarray(video["visible"])).any(1)
     assert 0.01 < hidden.mean() < 0.4
-    assert np.mean(hidden == np.asarray(video["occluded"])) > 0.998  # all but rays along borders
+    assert np.mean(hidden == np.asarray(video["occluded"])) > 0.998  # except rays along borders
     # The last frame is the right-hand partner.
     disparity = video["intrinsics"][:, 0, 0][:, None, None] * 0.25 / video["depth"][:, 1]
     np.testing.assert_allclose(video["flow"][:, 3, ..., 0], -disparity, atol=1e-4)
 
-    stands = np.array([(pose == np.eye(4)).all() for pose in np.asarray(video["pose"][:, :3])])
+    poses = np.asarray(video["pose"][:, :3])
+    static_camera = np.array([(pose == np.eye(4)).all() for pose in poses])
     moves = np.asarray(video["moving"].any((1, 2)))
-    assert stands.any() and not stands.all() and moves.any() and not moves.all()
-    frozen = stands & ~moves
-    assert frozen.any() and (stands & moves).any()
+    assert static_camera.any() and not static_camera.all() and moves.any() and not moves.all()
+    frozen = static_camera & ~moves
+    assert frozen.any() and (static_camera & moves).any()
     images, flow = np.asarray(video["image"]), np.asarray(video["flow"])
     np.testing.assert_array_equal(images[frozen, 0], images[frozen, 1])
     np.testing.assert_array_equal(flow[frozen, :3], 0)
-    # While the camera stands, what moves is the box that is said to.
-    only = stands & moves
+    # With a static camera only the moving box has flow.
+    only = static_camera & moves
     np.testing.assert_array_equal((flow[only, 2] != 0).any(-1), video["moving"][only])
 
 
-def test_a_box_that_follows_keeps_its_place(pictures):
+def test_a_following_box_has_no_flow(textures):
     size = (24, 40)
     sample = functools.partial(scenes.video, size=size, boxes=2, following=1.0, still=0.5)
-    video = jax.tree.map(np.asarray, scenes.sampler(sample, pictures, seed=5)(numbers))
-    stands = np.array([(pose == np.eye(4)).all() for pose in video["pose"]])
+    video = jax.tree.map(np.asarray, scenes.sampler(sample, textures, seed=5)(indices))
+    static_camera = np.array([(pose == np.eye(4)).all() for pose in video["pose"]])
     moving = video["moving"]
-    assert stands.any() and not moving[stands].any()
-    assert moving[~stands].any() and not moving[~stands].all()
+    assert static_camera.any() and not moving[static_camera].any()
+    assert moving[~static_camera].any() and not moving[~static_camera].all()
     for frame in (0, 2):
-        flow = np.abs(video["flow"][~stands, frame]).max(-1)
-        assert flow[moving[~stands]].max() < 1e-3 < np.median(flow[~moving[~stands]])
+        flow = np.abs(video["flow"][~static_camera, frame]).max(-1)
+        assert flow[moving[~static_camera]].max() < 1e-3 < np.median(flow[~moving[~static_camera]])
 
 
-def test_a_car_drives_over_the_floor_on_which_all_stands():
+def test_a_car_drives_on_the_floor_of_all_boxes():
     @jax.jit
     def draw(keys):
         scene = jax.vmap(lambda key: scenes.random_scene(key, 4, boxes=5, drive=True))(keys)
@@ -342,10 +343,10 @@ def test_a_car_drives_over_the_floor_on_which_all_stands():
 
     scene, cameras = jax.tree.map(np.asarray, draw(jax.random.split(jax.random.key(2), 32)))
     up = np.float32([0, 1, 0])
-    # Nothing is tilted against the camera, in any frame.
+    # Nothing is tilted relative to the camera, in any frame.
     for poses in (scene.poses, cameras):
         np.testing.assert_allclose(poses[..., 1, :3], np.broadcast_to(up, poses[..., 1, :3].shape))
-    lowest = scene.poses[..., 1, 3] + scene.halves[..., 1]
+    lowest = scene.poses[..., 1, 3] + scene.half_sizes[..., 1]
     np.testing.assert_allclose(lowest, np.repeat(lowest[:, :1], 6, axis=1), atol=1e-5)
     assert (lowest > 0.9).all()
     # Floor and lids are brighter than any wall, walls than ceilings. Faces: -x, x, -y, y, -z, z.
@@ -363,9 +364,9 @@ def test_a_car_drives_over_the_floor_on_which_all_stands():
     assert 1e-3 < turn.std() < 0.03
 
 
-def test_brightness_is_of_whole_images(pictures, layered):
+def test_brightness_is_one_factor_per_image(textures, layered):
     sample = functools.partial(layered_sample, brightness=0.4)
-    bright = np.asarray(scenes.sampler(sample, pictures, seed=5)(numbers)["image"])
+    bright = np.asarray(scenes.sampler(sample, textures, seed=5)(indices)["image"])
     plain = np.asarray(layered["image"])
     inner = (plain > 0.05) & (bright < 1)
     ratio = np.where(inner, bright / np.maximum(plain, 1e-3), np.nan)
@@ -379,7 +380,7 @@ def test_brightness_is_of_whole_images(pictures, layered):
 
 
 def test_a_disc_over_a_background():
-    """A disc of radius 6.2 goes 4 to the right, the background 2 down."""
+    """A disc of radius 6.2 moves right by 4, the background down by 2."""
     center = np.array([15.0, 12.0])
 
     def layers(disc):
@@ -402,7 +403,7 @@ def test_a_disc_over_a_background():
 
 def test_layers_differ(layered):
     flow = np.asarray(layered["flow"])
-    # Affine pieces have no second differences but where one meets another.
+    # Affine pieces have second differences only where they meet.
     second = np.abs(np.diff(flow, n=2, axis=3)).max((1, 2, 4))
     assert ((second > 0.2).any(1)).mean() > 0.8 and (second < 1e-3).mean() > 0.3
     assert 0.3 < np.linalg.norm(flow, axis=-1).mean() < 0.1 * WIDTH
@@ -416,42 +417,42 @@ def assert_same(one, other):
         np.testing.assert_allclose(one[name], other[name], atol=2e-5, err_msg=name)
 
 
-def test_samples_depend_on_seed_and_number_alone(make_flow, flow):
+def test_samples_depend_on_seed_and_index_alone(make_flow, flow):
     again = make_flow(jnp.array([7, 6, 5, 4, 3, 2, 1, 0]))
     assert_same(jax.tree.map(lambda x: x[::-1], again), flow)
     assert len({image.tobytes() for image in np.asarray(flow["image"])}) == BATCH
 
 
-def test_another_seed_gives_other_samples(pictures, layered):
-    other = scenes.sampler(layered_sample, pictures, seed=6)(numbers)
+def test_another_seed_gives_other_samples(textures, layered):
+    other = scenes.sampler(layered_sample, textures, seed=6)(indices)
     assert all((a != b).any() for a, b in zip(other["flow"], layered["flow"]))
 
 
-def test_numbers_on_eight_devices_make_a_batch_there(make_flow, flow):
+def test_indices_on_eight_devices_give_a_sharded_batch(make_flow, flow):
     mesh = sharding.make_mesh()
     assert len(mesh.devices) == 8
     split = sharding.batch_sharding(mesh)
-    spread = make_flow(jax.device_put(numbers, split))
+    spread = make_flow(jax.device_put(indices, split))
     assert spread["image"].sharding.is_equivalent_to(split, 5)
     assert_same(spread, flow)
 
 
 def test_training_and_test_share_no_photograph(monkeypatch):
-    pictures = scenes.textures("train", count=6, side=64)
-    assert pictures.shape == (6, 64, 64, 3) and pictures.dtype == np.uint8
-    np.testing.assert_array_equal(pictures, scenes.textures("train", count=6, side=64))
+    textures = scenes.textures("train", count=6, side=64)
+    assert textures.shape == (6, 64, 64, 3) and textures.dtype == np.uint8
+    np.testing.assert_array_equal(textures, scenes.textures("train", count=6, side=64))
     # Six photographs, all of them textured.
-    assert np.abs(np.diff(pictures.astype(float), axis=2)).mean((1, 2, 3)).min() > 4
+    assert np.abs(np.diff(textures.astype(float), axis=2)).mean((1, 2, 3)).min() > 4
 
-    # Photographs that say which they are and in which part, and how far right and down.
+    # Photographs whose pixels encode their index, their part, and their position.
     right, down = np.mgrid[:90, :120][::-1]
     parts = (
         [np.stack([right, down, 0 * down + 10 * i + part], -1).astype(np.uint8) for i in range(8)]
         for part in (0, 5)
     )
-    both = photographs.PhotographParts(*parts)
-    monkeypatch.setattr(photographs, "photograph_parts", lambda: both)
-    kinds = [name.split("/")[-1].split(".")[0] for _, name in photographs.FILES]
+    both = installed.PhotographParts(*parts)
+    monkeypatch.setattr(installed, "photograph_parts", lambda: both)
+    kinds = [name.split("/")[-1].split(".")[0] for _, name in installed.FILES]
     for part, code, out in [
         ("train", 0, {"motorcycle_left", "rocket"}),
         ("test", 5, {"motorcycle_left", "rocket", "flower"}),
@@ -460,7 +461,7 @@ def test_training_and_test_share_no_photograph(monkeypatch):
         assert (crops[..., 2] == crops[:, :1, :1, 2]).all()
         seen = {kinds[value // 10] for value in crops[:, 0, 0, 2]}
         assert (crops[..., 2] % 10 == code).all() and seen == set(kinds) - out
-        # From 32 to 90 pixels on a side, neither stretched nor turned.
+        # From 32 to 90 pixels on a side, neither stretched nor rotated.
         step = np.diff(crops[:, 8:24, 8:24], axis=2)[..., 0].mean((1, 2))
         np.testing.assert_allclose(
             np.diff(crops[:, 8:24], axis=1)[..., 1].mean((1, 2)), step, atol=0.07
@@ -481,7 +482,7 @@ def test_motorcycle(size):
     np.testing.assert_array_equal(known, np.isfinite(disparity))
     assert 0.9 < known.mean() < 0.97
     np.testing.assert_array_equal(pair["depth"] > 0, known)
-    # Two meters or so of a garage.
+    # The depth range of the garage.
     assert pair["depth"][known].min() > 2 and pair["depth"].max() < 6
     flow, seen = rigid_flow(pair["depth"], pair["pose"], pair["intrinsics"])
     np.testing.assert_allclose(flow[known], pair["flow"][known], atol=1e-4)
@@ -491,7 +492,7 @@ def test_motorcycle(size):
         warped, inside = warp_disparity(right, jnp.asarray(disparity + shift)[None])
         return np.abs(warped - left).mean(-1)[inside & known].mean()
 
-    # As good as at full resolution, and worse for any other offset.
+    # As good as at full resolution, and worse at any other offset.
     assert error(0) < 0.04
     assert error(0) < min(error(-0.5), error(0.5)) - 0.003
     np.testing.assert_array_equal(np.asarray(seen)[~known], False)

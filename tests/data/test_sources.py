@@ -1,4 +1,4 @@
-"""Every source, and every mistake it has a sentence for."""
+"""Sources of single images, and every mistake that has a message."""
 
 import hashlib
 import io
@@ -26,7 +26,7 @@ def config(**fields):
 
 
 def error(**fields):
-    """The sentence that `load` answers a mistake with."""
+    """The message with which `load` refuses a config."""
     with pytest.raises(data.DataError) as caught:
         data.load(config(**fields))
     assert "\n" not in str(caught.value)
@@ -56,7 +56,7 @@ def write_npz(path, **arrays):
 # Embedded
 
 
-def test_embedded_is_the_drawn_set():
+def test_embedded_images_are_unchanged():
     dataset = data.load(config())
     assert (len(dataset.train), len(dataset.test), dataset.num_classes) == (8000, 2000, 10)
     assert dataset.class_names[9] == "Ankle boot"
@@ -70,8 +70,8 @@ def test_embedded_is_the_drawn_set():
     assert record["label"] == 7 and record["label"].dtype == np.int32
 
 
-def test_embedded_labels_fit_the_images():
-    # The nearest class mean is right far more often than by chance only if labels fit.
+def test_embedded_labels_match_the_images():
+    # The nearest class mean beats chance by far only if the labels match.
     train, test, _ = data.load(config())
     means = np.stack([train.images[train.labels == c].mean(0).ravel() for c in range(10)])
     flat = test.images.reshape(len(test), -1).astype(np.float64)
@@ -348,7 +348,7 @@ def prepared(tmp_path_factory):
 
 
 def test_tfds_without_tensorflow(prepared):
-    dataset = data.load(config(source="tfds", name="tiny", path=prepared))
+    dataset = data.load(config(source="tfds", tfds={"name": "tiny"}, path=prepared))
     assert (len(dataset.train), len(dataset.test)) == (6, 4)
     assert dataset.class_names == ("cat", "dog")
     known = {PIXELS[i].tobytes(): i % 2 for i in range(6)}  # preparing shuffles
@@ -361,24 +361,26 @@ def test_tfds_without_tensorflow(prepared):
 def test_tfds_parts_and_directory(prepared):
     path = f"{prepared}/tiny/1.0.0"
     parts = {"train_split": "train[:50%]", "test_split": ""}
-    dataset = data.load(config(source="tfds", path=path, device="stream", image_size=4, **parts))
+    fields = {"source": "tfds", "path": path, "tfds": parts}
+    dataset = data.load(config(**fields, device="stream", image_size=4))
     assert len(dataset.train) == 3 and dataset.test is None
     copy = pickle.loads(pickle.dumps(dataset.train))
     assert copy[2]["image"].shape == (4, 4, 3)
-    fields = {"source": "tfds", "path": path, "train_split": "unlabelled"}
+    fields = {"source": "tfds", "path": path, "tfds": {"train_split": "unlabelled"}}
     dataset = data.load(config(labels=False, **fields))
     assert len(dataset.train) == 3 and dataset.num_classes is None
     assert "data.labels=False" in error(**fields)
 
 
 def test_tfds_mistakes(prepared, tmp_path):
-    assert "needs data.name" in error(source="tfds")
-    assert "cifar10" in error(source="tfds", name="cifar-10", path=str(tmp_path))
-    message = error(source="tfds", name="cifar10", path=str(tmp_path))
+    assert "needs data.tfds.name" in error(source="tfds")
+    assert "cifar10" in error(source="tfds", tfds={"name": "cifar-10"}, path=str(tmp_path))
+    message = error(source="tfds", tfds={"name": "cifar10"}, path=str(tmp_path))
     assert "tfds build cifar10 --file_format=array_record" in message
-    wrong = {"source": "tfds", "name": "tiny", "path": prepared}
-    assert "'validation' is no split" in error(test_split="validation", **wrong)
-    assert "data.train_split" in error(test_fraction=0.5, **wrong)
+    fields = {"source": "tfds", "path": prepared}
+    missing = {"name": "tiny", "test_split": "validation"}
+    assert "test_split='validation' is not a split of tiny" in error(tfds=missing, **fields)
+    assert "data.tfds.train_split" in error(test_fraction=0.5, tfds={"name": "tiny"}, **fields)
 
 
 # Records

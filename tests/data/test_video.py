@@ -1,29 +1,27 @@
-"""Video and stereo of tiny files, and every mistake they have a sentence for."""
+"""Video and stereo from tiny files, and every mistake that has a message."""
 
 import logging
 import pickle
 
 import numpy as np
 import pytest
-from geometric_config import config, picture, write_images
+from geometric_config import config, noise, write_images
 from PIL import Image
 
-from sslax.data import clips, fitting, scenes
-from sslax.data.files import formats
+from sslax.data import clips, fitting, rectification, scenes
+from sslax.data.files.cameras import write_intrinsics
 from sslax.data.records import DataError
-from sslax.data.sources import stereo
-from sslax.data.sources.stereo import stereo as open_stereo
-from sslax.data.sources.video import video
+from sslax.data.sources import stereo, video
 
 K = np.array([[30.0, 0, 9.0], [0, 28.0, 6.0], [0, 0, 1]])
-PICTURES = [picture(i) for i in range(12)]
+IMAGES = [noise(i) for i in range(12)]
 NAMES = [f"f{i}.png" for i in range(12)]  # f10 after f9
 
 
 @pytest.fixture
 def folder(tmp_path):
-    write_images(tmp_path / "a", NAMES, PICTURES)
-    formats.write_intrinsics(tmp_path / "a" / "intrinsics.txt", K)
+    write_images(tmp_path / "a", NAMES, IMAGES)
+    write_intrinsics(tmp_path / "a" / "intrinsics.txt", K)
     return tmp_path / "a"
 
 
@@ -39,7 +37,7 @@ def ring(count, radius=2.0):
 
 def archive(path, **changes):
     arrays = {
-        "image": np.stack(PICTURES),
+        "image": np.stack(IMAGES),
         "intrinsics": K,
         "depth": np.random.default_rng(0).uniform(1, 9, (12, 12, 20)).astype(np.float32),
         "pose": ring(12)[:, :3],
@@ -49,9 +47,9 @@ def archive(path, **changes):
     return str(path)
 
 
-def error(row, **fields):
+def error(source, **fields):
     with pytest.raises(DataError) as caught:
-        row(config(**fields))
+        source.load(config(**fields))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -60,15 +58,15 @@ def error(row, **fields):
 
 
 @pytest.mark.parametrize(("frames", "interval"), [(3, 1), (3, 2), (2, 1), (4, 1), (5, 2)])
-def test_frames_in_time_order_about_the_target(folder, frames, interval):
-    train, test, names = video(config(path=str(folder), frames=frames, interval=interval))
+def test_frames_in_time_order_around_the_target(folder, frames, interval):
+    train, test, names = video.load(config(path=str(folder), frames=frames, interval=interval))
     assert test is None and names is None
     span = (frames - 1) * interval
     assert len(train) == 12 - span
     for i in (0, len(train) - 1):
         record = pickle.loads(pickle.dumps(train))[i]
         assert set(record) == {"image", "intrinsics"}
-        expected = np.stack(PICTURES[i : i + span + 1 : interval])
+        expected = np.stack(IMAGES[i : i + span + 1 : interval])
         np.testing.assert_array_equal(record["image"], expected)
         np.testing.assert_array_equal(record["intrinsics"], K.astype(np.float32))
         assert train.targets[i, 1] == i + frames // 2 * interval
@@ -76,59 +74,61 @@ def test_frames_in_time_order_about_the_target(folder, frames, interval):
 
 def test_the_target_of_flow_is_the_first(folder):
     (folder / "intrinsics.txt").unlink()  # flow needs none
-    train = video(config(path=str(folder), frames=2, target="first")).train
+    train = video.load(config(path=str(folder), frames=2, target_frame="first")).train
     assert train.targets[:, 1].tolist() == list(range(11)) and set(train[0]) == {"image"}
 
 
 def test_the_target_of_flow_with_a_past_is_the_second(folder):
     (folder / "intrinsics.txt").unlink()
-    train = video(config(path=str(folder), frames=3, target="second")).train
+    train = video.load(config(path=str(folder), frames=3, target_frame="second")).train
     assert train.targets[:, 1].tolist() == list(range(1, 11)) and set(train[0]) == {"image"}
-    np.testing.assert_array_equal(train[3]["image"], PICTURES[3:6])
-    with pytest.raises(DataError, match="second of three frames"):
-        video(config(path=str(folder), frames=2, target="second"))
+    np.testing.assert_array_equal(train[3]["image"], IMAGES[3:6])
+    with pytest.raises(DataError, match="second of three to the third"):
+        video.load(config(path=str(folder), frames=2, target_frame="second"))
 
 
 def test_sequences_in_directories_do_not_mix(folder, tmp_path, caplog):
-    write_images(tmp_path / "b", NAMES[:4], PICTURES[4:8])
-    write_images(tmp_path / "c", NAMES[:2], PICTURES[:2])
+    write_images(tmp_path / "b", NAMES[:4], IMAGES[4:8])
+    write_images(tmp_path / "c", NAMES[:2], IMAGES[:2])
     (tmp_path / ".hidden").mkdir()
     other = K + np.array([[1, 0, 0], [0, 0, 0], [0, 0, 0]])
-    formats.write_intrinsics(tmp_path / "intrinsics.txt", other)  # where a folder has none
+    write_intrinsics(tmp_path / "intrinsics.txt", other)  # where a folder has none
     with caplog.at_level(logging.WARNING):
-        train = video(config(path=str(tmp_path), frames=3)).train
+        train = video.load(config(path=str(tmp_path), frames=3)).train
     assert "1 of 3 sequences have fewer than the 3 frames" in caplog.text
     assert train.targets.tolist() == [*([0, i] for i in range(1, 11)), [1, 1], [1, 2]]
-    np.testing.assert_array_equal(train[11]["image"], np.stack(PICTURES[5:8]))
+    np.testing.assert_array_equal(train[11]["image"], np.stack(IMAGES[5:8]))
     assert [train[i]["intrinsics"][0, 0] for i in (0, 11)] == [30, 31]
 
 
 def test_size_and_cut(folder):
-    train = video(config(path=str(folder), frames=3, size=(6, 8), cut_bottom=0.25)).train
+    camera = {"cut_bottom": 0.25}
+    train = video.load(config(path=str(folder), frames=3, size=(6, 8), camera=camera)).train
     record = train[0]
     fit = fitting.fit((12, 20), (6, 8), cut_bottom=0.25)  # 9 rows, of them 12 columns
     assert fit.box == (4, 0, 16, 9)
-    np.testing.assert_array_equal(record["image"][1], fitting.fit_image(PICTURES[1], fit))
+    np.testing.assert_array_equal(record["image"][1], fitting.fit_image(IMAGES[1], fit))
     expected = [[20, 0, (9 + 0.5 - 4) * 2 / 3 - 0.5], [0, 28 * 2 / 3, 6.5 * 2 / 3 - 0.5], [0, 0, 1]]
     np.testing.assert_allclose(record["intrinsics"], expected, rtol=1e-6)
 
 
 def test_gray_becomes_rgb_and_rgb_gray(tmp_path):
-    write_images(tmp_path, NAMES[:3], [picture(i, channels=1) for i in range(3)])
-    formats.write_intrinsics(tmp_path / "intrinsics.txt", K)
-    image = video(config(path=str(tmp_path), frames=3)).train[0]["image"]
+    write_images(tmp_path, NAMES[:3], [noise(i, channels=1) for i in range(3)])
+    write_intrinsics(tmp_path / "intrinsics.txt", K)
+    fields = {"path": str(tmp_path), "frames": 3}
+    image = video.load(config(**fields)).train[0]["image"]
     assert image.shape == (3, 12, 20, 3) and (image == image[..., :1]).all()
-    assert video(config(path=str(tmp_path), frames=3, channels=1)).train[0]["image"].shape[-1] == 1
-    path = archive(tmp_path / "v.npz", image=np.stack([picture(i)[..., 0] for i in range(12)]))
+    assert video.load(config(**fields, channels=1)).train[0]["image"].shape[-1] == 1
+    path = archive(tmp_path / "v.npz", image=np.stack([noise(i)[..., 0] for i in range(12)]))
     for channels, expected in ((0, 1), (1, 1), (3, 3)):
-        train = video(config(path=path, frames=3, channels=channels)).train
+        train = video.load(config(path=path, frames=3, channels=channels)).train
         assert train[0]["image"].shape == (3, 12, 20, expected)
 
 
-def test_archive_truth(tmp_path):
+def test_archive_ground_truth(tmp_path):
     path = archive(tmp_path / "v.npz")
     found = dict(np.load(path))
-    train, test, _ = video(config(path=path, frames=3, test_fraction=0.5, distances=True))
+    train, test, _ = video.load(config(path=path, frames=3, test_fraction=0.5, distances=True))
     assert set(train[0]) == {"image", "intrinsics", "distance"}
     assert train.targets[:, 1].tolist() == [1, 2, 3, 4]  # frames 0 to 5
     assert test.targets[:, 1].tolist() == [7, 8, 9, 10]  # frames 6 to 11
@@ -137,7 +137,7 @@ def test_archive_truth(tmp_path):
     assert len({int(test[i]["sequence"]) for i in range(4)}) == 1
     np.testing.assert_array_equal(record["depth"], found["depth"][8])
     np.testing.assert_allclose(record["pose"][1], np.eye(4), atol=1e-6)
-    # A point seen by the target, by way of the world, in each frame.
+    # A point in the target's camera, transformed through the world to each frame's.
     world = ring(12)
     point = np.array([0.3, -0.2, 4.0, 1.0])
     for k, frame in enumerate((7, 8, 9)):
@@ -147,12 +147,12 @@ def test_archive_truth(tmp_path):
     np.testing.assert_allclose(record["distance"], [chord, 0, chord], rtol=1e-5)
 
 
-def test_archive_of_small_records_and_unknown_depth(tmp_path):
+def test_archive_resized_and_with_unknown_depth(tmp_path):
     depth = np.full((12, 12, 20), 5.0)
     depth[:, :6, :10] = np.nan
     depth[:, 6:, :10] = -1
     path = archive(tmp_path / "v.npz", depth=depth, intrinsics=np.stack([K] * 12))
-    record = video(config(path=path, test_path=path, frames=3, size=(6, 10))).test[0]
+    record = video.load(config(path=path, test_path=path, frames=3, size=(6, 10))).test[0]
     np.testing.assert_array_equal(record["depth"][:, :5], 0)
     np.testing.assert_array_equal(record["depth"][:, 5:], 5)
 
@@ -164,39 +164,39 @@ def test_animations(tmp_path, kind):
     path = tmp_path / f"film.{kind.lower()}"
     lossless = {"lossless": True} if kind == "WEBP" else {}
     first.save(path, kind, save_all=True, append_images=rest, **lossless)
-    formats.write_intrinsics(tmp_path / "intrinsics.txt", K / [[2], [2], [1]])
-    train = video(config(path=str(path), frames=3)).train
+    write_intrinsics(tmp_path / "intrinsics.txt", K / [[2], [2], [1]])
+    train = video.load(config(path=str(path), frames=3)).train
     assert len(train) == 3 and train[0]["image"].shape == (3, 8, 10, 3)
     np.testing.assert_allclose(train[2]["image"].mean((1, 2, 3)), [80, 120, 160], atol=3)
 
 
-def test_frames_that_stand_still_are_left_out(tmp_path, caplog):
-    shown = [0, 1, 2, 2, 2, 2, 3, 4]
-    write_images(tmp_path, NAMES, [PICTURES[i] for i in shown])
-    formats.write_intrinsics(tmp_path / "intrinsics.txt", K)
+def test_static_frames_are_left_out(tmp_path, caplog):
+    order = [0, 1, 2, 2, 2, 2, 3, 4]
+    write_images(tmp_path, NAMES, [IMAGES[i] for i in order])
+    write_intrinsics(tmp_path / "intrinsics.txt", K)
     fields = {"path": str(tmp_path), "frames": 3}
-    assert len(video(config(**fields)).train) == 6
+    assert len(video.load(config(**fields)).train) == 6
     with caplog.at_level(logging.WARNING):
-        train = video(config(**fields, still=1.0)).train
-    # Frames 2 to 4 and 3 to 5 are equal; where one of two steps moves there is something to see.
+        train = video.load(config(**fields, camera={"min_motion": 1.0})).train
+    # Frames 2 to 4 and 3 to 5 are equal; one moving step out of two is enough to keep a sample.
     assert train.targets[:, 1].tolist() == [1, 2, 5, 6]
     assert "left out 2 of 6 training samples" in caplog.text
     assert f"frame 3 of {tmp_path}" in caplog.text
-    assert "in all 6 training samples" in error(video, **fields, still=200.0)
-    test = video(config(**fields, still=1.0, test_path=str(tmp_path))).test
-    assert len(test) == 6  # a test is tested whole
+    assert "in all 6 training samples" in error(video, **fields, camera={"min_motion": 200.0})
+    test = video.load(config(**fields, camera={"min_motion": 1.0}, test_path=str(tmp_path))).test
+    assert len(test) == 6  # the test keeps static samples
 
 
 def test_mistakes_of_video(folder, tmp_path):
     fields = {"path": str(folder), "frames": 3}
     assert "needs data.path" in error(video, frames=3)
-    assert "nothing to be compared with" in error(video, path=str(folder))
+    assert "gives a sample a single image" in error(video, path=str(folder))
     assert "size=(height, width)" in error(video, **fields, image_size=32)
     assert "must be a height and a width" in error(video, **fields, size=(32,))
-    assert "'middle', 'first'" in error(video, **fields, target="last")
-    assert "set data.frames=2 and" in error(video, **fields, target="first")
+    assert "'middle', 'first'" in error(video, **fields, target_frame="last")
+    assert "set data.frames=2 and" in error(video, **fields, target_frame="first")
     assert "must be 1 or more" in error(video, **fields, interval=0)
-    assert "cut_bottom=1.0" in error(video, **fields, cut_bottom=1.0)
+    assert "cut_bottom=1.0" in error(video, **fields, camera={"cut_bottom": 1.0})
     assert "data.source='stereo'" in error(video, **fields, stereo=True)
     assert "set it to 0.0" in error(video, **fields, test_path=str(folder), test_fraction=0.2)
     assert "span 13 frames, and the longest sequence has 12" in error(video, **fields, interval=6)
@@ -206,12 +206,12 @@ def test_mistakes_of_video(folder, tmp_path):
     assert "does not exist" in error(video, path=str(tmp_path / "none"), frames=3)
     assert "is a file" in error(video, path=str(folder / "intrinsics.txt"), frames=3)
     assert "is one image" in error(video, path=str(folder / "f0.png"), frames=3)
-    assert "does not exist" in error(video, **fields, intrinsics="none.txt")
-    write_images(tmp_path, ["loose.png"], PICTURES[:1])
+    assert "does not exist" in error(video, **fields, camera={"intrinsics": "none.txt"})
+    write_images(tmp_path, ["loose.png"], IMAGES[:1])
     assert "beside directories of images" in error(video, path=str(tmp_path), frames=3)
     (tmp_path / "empty").mkdir()
     assert "has no images" in error(video, path=str(tmp_path / "empty"), frames=3)
-    formats.write_intrinsics(
+    write_intrinsics(
         folder / "intrinsics.txt", K * [[2], [2], [1]] + [[0, 0, 2], [0, 0, 0], [0, 0, 0]]
     )
     assert "outside the images of 20 x 12" in error(video, **fields)
@@ -221,14 +221,15 @@ def test_mistakes_of_video(folder, tmp_path):
 
 def test_mistakes_in_the_frames(folder):
     (folder / "f3.png").write_bytes((folder / "f3.png").read_bytes()[:100])
-    train = video(config(path=str(folder), frames=3)).train
+    train = video.load(config(path=str(folder), frames=3)).train
     with pytest.raises(DataError, match=r"f3\.png cannot be read"):
         train[2]
+    fields = {"path": str(folder), "frames": 3, "camera": {"min_motion": 1.0}}
     with pytest.raises(DataError, match=r"f3\.png cannot be read"):
-        video(config(path=str(folder), frames=3, still=1.0))
-    assert len(video(config(path=str(folder), frames=3, still=1.0, bad_images="skip")).train) == 10
-    write_images(folder, ["f3.png"], [picture(0, 10, 20)])
-    train = video(config(path=str(folder), frames=3)).train
+        video.load(config(**fields))
+    assert len(video.load(config(**fields, bad_images="skip")).train) == 10
+    write_images(folder, ["f3.png"], [noise(0, 10, 20)])
+    train = video.load(config(path=str(folder), frames=3)).train
     with pytest.raises(DataError, match="20 x 10 and 20 x 12 pixels in one sample"):
         train[2]
 
@@ -246,7 +247,7 @@ def test_mistakes_of_archives(tmp_path):
     assert "with these images it is [12, 12, 20]" in wrong(depth=np.zeros((12, 6, 10)))
     assert "one for each" in wrong(pose=ring(11))
     assert "poses are [N, 4, 4]" in wrong(pose=np.zeros((12, 7)))
-    assert "no rigid motions" in wrong(pose=2 * ring(12))
+    assert "not rigid motions" in wrong(pose=2 * ring(12))
     (tmp_path / "text.npz").write_text("x")
     assert "is not an .npz archive" in error(video, path=str(tmp_path / "text.npz"), frames=3)
 
@@ -258,9 +259,7 @@ def pair_files(root, left, right, names=("left", "right")):
     count = range(len(left))
     for side, pixels in zip(names, (left, right)):
         write_images(root / side, [f"{i}.png" for i in count], pixels)
-    formats.write_intrinsics(
-        root / "intrinsics.txt", np.array([[99.0, 0, 48], [0, 99, 24], [0, 0, 1]])
-    )
+    write_intrinsics(root / "intrinsics.txt", np.array([[99.0, 0, 48], [0, 99, 24], [0, 0, 1]]))
 
 
 @pytest.fixture(scope="module")
@@ -272,19 +271,19 @@ def motorcycle():
 def test_pairs_of_directories(tmp_path, motorcycle, names):
     left, right = motorcycle["image"]
     pair_files(tmp_path, [left] * 3, [right] * 3, names)
-    fields = {"path": str(tmp_path), "stereo": True, "baseline": 0.25}
-    train = open_stereo(config(**fields)).train
+    fields = {"path": str(tmp_path), "stereo": True, "camera": {"baseline": 0.25}}
+    train = stereo.load(config(**fields)).train
     assert len(train) == 3
     np.testing.assert_array_equal(train[0]["image"], motorcycle["image"])
     assert train[0]["baseline"] == np.float32(0.25) and train[0]["baseline"].shape == ()
     assert train[0]["intrinsics"][0, 0] == 99
-    video_too = open_stereo(config(**fields, frames=3)).train
+    video_too = stereo.load(config(**fields, frames=3)).train
     assert len(video_too) == 1 and video_too[0]["image"].shape == (4, 48, 96, 3)
     np.testing.assert_array_equal(video_too[0]["image"][3], right)
     (tmp_path / "intrinsics.txt").unlink()
-    bare = open_stereo(config(path=str(tmp_path), stereo=True)).train[0]
+    bare = stereo.load(config(path=str(tmp_path), stereo=True)).train[0]
     assert set(bare) == {"image"}  # disparity needs no calibration
-    assert "no baseline" not in error(open_stereo, path=str(tmp_path), stereo=True, baseline=1.0)
+    assert "no baseline" not in error(stereo, **fields)
 
 
 @pytest.mark.parametrize("truth", ["depth", "disparity"])
@@ -294,52 +293,52 @@ def test_pairs_of_an_archive(tmp_path, motorcycle, truth):
     path = str(tmp_path / "s.npz")
     calibration = {name: motorcycle[name] for name in ("intrinsics", "baseline")}
     np.savez(path, left=left, right=right, **calibration, **{truth: values})
-    train, test, _ = open_stereo(config(path=path, test_path=path, stereo=True))
+    train, test, _ = stereo.load(config(path=path, test_path=path, stereo=True))
     assert set(train[0]) == {"image", "intrinsics", "baseline"}
     np.testing.assert_allclose(test[0]["depth"], motorcycle["depth"], rtol=1e-5)
     np.testing.assert_array_equal(test[0]["depth"] == 0, ~motorcycle["known"])
 
 
-def test_swapped_and_unrectified_pairs_are_found(tmp_path, motorcycle):
+def test_swapped_and_unrectified_pairs_are_refused(tmp_path, motorcycle):
     left, right = motorcycle["image"]
-    fields = {"path": str(tmp_path), "stereo": True, "baseline": 0.2}
+    fields = {"path": str(tmp_path), "stereo": True, "camera": {"baseline": 0.2}}
     pair_files(tmp_path, [right, right], [left, left])
-    assert "seem swapped" in error(open_stereo, **fields)
-    assert len(open_stereo(config(**fields, check_pairs=False)).train) == 2
-    fields["baseline"] = -0.2  # the partner's camera is to the left
-    assert open_stereo(config(**fields)).train[0]["baseline"] < 0
+    assert "seem swapped" in error(stereo, **fields)
+    trusted = {**fields, "camera": {"baseline": 0.2, "check_pairs": False}}
+    assert len(stereo.load(config(**trusted)).train) == 2
+    fields["camera"] = {"baseline": -0.2}  # the partner's camera is to the left
+    assert stereo.load(config(**fields)).train[0]["baseline"] < 0
     pair_files(tmp_path, [left[:-2], left[:-2]], [right[2:], right[2:]])
-    assert "not rectified: patches match better about 2 pixels" in error(open_stereo, **fields)
+    assert "not rectified: patches match better about 2 pixels" in error(stereo, **fields)
 
 
-def test_equal_and_flat_images_are_no_mistake(motorcycle):
+def test_equal_and_flat_images_pass(motorcycle):
     left = motorcycle["image"][0]
     same = clips.Clip("same", clips.PixelFrames(left[None]), partner=clips.PixelFrames(left[None]))
-    stereo.check_pairs([same])
+    rectification.check_pairs([same])
     flat = clips.PixelFrames(np.zeros((2, 40, 60, 1), np.uint8))
-    stereo.check_pairs([clips.Clip("flat", flat, partner=flat)])
+    rectification.check_pairs([clips.Clip("flat", flat, partner=flat)])
 
 
-def test_brightness_is_no_mistake(motorcycle):
+def test_a_darker_partner_passes(motorcycle):
     left, right = motorcycle["image"]
     darker = (0.6 * right).astype(np.uint8)
-    leftwards, rightwards = stereo.pair_errors(left, darker)
-    assert leftwards.argmin() == stereo.ROWS and rightwards[stereo.ROWS] > 1.5 * leftwards.min()
+    leftwards, rightwards = rectification.pair_errors(left, darker)
+    same_row = rectification.ROWS
+    assert leftwards.argmin() == same_row and rightwards[same_row] > 1.5 * leftwards.min()
 
 
 def test_mistakes_of_stereo(tmp_path, motorcycle):
     left, right = motorcycle["image"]
-    assert "set data.stereo=True" in error(open_stereo, path=str(tmp_path), frames=3)
-    assert "has no directories left and right" in error(
-        open_stereo, path=str(tmp_path), stereo=True
-    )
+    assert "set data.stereo=True" in error(stereo, path=str(tmp_path), frames=3)
+    assert "has no directories left and right" in error(stereo, path=str(tmp_path), stereo=True)
     pair_files(tmp_path, [left, left], [right])
     fields = {"path": str(tmp_path), "stereo": True}
-    assert "left/1.png has no partner" in error(open_stereo, **fields, baseline=0.2)
+    assert "left/1.png has no partner" in error(stereo, **fields, camera={"baseline": 0.2})
     pair_files(tmp_path, [left, left], [right, right])
-    assert "has no baseline: set data.baseline" in error(open_stereo, **fields)
+    assert "has no baseline: set data.camera.baseline" in error(stereo, **fields)
     (tmp_path / "intrinsics.txt").unlink()
-    assert "has no intrinsics" in error(open_stereo, **fields, baseline=0.2)
+    assert "has no intrinsics" in error(stereo, **fields, camera={"baseline": 0.2})
     path = str(tmp_path / "s.npz")
     np.savez(path, left=left[None], right=right[None, :-1])
-    assert "must have one shape" in error(open_stereo, path=path, stereo=True)
+    assert "must have one shape" in error(stereo, path=path, stereo=True)

@@ -1,4 +1,4 @@
-"""Pictures are written, have the size they should, and show what they say."""
+"""Figures are written, have the right size, and show what they should."""
 
 import json
 import subprocess
@@ -10,6 +10,7 @@ from PIL import Image
 
 from sslax import figures
 from sslax.figures import embedding, grids, progress, style
+from sslax.types import FlowField, InverseDepth
 
 
 def read(path):
@@ -46,7 +47,7 @@ def test_curves(tmp_path):
     assert series["accuracy"][0].tolist() == [0, 1, 2, 3, 4, 5]
     figures.curves(log, tmp_path / "new" / "curves.png")
     picture = read(tmp_path / "new" / "curves.png")
-    assert picture.shape[1] == round((3.6 * 2 + 0.3) * style.DPI)  # two panels of what is there
+    assert picture.shape[1] == round((3.6 * 2 + 0.3) * style.DPI)  # two panels
     assert near(picture, style.LINE) > 200
     log.write_text('{"step": 1, "loss": 2.0}\n')
     figures.curves(log, tmp_path / "one.png")
@@ -65,6 +66,15 @@ def test_task_grid_shows_its_columns(tmp_path):
     assert 2.7 < near(picture, "#0000ff") / near(picture, "#ff0000") < 3.3
     figures.task_grid({"gray": red[:1, ..., :1]}, tmp_path / "b.png", title="One")
     assert read(tmp_path / "b.png").std() > 5
+
+
+def test_task_grid_colors_its_maps(tmp_path):
+    flow = np.zeros((2, 6, 6, 2), np.float32)
+    flow[..., 0] = 3.0
+    columns = {"flow": FlowField(flow), "depth": InverseDepth(np.full((2, 6, 6), np.nan))}
+    figures.task_grid(columns, tmp_path / "a.png")
+    picture = read(tmp_path / "a.png")
+    assert near(picture, "#ff0000") > 5000 and near(picture, "#808080") > 5000
 
 
 def test_neighbors_frames_tell_right_from_wrong(tmp_path, images):

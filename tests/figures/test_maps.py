@@ -1,4 +1,4 @@
-"""Colors of maps against values worked out by hand from the published definitions."""
+"""Colors of maps against values derived by hand from the published definitions."""
 
 import matplotlib
 import numpy as np
@@ -7,6 +7,7 @@ from PIL import Image
 
 from sslax import figures
 from sslax.figures import maps, style
+from sslax.types import FlowField, InverseDepth
 
 
 def test_wheel_has_the_published_colors():
@@ -33,19 +34,19 @@ def test_wheel_has_the_published_colors():
         50: (255, 0, 213),
         54: (255, 0, 43),
     }
-    assert {place: tuple(wheel[place]) for place in by_hand} == by_hand
+    assert {index: tuple(wheel[index]) for index in by_hand} == by_hand
 
 
 @pytest.mark.parametrize(
     ("flow", "color"),
     [
-        ((1, 0), (255, 0, 0)),  # place 0
-        ((-1, 0), (0, 209, 255)),  # place 27: (0, 255 - 46, 255)
-        ((0, 1), (255, 229, 0)),  # place 13.5: between (255, 221, 0) and (255, 238, 0)
-        ((0, -1), (88, 0, 255)),  # place 40.5: between (78, 0, 255) and (98, 0, 255)
+        ((1, 0), (255, 0, 0)),  # position 0
+        ((-1, 0), (0, 209, 255)),  # position 27: (0, 255 - 46, 255)
+        ((0, 1), (255, 229, 0)),  # position 13.5: between (255, 221, 0) and (255, 238, 0)
+        ((0, -1), (88, 0, 255)),  # position 40.5: between (78, 0, 255) and (98, 0, 255)
         ((0, 0), (255, 255, 255)),
-        ((0.5, 0), (255, 127, 127)),  # half the way from white
-        ((2, 0), (191, 0, 0)),  # beyond the radius: three quarters
+        ((0.5, 0), (255, 127, 127)),  # halfway from white
+        ((2, 0), (191, 0, 0)),  # beyond the radius: darkened to three quarters
         ((np.nan, 0), (0, 0, 0)),
         ((1.7e9, 0), (0, 0, 0)),
     ],
@@ -62,7 +63,7 @@ def test_the_sign_of_zero_changes_nothing():
 
 
 def test_flow_colors_equal_a_loop():
-    """Pixel by pixel, with the wheel's place from the angle in turns."""
+    """Pixel by pixel, with the position on the wheel from the angle in turns."""
     rng = np.random.default_rng(0)
     flow = rng.normal(0, 5, (6, 7, 2))
     flow[0, 0] = np.nan
@@ -76,9 +77,9 @@ def test_flow_colors_equal_a_loop():
             assert found[y, x].tolist() == [0, 0, 0]
             continue
         turn = (np.angle(complex(*flow[y, x])) / (2 * np.pi)) % 1  # 0 to 1, from right by down
-        place = turn * 54
-        low = int(place)
-        hue = wheel[low] + (place - low) * (wheel[(low + 1) % 55] - wheel[low])
+        position = turn * 54
+        low = int(position)
+        hue = wheel[low] + (position - low) * (wheel[(low + 1) % 55] - wheel[low])
         radius = np.hypot(*flow[y, x]) / largest
         np.testing.assert_allclose(found[y, x], 255 - radius * (255 - hue), atol=1)
 
@@ -86,8 +87,7 @@ def test_flow_colors_equal_a_loop():
 def test_flow_scale_and_shape():
     flow = np.random.default_rng(1).normal(size=(2, 3, 4, 2))
     np.testing.assert_array_equal(figures.flow_colors(flow), figures.flow_colors(8 * flow))
-    still = figures.flow_colors(np.zeros((3, 4, 2)))
-    assert (still == 255).all()
+    assert (figures.flow_colors(np.zeros((3, 4, 2))) == 255).all()
     assert (figures.flow_colors(flow, mask=np.zeros((2, 3, 4))) == 0).all()
     with pytest.raises(AssertionError):
         figures.flow_colors(np.zeros((4, 3)))
@@ -96,13 +96,13 @@ def test_flow_scale_and_shape():
 def test_legend():
     legend = figures.flow_legend(101)
     assert legend.shape == (101, 101, 3)
-    for place, color in (
+    for pixel, color in (
         ((50, 50), (255, 255, 255)),
         ((50, 100), (255, 0, 0)),
         ((100, 50), (255, 229, 0)),
         ((0, 0), (255, 255, 255)),
     ):
-        assert tuple(legend[place]) == color
+        assert tuple(legend[pixel]) == color
 
 
 def test_disparity_colors():
@@ -110,11 +110,11 @@ def test_disparity_colors():
     mask = np.array([[1, 1, 1, 1, 1, 1, 0]])
     magma = (np.array(matplotlib.colormaps["magma"].colors) * 255).astype(int)
     found = figures.disparity_colors(disparity, mask=mask, highest=2.0).astype(int)
-    # 0 is the darkest, 1 in the middle of 256 colors, 2 and what lies beyond the brightest.
-    for place, shade in ((0, 0), (1, 128), (2, 255), (3, 255)):
-        np.testing.assert_allclose(found[0, place], magma[shade], atol=1)
+    # 0 is the darkest of 256 colors, 1 the middle one, 2 and beyond the brightest.
+    for index, shade in ((0, 0), (1, 128), (2, 255), (3, 255)):
+        np.testing.assert_allclose(found[0, index], magma[shade], atol=1)
     assert found[0, 4:].tolist() == [[128] * 3] * 3
-    # By default to the 95th percentile, 0.95 * 3 places among 0, 1, 2, 4: 3.7.
+    # By default up to the 95th percentile of 0, 1, 2, 4: 3.7.
     default = figures.disparity_colors(disparity, mask=mask)
     explicit = figures.disparity_colors(disparity, mask=mask, lowest=0.0, highest=3.7)
     np.testing.assert_array_equal(default, explicit)
@@ -135,21 +135,51 @@ def test_depth_colors_are_those_of_inverse_depth():
     assert (hidden == 128).all()
 
 
+def test_columns_of_maps_are_colorized_one_by_one():
+    rng = np.random.default_rng(0)
+    disparity = rng.random((2, 8, 10)).astype(np.float32)
+    disparity[1] *= 7
+    found = figures.colorize(InverseDepth(disparity))
+    for colors, values in zip(found, disparity):
+        np.testing.assert_array_equal(colors, figures.disparity_colors(values))
+    flow = rng.normal(0, 3, (2, 9, 11, 2)).astype(np.float32)
+    flow[1] *= 7
+    found = figures.colorize(FlowField(flow))
+    for colors, field in zip(found, flow):
+        np.testing.assert_array_equal(colors, figures.flow_colors(field))
+    radius = np.array([2.5, 9.0]).reshape(2, 1, 1)
+    found = figures.colorize(FlowField(flow, radius))
+    for colors, field, most in zip(found, flow, (2.5, 9.0)):
+        np.testing.assert_array_equal(colors, figures.flow_colors(field, max_radius=most))
+    images = rng.random((2, 4, 4, 3), dtype=np.float32)
+    np.testing.assert_array_equal(figures.colorize(images), images)
+
+
+def test_the_fastest_pixel_is_not_darkened_by_a_radius_in_float32():
+    flow = np.random.default_rng(0).normal(0, 3, (100, 1, 2)).astype(np.float32)
+    speed = np.hypot(flow[..., 0], flow[..., 1])
+    assert speed.dtype == np.float32
+    for radius in (speed, np.nextafter(speed, np.float32(0))):
+        found = figures.flow_colors(flow, max_radius=radius)
+        expected = np.stack([figures.flow_colors(vector) for vector in flow])  # all of full color
+        np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=1)
+
+
 def test_trajectories(tmp_path):
-    way = np.tile(np.eye(4), (50, 1, 1))
-    way[:, 0, 3], way[:, 2, 3] = np.linspace(0, 10, 50), np.linspace(0, 80, 50)
-    path = tmp_path / "new" / "way.png"
-    figures.trajectories({"ground truth": way, "predicted": way[:, :3, 3] * 0.8}, path)
+    poses = np.tile(np.eye(4), (50, 1, 1))
+    poses[:, 0, 3], poses[:, 2, 3] = np.linspace(0, 10, 50), np.linspace(0, 80, 50)
+    path = tmp_path / "new" / "trajectory.png"
+    figures.trajectories({"ground truth": poses, "predicted": poses[:, :3, 3] * 0.8}, path)
     picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
     assert picture.shape[:2] == (round(5.8 * style.DPI), round(5.6 * style.DPI))
 
-    def places(color):
+    def pixels(color):
         wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
         inside = picture[100:-80, 100:]
         return np.argwhere(np.abs(inside - wanted).max(-1) <= 6)
 
-    black, blue = places(style.INK), places(style.PALETTE[0])
-    # The true way goes on above the other's end; both rise more than they go right.
+    black, blue = pixels(style.INK), pixels(style.PALETTE[0])
+    # The ground truth continues above the other's end; both rise more than they move right.
     assert len(black) > 20 and len(blue) > 100
     assert black[:, 0].min() < blue[:, 0].min() - 30
     assert np.ptp(blue[:, 0]) > 3 * np.ptp(blue[:, 1])  # of 8 to the right and 64 ahead

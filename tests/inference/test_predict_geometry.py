@@ -14,7 +14,8 @@ import sslax
 from sslax import methods, predict
 from sslax.augment.image import to_float
 from sslax.data import defaults
-from sslax.data.files import formats
+from sslax.data.files import cameras, flow_files, maps
+from sslax.data.files.png import read_png
 from sslax.errors import UserError
 from sslax.inference import inputs, outputs, use
 from sslax.measures import depth, pose
@@ -224,7 +225,7 @@ def test_the_network_may_work_at_another_size(runs, estimators, tmp_path, capsys
 
     folder = save_frames(tmp_path / "frames", [51, 255])
     run_command(runs, "pairs", f"--input={folder}", f"--output={tmp_path}", f"--size={height},24")
-    flow, _ = formats.read_flow(tmp_path / "f8.flo")
+    flow, _ = flow_files.read_flow(tmp_path / "f8.flo")
     np.testing.assert_allclose(flow[..., 0], np.full(flow.shape[:2], 0.4), rtol=1e-6)
     for size in ("8", "8,x", "8,0"):
         with pytest.raises(UserError, match=f"--size={size} is not a height and a width"):
@@ -287,10 +288,10 @@ def test_depth_of_a_folder_of_photographs(estimators, tmp_path, capsys):
     exact = np.load(out / "b2.npy")
     np.testing.assert_allclose(exact, np.full((16, 24), METERS + 0.4), rtol=1e-6)
     assert exact.dtype == np.float32
-    stored, known = formats.read_scaled_png(out / "b10.png")
+    stored, known = maps.read_scaled_png(out / "b10.png")
     assert known.all() and stored.shape == (20, 10)
     np.testing.assert_allclose(stored, np.load(out / "b10.npy"), atol=0.5 / 256)
-    assert formats.read_png(out / "b2_color.png").shape == (16, 24, 3)
+    assert read_png(out / "b2_color.png").shape == (16, 24, 3)
     facts = json.loads((out / "predictions.json").read_text())
     assert facts["method"] == "video" and facts["predicts"] == "depth" and facts["count"] == 2
     last = capsys.readouterr().out.strip().splitlines()[-1]
@@ -315,13 +316,13 @@ def test_a_video_has_a_trajectory_and_one_range_of_colors(estimators, tmp_path, 
         np.testing.assert_allclose(
             np.load(out / f"{name}.npy"), METERS + 2 * value / 255, rtol=1e-6
         )
-    way = formats.read_kitti_poses(out / "trajectory.txt")
+    way = cameras.read_kitti_poses(out / "trajectory.txt")
     np.testing.assert_allclose(way[:, 0, 3], (places - 10) / 255, atol=1e-5)
     np.testing.assert_allclose(way[:, 1:3, 3], 0, atol=1e-7)
-    times, same = formats.read_tum_poses(out / "trajectory_tum.txt")
+    times, same = cameras.read_tum_poses(out / "trajectory_tum.txt")
     np.testing.assert_allclose(times, [0, 0.25, 0.5, 0.75, 1.0])
     np.testing.assert_allclose(same, way, atol=1e-6)
-    colors = [formats.read_png(out / f"{n}_color.png")[0, 0].astype(int).sum() for n in names]
+    colors = [read_png(out / f"{n}_color.png")[0, 0].astype(int).sum() for n in names]
     assert np.argsort(colors).tolist() == np.argsort(-places).tolist()  # near, dark, is bright
     with Image.open(out / "video.webp") as film:
         assert film.n_frames == 5 and film.size == (48, 16)
@@ -357,7 +358,7 @@ def test_animations_are_videos(estimators, tmp_path, suffix):
     assert [frame.image.mean() for frame in frames] == [0, 85, 170, 255]
     if suffix == "gif":
         predict.write_maps(estimators["video"], str(path), tmp_path / "out")
-        way = formats.read_kitti_poses(tmp_path / "out" / "trajectory.txt")
+        way = cameras.read_kitti_poses(tmp_path / "out" / "trajectory.txt")
         np.testing.assert_allclose(way[:, 0, 3], [0, 1 / 3, 2 / 3, 1], atol=1e-5)
 
 
@@ -371,7 +372,7 @@ def test_a_video_too_short_for_poses_has_depth(estimators, tmp_path, capsys):
 def test_points_are_the_pixels_backprojected(estimators, tmp_path):
     folder = save_frames(tmp_path / "images", [102], size=(24, 48), noise=60)
     camera = np.array([[40.0, 0, 20], [0, 90, 11], [0, 0, 1]])
-    formats.write_intrinsics(tmp_path / "camera.txt", camera)
+    cameras.write_intrinsics(tmp_path / "camera.txt", camera)
     out = tmp_path / "out"
     file = str(tmp_path / "camera.txt")
     predict.write_maps(
@@ -404,16 +405,16 @@ def test_values_beyond_16_bits_are_unknown_and_counted(tmp_path):
     writer = outputs.DepthFiles(tmp_path)
     values = np.array([[1.0, 300.0, np.inf, 255.0]], np.float32)
     writer.write(inputs.Frame("a", np.zeros((1, 4, 3), np.uint8)), {"depth": values})
-    stored, known = formats.read_scaled_png(tmp_path / "a.png")
+    stored, known = maps.read_scaled_png(tmp_path / "a.png")
     assert stored[0].tolist() == [1, 0, 0, 255] and known[0].tolist() == [True, False, False, True]
     assert writer.unfit == 1
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), values)
     flow = outputs.FlowFiles(tmp_path)
     field = np.array([[[1.5, 2.0], [600.0, 0.0]]], np.float32)
     flow.write(inputs.Frame("b", np.zeros((1, 2, 3), np.uint8)), {"flow": field})
-    _, known = formats.read_flow(tmp_path / "b.png")
+    _, known = flow_files.read_flow(tmp_path / "b.png")
     assert known[0].tolist() == [True, False] and flow.unfit == 1
-    np.testing.assert_array_equal(formats.read_flow(tmp_path / "b.flo")[0], field)
+    np.testing.assert_array_equal(flow_files.read_flow(tmp_path / "b.flo")[0], field)
 
 
 def test_flow_of_a_pair(estimators, tmp_path, capsys):
@@ -423,10 +424,10 @@ def test_flow_of_a_pair(estimators, tmp_path, capsys):
     names = {"f8.flo", "f8.png", "f8_color.png", "f8_visible.png", "predictions.json"}
     assert written(out) == names
     for ending, error in ((".flo", 1e-6), (".png", 1 / 128)):
-        flow, known = formats.read_flow(out / f"f8{ending}")
+        flow, known = flow_files.read_flow(out / f"f8{ending}")
         np.testing.assert_allclose(flow, np.full((16, 60, 2), [2.0, 4.0]), atol=error)
         assert known.all()
-    assert (formats.read_png(out / "f8_visible.png") == 51).all()
+    assert (read_png(out / "f8_visible.png") == 51).all()
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert "flow of 1 pair; in pixels" in last
 
@@ -435,11 +436,11 @@ def test_flow_of_a_video_has_one_radius(estimators, tmp_path):
     folder = save_frames(tmp_path / "frames", [25, 50, 250, 0])
     out = tmp_path / "out"
     predict.write_maps(estimators["pairs"], str(folder), out)
-    flows = [formats.read_flow(out / f"f{i}.flo")[0][0, 0] for i in (8, 9, 10)]
+    flows = [flow_files.read_flow(out / f"f{i}.flo")[0][0, 0] for i in (8, 9, 10)]
     wanted = np.array([[25, 50], [50, 250], [250, 0]]) * 2 / 255 * 2  # twice the network's size
     np.testing.assert_allclose(flows, wanted, rtol=1e-5)
     assert not (out / "f11.flo").exists()
-    colors = [formats.read_png(out / f"f{i}_color.png")[0, 0].astype(int) for i in (8, 9, 10)]
+    colors = [read_png(out / f"f{i}_color.png")[0, 0].astype(int) for i in (8, 9, 10)]
     saturation = [255 - color.min() for color in colors]
     speeds = np.linalg.norm(wanted, axis=1)
     np.testing.assert_allclose(saturation[0] / saturation[1], speeds[0] / speeds[1], atol=0.03)
@@ -537,7 +538,7 @@ def mistaken(tmp_path):
         ("video", "outer", {}, "outer has no images; inner in it has some"),
         ("video", "numbers.txt", {}, "numbers.txt is no image"),
         ("video", "broken", {}, "a.png cannot be read as an image"),
-        ("video", "film.mp4", {}, "pip install imageio-ffmpeg.*ffmpeg -i"),
+        ("video", "film.mp4", {}, r"pip install 'sslax\[video\]'.*ffmpeg -i"),
         ("video", "frames/f8.png", {"video": True}, "is one image: give a folder"),
         ("video", "sizes", {"video": True}, "f9 has 9 x 9 pixels and the image before it 24 x 16"),
         ("video", "frames", {"output": "file"}, r"--output=\S*file is a file; name a folder"),

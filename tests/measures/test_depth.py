@@ -10,7 +10,7 @@ from sslax.measures import depth, totals
 
 @pytest.fixture(scope="module")
 def problem():
-    """Predictions off by a factor and by noise, and a sparse truth with all signs of unknown."""
+    """Predictions off by a factor and noise; a sparse truth with every marker of unknown."""
     rng = np.random.default_rng(0)
     truth = rng.uniform(0.5, 120, (3, 20, 30))
     predicted = (
@@ -60,7 +60,7 @@ def test_hand_computed():
     # Ratios are 2, 1.25 (which is not below 1.25) and 2; 1.25^3 is 1.95.
     for name, value in zip(depth.MEASURES, wanted):
         assert errors[name].value.item() == pytest.approx(value, rel=1e-6), name
-        assert errors[name].count.item() == 3
+        assert errors[name].pixels.item() == 3
 
 
 @pytest.mark.parametrize("scaling", ["median", 2.0])
@@ -75,7 +75,7 @@ def test_equals_float64_loop(problem, scaling):
         assert float(ratio[i]) == pytest.approx(wanted_ratio, rel=1e-6)
         for name, value in wanted.items():
             assert float(errors[name].value[i]) == pytest.approx(value, rel=1e-5), name
-            assert int(errors[name].count[i]) == int(mask[i].sum())
+            assert int(errors[name].pixels[i]) == int(mask[i].sum())
 
 
 @pytest.mark.parametrize("scaling", ["median", "global", "none", 2.0])
@@ -93,7 +93,7 @@ def test_set_equals_float64_loop(problem, scaling):
     assert numbers == pytest.approx(wanted, rel=1e-5)
 
 
-def test_bounds_of_the_truth_are_out():
+def test_bounds_of_valid_depth_are_exclusive():
     truth = np.array([0.5, 1.0, 1.5, 9.5, 10.0, 10.5], np.float32)
     valid = depth.valid_depth(truth, min_depth=1.0, max_depth=10.0)
     assert valid.tolist() == [False, False, True, True, False, False]
@@ -107,7 +107,7 @@ def test_medians():
         assert found.item() == pytest.approx(np.median(values[mask]), rel=1e-6)
 
 
-def test_perfect_is_zero_and_scale_does_not_matter(problem):
+def test_perfect_is_zero_and_median_scaling_removes_scale(problem):
     predicted, truth = problem
     mask = depth.valid_depth(truth)
     for name, score in depth.depth_errors(truth, truth, mask).items():
@@ -119,14 +119,14 @@ def test_perfect_is_zero_and_scale_does_not_matter(problem):
     assert numbers == pytest.approx([numbers[0]] * 3, rel=1e-5) and numbers[0] > 0.1
 
 
-def test_empty_masks_count_for_nothing():
+def test_images_without_valid_pixels_are_left_out():
     truth = np.array([[[0.0, np.nan]], [[2.0, 0.0]]], np.float32)
     predicted = np.array([[[np.nan, 1.0]], [[3.0, np.inf]]], np.float32)
     mask = depth.valid_depth(truth)
     assert depth.median_ratio(predicted, truth, mask).tolist() == pytest.approx([0.0, 2 / 3])
     errors = depth.depth_errors(predicted, truth, mask)
     for score in errors.values():
-        assert score.value[0] == 0 and score.count.tolist() == [0, 1]
+        assert score.value[0] == 0 and score.pixels.tolist() == [0, 1]
     assert totals.image_means(totals.totals(errors))["abs_rel"] == 0.5  # not 0.25
     both = depth.evaluate_depths(list(zip(predicted, truth)), scaling="global")
     assert both["images"] == 1 and both["abs_rel"] == pytest.approx(0, abs=1e-6)
@@ -137,7 +137,7 @@ def test_empty_masks_count_for_nothing():
     assert depth.evaluate_depths([]) == {"images": 0}
 
 
-def test_bad_predictions_are_seen():
+def test_nan_predictions_propagate():
     truth = jnp.full((1, 1, 2), 4.0)
     known = jnp.ones((1, 1, 2), bool)
     for name, score in depth.depth_errors(truth.at[0, 0, 0].set(jnp.nan), truth, known).items():
@@ -147,18 +147,18 @@ def test_bad_predictions_are_seen():
     assert depth.median_ratio(jnp.zeros_like(truth), truth, known).tolist() == [0.0]
 
 
-def test_the_truth_is_capped_or_not():
+def test_cap_truth():
     truth, predicted = np.array([[100.0, 10.0]]), np.array([[100.0, 10.0]])
     capped = depth.evaluate_depths([(predicted, truth)], scaling="none")
     assert capped["abs_rel"] == 0
-    whole = depth.evaluate_depths([(predicted, truth)], scaling="none", cap_truth=False)
-    assert whole["abs_rel"] == pytest.approx(0.2 / 2)  # 100 is predicted, but clipped to 80
+    uncapped = depth.evaluate_depths([(predicted, truth)], scaling="none", cap_truth=False)
+    assert uncapped["abs_rel"] == pytest.approx(0.2 / 2)  # 100 is predicted, but clipped to 80
 
 
 @pytest.mark.parametrize(
     ("crop", "size", "bounds"),
     [
-        # Truncated products, worked out with pencil: 0.40810811 * 375 = 153.04, ...
+        # Truncated products by hand: 0.40810811 * 375 = 153.04, ...
         ("garg", (375, 1242), (153, 371, 44, 1197)),
         ("garg", (370, 1224), (151, 366, 43, 1180)),
         ("eigen", (375, 1242), (124, 342, 44, 1197)),
@@ -176,7 +176,7 @@ def test_disparity_errors_by_hand():
     truth = jnp.array([[[10.0, 10.0, 10.0, 80.0, 100.0, 0.0, jnp.inf]]])
     predicted = truth + jnp.array([0.0, 3.0, -3.5, 3.5, 8.0, 50.0, 0.0])
     errors = depth.disparity_errors(predicted, truth)
-    assert [score.count.item() for score in errors.values()] == [5] * 3
+    assert [score.pixels.item() for score in errors.values()] == [5] * 3
     values = {name: score.value.item() for name, score in errors.items()}
     assert values == pytest.approx({"mean_error": 3.6, "above_3px": 0.6, "d1": 0.4})
     masked = depth.disparity_errors(predicted, truth, (truth == 10).astype(jnp.float32))
@@ -218,7 +218,7 @@ def test_resizing():
     assert depth.evaluate_depths([(np.full((2, 4), 0.7), truth)])["abs_rel"] < 1e-6
 
 
-def test_in_a_compiled_step(problem):
+def test_under_jit(problem):
     predicted, truth = problem
 
     @jax.jit
@@ -237,7 +237,7 @@ def test_in_a_compiled_step(problem):
     assert half["abs_rel"].value.dtype == jnp.float32
 
 
-def test_mistakes(problem):
+def test_errors(problem):
     predicted, truth = problem
     with pytest.raises(ValueError, match="scaling is 'mean'"):
         depth.evaluate_depths([], scaling="mean")

@@ -49,11 +49,11 @@ def test_equals_float64_loop(problem):
         assert wanted.keys() == errors.keys()  # all bins are filled
         for name, (value, count) in wanted.items():
             assert float(errors[name].value[i]) == pytest.approx(value, rel=1e-5), name
-            assert int(errors[name].count[i]) == count, name
+            assert int(errors[name].pixels[i]) == count, name
 
 
 def test_hand_computed():
-    # Speeds 5, 10, 40, 100; errors 5, 3, 0, 4. Only the first is wrong by both bounds of Fl.
+    # Speeds 5, 10, 40, 100; errors 5, 3, 0, 4. Only the first exceeds both thresholds of Fl.
     truth = jnp.array([[[[3.0, 4.0], [0.0, 10.0], [40.0, 0.0], [0.0, -100.0]]]])
     predicted = truth + jnp.array([[-3.0, -4.0], [3.0, 0.0], [0.0, 0.0], [0.0, 4.0]])
     errors = flow.flow_errors(predicted, truth)
@@ -78,11 +78,11 @@ def test_hand_computed():
         "above_3px": 0.5,
         "above_5px": 0.0,
         "epe_s0_10": 5.0,
-        "epe_s40": 0.0,  # and nothing of the speeds between
+        "epe_s40": 0.0,  # no pixel has a speed in between
     }
 
 
-def test_parts_add_up(problem):
+def test_bins_add_up(problem):
     predicted, truth, _, visible = problem
     means = totals.totals(flow.flow_errors(predicted, truth, visible=visible))
     whole = means["epe"]
@@ -91,18 +91,18 @@ def test_parts_add_up(problem):
         assert sum(means[name].pixel_sum for name in parts) == pytest.approx(whole.pixel_sum)
 
 
-def test_perfect_is_zero_and_empty_is_nothing(problem):
+def test_perfect_is_zero_and_empty_is_left_out(problem):
     _, truth, mask, _ = problem
     clean = np.where(mask[..., None], truth, 0)
     for score in flow.flow_errors(clean, truth).values():
         assert score.value.tolist() == [0.0, 0.0]
     nothing = flow.flow_errors(clean, truth, np.zeros_like(mask))
     for score in nothing.values():
-        assert score.value.tolist() == [0.0, 0.0] and score.count.tolist() == [0, 0]
+        assert score.value.tolist() == [0.0, 0.0] and score.pixels.tolist() == [0, 0]
     assert totals.image_means(totals.totals(nothing)) == {}
 
 
-def test_bad_predictions_are_seen():
+def test_nan_predictions_propagate():
     truth = jnp.ones((1, 1, 2, 2))
     wrong = truth.at[0, 0, 0, 0].set(jnp.nan)
     errors = flow.flow_errors(wrong, truth)
@@ -113,7 +113,7 @@ def test_bad_predictions_are_seen():
 
 
 def test_two_means_of_a_set():
-    """Fl of KITTI is over pixels: an image with more truth counts more."""
+    """KITTI's Fl is a mean over pixels: an image with more ground truth has more weight."""
     truth = jnp.zeros((2, 1, 4, 2))
     mask = jnp.array([[[1, 0, 0, 0]], [[1, 1, 1, 1]]])
     predicted = truth.at[0].set(10.0)
@@ -122,7 +122,7 @@ def test_two_means_of_a_set():
     assert totals.pixel_means(summed)["fl"] == 0.2
 
 
-def test_in_a_compiled_step(problem):
+def test_under_jit(problem):
     predicted, truth, _, visible = problem
     step = jax.jit(lambda *a: flow.flow_errors(*a[:2], visible=a[2]))
     compiled, eager = (
@@ -131,14 +131,14 @@ def test_in_a_compiled_step(problem):
     )
     for name, score in compiled.items():
         np.testing.assert_allclose(score.value, eager[name].value, rtol=1e-6)
-    assert flow.end_point_error(jnp.ones(2, jnp.bfloat16), jnp.zeros(2)).dtype == jnp.float32
+    assert flow.endpoint_error(jnp.ones(2, jnp.bfloat16), jnp.zeros(2)).dtype == jnp.float32
 
 
 def test_resizing_a_field_of_expansion():
-    """Flow (0.1 x, 0.2 y) about the image's corner stays that field at any resolution."""
+    """The flow (0.1 x, 0.2 y) about the image's corner is the same field at any resolution."""
 
     def field(height, width):
-        y, x = np.mgrid[:height, :width] + 0.5  # from the edge, where resizing leaves things
+        y, x = np.mgrid[:height, :width] + 0.5  # from the edge, which resizing keeps fixed
         return np.stack([0.1 * x, 0.2 * y], -1).astype(np.float32)
 
     large = np.asarray(flow.resize_flow(field(6, 8), (12, 24)))
@@ -164,7 +164,7 @@ def test_occlusion_by_hand():
 
 
 def test_occlusion_of_a_known_motion():
-    """Three of eight columns leave the frame; the estimate from exact flow finds just these."""
+    """Three of eight columns leave the frame; exact flow predicts exactly these as occluded."""
     forward = jnp.full((1, 4, 8, 2), jnp.array([3.0, 0.0]))
     truth = jnp.arange(8) < 5
     counts = flow.occlusion_counts(
@@ -173,11 +173,11 @@ def test_occlusion_of_a_known_motion():
     assert flow.occlusion_scores(counts) == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
 
 
-def test_mistakes(problem):
+def test_errors(problem):
     predicted, truth, mask, visible = problem
     with pytest.raises(AssertionError):
         flow.flow_errors(predicted, truth, mask[:, 1:])
     with pytest.raises(AssertionError):
         flow.flow_errors(predicted, truth, visible=visible[:1])
     with pytest.raises(AssertionError):
-        flow.end_point_error(jnp.zeros((2, 3)), jnp.zeros((2, 3)))
+        flow.endpoint_error(jnp.zeros((2, 3)), jnp.zeros((2, 3)))

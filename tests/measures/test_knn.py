@@ -68,9 +68,9 @@ def test_small_temperature_and_low_precision_stay_finite(problem):
     assert half[0].dtype == jnp.float32
 
 
-def test_mistakes_are_named(problem):
+def test_errors(problem):
     x, y, t, truth = problem
-    with pytest.raises(ValueError, match="k = 161 neighbors were asked of 160"):
+    with pytest.raises(ValueError, match="k = 161 neighbors were requested from 160"):
         knn.knn_accuracy(x, y, t, truth, num_classes=4, k=161)
     with pytest.raises(ValueError, match=r"labels span 1 to 4 but num_classes is 4"):
         knn.knn_accuracy(x, y + 1, t, truth, num_classes=4, k=5)

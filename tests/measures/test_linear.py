@@ -1,4 +1,4 @@
-"""Linear probes; golden values of experiments/golden/evaluate.py (scikit-learn)."""
+"""Linear probes of frozen features."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from sslax.measures import linear
+from sslax.measures import linear, logistic
 
 
 @pytest.fixture(scope="module")
@@ -18,64 +18,10 @@ def problem():
     return features[:160], labels[:160], features[160:], labels[160:]
 
 
-# l2: loss, test accuracy, the first feature's weights (less their mean over classes)
-GOLDEN = {
-    1e-1: (0.69109012, 0.85, [0.21056, 0.02731, -0.01675, -0.22111]),
-    1e-2: (0.49766677, 0.8375, [0.35836, -0.00634, 0.02167, -0.37369]),
-    1e-4: (0.43482134, 0.8125, [0.45141, -0.03758, 0.05995, -0.47378]),
-}
-
-
-@pytest.mark.parametrize("l2", GOLDEN)
-def test_logistic_regression_matches_scikit_learn(problem, l2):
-    x, y, t, truth = problem
-    loss, accuracy, weights = GOLDEN[l2]
-    fit = linear.fit_logistic(x, y, num_classes=4, l2=l2, tolerance=1e-5)
-    assert fit.gradient_norm <= 1e-5
-    assert fit.loss == pytest.approx(loss, abs=2e-6)
-    np.testing.assert_allclose(fit.weights[0] - fit.weights[0].mean(), weights, atol=1e-3)
-    predicted = (t @ fit.weights + fit.bias).argmax(-1)
-    assert np.mean(predicted == truth) == pytest.approx(accuracy, abs=1e-6)
-
-
-def test_zero_weight_is_the_same_as_absence(problem):
-    x, y, _, _ = problem
-    a = np.where(np.arange(160) < 100, 1.0, 0.0).astype(np.float32)
-    weighted = linear.fit_logistic(x, y, num_classes=4, l2=1e-2, example_weights=a, tolerance=1e-5)
-    absent = linear.fit_logistic(x[:100], y[:100], num_classes=4, l2=1e-2, tolerance=1e-5)
-    np.testing.assert_allclose(weighted.weights, absent.weights, atol=1e-3)
-    again = linear.fit_logistic(
-        x, y, num_classes=4, l2=1e-2, example_weights=a, initial=weighted, tolerance=1e-5
-    )
-    assert again.iterations == 0
-
-
-def test_solver_converges_where_classes_separate(problem):
-    _, y, _, _ = problem
-    x = 3.0 * np.eye(4, dtype=np.float32)[y]  # separable: without penalty weights would grow
-    fit = linear.fit_logistic(x, y, num_classes=4, l2=1e-6)
-    assert fit.gradient_norm <= 1e-4
-    assert np.isfinite(fit.weights).all()
-
-
-def test_rotation_leaves_the_fit(problem):
-    x, y, t, _ = problem
-    turned, turned_test = linear.principal_coordinates(x, t)
-    plain = (x - x.mean(0)) / x.std(0), (t - x.mean(0)) / x.std(0)
-    np.testing.assert_allclose(turned @ turned.T, plain[0] @ plain[0].T, atol=1e-3)
-    one = linear.fit_logistic(turned, y, num_classes=4, l2=1e-2, tolerance=1e-5)
-    other = linear.fit_logistic(plain[0], y, num_classes=4, l2=1e-2, tolerance=1e-5)
-    logits = turned_test @ one.weights + one.bias
-    expected = plain[1] @ other.weights + other.bias
-    # A shift common to all classes changes no probability and is left to chance.
-    logits, expected = (a - a.mean(-1, keepdims=True) for a in (logits, expected))
-    np.testing.assert_allclose(logits, expected, atol=1e-3)
-
-
 def test_constant_feature_does_no_harm(problem):
     x, y, t, truth = problem
     wide = [np.concatenate([a, np.full((len(a), 1), 0.1, np.float32)], 1) for a in (x, t)]
-    assert np.isfinite(linear.principal_coordinates(*wide)[1]).all()
+    assert np.isfinite(logistic.principal_coordinates(*wide)[1]).all()
     plain = linear.logistic_regression(x, y, t, truth, num_classes=4, l2=1e-2).accuracy
     found = linear.logistic_regression(wide[0], y, wide[1], truth, num_classes=4, l2=1e-2).accuracy
     assert found == plain
@@ -87,11 +33,11 @@ def test_strength_is_chosen_on_held_out_data(problem):
     assert result.accuracy == pytest.approx(0.83, abs=0.04)
     held_out = result.held_out_accuracy
     assert held_out[result.chosen] == max(held_out.values())
-    # Stronger of equals; and the walk ended two strengths after the best.
+    # The strongest of equals; the search ended two strengths after the best.
     assert result.chosen == next(k for k, v in held_out.items() if v == max(held_out.values()))
     tried = list(held_out)
     assert tried == list(linear.L2_GRID[: tried.index(result.chosen) + 3])
-    # The test labels have no say.
+    # Test labels have no influence.
     shuffled = linear.logistic_regression(x, y, t, truth[::-1], num_classes=4)
     assert (shuffled.chosen, shuffled.held_out_accuracy) == (result.chosen, held_out)
 
@@ -106,7 +52,7 @@ def test_sgd_probe(problem):
 
 
 def test_sgd_steps_are_momentum_sgd_with_cosine_decay():
-    """Full batches, so the order of examples does not matter, against NumPy."""
+    """Against NumPy, with full batches so that the order of examples does not matter."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(12, 3)).astype(np.float32), np.arange(12) % 2
     w = linear._sgd(jax.random.key(0), x, y, np.arange(12), jnp.array([0.5]), 2, 4, 12)[0]
@@ -125,9 +71,9 @@ def test_few_labels(problem):
     result = linear.few_label_accuracy(x, y, t, truth, num_classes=4, labels_per_class=5, trials=3)
     assert 0.4 < result.knn < 0.9 and 0.4 < result.linear < 0.9
     assert result.knn_std > 0 and result.linear_std > 0
-    # With every example of each class there is one draw, hence no spread.
-    whole = linear.few_label_accuracy(x, y, t, truth, num_classes=4, labels_per_class=40, trials=2)
-    assert whole.knn_std == 0
+    # With every example of each class there is only one draw, so no spread.
+    full = linear.few_label_accuracy(x, y, t, truth, num_classes=4, labels_per_class=40, trials=2)
+    assert full.knn_std == 0
     with pytest.raises(ValueError, match="Class 0 has 40 training examples; 41 of each"):
         linear.few_label_accuracy(x, y, t, truth, num_classes=4, labels_per_class=41)
 
@@ -154,7 +100,7 @@ def test_draws_are_class_balanced():
         index = linear.draw_fraction(labels, fraction)
         assert np.bincount(labels[index]).tolist() == [each] * 3
         assert (np.diff(index) > 0).all()
-    # Proportions stay, and no class goes missing.
+    # Proportions are kept, and no class is dropped.
     labels = np.repeat([0, 1, 2, 3], [100, 30, 4, 1])
     counts = np.bincount(labels[linear.draw_fraction(labels, 0.1)])
     assert counts.tolist() == [10, 3, 1, 1]

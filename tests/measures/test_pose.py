@@ -18,7 +18,7 @@ def motions(turns, moves):
 
 @pytest.fixture(scope="module")
 def drive():
-    """A car's way in meters, 400 frames and some 390 meters long, in a frame of no special kind."""
+    """A car's trajectory of 400 frames and about 390 meters, in an arbitrary world frame."""
     rng = np.random.default_rng(0)
     turns = np.cumsum(rng.normal(0, 0.002, (399, 3)), 0) * [0.1, 1, 0.1]
     moves = rng.normal([0, 0, 1], [0.02, 0.02, 0.2], (399, 3))
@@ -50,7 +50,7 @@ def test_direction_of_relative_poses():
     """The pose takes points of camera 1 to camera 0: a point ahead of camera 1, seen by both."""
     trajectory = motions([[0, 0, 0], [0, np.pi / 2, 0]], [[0, 0, 0], [0, 0, 10.0]])
     (to_first,) = pose.relative_poses(trajectory)
-    # Camera 1 stands ten ahead and looks to the right, so two ahead of it is at (2, 0, 10).
+    # Camera 1 is ten ahead and looks to the right, so two ahead of it is at (2, 0, 10).
     np.testing.assert_allclose(to_first @ [0, 0, 2, 1], [2, 0, 10, 1], atol=1e-12)
 
 
@@ -78,7 +78,7 @@ def test_relative_errors_one_by_one():
     errors = pose.relative_pose_errors(turned, truth, scale=0.5)
     np.testing.assert_allclose(errors["rotation"], np.degrees([0.05, 0.3, 0]), atol=1e-9)
     np.testing.assert_allclose(errors["translation"], [2**0.5, 0.5, 3.0], rtol=1e-12)
-    # The second pair stands still, and the third is predicted to.
+    # The second camera is static, and the third is predicted static.
     np.testing.assert_allclose(errors["direction"], [90.0, 90.0])
     opposite = pose.relative_pose_errors(pose.inverse_poses(truth), truth)
     assert opposite["direction"][0] == pytest.approx(180 - np.degrees(0.1))
@@ -125,13 +125,13 @@ def test_snippets_equal_the_published_loop(drive, estimate):
         assert found["rotation"][i] == pytest.approx(np.degrees(np.mean(angles)), rel=1e-6)
 
 
-def test_snippet_that_does_not_move():
+def test_snippet_of_a_static_camera():
     truth = motions(np.zeros((5, 3)), np.arange(5)[:, None] * [0, 0, 1.0])[None]
-    still = np.tile(np.eye(4), (1, 5, 1, 1))
-    errors = pose.snippet_errors(still, truth)
+    static = np.tile(np.eye(4), (1, 5, 1, 1))
+    errors = pose.snippet_errors(static, truth)
     assert errors["scale"] == [0] and errors["ate"] == pytest.approx([(30 / 5) ** 0.5])
-    stands = pose.snippet_errors(truth, still)
-    assert stands["scale"] == [0] and stands["ate"] == [0]
+    errors = pose.snippet_errors(truth, static)
+    assert errors["scale"] == [0] and errors["ate"] == [0]
 
 
 def test_umeyama_recovers_a_known_similarity():
@@ -192,7 +192,7 @@ def test_umeyama_of_degenerate_points():
 
 
 @pytest.mark.parametrize("align", ["none", "first", "scale", "se3", "sim3"])
-def test_alignment_undoes_what_it_may(drive, align):
+def test_alignment_undoes_its_transform(drive, align):
     frame = motions([[0.4, 1.0, -0.3]], [[5.0, 6.0, -7.0]])[0]
     moved = drive.copy()
     if align in ("scale", "sim3"):
@@ -205,7 +205,7 @@ def test_alignment_undoes_what_it_may(drive, align):
         assert pose.absolute_trajectory_error(moved, drive, align="none") > 1
 
 
-def test_absolute_error_falls_with_freedom(drive, estimate):
+def test_absolute_error_falls_with_degrees_of_freedom(drive, estimate):
     by_mode = {
         mode: pose.absolute_trajectory_error(estimate, drive, align=mode)
         for mode in ("first", "scale", "se3", "sim3")
@@ -220,14 +220,14 @@ def test_absolute_error_falls_with_freedom(drive, estimate):
 
 def test_odometry_equals_the_benchmark_loop(drive, estimate):
     aligned = pose.align_trajectory(estimate, drive, align="sim3")
-    way = [0.0]
+    path = [0.0]
     for a, b in itertools.pairwise(drive):
-        way.append(way[-1] + np.linalg.norm(a[:3, 3] - b[:3, 3]))
-    assert 300 < way[-1] < 400
+        path.append(path[-1] + np.linalg.norm(a[:3, 3] - b[:3, 3]))
+    assert 300 < path[-1] < 400
     rows = []
     for length in pose.LENGTHS:
         for first in range(0, 400, 10):
-            last = next((i for i in range(first, 400) if way[i] > way[first] + length), None)
+            last = next((i for i in range(first, 400) if path[i] > path[first] + length), None)
             if last is None:
                 continue
             true = np.linalg.inv(drive[first]) @ drive[last]
@@ -247,14 +247,14 @@ def test_odometry_equals_the_benchmark_loop(drive, estimate):
 
 
 def test_odometry_by_hand():
-    """A metre a frame, and an estimate that is 2 % too long and turns 0.01 degrees a metre."""
+    """One meter per frame; an estimate that is 2 % too long and rolls 0.01 degrees per meter."""
     straight = np.arange(151.0)[:, None] * [0, 0, 1]
     truth = motions(np.zeros((151, 3)), straight)
-    turns = np.radians(0.01) * np.arange(151)[:, None] * [0, 0, 1.0]  # about the way itself
+    turns = np.radians(0.01) * np.arange(151)[:, None] * [0, 0, 1.0]  # roll
     numbers = pose.odometry_errors(
         pose.odometry_segments(motions(turns, 1.02 * straight), truth, step=10)
     )
-    # Parts begin at 0, 10, ..., 40 (50 + 101 > 150) and end at the first frame beyond 100 m: 101.
+    # Segments start at 0, 10, ..., 40 (50 + 101 > 150) and end at the first frame beyond 100 m.
     assert numbers == {
         "segments": 5,
         "t_rel": pytest.approx(2.02),
@@ -270,10 +270,10 @@ def test_odometry_by_hand():
     }
 
 
-def test_mistakes(drive):
-    with pytest.raises(ValueError, match="align is 'se2'; choose one of none, first"):
+def test_errors(drive):
+    with pytest.raises(ValueError, match="align is 'se2'"):
         pose.align_trajectory(drive, drive, align="se2")
-    with pytest.raises(ValueError, match="4 poses hold no snippet of 5"):
+    with pytest.raises(ValueError, match="4 poses has no snippet of 5"):
         pose.snippets(drive[:4])
     for factor in (np.nan, 2.0):
         broken = drive.copy()

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from sslax import data
 from sslax.data import records
 from sslax.methods import METHODS
-from sslax.training import checkpoint, sharding, weights
+from sslax.training import sharding, weights
 from sslax.training.plan import Plan, describe, make_plan
 from sslax.training.step import train_step
 from sslax.types import TrainState
@@ -33,8 +33,8 @@ class Tiny(NamedTuple):
 
 
 def first_records(source, count):
-    if data.is_made(source):
-        return jax.device_get(jax.jit(source.make)(source.arrays, jnp.arange(count)))
+    if data.is_generated(source):
+        return jax.device_get(jax.jit(source.generate)(source.arrays, jnp.arange(count)))
     return records.stack([source[i] for i in range(count)])
 
 

@@ -1,7 +1,7 @@
-"""Depth and motion: losses and gradients against PyTorch, exact scenes, and what is easily wrong.
+"""Depth and ego-motion: losses and gradients against PyTorch, scenes with truth, common mistakes.
 
-The references are made by experiments/golden/depth_methods.py. Maps and motions are parameters
-here, which stand for the networks that would predict them.
+experiments/golden/depth_methods.py writes the references. Maps and twists are parameters here, in
+place of the networks that would predict them.
 """
 
 import functools
@@ -17,11 +17,17 @@ import pytest
 from sslax import augment, models, ops
 from sslax.data import scenes
 from sslax.errors import UserError
-from sslax.methods.depth import geometry
+from sslax.methods.depth import common, geometry
+from sslax.methods.depth import monodepth as monodepth_file
+from sslax.methods.depth import monodepth2 as monodepth2_file
+from sslax.methods.depth import sfm_learner as sfm_learner_file
+from sslax.methods.depth.common import Snippet
 from sslax.methods.depth.monodepth import monodepth
 from sslax.methods.depth.monodepth2 import monodepth2
 from sslax.methods.depth.sfm_learner import sfm_learner
-from sslax.types import Encoding, Model
+from sslax.models.compose import Network
+from sslax.training import presets
+from sslax.types import Depth, Encoding, InverseDepth, Model, Variables
 
 GOLDEN = {
     name: jnp.asarray(value)
@@ -37,25 +43,33 @@ def unchanged(rng, batch):
     return batch
 
 
-def free_maps(*, outputs):
-    """Maps that are parameters `[B, h, w, 2]`: of each image the first, or both channels.
+def blind_encoder():
+    """An encoder of no parameters and no stages, for decoders that read no image."""
+    return Model(
+        lambda rng, x: ({}, {}),
+        lambda params, state, x, train: (Encoding(jnp.mean(x, (1, 2)), {}), state),
+    )
 
-    Of twice as many images, as where a target and its partner come together, a channel for each.
+
+def free_decoder(*, outputs):
+    """Maps that are parameters `[B, h, w, 2]`: the first channel, or both.
+
+    Of twice as many images, a target and its partner each, every image gets one channel.
     """
 
-    def apply(params, state, images, train):
-        maps = [jax.nn.sigmoid(x) for x in params["encoder"].values()]
+    def apply(params, state, x, train):
+        maps = [jax.nn.sigmoid(x) for x in params.values()]
         if outputs == 2:
             return tuple(maps), state
-        if len(images) == 2 * len(maps[0]):
+        if len(x["like"]) == 2 * len(maps[0]):
             maps = [jnp.moveaxis(x, -1, 1).reshape(-1, *x.shape[1:3], 1) for x in maps]
         return tuple(x[..., :1] for x in maps), state
 
-    return Model(lambda rng, x: ({"encoder": LOGITS}, {"encoder": {}}), apply)
+    return Model(lambda rng, x: (LOGITS, {}), apply)
 
 
 def free_twists(*, explains=False, pairs=True):
-    """Twists `[B, 2, 6]` that are parameters, as pairs of frames or as all frames have them."""
+    """Twists `[B, 2, 6]` that are parameters, for pairs of frames or for all frames at once."""
 
     def apply(params, state, x, train):
         if pairs:
@@ -64,32 +78,38 @@ def free_twists(*, explains=False, pairs=True):
         twists = 0.2 * params["twists"]
         return ((twists, logits) if explains else twists), state
 
-    return Model(lambda rng, x: (start_of_pose(explains), {}), apply)
+    return Model(lambda rng, x: (pose_params(explains), {}), apply)
 
 
-def start_of_pose(explains):
+def pose_params(explains):
     names = ["twists"] + [f"explain{scale}" for scale in range(SCALES)] * explains
     return {name: GOLDEN[name] for name in names}
 
 
+def md(**knobs):
+    return monodepth(blind_encoder(), free_decoder(outputs=2), augmentation=unchanged, **knobs)
+
+
 def md2(**knobs):
-    return monodepth2(free_maps(outputs=1), free_twists(), views=unchanged, **{**RANGE, **knobs})
+    networks = blind_encoder(), free_decoder(outputs=1), free_twists()
+    return monodepth2(*networks, augmentation=unchanged, **{**RANGE, **knobs})
 
 
 def sfm(weight):
     return sfm_learner(
-        free_maps(outputs=1),
+        blind_encoder(),
+        free_decoder(outputs=1),
         free_twists(explains=weight > 0, pairs=False),
-        views=unchanged,
+        augmentation=unchanged,
         explainability_weight=weight,
     )
 
 
-# What a case is, and which of the images (three frames and the partner) it is given.
+# A method, and the indices of the images (three frames and the partner) it gets.
 FRAMES, PAIR, ALL = [0, 1, 2], [1, 3], [0, 1, 2, 3]
 CASES = {
-    "monodepth": (lambda: monodepth(free_maps(outputs=2), views=unchanged), PAIR),
-    "monodepth naive": (lambda: monodepth(free_maps(outputs=2), views=unchanged, naive=True), PAIR),
+    "monodepth": (md, PAIR),
+    "monodepth naive": (lambda: md(naive=True), PAIR),
     "sfm_learner": (lambda: sfm(0.2), FRAMES),
     "monodepth2 S": (lambda: md2(frames=1, stereo=True, consistency_weight=0.5), PAIR),
     "monodepth2 MS": (lambda: md2(stereo=True, velocity_weight=0.7), ALL),
@@ -101,24 +121,23 @@ CASES = {
 }
 
 
-def batch_of(places):
-    image = GOLDEN["image"][:, jnp.array(places)]
+def batch_of(indices):
+    images = GOLDEN["image"][:, jnp.array(indices)]
     cameras = {name: GOLDEN[name] for name in ("intrinsics", "baseline", "distance")}
-    return {"image": image, "input": image, "index": jnp.array([7, 3]), **cameras}
+    return {"frames": images, "input": images, "index": jnp.array([7, 3]), **cameras}
 
 
 @functools.cache
 def compiled(case):
     """`(params, batch) -> ((loss, metrics), gradient)` and the parameters of a case."""
-    make, places = CASES[case]
+    make, indices = CASES[case]
     method = make()
-    variables = method.init(RNG, batch_of(places))
+    variables = method.init(RNG, batch_of(indices))
 
     @functools.partial(jax.value_and_grad, has_aux=True)
     def loss(params, batch):
-        value, output = method.loss(
-            params, variables.model_state, {}, batch, RNG, jnp.zeros((), jnp.int32)
-        )
+        at = variables._replace(params=params)
+        value, output = method.loss(at, batch, RNG, jnp.zeros((), jnp.int32))
         assert jax.tree.structure(output.model_state) == jax.tree.structure(variables.model_state)
         return value, output.metrics
 
@@ -126,12 +145,12 @@ def compiled(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_loss_its_terms_and_its_gradient_are_those_of_the_paper(case):
+def test_loss_terms_and_gradient_are_those_of_the_paper(case):
     loss, params = compiled(case)
     (value, metrics), gradient = loss(params, batch_of(CASES[case][1]))
     metrics = {"loss": value, **metrics}
     terms = [name.removeprefix(f"{case}: ") for name in GOLDEN if name.startswith(f"{case}: ")]
-    gradients = {**gradient["encoder"], **gradient.get("pose", {})}
+    gradients = {**gradient["decoder"], **gradient.get("pose", {})}
     checked = 0
     for term in terms:
         theirs = GOLDEN[f"{case}: {term}"]
@@ -142,7 +161,7 @@ def test_loss_its_terms_and_its_gradient_are_those_of_the_paper(case):
     assert checked >= 3 + SCALES, "the references say nothing"
 
 
-# What must hold whatever the images are; compiled above.
+# What holds for any images; compiled above.
 
 
 def finite(tree):
@@ -151,15 +170,15 @@ def finite(tree):
 
 @pytest.mark.parametrize("case", ["monodepth", "sfm_learner", "monodepth2 MS"])
 def test_the_mirrored_world_has_the_same_loss(case):
-    """Frames, cameras, maps and motions mirrored: the loss stays, and its gradient is mirrored."""
+    """Frames, cameras, maps and twists mirrored: the loss stays, and its gradient is mirrored."""
     loss, params = compiled(case)
     batch = batch_of(CASES[case][1])
     stereo = case != "sfm_learner"
-    moved = {name: batch[name] for name in ("image", "intrinsics", "baseline")}
+    moved = {name: batch[name] for name in ("frames", "intrinsics", "baseline")}
     moved = jax.vmap(lambda x: augment.random_flip_frames(RNG, x, probability=1.0, stereo=stereo))(
         moved
     )
-    moved = {**batch, **moved, "input": moved["image"]}
+    moved = {**batch, **moved, "input": moved["frames"]}
 
     def mirrored(params):
         def flip(name, x):
@@ -182,26 +201,26 @@ def test_the_mirrored_world_has_the_same_loss(case):
     assert abs(wrong - value) > 1e-3 * value
 
 
-def test_without_motion_ties_are_broken_at_random_and_the_gradient_is_alive():
+def test_a_static_camera_breaks_ties_at_random_and_has_a_gradient():
     loss, params = compiled("monodepth2 MS")
-    still = {**params, "pose": {"twists": 0 * params["pose"]["twists"]}}
+    static = {**params, "pose": {"twists": 0 * params["pose"]["twists"]}}
     batch = {**batch_of(ALL), "baseline": jnp.zeros(2)}
-    (_, metrics), gradient = loss(still, batch)
+    (_, metrics), gradient = loss(static, batch)
     assert 0.4 < metrics["automask"] < 0.6
     np.testing.assert_allclose(metrics["photometric"], metrics["loss_at_chance"], rtol=1e-5)
     assert metrics["valid"] == 1.0
     assert finite(gradient)
     assert np.abs(gradient["pose"]["twists"][..., :3]).max() > 1e-3
 
-    # Of each example by its index alone.
+    # The noise of an example depends on its index alone.
     def swapped(tree):
         return jax.tree.map(lambda x: x[::-1], tree)
 
-    (_, again), turned = loss(swapped(still), swapped(batch))
+    (_, again), turned = loss(swapped(static), swapped(batch))
     np.testing.assert_allclose(again["automask"], metrics["automask"], rtol=1e-6)
     for ours, theirs in zip(jax.tree.leaves(swapped(turned)), jax.tree.leaves(gradient)):
         np.testing.assert_allclose(ours, theirs, atol=1e-6 + 1e-4 * np.abs(theirs).max())
-    (_, others), _ = loss(still, {**batch, "index": batch["index"] + 1})
+    (_, others), _ = loss(static, {**batch, "index": batch["index"] + 1})
     assert others["automask"] != metrics["automask"]
 
 
@@ -218,7 +237,7 @@ def test_equal_frames_teach_nothing():
 @pytest.mark.parametrize("case", ["sfm_learner", "monodepth2 MS", "monodepth2 mean"])
 def test_where_no_source_sees_anything_the_photometric_loss_is_zero(case):
     loss, params = compiled(case)
-    # All points behind the other cameras; of the earlier frame the inverse is meant.
+    # All points behind the other cameras; the earlier frame's twist is inverted.
     away = jnp.array([[0.0, 0, 500, 0, 0, 0], [0.0, 0, -500, 0, 0, 0]])
     away = -jnp.abs(away) if case == "sfm_learner" else away
     twists = jnp.broadcast_to(away, params["pose"]["twists"].shape)
@@ -227,29 +246,30 @@ def test_where_no_source_sees_anything_the_photometric_loss_is_zero(case):
     (value, metrics), gradient = loss(lost, batch)
     assert metrics["valid"] == 0.0 and metrics["photometric"] == 0.0
     assert np.isfinite(value) and finite(gradient)
-    assert value > 0  # smoothness, and what keeps explainability up
+    assert value > 0  # smoothness, and the regularization of explainability
     if case == "monodepth2 mean":
         assert not gradient["pose"]["twists"].any()
 
 
-# Scenes whose depth and motion are known.
+# Scenes of known depth and motion.
 
 SIZE = (24, 40)
 
 
 @pytest.fixture(scope="module")
 def world():
-    """Three frames and the partner, and parameters that are the truth."""
+    """Three frames and the partner of four scenes, with their truth, and a batch of them."""
     sample = functools.partial(scenes.video, size=SIZE, baseline=0.25)
-    made = scenes.sampler(sample, scenes.textures("train", count=8, side=64), seed=3)(np.arange(4))
+    truth = scenes.sampler(sample, scenes.textures("train", count=8, side=64), seed=3)(np.arange(4))
     batch = {
-        "image": made["image"],
-        "input": made["image"],
-        "intrinsics": made["intrinsics"],
+        "image": truth["image"],
+        "frames": truth["image"],
+        "input": truth["image"],
+        "intrinsics": truth["intrinsics"],
         "baseline": 0.25 * jnp.ones(4),
         "index": jnp.arange(4),
     }
-    return made, batch
+    return truth, batch
 
 
 def logits_of(depth):
@@ -259,7 +279,12 @@ def logits_of(depth):
 
 
 WORLD = {"min_depth": 1.0, "max_depth": 40.0}
-NO_STATE = {"encoder": {}, "pose": {}}
+
+
+def stateless(params):
+    """Variables of networks without a state; the encoder has no parameters either."""
+    params = {"encoder": {}, **params}
+    return Variables(params, {name: {} for name in params}, {})
 
 
 def log_of(pose):
@@ -274,56 +299,53 @@ def log_of(pose):
 
 @pytest.fixture(scope="module")
 def solved(world):
-    """Monodepth2 whose maps and motions are parameters, true ones and a factor on the depth."""
-    made, _ = world
-    poses = made["pose"]
+    """Monodepth2 with the true maps and twists as parameters, and its loss of scaled depths."""
+    truth, _ = world
+    poses = truth["pose"]
     twists = jnp.stack([log_of(ops.se3_inverse(poses[:, 0])), log_of(poses[:, 2])], axis=1)
-    params = {
-        "encoder": {"logits0": logits_of(made["depth"][:, 1])[..., None]},
-        "pose": {"twists": twists},
-    }
-    method = monodepth2(free_maps(outputs=1), free_twists(), views=unchanged, stereo=True, **WORLD)
+    method = md2(stereo=True, **WORLD)
+
+    def variables(factor):
+        logits = logits_of(factor * truth["depth"][:, 1])[..., None]
+        return stateless({"decoder": {"logits0": logits}, "pose": {"twists": twists}})
 
     @jax.jit
-    def loss(factor, params, batch):
+    def loss(factor, batch):
         def value(factor):
-            logits = logits_of(factor * made["depth"][:, 1])[..., None]
-            at = {**params, "encoder": {"logits0": logits}}
-            value, output = method.loss(at, NO_STATE, {}, batch, RNG, 0)
+            value, output = method.loss(variables(factor), batch, RNG, 0)
             return value, output.metrics
 
         (loss, metrics), slope = jax.value_and_grad(value, has_aux=True)(factor)
         return loss, metrics, slope
 
-    return method, params, loss
+    return method, variables(1.0), loss
 
 
 @pytest.fixture(scope="module")
 def look(solved):
-    """`batch -> (what is predicted, what is shown)` of the true maps and motions."""
-    method, params, _ = solved
+    """`batch -> (prediction, pictures)` of the true maps and twists."""
+    method, variables, _ = solved
 
     @jax.jit
-    def both(params, batch):
-        shown = method.show(params, NO_STATE, {}, batch, RNG)
-        return method.predict(params, NO_STATE, {}, batch), shown
+    def both(variables, batch):
+        return method.predict(variables, batch), method.visualize(variables, batch, RNG)
 
-    return lambda batch: both(params, batch)
+    return lambda batch: both(variables, batch)
 
 
 def test_true_depth_and_motion_explain_the_frames(world, solved):
     _, batch = world
-    _, params, loss = solved
-    value, metrics, _ = loss(1.0, params, batch)
+    _, _, loss = solved
+    value, metrics, _ = loss(1.0, batch)
     assert value < 0.5 * metrics["loss_at_chance"]
     assert metrics["automask"] > 0.8
     for factor in (0.7, 1.5):
-        assert loss(factor, params, batch)[0] > 1.3 * value
-    assert loss(1.15, params, batch)[2] > 0 > loss(0.87, params, batch)[2]
-    # The same truth does not explain frames in another order, nor the partner on the other side.
-    turned = {**batch, "image": batch["image"][:, jnp.array([2, 1, 0, 3])]}
-    assert loss(1.0, params, turned)[0] > 1.2 * value
-    assert loss(1.0, params, {**batch, "baseline": -batch["baseline"]})[0] > 1.05 * value
+        assert loss(factor, batch)[0] > 1.3 * value
+    assert loss(1.15, batch)[2] > 0 > loss(0.87, batch)[2]
+    # The same truth explains neither frames in another order nor a partner on the other side.
+    turned = {**batch, "frames": batch["frames"][:, jnp.array([2, 1, 0, 3])]}
+    assert loss(1.0, turned)[0] > 1.2 * value
+    assert loss(1.0, {**batch, "baseline": -batch["baseline"]})[0] > 1.05 * value
 
 
 def test_what_moves_with_the_camera_is_masked(world, look):
@@ -332,75 +354,78 @@ def test_what_moves_with_the_camera_is_masked(world, look):
     box[6:18, 12:28] = True
     patch = np.random.default_rng(0).random((*SIZE, 3)).astype(np.float32)
     image = jnp.where(box[..., None], patch, batch["image"])
-    _, shown = look({**batch, "image": image})
-    kept = shown["automask"][..., 0] > 0.5
+    _, pictures = look({**batch, "image": image})
+    kept = pictures["automask"][..., 0] > 0.5
     inside = np.zeros(SIZE, bool)
     inside[8:16, 14:26] = True
     assert kept[:, inside].mean() < 0.05
     outside = np.ones(SIZE, bool)
     outside[4:20, 10:30] = False
     assert kept[:, outside].mean() > 0.7
-    for title, column in shown.items():
-        assert column.shape == (4, *SIZE, 3 if title in ("image", "disparity", "rebuilt") else 1)
+    near = pictures.pop("inverse depth")
+    assert isinstance(near, InverseDepth) and near.values.shape == (4, *SIZE)
+    for title, column in pictures.items():
+        assert column.shape == (4, *SIZE, 3 if title in ("image", "reconstruction") else 1)
         assert column.min() >= 0 and column.max() <= 1, title
-    error = np.abs(shown["rebuilt"] - image[:, 1])[:, outside].mean()
+    error = np.abs(pictures["reconstruction"] - image[:, 1])[:, outside].mean()
     assert error < 0.5 * np.abs(image[:, 0] - image[:, 1])[:, outside].mean()
 
 
 def test_predictions_are_depth_and_poses_in_the_order_of_the_frames(world, solved, look):
-    made, batch = world
-    method, params, _ = solved
+    truth, batch = world
+    method, variables, _ = solved
     predicted, _ = look(batch)
-    np.testing.assert_allclose(predicted["depth"], made["depth"][:, 1], rtol=1e-3)
-    np.testing.assert_allclose(predicted["pose"], made["pose"][:, :3], atol=1e-4)
-    alone = method.predict(params, NO_STATE, {}, {"image": batch["image"][:, 1:2]})
-    assert alone.keys() == {"depth"}
-    np.testing.assert_allclose(alone["depth"], predicted["depth"], rtol=1e-5)
+    np.testing.assert_allclose(predicted.depth, truth["depth"][:, 1], rtol=1e-3)
+    np.testing.assert_allclose(predicted.pose, truth["pose"][:, :3], atol=1e-4)
+    alone = method.predict(variables, {"image": batch["image"][:, 1:2]})
+    assert alone.pose is None and alone.disparity is None
+    np.testing.assert_allclose(alone.depth, predicted.depth, rtol=1e-5)
     with pytest.raises(UserError, match="one image or 3 frames"):
-        method.predict(params, NO_STATE, {}, {"image": batch["image"][:, :2]})
+        method.predict(variables, {"image": batch["image"][:, :2]})
 
 
 def test_monodepth_finds_the_disparity_and_the_naive_one_that_of_the_other_image(world):
-    made, batch = world
-    pair = {**batch, "image": batch["image"][:, [1, 3]], "input": batch["image"][:, [1, 3]]}
-    focal = made["intrinsics"][:, 0, 0, None, None]
-    left, right = (ops.depth_to_disparity(made["depth"][:, i], focal, 0.25) for i in (1, 3))
-    share = jnp.stack([left, right], axis=-1) / (0.3 * SIZE[1])
+    truth, batch = world
+    images = batch["image"][:, [1, 3]]
+    pair = {**batch, "image": images, "frames": images, "input": images}
+    focal = truth["intrinsics"][:, 0, 0, None, None]
+    left, right = (ops.depth_to_disparity(truth["depth"][:, i], focal, 0.25) for i in (1, 3))
+    fractions = jnp.stack([left, right], axis=-1) / (0.3 * SIZE[1])
+
+    def variables(fractions):
+        return stateless({"decoder": {"logits0": -jnp.log(1 / fractions - 1)}})
 
     def loss_of(method):
         @jax.jit
-        def loss(factor, share):
+        def loss(factor, fractions):
             def value(factor):
-                logits = -jnp.log(1 / (factor * share) - 1)
-                params = {"encoder": {"logits0": logits}}
-                return method.loss(params, {"encoder": {}}, {}, pair, RNG, 0)
+                return method.loss(variables(factor * fractions), pair, RNG, 0)
 
             (value, output), slope = jax.value_and_grad(value, has_aux=True)(factor)
             return value, slope, output.metrics
 
         return loss
 
-    method = monodepth(free_maps(outputs=2), views=unchanged)
+    method = md()
     loss = loss_of(method)
-    value, _, metrics = loss(1.0, share)
+    value, _, metrics = loss(1.0, fractions)
     assert value < 0.7 * metrics["loss_at_chance"]
-    assert loss(1.3, share)[0] > 1.2 * value and loss(0.7, share)[0] > 1.2 * value
-    assert loss(1.1, share)[1] > 0 > loss(0.9, share)[1]
-    assert loss(1.0, share[..., ::-1])[0] > 1.1 * value
+    assert loss(1.3, fractions)[0] > 1.2 * value and loss(0.7, fractions)[0] > 1.2 * value
+    assert loss(1.1, fractions)[1] > 0 > loss(0.9, fractions)[1]
+    assert loss(1.0, fractions[..., ::-1])[0] > 1.1 * value
 
-    naive = loss_of(monodepth(free_maps(outputs=2), views=unchanged, naive=True))
-    assert naive(1.0, share[..., ::-1])[0] < 0.9 * naive(1.0, share)[0]
+    naive = loss_of(md(naive=True))
+    assert naive(1.0, fractions[..., ::-1])[0] < 0.9 * naive(1.0, fractions)[0]
 
-    params = {"encoder": {"logits0": -jnp.log(1 / share - 1)}}
-    predicted = method.predict(params, {"encoder": {}}, {}, pair)
-    np.testing.assert_allclose(predicted["disparity"], left, rtol=1e-3)
-    np.testing.assert_allclose(predicted["depth"], made["depth"][:, 1], rtol=1e-3)
-    plain = method.predict(params, {"encoder": {}}, {}, {"image": pair["image"][:, :1]})
-    assert plain.keys() == {"disparity"}
+    predicted = method.predict(variables(fractions), pair)
+    np.testing.assert_allclose(predicted.disparity, left, rtol=1e-3)
+    np.testing.assert_allclose(predicted.depth, truth["depth"][:, 1], rtol=1e-3)
+    plain = method.predict(variables(fractions), {"image": images[:, :1]})
+    assert plain.depth is None and plain.disparity is not None
 
 
-def test_networks_are_given_frames_in_order_and_asked_for_what_is_between_them():
-    """Frames of one brightness each, and motions that are differences of brightness."""
+def test_pose_networks_get_frames_in_order_and_poses_come_back_in_theirs():
+    """Frames of one brightness each, and twists that are differences of brightness."""
     brightness = np.array([0.1, 0.2, 0.4, 0.7, 0.9], np.float32)
     image = np.broadcast_to(brightness[None, :, None, None, None], (1, 5, 4, 6, 1))
 
@@ -410,7 +435,7 @@ def test_networks_are_given_frames_in_order_and_asked_for_what_is_between_them()
     def model(apply):
         return Model(lambda rng, x: ({}, {}), lambda p, state, x, train: (apply(x), state))
 
-    def of_pairs(x):  # [N, H, W, 2], or the stages of both
+    def of_pairs(x):  # [N, H, W, 2], or a stage of both frames [N, 2, h, w, 1]
         if isinstance(x, dict):
             (stage,) = x["stages"].values()
             x = jnp.moveaxis(stage[..., 0], 1, -1)
@@ -420,21 +445,22 @@ def test_networks_are_given_frames_in_order_and_asked_for_what_is_between_them()
         assert x.shape[-1] == 5
         return along_x(*(x[:, 0, 0, i] - x[:, 0, 0, 0] for i in range(1, 5)))
 
-    maps = model(lambda x: (jnp.full((*x.shape[:3], 1), 0.5),))
-    stage = model(lambda x: Encoding(x[:, 0, 0], {"first": x[:, :1], "last": x}))
+    encoder = model(lambda x: Encoding(x[:, 0, 0], {"first": x[:, :1], "last": x}))
+    decoder = model(lambda x: (jnp.full((*x["like"].shape[:3], 1), 0.5),))
+    knobs = {"augmentation": unchanged, "frames": 5}
     methods = [
-        monodepth2(maps, model(of_pairs), views=unchanged, frames=5),
-        monodepth2(maps, model(of_pairs), views=unchanged, frames=5, encoder=stage),
-        sfm_learner(maps, model(of_all), views=unchanged, frames=5, explainability_weight=0.0),
+        monodepth2(encoder, decoder, model(of_pairs), **knobs),
+        monodepth2(encoder, decoder, model(of_pairs), share_encoder=True, **knobs),
+        sfm_learner(encoder, decoder, model(of_all), explainability_weight=0.0, **knobs),
     ]
-    state = {"encoder": {}, "pose": {}}
+    variables = stateless({"decoder": {}, "pose": {}})
     for method in methods:
-        pose = method.predict(state, state, {}, {"image": image})["pose"]
+        pose = method.predict(variables, {"image": image}).pose
         assert pose.shape == (1, 5, 4, 4)
         np.testing.assert_allclose(pose[0, :, 0, 3], brightness - brightness[2], atol=1e-6)
 
 
-# Pieces.
+# Functions.
 
 
 def test_the_best_source_of_each_pixel():
@@ -446,38 +472,136 @@ def test_the_best_source_of_each_pixel():
     np.testing.assert_allclose(error[0, 0], [0.1, 0.1, 0.0])
 
 
-def test_near_is_bright_and_its_own_brightest_for_each_image():
-    from sslax.figures import maps
-
-    disparity = np.random.default_rng(0).random((2, 8, 10)).astype(np.float32)
-    disparity[1] *= 7
-    ours = np.asarray(geometry.colors(jnp.asarray(disparity)))
-    for mine, one in zip(ours, disparity):
-        np.testing.assert_allclose(mine, maps.disparity_colors(one) / 255, atol=2.5 / 255)
-
-
 @pytest.mark.parametrize(
-    ("frames", "stereo", "others", "sources", "target"),
+    ("frames", "stereo", "source_frames", "sources", "target"),
     [(1, True, [], [1], 0), (2, False, [0], [0], 1), (3, True, [0, 2], [0, 2, 3], 1)],
 )
-def test_what_the_images_of_a_snippet_are(frames, stereo, others, sources, target):
-    snippet = geometry.Snippet(frames, stereo)
-    assert (snippet.others, snippet.sources, snippet.target) == (others, sources, target)
-    poses = jnp.arange(len(others) * 16.0).reshape(1, -1, 4, 4)
-    placed = geometry.with_target(poses, snippet)
-    np.testing.assert_array_equal(placed[0, target], np.eye(4))
-    np.testing.assert_array_equal(placed[:, others], poses)
+def test_indices_of_a_snippet(frames, stereo, source_frames, sources, target):
+    snippet = Snippet(frames, stereo)
+    assert snippet.source_frames == source_frames
+    assert (snippet.sources, snippet.target_index) == (sources, target)
+    poses = jnp.arange(len(source_frames) * 16.0).reshape(1, -1, 4, 4)
+    inserted = geometry.insert_identity(poses, target)
+    np.testing.assert_array_equal(inserted[0, target], np.eye(4))
+    np.testing.assert_array_equal(inserted[:, source_frames], poses)
 
 
-# Configs and mistakes; nothing is compiled.
+def test_pairs_of_frames_are_in_order_of_time():
+    images = jnp.arange(2)[:, None] * 10 + jnp.arange(4)  # the partner last
+    pairs = monodepth2_file.frame_pairs(images, Snippet(3, stereo=True))
+    assert pairs.tolist() == [[[0, 1], [1, 2]], [[10, 11], [11, 12]]]
+
+
+def test_poses_to_earlier_frames_are_inverted():
+    twists = 0.1 * jax.random.normal(RNG, (2, 4, 6))
+
+    @jax.jit
+    def both(twists):
+        in_pairs = monodepth2_file.frame_poses(twists.reshape(8, 1, 6), Snippet(5))
+        return in_pairs, geometry.pose_from_twist(twists)
+
+    poses, forward = both(twists)
+    np.testing.assert_allclose(poses[:, 2:], forward[:, 2:], atol=1e-6)
+    identity = jnp.broadcast_to(jnp.eye(4), (2, 2, 4, 4))
+    np.testing.assert_allclose(poses[:, :2] @ forward[:, :2], identity, atol=1e-6)
+
+
+def test_the_partner_is_the_last_source():
+    baseline = jnp.array([0.5, -0.25])
+    twists = jnp.zeros((2, 1, 6))
+    poses = monodepth2_file.source_poses(twists, {"baseline": baseline}, Snippet(2, stereo=True))
+    np.testing.assert_array_equal(poses[:, 0], np.broadcast_to(np.eye(4), (2, 4, 4)))
+    np.testing.assert_array_equal(poses[:, 1, :3, 3], [[-0.5, 0, 0], [0.25, 0, 0]])
+
+
+def test_noise_on_ties_is_each_examples_own():
+    noise = monodepth2_file.tie_noise(augment.example_keys(RNG, jnp.array([4, 9])), (3, 50, 50))
+    alone = monodepth2_file.tie_noise(augment.example_keys(RNG, jnp.array([9])), (3, 50, 50))
+    np.testing.assert_array_equal(noise[1], alone[0])
+    assert (noise[0] != noise[1]).mean() > 0.99
+    np.testing.assert_allclose(noise.std((1, 2, 3)), monodepth2_file.TIE_NOISE, rtol=0.1)
+
+
+def knobs_of(**changes):
+    names = [name for name in monodepth2_file.Knobs._fields if name != "snippet"]
+    defaults = presets.defaults_of(monodepth2, *names)
+    return monodepth2_file.Knobs(**{"snippet": Snippet(3, stereo=True), **defaults, **changes})
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_maps_are_compared_at_full_resolution_or_at_their_own(full):
+    batch = batch_of(ALL)
+    maps = tuple(jax.nn.sigmoid(x[..., 0]) for x in LOGITS.values())
+    levels = monodepth2_file.comparison_levels(
+        maps, batch["frames"], batch["intrinsics"], knobs_of(full_resolution=full)
+    )
+    sizes = [(level.target.shape[1:3], level.sources.shape[1], m.shape) for level, m in levels]
+    if full:
+        assert sizes == [((12, 16), 3, (2, 2, 12, 16))]
+        np.testing.assert_array_equal(levels[0][1][:, 0], maps[0])
+    else:
+        assert sizes == [((12, 16), 3, (2, 1, 12, 16)), ((6, 8), 3, (2, 1, 6, 8))]
+        np.testing.assert_array_equal(levels[1][1][:, 0], maps[1])
+        camera, half = batch["intrinsics"], levels[1][0].intrinsics
+        np.testing.assert_allclose(half[:, :2, :2], camera[:, :2, :2] / 2, rtol=1e-6)
+        np.testing.assert_allclose(half[:, :2, 2], (camera[:, :2, 2] + 0.5) / 2 - 0.5, atol=1e-5)
+        pooled = batch["frames"][:, 1].reshape(2, 6, 2, 8, 2, 3).mean((2, 4))
+        np.testing.assert_allclose(levels[1][0].target, pooled, atol=1e-6)
+
+
+@pytest.mark.parametrize("naive", [True, False])
+def test_stereo_views_are_reconstructed_from_each_other(naive):
+    ramp = jnp.broadcast_to(jnp.arange(8.0), (1, 2, 8))
+    pair = jnp.stack([ramp, ramp + 2], axis=1)[..., None]  # the right image is 2 pixels ahead
+    knobs = knobs_of_pair(naive=naive)
+    maps = jnp.full((1, 2, 8, 1 if naive else 2), 0.25)
+    views = monodepth_file.stereo_views(maps, pair, knobs)
+    np.testing.assert_array_equal(views.disparity, jnp.full((1, 2 - naive, 2, 8), 2.0))
+    images, valid = monodepth_file.reconstruct(views)
+    np.testing.assert_array_equal(images[..., 0][valid], views.image[..., 0][valid])
+    expected = [[0] * 2 + [1] * 6, [1] * 6 + [0] * 2][naive:]
+    assert valid[0, :, 0].astype(int).tolist() == expected
+
+
+def knobs_of_pair(**changes):
+    defaults = presets.defaults_of(monodepth, *monodepth_file.Knobs._fields)
+    return monodepth_file.Knobs(**{**defaults, "max_disparity": 1.0, **changes})
+
+
+def test_the_target_is_the_first_of_stacked_frames():
+    frames = jnp.arange(3.0).reshape(1, 3, 1, 1, 1)
+    stacked = sfm_learner_file.stack_frames(frames, Snippet(3))
+    assert stacked[0, 0, 0].tolist() == [1.0, 0.0, 2.0]
+
+
+def test_explainability_weights_the_error_of_each_source():
+    """Logits far from zero leave out one source or the other."""
+    batch, maps = batch_of(FRAMES), jax.nn.sigmoid(LOGITS["logits0"][..., :1])
+    twists = 0.2 * GOLDEN["twists"]
+    match = sfm_learner_file.reproject_frames(
+        maps, batch["frames"], batch["intrinsics"], twists, Snippet(3)
+    )
+    terms = sfm_learner_file.scale_terms(maps, match, None)
+    halves = []
+    for sign in (-1, 1):
+        logits = jnp.broadcast_to(jnp.array([50.0, -50.0]) * sign, (*maps.shape[:3], 2))
+        halves.append(sfm_learner_file.scale_terms(maps, match, logits)["photometric"])
+    assert min(halves) > 0.1 * terms["photometric"]
+    np.testing.assert_allclose(sum(halves), terms["photometric"], rtol=1e-5)
+
+
+def test_each_coarser_scale_counts_half():
+    assert common.sum_halving(jnp.array([1.0, 2.0, 4.0])) == 3.0
+
+
+# Configs and mistakes; nothing is compiled but the shared encoder.
 
 
 @pytest.fixture
 def shapes(load_config):
     """`(name, variant, overrides) -> (metrics, predictions)` of a step, as shapes."""
-    from sslax.methods.depth import monodepth, monodepth2, sfm_learner
-
-    build = {m.__name__.rpartition(".")[2]: m.build for m in (monodepth, monodepth2, sfm_learner)}
+    files = (monodepth_file, monodepth2_file, sfm_learner_file)
+    build = {file.__name__.rpartition(".")[2]: file.build for file in files}
 
     def trace(name, variant, overrides, missing=(), images=None):
         config = load_config(name, variant)
@@ -497,29 +621,30 @@ def shapes(load_config):
         batch = {name: x for name, x in batch.items() if name not in missing}
 
         def step(rng, batch):
-            views = method.views(rng, batch)
-            variables = method.init(rng, views)
-            value, output = method.loss(*variables, views, rng, jnp.zeros((), jnp.int32))
+            augmented = method.augment(rng, batch)
+            variables = method.init(rng, augmented)
+            value, output = method.loss(variables, augmented, rng, jnp.zeros((), jnp.int32))
             assert value.shape == ()
             same = jax.tree.structure(output.model_state), jax.tree.structure(variables.model_state)
             assert same[0] == same[1]
-            method.encoder(*variables)
-            method.show(*variables, batch, rng)
-            return output.metrics, method.predict(*variables, batch)
+            method.encoder(variables)
+            method.visualize(variables, batch, rng)
+            return output.metrics, method.predict(variables, batch)
 
-        return jax.eval_shape(step, RNG, batch)
+        metrics, predicted = jax.eval_shape(step, RNG, batch)
+        return metrics, {k: v for k, v in predicted._asdict().items() if v is not None}
 
     return trace
 
 
-def test_what_a_shared_encoder_made_for_the_motion_serves_depth():
-    """Of a network without batch statistics: the loss and gradient of encoding all once more."""
-    counted = []
+def test_a_shared_encoder_sees_every_image_once():
+    """Loss and gradient are those of encoding the frames again for their motion."""
+    encoded = []
 
     class Halvings(nn.Module):
         @nn.compact
         def __call__(self, x, *, train):
-            counted.append(len(x))
+            encoded.append(len(x))
             stages = {}
             for i in range(2):
                 x = stages[f"stage{i}"] = jnp.tanh(nn.Conv(4, (3, 3), strides=2)(x))
@@ -527,35 +652,55 @@ def test_what_a_shared_encoder_made_for_the_motion_serves_depth():
 
     encoder = models.from_linen(Halvings())
     decoder = models.from_linen(models.DepthDecoder(widths=(4,), scales=2))
-    depth = models.encoder_decoder(encoder, decoder)
+    pose = models.from_linen(models.PoseDecoder(1, 8))
 
-    def again(params, state, x, train):
-        return depth.apply(params, state, x["like"] if isinstance(x, dict) else x, train)
+    def encode_both(net, pair):  # [N, H, W, 2·C]
+        stages = [net.encoder(x).stages["stage1"] for x in jnp.split(pair, 2, axis=-1)]
+        return net.decoder({"stages": {"stage1": jnp.stack(stages, axis=1)}})
 
+    again = Network({"encoder": encoder, "decoder": pose}).as_model(encode_both)
+    knobs = {"stereo": True, "consistency_weight": 0.5, "augmentation": unchanged, **RANGE}
+    shared = monodepth2(encoder, decoder, pose, share_encoder=True, **knobs)
+    separate = monodepth2(encoder, decoder, again, **knobs)
     batch = batch_of(ALL)
-    found = []
-    for network in (depth, depth._replace(apply=again)):
-        method = monodepth2(
-            network,
-            models.from_linen(models.PoseDecoder(1, 8)),
-            views=unchanged,
-            encoder=encoder,
-            stereo=True,
-            consistency_weight=0.5,
-            **RANGE,
-        )
-        variables = jax.jit(method.init)(RNG, batch)
-        counted.clear()
-        run = jax.jit(
-            jax.value_and_grad(
-                lambda p, m=method, v=variables: m.loss(p, v.model_state, {}, batch, RNG, 0)[0]
-            )
-        )
-        found.append((run(variables.params), sum(counted)))
-    (once, encoded), (twice, more) = found
-    assert (encoded, more) == (4 * 2, 4 * 2 + 2 * 2)
-    chex.assert_trees_all_close(once, twice, rtol=1e-4, atol=1e-7)
-    assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(once[1]))
+
+    def run(method, variables):
+        def loss(params):
+            return method.loss(variables._replace(params=params), batch, RNG, 0)[0]
+
+        encoded.clear()
+        value, gradient = jax.jit(jax.value_and_grad(loss))(variables.params)
+        return value, gradient, sum(encoded)
+
+    variables = jax.jit(shared.init)(RNG, batch)
+    params = variables.params
+    twice = {**params, "pose": {"encoder": params["encoder"], "decoder": params["pose"]}}
+    states = {**variables.model_state, "pose": {"encoder": {}, "decoder": {}}}
+    value, gradient, images = run(shared, variables)
+    value_again, gradient_again, images_again = run(separate, Variables(twice, states, {}))
+    # Two examples of four images; again, the target and its partner, and two pairs of frames.
+    assert (images, images_again) == (2 * 4, 2 * 2 + 2 * 2 * 2)
+    np.testing.assert_allclose(value, value_again, rtol=1e-5)
+    of_pose = gradient_again.pop("pose")
+    gradient_again["encoder"] = jax.tree.map(jnp.add, gradient_again["encoder"], of_pose["encoder"])
+    gradient_again["pose"] = of_pose["decoder"]
+    chex.assert_trees_all_close(gradient, gradient_again, rtol=1e-4, atol=1e-7)
+    assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize(
+    ("method", "task"),
+    [
+        (lambda: md(), Depth(frames=1, metric=True)),
+        (lambda: sfm(0.2), Depth(frames=3, metric=False)),
+        (lambda: md2(), Depth(frames=3, metric=False)),
+        (lambda: md2(stereo=True), Depth(frames=3, metric=True)),
+        (lambda: md2(frames=1, stereo=True), Depth(frames=1, metric=True)),
+        (lambda: md2(frames=2, velocity_weight=0.1), Depth(frames=2, metric=True)),
+    ],
+)
+def test_depth_is_metric_where_training_knows_a_length(method, task):
+    assert method().task == task
 
 
 @pytest.mark.parametrize(
@@ -584,10 +729,10 @@ def test_what_a_shared_encoder_made_for_the_motion_serves_depth():
     ],
 )
 def test_knobs_of_the_methods(shapes, name, variant, overrides, metrics, predictions):
-    made, predicted = shapes(name, variant, overrides)
-    assert metrics <= made.keys() and "loss_at_chance" in made
+    logged, predicted = shapes(name, variant, overrides)
+    assert metrics <= logged.keys() and "loss_at_chance" in logged
     assert predictions <= predicted.keys()
-    assert ("consistency" in made) == ("consistency" in metrics)
+    assert ("consistency" in logged) == ("consistency" in metrics)
 
 
 @pytest.mark.parametrize(
@@ -595,11 +740,11 @@ def test_knobs_of_the_methods(shapes, name, variant, overrides, metrics, predict
     [
         ("monodepth2", {"data.frames": 1}, {}, "no source"),
         ("monodepth2", {"monodepth2.consistency_weight": 1.0}, {}, "data.stereo=True"),
-        ("monodepth2", {}, {"missing": ["intrinsics"]}, "no 'intrinsics'"),
-        ("monodepth2", {"monodepth2.pose.kind": "common"}, {}, 'is "common"; choose one of'),
+        ("monodepth2", {}, {"missing": ["intrinsics"]}, "needs 'intrinsics'"),
+        ("monodepth2", {"monodepth2.pose.kind": "common"}, {}, "pose.kind is 'common'"),
         ("monodepth2", {}, {"images": 2}, "takes 3 frame"),
         ("monodepth", {}, {"images": 3}, "and the target's partner"),
-        ("sfm_learner", {"augment.recipe": "sfm_lerner"}, {}, "did you mean 'sfm_learner'"),
+        ("sfm_learner", {"augment.recipe": "sfm_lerner"}, {}, 'did you mean "sfm_learner"'),
         (
             "monodepth2",
             {"data.frames": 1, "data.stereo": True, "monodepth2.velocity_weight": 1.0},

@@ -32,7 +32,7 @@ from sslax.types import Flow, FlowField, Model, Variables
 
 B, H, W = 2, 24, 32
 SIZE = (32, 48)  # of what is shared by several tests
-IDENTITY = augment.flow_views(augment.FlowRecipe())
+IDENTITY = augment.make_frame_pairs(augment.FlowRecipe())
 
 
 def pyramid(*flows):
@@ -229,13 +229,13 @@ def np_uflow(images, flow, *, factor, order=1, data="census", occlusion="range_m
         if offset is not None:
             x, y = (int(v) for v in at)
             target = target[y : y + full.shape[0], x : x + full.shape[1]]
-        seen = {
+        visible = {
             "none": lambda a, b: np.ones(a.shape[:2]),
             "range_map": lambda a, b: np.minimum(np_arrivals(b), 1),
             "forward_backward": np_fb,
         }[occlusion](full, back)
         _, stays = np_warp(full, full)
-        weight = inside * np.where(stays, seen, 1)
+        weight = inside * np.where(stays, visible, 1)
         if data == "census":
             distance, valid = np_census(target, warped, weight, 3)
             errors.append((distance + 0.01) ** 0.4)
@@ -280,8 +280,8 @@ def test_smurf_is_its_definition_in_whole_frames():
     size, offset = (16, 20), np.array([[3, 5], [12, 0]])
     images = 0.5 + 0.02 * textured(1)
     flows = [wavy(i, 1, count=B)[:, :, : size[0], : size[1]] for i in range(3)]
-    seen = np.stack([x[:, b : b + size[0], a : a + size[1]] for x, (a, b) in zip(images, offset)])
-    batch = batch_of(images, seen, offset=jnp.asarray(offset, jnp.float32))
+    crops = np.stack([x[:, b : b + size[0], a : a + size[1]] for x, (a, b) in zip(images, offset)])
+    batch = batch_of(images, crops, offset=jnp.asarray(offset, jnp.float32))
     method = smurf.smurf(
         iterations(*flows), augmentation=IDENTITY, selfsup_weight=0.0, occlusion="forward_backward"
     )
@@ -388,8 +388,8 @@ def test_arflow_is_its_definition(data, occlusion):
         for number, (target, source, f, b) in enumerate(directions(small, enlarged)):
             warped, inside = np_warp(source, f)
             if level == 0:
-                seen = np_fb(f, b) if occlusion == "forward_backward" else np_arrivals(b) >= 0.2
-                masks.append(seen & inside)
+                visible = np_fb(f, b) if occlusion == "forward_backward" else np_arrivals(b) >= 0.2
+                masks.append(visible & inside)
                 smooth.append(np_smoothness(f / H, target, 1, 10, np.abs) / 2)
             weight = (masks[number][:: 2**level, :: 2**level] & inside).astype(np.float64)
             if data == "census":
@@ -414,8 +414,8 @@ def rooms():
     """Two rendered pairs with their exact flow, `[B, 2, H, W, ...]`."""
     textures = scenes.textures("train", count=6, side=32)
     sample = partial(scenes.flow, size=SIZE, boxes=2, speed=0.7)
-    made = scenes.sampler(sample, textures, seed=1)(jnp.arange(B))
-    return {name: np.asarray(made[name]) for name in ("image", "flow", "visible")}
+    scene = scenes.sampler(sample, textures, seed=1)(jnp.arange(B))
+    return {name: np.asarray(scene[name]) for name in ("image", "flow", "visible")}
 
 
 LATER = schedules.linear(0.0, 0.3, 6.0, first=5.0)  # second passes from step 5 on
@@ -437,7 +437,7 @@ BUILD = {
 
 
 class Tried(NamedTuple):
-    """A method around a stand-in, compiled once."""
+    """A method with a stand-in for its network, compiled once."""
 
     name: str
     method: Any
@@ -485,11 +485,11 @@ def tried(request):
 
 
 def test_the_exact_flow_is_better_than_none_and_the_gradient_points_to_it(tried):
-    made = rooms()
-    batch = batch_of(made["image"])
-    exact = tried.params(made["flow"])
+    scene = rooms()
+    batch = batch_of(scene["image"])
+    exact = tried.params(scene["flow"])
     truth, metrics, _ = tried.run(exact, batch)
-    chance, at_zero, gradient = tried.run(tried.params(made["flow"], 0.0), batch)
+    chance, at_zero, gradient = tried.run(tried.params(scene["flow"], 0.0), batch)
     assert truth < 0.95 * chance
     # UnFlow compares 8 x 12 pixels, most of them on an edge.
     share = 0.9 if tried.name == "unflow" else 0.75
@@ -519,11 +519,11 @@ def test_gradient_descent_leaves_zero(tried):
 
 
 def test_swapped_frames_swap_the_directions(tried):
-    made = rooms()
-    batch, swapped = batch_of(made["image"]), batch_of(made["image"][:, ::-1])
+    scene = rooms()
+    batch, swapped = batch_of(scene["image"]), batch_of(scene["image"][:, ::-1])
     step = 0 if tried.name == "arflow" else 9  # both frames are not moved alike
-    one, _, gradient = tried.run(tried.params(made["flow"]), batch, step)
-    two, _, mirrored = tried.run(tried.params(made["flow"][:, ::-1]), swapped, step)
+    one, _, gradient = tried.run(tried.params(scene["flow"]), batch, step)
+    two, _, mirrored = tried.run(tried.params(scene["flow"][:, ::-1]), swapped, step)
     np.testing.assert_allclose(one, two, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(mirrored)):
         np.testing.assert_allclose(a, b[:, ::-1], rtol=1e-3, atol=1e-5)
@@ -549,14 +549,14 @@ def test_nothing_breaks_at_the_edges(tried, case):
 
 
 def test_predictions_and_pictures(tried):
-    made = rooms()
-    images = jnp.asarray(np.round(255 * made["image"]), jnp.uint8)
-    predicted, pictures = tried.look(tried.params(made["flow"]), {"image": images})
+    scene = rooms()
+    images = jnp.asarray(np.round(255 * scene["image"]), jnp.uint8)
+    predicted, pictures = tried.look(tried.params(scene["flow"]), {"image": images})
     assert predicted.flow.shape == predicted.backward.shape == (B, *SIZE, 2)
-    for flow, truth in zip((predicted.flow, predicted.backward), np.moveaxis(made["flow"], 1, 0)):
+    for flow, truth in zip((predicted.flow, predicted.backward), np.moveaxis(scene["flow"], 1, 0)):
         error = np.linalg.norm(flow - truth, axis=-1)
         assert np.median(error) < 0.5 * np.median(np.linalg.norm(truth, axis=-1))
-    agree = (np.asarray(predicted.visible) > 0.5) == made["visible"][:, 0]
+    agree = (np.asarray(predicted.visible) > 0.5) == scene["visible"][:, 0]
     assert agree.mean() > 0.8 and 0.3 < np.mean(predicted.visible) < 1.0
     assert set(pictures) == {"first", "second", "flow", "warped second", "error", "visible"}
     colored = pictures.pop("flow")
@@ -571,12 +571,12 @@ def test_predictions_and_pictures(tried):
 
 
 def test_occlusion_may_start_later():
-    made = matching.match_frames(jnp.asarray(textured()), jnp.asarray(wavy(30, 1)))
-    visible, inside = made.visible, made.inside.astype(jnp.float32)
+    match = matching.match_frames(jnp.asarray(textured()), jnp.asarray(wavy(30, 1)))
+    visible, inside = match.visible, match.inside.astype(jnp.float32)
     assert 0 < visible.mean() < inside.mean() < 1
-    np.testing.assert_array_equal(matching.pixel_weights(made, jnp.int32(9), 10.0), inside)
-    np.testing.assert_array_equal(matching.pixel_weights(made, jnp.int32(10), 10.0), visible)
-    np.testing.assert_array_equal(matching.pixel_weights(made), visible)
+    np.testing.assert_array_equal(matching.pixel_weights(match, jnp.int32(9), 10.0), inside)
+    np.testing.assert_array_equal(matching.pixel_weights(match, jnp.int32(10), 10.0), visible)
+    np.testing.assert_array_equal(matching.pixel_weights(match), visible)
 
 
 def test_an_estimate_that_leaves_less_than_half_of_a_frame_is_not_trusted():
@@ -586,8 +586,8 @@ def test_an_estimate_that_leaves_less_than_half_of_a_frame_is_not_trusted():
     visible[0, :2] = 1.0  # a half
     visible[1, :2, 1:] = 1.0  # less
     visible[2, :2, :3] = 1.0  # a half of what stays inside
-    made = matching.Match(None, None, jnp.asarray(inside), jnp.asarray(visible))
-    weight = matching.pixel_weights(made)
+    match = matching.Match(None, None, jnp.asarray(inside), jnp.asarray(visible))
+    weight = matching.pixel_weights(match)
     for i, expected in enumerate((visible[0], inside[1], visible[2])):
         np.testing.assert_array_equal(weight[i], expected)
 
@@ -602,15 +602,15 @@ def test_a_match_beyond_the_cut_is_found_in_the_whole_frame():
         np.zeros((B, 2, 16, 16, 2)) + np.array([6.0, 0]) * np.array([1, -1])[:, None, None, None]
     )
     flows = jnp.asarray(flows, jnp.float32)
-    made = matching.match_frames(whole, flows, offset=offset)
+    match = matching.match_frames(whole, flows, offset=offset)
     alone = matching.match_frames(cut, flows)
     forward = slice(0, None, 2)
-    assert bool(made.inside[forward].all()) and bool((made.visible[forward] == 1).all())
-    np.testing.assert_allclose(made.warped[forward], made.target[forward], atol=1e-5)
-    np.testing.assert_allclose(made.target, matching.merge_pairs(cut), atol=1e-6)
+    assert bool(match.inside[forward].all()) and bool((match.visible[forward] == 1).all())
+    np.testing.assert_allclose(match.warped[forward], match.target[forward], atol=1e-5)
+    np.testing.assert_allclose(match.target, matching.merge_pairs(cut), atol=1e-6)
     assert alone.visible[forward].mean() == pytest.approx(10 / 16)
     # Back by six from the cut's first column, the fourth of the frame: two columns leave it.
-    assert made.visible[1::2].mean() == pytest.approx(14 / 16)
+    assert match.visible[1::2].mean() == pytest.approx(14 / 16)
     # Without an offset it is the same as a cut of the frame's size.
     zero = matching.match_frames(cut, flows, offset=jnp.zeros((B, 2)))
     for a, b in zip(zero, alone):
@@ -675,10 +675,10 @@ def seeing(gain, images, consistent):
 
 def test_the_student_learns_and_the_teacher_does_not():
     """Only the student's pass has a gradient, and only after the start."""
-    seen = []
+    calls = []
 
     def apply(params, state, x, train):
-        seen.append((train, x["image"].shape, "key" in x))
+        calls.append((train, x["image"].shape, "key" in x))
         return (seeing(params["gain"], x["image"], not train),), state
 
     network = Model(lambda rng, x: ({"gain": jnp.float32(2.0)}, {}), apply)
@@ -695,15 +695,15 @@ def test_the_student_learns_and_the_teacher_does_not():
     batch = batch_of(images)
     variables = method.init(jax.random.key(0), batch)
     run = jax.jit(value_and_gradient(method))
-    found = [run(variables, batch, jax.random.key(0), jnp.int32(step)) for step in (4, 5, 6)]
-    values = [float(value) for (value, _), _ in found]
-    slopes = [float(gradient["gain"]) for _, gradient in found]
+    results = [run(variables, batch, jax.random.key(0), jnp.int32(step)) for step in (4, 5, 6)]
+    values = [float(value) for (value, _), _ in results]
+    slopes = [float(gradient["gain"]) for _, gradient in results]
     assert values[0] == slopes[0] == 0.0
     np.testing.assert_allclose(values[1], values[2] / 2, rtol=1e-5)
-    assert (False, (B, 2, H, W, 3), False) in seen  # the teacher: clean, without dropout
-    assert (True, (B, 2, H, W, 3), True) in seen
-    lesson = found[2][0][1].metrics["self_supervision"]
-    assert lesson > 0.01 and slopes[2] != 0.0
+    assert (False, (B, 2, H, W, 3), False) in calls  # the teacher: clean, without dropout
+    assert (True, (B, 2, H, W, 3), True) in calls
+    term = results[2][0][1].metrics["self_supervision"]
+    assert term > 0.01 and slopes[2] != 0.0
 
     def of_student(gain):
         teacher = seeing(2.0, batch["frames"], True)
@@ -765,20 +765,20 @@ def test_occluded_flow_is_filled_in_from_the_past():
     y, x = np.mgrid[:H, :W].astype(np.float64)
     future = np.stack([2.0 + 0.05 * x, -1.0 + 0.03 * y], -1).astype(np.float32)
     past = (-0.5 * future).astype(np.float32)
-    seen = np.ones((H, W), np.float32)
+    visible = np.ones((H, W), np.float32)
     hole = np.zeros((H, W), bool)
     hole[8:14, 10:20] = True
-    gone = np.where(hole, 0.0, seen)
+    occluded = np.where(hole, 0.0, visible)
     spoiled = np.where(hole[..., None], np.float32(40.0), future)
     fuse = jax.jit(partial(fusion.fuse_flows, steps=300))
-    filled = fuse(jax.random.key(0), past, spoiled, visible_past=seen, visible_future=gone)
+    filled = fuse(jax.random.key(0), past, spoiled, visible_past=visible, visible_future=occluded)
     np.testing.assert_array_equal(np.asarray(filled)[~hole], future[~hole])
     assert np.abs(np.asarray(filled) - future)[hole].mean() < 0.1
     # Where neither frame shows a pixel nothing is known, and with no pixel at all nothing breaks.
-    kept = fuse(jax.random.key(0), past, spoiled, visible_past=gone, visible_future=gone)
+    kept = fuse(jax.random.key(0), past, spoiled, visible_past=occluded, visible_future=occluded)
     np.testing.assert_array_equal(kept, spoiled)
     none = np.zeros((H, W), np.float32)
-    nothing = fuse(jax.random.key(0), past, future, visible_past=seen, visible_future=none)
+    nothing = fuse(jax.random.key(0), past, future, visible_past=visible, visible_future=none)
     assert np.isfinite(nothing).all()
     np.testing.assert_allclose(nothing, -past, atol=1e-4)  # the motion goes on
 

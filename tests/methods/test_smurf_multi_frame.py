@@ -1,4 +1,4 @@
-"""The second stage of SMURF: its lesson and its loss, what teaches it, and a run as a user has it.
+"""The second stage of SMURF: its pseudo-labels and its loss, its teacher, and a whole run.
 
 Stand-in networks: their parameters are the flows.
 """
@@ -29,14 +29,14 @@ def answering(flows):
     return Model(lambda rng, x: (start, {}), lambda p, state, x, train: (p["flows"], state))
 
 
-def method_of(student, taught, **knobs):
+def method_of(student, teacher, **knobs):
     """The method with stand-ins: of the student's flows and the teacher's, `[B, 2, 2, H, W, 2]`.
 
     Those of the teacher lead to the next and then to the previous frame, forward and then backward.
     """
-    taught = np.float32(taught).reshape(-1, 2, 1, *taught.shape[3:])
+    teacher = np.float32(teacher).reshape(-1, 2, 1, *teacher.shape[3:])
     return smurf_multi_frame.smurf_multi_frame(
-        answering(student), answering(taught), augmentation=lambda rng, batch: batch, **knobs
+        answering(student), answering(teacher), augmentation=lambda rng, batch: batch, **knobs
     )
 
 
@@ -104,20 +104,20 @@ def np_fuse(key, past, future, seen_past, seen_future, *, hidden, steps, stride,
     means, squares = ([np.zeros_like(w) for w in weights] for _ in range(2))
 
     def layers(x):
-        found = [x]
+        outputs = [x]
         for i in (0, 2, 4):
             x = x @ weights[i] + weights[i + 1]
             x = np.where(x > 0, x, 0.1 * x) if i < 4 else x
-            found.append(x)
-        return found
+            outputs.append(x)
+        return outputs
 
     for step in range(steps):
-        found = layers(rows)
-        gap = found[-1] - wanted
+        outputs = layers(rows)
+        gap = outputs[-1] - wanted
         slope = gap / np.sqrt(gap**2 + 1e-6) / gap.size
         gradient = [None] * 6
         for i in (4, 2, 0):
-            before = found[i // 2]
+            before = outputs[i // 2]
             gradient[i], gradient[i + 1] = before.T @ slope, slope.sum(0)
             slope = (slope @ weights[i].T) * np.where(before > 0, 1.0, 0.1)
         now = rate * 0.5 * (1 + np.cos(np.pi * step / steps))
@@ -133,12 +133,12 @@ def np_fuse(key, past, future, seen_past, seen_future, *, hidden, steps, stride,
 @pytest.mark.parametrize("border_occluded", [True, False])
 def test_the_loss_is_its_definition(border_occluded):
     size, offset = (10, 14), np.array([[3, 5], [9, 0]])
-    taught = smooth(0)
+    teacher = smooth(0)
     student = np.random.default_rng(1).normal(0, 1.5, (B, 2, 3, *size, 2))
     knobs = {"hidden": 6, "steps": 5, "stride": 2}
     method = method_of(
         student,
-        taught,
+        teacher,
         border_occluded=border_occluded,
         gamma=0.7,
         **{f"fusion_{name}": value for name, value in knobs.items()},
@@ -150,9 +150,9 @@ def test_the_loss_is_its_definition(border_occluded):
 
     fusion_key = jax.random.split(rng)[1]
     total, count, filled, distances = 0.0, 0, [], []
-    for i, (corner, flows) in enumerate(zip(offset, np.float32(taught).astype(np.float64))):
+    for i, (corner, flows) in enumerate(zip(offset, np.float32(teacher).astype(np.float64))):
         seen = []
-        for ahead, back in flows:  # to the next frame, to the last
+        for ahead, back in flows:  # to the next frame, to the previous one
             agrees, inside = np_seen(ahead, back)
             seen.append(agrees if border_occluded else agrees | ~inside)
         key = jax.random.fold_in(fusion_key, int(batch["index"][i]))
@@ -175,8 +175,8 @@ def test_the_loss_is_its_definition(border_occluded):
 
 @pytest.mark.parametrize("case", ["leaves", "disagrees"])
 def test_where_nothing_is_visible_nothing_is_taught(case):
-    taught = np.full((B, 2, 2, H, W, 2), {"leaves": 100.0, "disagrees": 4.0}[case])
-    method = method_of(np.ones((B, 2, 2, H, W, 2)), taught, fusion_steps=3)
+    teacher = np.full((B, 2, 2, H, W, 2), {"leaves": 100.0, "disagrees": 4.0}[case])
+    method = method_of(np.ones((B, 2, 2, H, W, 2)), teacher, fusion_steps=3)
     batch = batch_of()
     variables = method.init(jax.random.key(0), batch)
     run = jax.jit(value_and_gradient(method))
@@ -191,9 +191,9 @@ def test_the_teacher_stays_as_it_is():
     batch = batch_of()
     variables = method.init(jax.random.key(0), batch)
     run = jax.jit(value_and_gradient(method))
-    (_, output), (own, taught) = run(variables, batch, jax.random.key(0), 0)
+    (_, output), (own, frozen) = run(variables, batch, jax.random.key(0), 0)
     assert np.any(own["flows"][:, 0]) and not np.any(own["flows"][:, 1])
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(taught))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(frozen))
     after = method.update(variables._replace(extra=output.extra), 1)
     np.testing.assert_array_equal(
         after["teacher"].params["flows"], variables.extra["teacher"].params["flows"]
@@ -218,13 +218,13 @@ def test_the_student_may_start_as_the_teacher():
 def test_the_teacher_is_a_reference_that_predicts():
     frames = np.random.default_rng(0).integers(0, 255, (B, 3, H, W, 3), dtype=np.uint8)
     batch = {"image": jnp.asarray(frames), "index": jnp.arange(B)}
-    taught = smooth(3)
-    method = method_of(np.zeros((B, 2, 1, H, W, 2)), taught, fusion_steps=3)
+    teacher = smooth(3)
+    method = method_of(np.zeros((B, 2, 1, H, W, 2)), teacher, fusion_steps=3)
     variables = method.init(jax.random.key(0), batch_of())
     pictures = jax.jit(method.visualize)(variables, batch, jax.random.key(1))
     flows = {title: x for title, x in pictures.items() if isinstance(x, FlowField)}
     assert set(flows) == {"teacher", "pseudo-label", "flow"}
-    np.testing.assert_allclose(flows["teacher"].values, taught[:, 0, 0], rtol=1e-5)
+    np.testing.assert_allclose(flows["teacher"].values, teacher[:, 0, 0], rtol=1e-5)
     fastest = np.linalg.norm(flows["pseudo-label"].values, axis=-1).max((1, 2), keepdims=True)
     for column in flows.values():  # equal colors are equal motions
         np.testing.assert_allclose(column.max_radius, fastest, rtol=1e-5)
@@ -254,7 +254,7 @@ def test_the_order_of_examples_does_not_matter():
     method = smurf_multi_frame.smurf_multi_frame(
         seeing(1.0),
         seeing(4.0),
-        augmentation=smurf_multi_frame.triplet_augmentation(augment.flow_views(recipe)),
+        augmentation=smurf_multi_frame.triplet_augmentation(augment.make_frame_pairs(recipe)),
         fusion_steps=4,
     )
     image = np.random.default_rng(3).integers(0, 255, (4, 3, H, W, 3), dtype=np.uint8)
@@ -344,7 +344,7 @@ def test_the_pseudo_labels_follow_the_augmentation():
     recipe = augment.get_flow_recipe(
         "smurf", size=(8, 12), jitter=0.0, erase=0.0, affine={"flip": 0.5}
     )
-    pairs = augment.flow_views(recipe)
+    pairs = augment.make_frame_pairs(recipe)
     image = np.random.default_rng(4).integers(0, 255, (6, 3, H, W, 3), dtype=np.uint8)
     batch = {"image": image, "index": np.arange(6)}
     augmented = smurf_multi_frame.triplet_augmentation(pairs)(jax.random.key(0), batch)
@@ -365,7 +365,7 @@ def test_the_pseudo_labels_follow_the_augmentation():
     np.testing.assert_array_equal(part.flow, augmented["input"][:, 0, ..., :2])
     np.testing.assert_array_equal(part.mask, augmented["input"][:, 0, ..., 0])
     np.testing.assert_array_equal(part.filled, augmented["input"][:, 0, ..., 1])
-    with pytest.raises(UserError, match='target="second"'):
+    with pytest.raises(UserError, match='target_frame="second"'):
         smurf_multi_frame.triplet_augmentation(pairs)(
             jax.random.key(0), {**batch, "image": image[:, 1:]}
         )
@@ -377,7 +377,7 @@ def test_the_pseudo_labels_follow_the_augmentation():
 @pytest.mark.parametrize("variant", ["", "tiny", "sintel", "kitti", "video"])
 def test_configs_build(variant, load_config):
     config = load_config("smurf_multi_frame", variant)
-    assert config.data.frames == 3 and config.data.target == "second"
+    assert config.data.frames == 3 and config.data.target_frame == "second"
     own = config.smurf_multi_frame
     first = load_config("smurf", variant)  # the network has to be the same
     assert first.model == config.model
@@ -421,7 +421,7 @@ def test_mistakes_about_the_teacher_are_named(load_config, tmp_path, first_stage
     assert "holds no finished run" in error(tmp_path / "nowhere")
     assert "holds no finished run" in error(tmp_path)  # one that was stopped
     file = tmp_path / "network.safetensors"
-    models.save_weights(file, {"encoder": {}}, {}, {"method": "simclr"})
+    models.save_weights(file, {"bias": np.zeros(3)}, {}, {"method": "simclr"})
     for source in (tmp_path, file):
         assert "simclr, which learns no flow" in error(source)
     assert "is another one" in error(first_stage, **{"model.width": 0.25})
@@ -477,8 +477,8 @@ def test_the_fusion_is_trained_on_some_of_the_pixels():
     fuse = partial(fusion.fuse_flows, jax.random.key(0), flows[1], visible_past=seen, steps=300)
     all_of_them = fuse(flows[0], visible_future=hole)
     some = fuse(flows[0], visible_future=hole, stride=2)
-    for found in (all_of_them, some):
+    for flow in (all_of_them, some):
         assert (
-            np.abs(found - flows[0])[~hole].mean() < 0.3 * np.abs(flows[1] + flows[0])[~hole].max()
+            np.abs(flow - flows[0])[~hole].mean() < 0.3 * np.abs(flows[1] + flows[0])[~hole].max()
         )
     assert np.abs(some - all_of_them)[~hole].max() > 0.0

@@ -19,12 +19,13 @@ from sslax.models import (
     PoseDecoder,
     ResNet,
     UpConv,
-    build_depth_network,
+    build_depth_decoder,
+    build_encoder,
     build_pose_network,
-    encoder_decoder,
     from_linen,
     parameter_count,
 )
+from sslax.models.compose import Network
 from sslax.models.pose import Features, coarse_flow
 from sslax.ops import se3_exp
 
@@ -84,7 +85,7 @@ def test_pose_decoder_equals_pytorch():
 
 
 def test_dispnet_equals_pytorch():
-    network = encoder_decoder(
+    network = of_parts(
         from_linen(DispNetEncoder(width=0.125)),
         from_linen(DispNetDecoder(widths=(2, 4, 8, 16, 32, 64))),
     )
@@ -115,6 +116,19 @@ def test_transposed_convolution_scatters_its_kernel(side):
     np.testing.assert_allclose(layer.apply(variables, jnp.asarray(x)), expected, atol=1e-5)
 
 
+def of_parts(encoder, decoder):
+    """An encoder and a depth decoder as one model of images."""
+
+    def forward(net, images):
+        return net.decoder({"stages": net.encoder(images).stages, "like": images})
+
+    return Network({"encoder": encoder, "decoder": decoder}).as_model(forward)
+
+
+def depth_network(config, **knobs):
+    return of_parts(build_encoder(config, stem_stage=True), build_depth_decoder(config, **knobs))
+
+
 def section(**changes):
     config = models.defaults()
     config.update(changes)
@@ -130,7 +144,7 @@ def shapes(model, *shape):
 
 
 def test_resnet18_has_the_sizes_of_monodepth2():
-    params, maps = shapes(build_depth_network(section()), 1, 192, 640, 3)
+    params, maps = shapes(depth_network(section()), 1, 192, 640, 3)
     assert parameter_count(params["decoder"]) == 3_152_724
     assert parameter_count(params["encoder"]) == 11_689_512 - 513_000
     assert [m.shape for m in maps] == [
@@ -160,7 +174,7 @@ def test_pose_network_has_the_sizes_of_monodepth2():
     ],
 )
 def test_maps_halve_the_images_size_for_every_encoder(changes, size, sides):
-    network = build_depth_network(section(width=0.125, **changes), outputs=2, scales=3)
+    network = depth_network(section(width=0.125, **changes), outputs=2, scales=3)
     _, maps = shapes(network, 2, *size, 3)
     assert [m.shape[1] for m in maps] == sides
     assert all(m.shape[-1] == 2 and m.dtype == jnp.float32 for m in maps)
@@ -175,8 +189,8 @@ def networks():
     pairs = draw("pairs", 2, 24, 40, 6)
     stages = {"stages": {"stage1": draw("stage", 2, 3, 5, 8)}}
     made = {
-        "depth": (encoder_decoder(encoder, decoder), images),
-        "dispnet": (build_depth_network(section(name="dispnet", width=0.125)), images),
+        "depth": (of_parts(encoder, decoder), images),
+        "dispnet": (depth_network(section(name="dispnet", width=0.125)), images),
         "pose": (from_linen(PoseDecoder(width=8)), stages),
         "posecnn": (
             build_pose_network(section(width=0.125), name="posecnn", explainability=True),
@@ -301,21 +315,21 @@ def test_stem_is_a_stage_only_where_asked_for():
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: build_depth_network(section(name="vit_tiny")), "decoded from the stages"),
-        (lambda: build_depth_network(section(name="resnet")), "did you mean"),
-        (lambda: build_depth_network(section(name="dispnet", blocks=(1,))), "leave it ()"),
-        (lambda: build_depth_network(section(name="dispnet", small_stem=True)), "set it back"),
-        (lambda: build_depth_network(section(), scale=3), 'no "scale": did you mean "scales"'),
+        (lambda: depth_network(section(name="vit_tiny")), "decoded from the stages"),
+        (lambda: depth_network(section(name="resnet")), "did you mean"),
+        (lambda: depth_network(section(name="dispnet", blocks=(1,))), "leave it ()"),
+        (lambda: depth_network(section(name="dispnet", small_stem=True)), "set it back"),
+        (lambda: depth_network(section(), scale=3), 'no "scale": did you mean "scales"'),
         (lambda: build_pose_network(section(), name="pose_cnn"), 'did you mean "posecnn"'),
         (lambda: build_pose_network(section(name="vit_tiny")), 'no pose network "vit_tiny"'),
         (lambda: build_pose_network(section(), explainability=True), 'Only "posecnn"'),
         (lambda: build_pose_network(section(), factors=(1, 4)), 'Only "correlation"'),
         (lambda: build_pose_network(section(), name="correlation", factors=(4, 0)), "each >= 1"),
         (
-            lambda: shapes(build_depth_network(section(patch_stem=4)), 1, 30, 32, 3),
+            lambda: shapes(depth_network(section(patch_stem=4)), 1, 30, 32, 3),
             "no halving of the images' (30, 32)",
         ),
-        (lambda: shapes(build_depth_network(section(), scales=6), 1, 64, 64, 3), "6 scales"),
+        (lambda: shapes(depth_network(section(), scales=6), 1, 64, 64, 3), "6 scales"),
     ],
 )
 def test_what_cannot_be_built_says_why(build, message):
@@ -325,10 +339,10 @@ def test_what_cannot_be_built_says_why(build, message):
 
 def test_width_scales_both_halves_of_dispnet_unless_told_otherwise():
     config = section(name="dispnet", width=0.125)
-    params, _ = shapes(build_depth_network(config), 1, 32, 32, 3)
+    params, _ = shapes(depth_network(config), 1, 32, 32, 3)
     assert params["encoder"]["conv1"]["kernel"].shape == (7, 7, 3, 4)
     assert params["decoder"]["conv0"]["bias"].shape == (2,)
-    params, _ = shapes(build_depth_network(config, widths=(3, 5)), 1, 32, 32, 3)
+    params, _ = shapes(depth_network(config, widths=(3, 5)), 1, 32, 32, 3)
     assert [params["decoder"][f"conv{i}"]["bias"].shape for i in (0, 1, 4)] == [(3,), (5,), (5,)]
 
 

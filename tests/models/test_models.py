@@ -1,11 +1,23 @@
-"""The seam between Flax and the rest, and the encoders' configuration."""
+"""From Flax modules to models, and networks from the sections of a config."""
+
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sslax.models import Classifier, ResNet, build_encoder, defaults, from_linen
+from sslax.errors import UserError
+from sslax.models import (
+    FLOW_NETWORKS,
+    Classifier,
+    ResNet,
+    build_encoder,
+    build_flow_network,
+    defaults,
+    feature_encoder,
+    from_linen,
+)
 
 
 def test_normalizes_the_input_where_statistics_are_given():
@@ -46,3 +58,48 @@ def test_unknown_dtype_is_refused():
     config.dtype = "float16"
     with pytest.raises(ValueError, match="bfloat16"):
         build_encoder(config)
+
+
+def test_statistics_are_part_of_the_network_under_its_own_names():
+    x = jnp.ones((1, 8, 8, 3))
+    module = ResNet(blocks=(1,), width=0.0625, small_stem=True)
+    plain, scaled = (
+        jax.eval_shape(from_linen(module, mean=mean, std=mean).init, jax.random.key(0), x)
+        for mean in ((), (0.5, 0.5, 0.5))
+    )
+    assert jax.tree.structure(plain) == jax.tree.structure(scaled)
+
+
+@pytest.mark.parametrize("both", [True, False])
+@pytest.mark.parametrize("name, shape", [("pwc", (16, 16, 2)), ("raft", (3, 64, 64, 2))])
+def test_flow_networks_are_built_by_name(name, shape, both):
+    config = defaults()
+    config.update(name=name, width=0.25)
+    knobs = {"pwc": {"decoder": (8,), "context": ()}, "raft": {"iterations": 3, "levels": 2}}
+    network = build_flow_network(config, knobs[name], both=both)
+    x = jax.ShapeDtypeStruct((1, 2, 64, 64, 3), jnp.float32)
+    params, state = jax.eval_shape(network.init, jax.random.key(0), x)
+    flow, _ = jax.eval_shape(lambda p, s, x: network.apply(p, s, x, False), params, state, x)
+    flow = flow[0] if name == "pwc" else flow
+    assert flow.shape == (1, 1 + both, *shape)
+    features, feature_state = feature_encoder(config, params, state)
+    expected = {"raft": {"feature_encoder"}, "pwc": {n for n in params if "pyramid" in n}}[name]
+    assert set(features) == expected and len(expected) == {"pwc": 15, "raft": 1}[name]
+    assert feature_state == {collection: {} for collection in state}
+    assert set(FLOW_NETWORKS) == {"pwc", "raft"}
+
+
+@pytest.mark.parametrize(
+    "changes, knobs, message",
+    [
+        ({"name": "pwcnet"}, {}, "config.model.name is 'pwcnet': did you mean \"pwc\"?"),
+        ({"name": "raft", "dtype": "float16"}, {}, "config.model.dtype is 'float16'"),
+        ({"name": "raft"}, {"iteration": 3}, "config.uflow.network.iteration: raft has no such"),
+        ({"name": "pwc"}, {"width": 2.0}, "config.uflow.network.width: pwc has no such knob"),
+    ],
+)
+def test_flow_networks_that_cannot_be_built_say_why(changes, knobs, message):
+    config = defaults()
+    config.update(changes)
+    with pytest.raises(UserError, match=re.escape(message)):
+        build_flow_network(config, knobs, section="config.uflow.network")

@@ -14,7 +14,6 @@ import safetensors.numpy
 from sslax.errors import UserError
 from sslax.models import (
     ResNet,
-    build_depth_network,
     build_encoder,
     build_pose_network,
     conv,
@@ -25,6 +24,7 @@ from sslax.models import (
     read_variables,
     save_weights,
 )
+from sslax.models.compose import Network
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "torchvision.npz")
 RESNET18 = ResNet()
@@ -230,9 +230,9 @@ def test_encoder_starts_from_a_run_a_file_or_torchvision(run, tmp_path, monkeypa
 
 def test_networks_with_the_encoder_start_from_its_weights(run):
     folder, expected = run
-    network = build_depth_network(section(folder), scales=2, widths=(4,))
-    params, state = network.init(jax.random.key(0), IMAGE)
-    assert same((params["encoder"], state["encoder"]), expected)
+    network = Network({"encoder": build_encoder(section(folder), stem_stage=True)})
+    variables = network.init(lambda net, x: net.encoder(x), jax.random.key(0), IMAGE)
+    assert same(network.encoder(variables), expected)
     pose = build_pose_network(section(folder), decoder_width=4)
     params, _ = pose.init(jax.random.key(0), jnp.zeros((1, 32, 32, 6)))
     kernel = expected[0]["conv1"]["kernel"]

@@ -142,7 +142,7 @@ def test_the_section_of_another_set():
     assert evaluation._name(moved) == "other-train"
     split = section({"test_fraction": 0.5, "test_path": ""})
     assert (split.path, split.test_fraction) == ("/own/train", 0.5)
-    named = section({"source": "tfds", "name": "oxford_flowers102", "image_size": 64})
+    named = section({"source": "tfds", "tfds.name": "oxford_flowers102", "image_size": 64})
     assert (named.path, named.image_size) == ("", 64)
     assert evaluation._name(named) == "oxford_flowers102"
     with pytest.raises(UserError, match="takes images of 3 channels"):

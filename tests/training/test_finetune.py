@@ -92,7 +92,7 @@ def test_the_first_step_is_nesterovs_on_batch_statistics(variables):
         duration="1 step",
         batch_size=48,
         learning_rate=0.5,
-        augmentation=augment.make_views(augment.get_recipes("identity")),
+        augmentation=augment.make_views(augment.get_view_recipes("identity")),
     )
     assert one.losses == pytest.approx([np.log(CLASSES)], abs=1e-5)  # zero: every class alike
     params, model_state, _ = one.variables

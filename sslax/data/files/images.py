@@ -1,4 +1,4 @@
-"""Encoded images of any kind to uint8 `[H, W, C]`, with Pillow."""
+"""Image files of any kind decoded to uint8 `[H, W, C]`, with Pillow."""
 
 import io
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sslax.data.records import ImageError, Record, Source
+from sslax.data.records import ArraySource, ImageError, Record, Source
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -14,25 +14,30 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}
 )
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
+)
 
 
 def decode(encoded: bytes | Path, *, size: int = 0, channels: int = 3) -> np.ndarray:
     """Decodes an image file.
 
-    Any mode becomes 8-bit gray or RGB: palettes are looked up, transparency is laid over white, 16
-    bits are divided by 257, CMYK is converted. The EXIF orientation is applied. With a `size` the
-    shorter side is brought to it by an antialiased bilinear filter and the center is cut out.
+    Every mode becomes 8-bit gray or RGB: palettes are expanded, transparency is composited over
+    white, 16 bits are divided by 257, CMYK is converted. The EXIF orientation is applied. With a
+    `size` the shorter side is resized to it by an antialiased bilinear filter and the center square
+    is cropped.
 
     Args:
         encoded: the file's bytes, or its path.
         size: side of the result in pixels; 0 keeps the stored size.
-        channels: 1 (gray, ITU-R 601), 3 (RGB), or 0 to keep gray gray and make RGB of the rest.
+        channels: 1 (gray, ITU-R 601), 3 (RGB), or 0 to keep gray as gray and convert the rest to
+            RGB.
 
     Returns:
         uint8 `[H, W, channels]`.
 
     Raises:
-        ImageError: if the bytes are no image or not all of one; the message is the decoder's and
+        ImageError: the bytes are not an image, or are truncated; the message is the decoder's and
             does not name the file.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
@@ -47,13 +52,25 @@ def decode(encoded: bytes | Path, *, size: int = 0, channels: int = 3) -> np.nda
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError("its bytes are no image that Pillow knows") from error
+        raise ImageError("Pillow does not recognize it as an image") from error
     except Exception as error:  # decoders raise a dozen types for broken bytes
         raise ImageError(str(error)) from error
 
 
+def read_image(path: str | Path, *, size: int = 0, channels: int = 3) -> np.ndarray:
+    """`decode` for a file, with errors that name it.
+
+    Raises:
+        ImageError: the file cannot be read as an image.
+    """
+    try:
+        return decode(Path(path), size=size, channels=channels)
+    except ImageError as error:
+        raise ImageError(f"{path} cannot be read as an image: {error}") from error
+
+
 def convert(pixels: np.ndarray, *, size: int = 0, channels: int = 0) -> np.ndarray:
-    """`decode`'s resizing and channels for pixels uint8 `[H, W, 1 or 3]` that are decoded already.
+    """Resizes and converts decoded pixels uint8 `[H, W, 1 or 3]` as `decode` does.
 
     Example:
         >>> convert(np.zeros((28, 28, 1), np.uint8), size=32, channels=3).shape
@@ -65,8 +82,15 @@ def convert(pixels: np.ndarray, *, size: int = 0, channels: int = 0) -> np.ndarr
     return _finish(image, size, channels)
 
 
+def converted(source: ArraySource, *, size: int, channels: int) -> Source:
+    """A source in memory, resized and converted as it is read, if it differs from what is asked."""
+    if size or channels not in (0, source.images.shape[-1]):
+        return Converted(source, size=size, channels=channels)
+    return source
+
+
 class Converted:
-    """A source of decoded images, resized and with its channels changed as it is read."""
+    """A source of decoded images that resizes and converts them as they are read."""
 
     def __init__(self, source: Source, *, size: int, channels: int) -> None:
         self.source = source
@@ -84,11 +108,11 @@ class Converted:
 
 
 def _eight_bits(image: "Image.Image") -> "Image.Image":
-    """Any mode to 'L' or 'RGB'."""
+    """An image of any mode as 'L' or 'RGB'."""
     from PIL import Image
 
     if image.mode == "F":
-        raise ImageError("floating-point image: save it with 8 or 16 bits")
+        raise ImageError("it is a floating-point image: save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion clips at 255
         wide = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
@@ -100,7 +124,7 @@ def _eight_bits(image: "Image.Image") -> "Image.Image":
 
 
 def _finish(image: "Image.Image", size: int, channels: int) -> np.ndarray:
-    """Channels, then the central square to `size`: the shorter side resized, the center cut out."""
+    """Converts the channels, then resizes the center square to `size`."""
     from PIL import Image
 
     if channels:

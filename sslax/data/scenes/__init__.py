@@ -9,8 +9,9 @@ from sslax.data.scenes.motorcycle import motorcycle as motorcycle
 from sslax.data.scenes.render import Scene as Scene
 from sslax.data.scenes.render import cast as cast
 from sslax.data.scenes.render import motion as motion
-from sslax.data.scenes.render import moved as moved
+from sslax.data.scenes.render import move as move
 from sslax.data.scenes.render import render as render
+from sslax.data.scenes.samples import Sample as Sample
 from sslax.data.scenes.samples import flow as flow
 from sslax.data.scenes.samples import sampler as sampler
 from sslax.data.scenes.samples import stereo as stereo

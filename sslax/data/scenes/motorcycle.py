@@ -1,23 +1,23 @@
-"""A real stereo pair with measured disparity: Middlebury's motorcycle, part of scikit-image."""
+"""A real stereo pair with measured disparity: Middlebury's motorcycle, from scikit-image."""
 
 import numpy as np
 
 from sslax.data import fitting
-from sslax.data.files import images
-from sslax.data.sources import photographs
+from sslax.data.files import images, installed
 
-# Calibration at the resolution that scikit-image brings, 500 x 741 pixels.
+# Calibration at scikit-image's resolution, 500 x 741 pixels.
 FOCAL, CENTER = 994.978, (311.193, 254.877)  # pixels
 DOFFS = 31.086  # cx of the right camera minus cx of the left, pixels
 BASELINE = 0.193001  # meters
 
 
 def motorcycle(size: tuple[int, int] = (160, 224)) -> dict[str, np.ndarray]:
-    """The pair at a size, as stereo, as flow, and as two frames of a known motion.
+    """The pair as stereo, as flow, and as two frames with known motion.
 
-    The right view is cut where its principal point agrees with the left one's, so that both have
-    the same intrinsics and what is infinitely far has disparity 0. Of that the largest central part
-    of the wanted shape is resized by an antialiased bilinear filter.
+    The right view is cropped so that its principal point agrees with the left one's: both have the
+    same intrinsics, and infinitely far points have disparity 0. Then both are cropped to the
+    largest central part with the wanted aspect ratio, and resized by an antialiased bilinear
+    filter.
 
     Args:
         size: height H and width W.
@@ -26,11 +26,11 @@ def motorcycle(size: tuple[int, int] = (160, 224)) -> dict[str, np.ndarray]:
         'image' `[2, H, W, 3]` uint8, left and right; 'disparity' `[H, W]` of the left, in pixels of
         this size, +inf where unknown; 'known' `[H, W]` (bool); 'depth' `[H, W]` in meters, 0 where
         unknown; 'flow' `[H, W, 2]` from left to right, `(-disparity, 0)`; 'pose' `[4, 4]` from the
-        left camera to the right; 'intrinsics' `[3, 3]`; 'baseline' `[]` in meters. Which pixels the
-        right camera sees is not known.
+        left camera to the right; 'intrinsics' `[3, 3]`; 'baseline' `[]` in meters. Occlusions are
+        not known.
 
     Raises:
-        DataError: if scikit-image's files are missing.
+        DataError: scikit-image's files are missing.
 
     Example:
         >>> pair = motorcycle((32, 48))
@@ -40,10 +40,10 @@ def motorcycle(size: tuple[int, int] = (160, 224)) -> dict[str, np.ndarray]:
     Scharstein et al., "High-Resolution Stereo Datasets with Subpixel-Accurate Ground Truth", 2014.
     """
     left, right = (
-        images.decode(photographs.installed_file("skimage", f"data/motorcycle_{side}.png"))
+        images.decode(installed.installed_file("skimage", f"data/motorcycle_{side}.png"))
         for side in ("left", "right")
     )
-    with np.load(photographs.installed_file("skimage", "data/motorcycle_disp.npz")) as archive:
+    with np.load(installed.installed_file("skimage", "data/motorcycle_disp.npz")) as archive:
         measured = archive["arr_0"]
     fit = fitting.fit((left.shape[0], left.shape[1] - DOFFS), size)
     shifted = fit._replace(box=tuple(np.add(fit.box, (DOFFS, 0, DOFFS, 0)).tolist()))

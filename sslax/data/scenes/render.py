@@ -1,12 +1,12 @@
 """Ray-casting of textured boxes: images with exact depth, motion and visibility.
 
-A scene is boxes, of which the first is the room and is seen from inside. A pixel's ray meets every
-box in closed form, so depth is exact; where a point goes is a rigid motion, so flow is exact; and
-whether it is seen there is asked of one more ray, to the very point of the other image at which it
-would be seen, so visibility needs no tolerance.
+A scene is a set of boxes, of which the first is the room, seen from inside. Rays intersect boxes in
+closed form, so depth is exact. Points move rigidly, so flow is exact. Whether a point is visible in
+another view is decided by casting one more ray, through the point's exact projection there, so
+visibility needs no tolerance.
 
-Cameras are `[4, 4]` matrices from the camera to the world. All else is as in `sslax.ops`: pixel
-centers at integers, x right, y down, the camera looks along +z and depth is z.
+Cameras are camera-to-world matrices `[4, 4]`. Everything else is as in `sslax.ops`: pixel centers
+at integers, x right, y down, the camera looks along +z and depth is z.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from sslax import checks, ops
-from sslax.data.scenes.textures import Pyramid, as_pyramid, look_up
+from sslax.data.scenes.textures import Pyramid, as_pyramid, read_texture
 
 Array = jax.Array
 FACES = 6  # of a box: low x, high x, low y, high y, low z, high z
@@ -27,23 +27,23 @@ class Scene(NamedTuple):
 
     Attributes:
         poses: `[N, 4, 4]`, from a box's frame, whose origin is its center, to the world.
-        halves: `[N, 3]`, half the lengths of its sides.
-        texture: `[N, 6]` int32, which texture a face shows.
-        tile: `[N, 6]`, the length that one texture covers; mirror images follow it.
-        offset: `[N, 6, 2]`, where in the texture the face's center lies, in tiles.
-        gain: `[N, 6]`, brightness by which the texture is multiplied.
+        half_sizes: `[N, 3]`, half the lengths of its sides.
+        texture: `[N, 6]` int32, index of each face's texture.
+        tile: `[N, 6]`, the length that one texture covers; beyond, it is mirrored.
+        offset: `[N, 6, 2]`, position of the face's center in the texture, in tiles.
+        gain: `[N, 6]`, a factor on the texture's brightness.
     """
 
     poses: Array
-    halves: Array
+    half_sizes: Array
     texture: Array
     tile: Array
     offset: Array
     gain: Array
 
 
-def moved(scene: Scene, motions: Array) -> Scene:
-    """The scene after each box has moved.
+def move(scene: Scene, motions: Array) -> Scene:
+    """Moves each box.
 
     Args:
         scene: N boxes.
@@ -64,23 +64,23 @@ def render(
     *,
     rays: int = 2,
 ) -> dict[str, Array]:
-    """What a camera sees.
+    """Renders a view.
 
-    The image is the mean of `rays²` rays through each pixel, each of which reads its texture at the
-    level of detail (trilinear between levels) that its share of the pixel covers. Depth and surface
-    are those of the one ray through the pixel's center. Not differentiable across edges.
+    A pixel's color is the mean over `rays²` rays, each of which reads its texture at the level of
+    detail (trilinear between levels) that its share of the pixel covers. Depth and surface are
+    those of the ray through the pixel's center. Not differentiable across edges.
 
     Args:
         scene: the boxes; the camera must be inside the first and outside the others.
-        camera: `[4, 4]`, from the camera to the world.
+        camera: camera-to-world `[4, 4]`.
         intrinsics: `[3, 3]`, in pixels.
         size: height H and width W.
         textures: `[K, h, w, 3]`, uint8 or float in [0, 1], sides powers of two; or their `pyramid`.
-        rays: per pixel, squared.
+        rays: square root of the rays per pixel.
 
     Returns:
-        'image' `[H, W, 3]` in [0, 1], 'depth' `[H, W]` and 'surface' `[H, W]` int32, which is six
-        times the box's number plus the face's.
+        'image' `[H, W, 3]` in [0, 1], 'depth' `[H, W]` and 'surface' `[H, W]` int32, six times the
+        index of the box plus that of the face.
 
     Example:
         >>> one = jnp.ones((1, 6))
@@ -105,11 +105,11 @@ def render(
 
 
 def pixel_means(color: Callable[[Array], Array], size: tuple[int, int], rays: int) -> Array:
-    """Means of `color`, `[H, W, 2] -> [H, W, 3]`, at `rays²` points of each pixel."""
+    """Mean of `color`, `[H, W, 2] -> [H, W, 3]`, over `rays²` points in each pixel."""
     grid = ops.pixel_grid(*size)
     steps = (jnp.arange(rays) + 0.5) / rays - 0.5
     shifts = jnp.stack(jnp.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
-    # One point of every pixel after another: a quarter of the memory.
+    # One point of all pixels at a time: a quarter of the memory.
     add = lambda image, shift: (image + color(grid + shift), None)  # noqa: E731
     image, _ = jax.lax.scan(add, jnp.zeros((*size, 3)), shifts)
     return image / rays**2
@@ -120,9 +120,9 @@ def cast(scene: Scene, camera: Array, intrinsics: Array, coords: Array) -> tuple
 
     Args:
         scene: the boxes.
-        camera: `[4, 4]`, from the camera to the world.
+        camera: camera-to-world `[4, 4]`.
         intrinsics: `[3, 3]`, in pixels.
-        coords: `[..., 2]`, `(x, y)` in pixels, not only whole ones.
+        coords: `[..., 2]`, (x, y) in pixels, integer or not.
 
     Returns:
         Depth `[...]` along the optical axis, and the surface `[...]` int32.
@@ -130,16 +130,16 @@ def cast(scene: Scene, camera: Array, intrinsics: Array, coords: Array) -> tuple
     boxes = product(ops.se3_inverse(camera), scene.poses)  # to the camera's frame
     ray = _rays(coords, intrinsics)
 
-    def meet(first: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], None]:
+    def intersect(first: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], None]:
         depth, surface = first
-        nearer, face = _entry(boxes[i], scene.halves[i], ray)
-        closer = nearer < depth
-        depth = jnp.where(closer, nearer, depth)
+        entry, face = _entry(boxes[i], scene.half_sizes[i], ray)
+        closer = entry < depth
+        depth = jnp.where(closer, entry, depth)
         return (depth, jnp.where(closer, FACES * i + face, surface)), None
 
-    # A loop, because unrolled it takes many times as long to compile.
-    wall = _exit(boxes[0], scene.halves[0], ray)
-    return jax.lax.scan(meet, wall, jnp.arange(1, len(scene.poses)))[0]
+    # A scan, because the unrolled loop takes many times as long to compile.
+    wall = _exit(boxes[0], scene.half_sizes[0], ray)
+    return jax.lax.scan(intersect, wall, jnp.arange(1, len(scene.poses)))[0]
 
 
 def motion(
@@ -149,32 +149,32 @@ def motion(
     other: Scene,
     other_camera: Array,
 ) -> tuple[Array, Array, Array]:
-    """Where the points of one view go in another, and whether they are seen there.
+    """Flow from one view to another, and which of its pixels are visible there.
 
     Args:
         view: 'depth' and 'surface' `[H, W]` of the first view.
         poses: `[N, 4, 4]`, for each box from the first camera to the other: `C'⁻¹ M' M⁻¹ C` with
-            the cameras C and the box's motions M in the world.
+            cameras C and the box's motions M in the world.
         intrinsics: `[3, 3]` of both cameras, in pixels.
         other: the scene at the time of the other view.
-        other_camera: `[4, 4]`, from that camera to the world.
+        other_camera: that view's camera-to-world `[4, 4]`.
 
     Returns:
-        Flow `[H, W, 2]`, `(x, y)` in pixels, also where it leads out of the image; `visible`
-        `[H, W]` (bool): it does not, and the first surface there is the one that the point is on;
-        and `occluded`, likewise: it does not, and another surface is in front of the point. Points
-        that pass behind the other camera have zero flow and are neither.
+        Flow `[H, W, 2]`, (x, y) in pixels, also where it leaves the image; `visible` `[H, W]`
+        (bool), where the other image contains the point and shows its surface; and `occluded`
+        `[H, W]` (bool), where it contains the point but shows another surface in front of it.
+        Points behind the other camera have zero flow and are neither.
     """
     flow, inside = ops.rigid_flow(view["depth"], poses[view["surface"] // FACES], intrinsics)
     coords = ops.pixel_grid(*view["depth"].shape) + flow
-    # A ray meets the plane of a face once: where it meets the same face, it meets the same point.
+    # A ray meets the plane of a face once, so on the same face it meets the same point.
     _, surface = cast(other, other_camera, intrinsics, coords)
     same = surface == view["surface"]
     return flow, inside & same, inside & ~same
 
 
 def product(*matrices: Array) -> Array:
-    """Matrix product in full precision, which accelerators' default is not."""
+    """Matrix product in full precision, which is not the default on accelerators."""
     result = matrices[0]
     for matrix in matrices[1:]:
         result = jnp.matmul(result, matrix, precision="highest")
@@ -182,14 +182,14 @@ def product(*matrices: Array) -> Array:
 
 
 def _rays(coords: Array, intrinsics: Array) -> tuple[Array, Array]:
-    """x and y of the ray's direction `K⁻¹ (x, y, 1)`; z is 1, so that lengths are depths."""
+    """x and y of the ray's direction `K⁻¹ (x, y, 1)`; z is 1, so that ray lengths are depths."""
     y = (coords[..., 1] - intrinsics[1, 2]) / intrinsics[1, 1]
     x = (coords[..., 0] - intrinsics[0, 2] - intrinsics[0, 1] * y) / intrinsics[0, 0]
     return x, y
 
 
 def _crossings(box: Array, half: Array, ray: tuple[Array, Array]) -> tuple[list, list, list]:
-    """For each axis of a box: depths at which the ray passes its two planes, and its direction."""
+    """For each axis of a box: depths where the ray crosses its two planes, and in which order."""
     x, y = ray
     near, far, rising = [], [], []
     for axis in range(3):
@@ -198,15 +198,15 @@ def _crossings(box: Array, half: Array, ray: tuple[Array, Array]) -> tuple[list,
         origin = -(right * box[0, 3] + down * box[1, 3] + ahead * box[2, 3])
         parallel = jnp.abs(direction) < 1e-9
         inverse = 1 / jnp.where(parallel, 1e-9, direction)
-        middle, extent = -origin * inverse, half[axis] * jnp.abs(inverse)
-        near.append(middle - extent)
-        far.append(middle + extent)
+        center, extent = -origin * inverse, half[axis] * jnp.abs(inverse)
+        near.append(center - extent)
+        far.append(center + extent)
         rising.append((inverse > 0).astype(jnp.int32))
     return near, far, rising
 
 
 def _exit(box: Array, half: Array, ray: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Depth and face at which the ray leaves a box that it starts in."""
+    """Depth and face where the ray leaves a box that it starts in."""
     _, far, rising = _crossings(box, half, ray)
     depth, face = far[0], rising[0]
     for axis in (1, 2):
@@ -217,7 +217,7 @@ def _exit(box: Array, half: Array, ray: tuple[Array, Array]) -> tuple[Array, Arr
 
 
 def _entry(box: Array, half: Array, ray: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Depth and face at which the ray enters a box from outside; infinite where it misses."""
+    """Depth and face where the ray enters a box from outside; infinite where it misses."""
     near, far, rising = _crossings(box, half, ray)
     depth, face = near[0], 1 - rising[0]
     for axis in (1, 2):
@@ -229,7 +229,7 @@ def _entry(box: Array, half: Array, ray: tuple[Array, Array]) -> tuple[Array, Ar
 
 
 def _faces(scene: Scene, camera: Array, levels: Pyramid) -> Array:
-    """`[6 N, 12]` for each face: from a point of the camera's frame to texels, and its normal.
+    """`[6 N, 12]`, for each face: from points in the camera's frame to texels, normal, gain.
 
     Two rows `(a, b)` with `texel = a · X + b`, the normal n, and the gain.
     """
@@ -239,7 +239,7 @@ def _faces(scene: Scene, camera: Array, levels: Pyramid) -> Array:
     rows = []
     for face in range(FACES):
         normal = face // 2
-        # Pictures stand upright on walls: what is down in the box is down in them.
+        # Textures are upright on walls: their y axis points down, as the box's.
         across, along = ((2, 1), (0, 2), (0, 1))[normal]
         row = []
         for side, axis, texels in ((0, across, width), (1, along, height)):
@@ -259,10 +259,10 @@ def _shade(
     levels: Pyramid,
     extent: float,
 ) -> Array:
-    """The colors `[H, W, 3]` of what the rays at `coords` hit, each `extent` pixels wide."""
+    """Colors `[H, W, 3]` of the surfaces hit by the rays at `coords`, each `extent` pixels wide."""
     depth, surface = hit
     x, y = _rays(coords, intrinsics)
-    # Slices of single columns, because XLA's CPU backend would otherwise store all twelve.
+    # Column by column, because XLA's CPU backend would otherwise store all twelve.
     column = [faces[:, i][surface] for i in range(12)]
     (nx, ny, nz), gain = column[8:11], column[11]
     # On the plane n · X = c the point X = z r changes by z (dr - r (n · dr) / (n · r)) where the
@@ -270,15 +270,15 @@ def _shade(
     facing = nx * x + ny * y + nz
     facing = jnp.where(jnp.abs(facing) < 1e-6, 1e-6, facing)
     right, down = 1 / intrinsics[0, 0], 1 / intrinsics[1, 1]
-    place, across, along = [], [], []
+    texels, across, along = [], [], []
     for ax, ay, az, b in (column[:4], column[4:8]):
-        towards = ax * x + ay * y + az
-        place.append(depth * towards + b)
-        across.append(depth * right * (ax - towards * nx / facing))
-        along.append(depth * down * (ay - towards * ny / facing))
+        rate = ax * x + ay * y + az
+        texels.append(depth * rate + b)
+        across.append(depth * right * (ax - rate * nx / facing))
+        along.append(depth * down * (ay - rate * ny / facing))
     footprint = jnp.sqrt(
         jnp.maximum(across[0] ** 2 + across[1] ** 2, along[0] ** 2 + along[1] ** 2)
     )
     texture = scene.texture.reshape(-1)[surface]
-    color = look_up(levels, texture, tuple(place), extent * footprint)
+    color = read_texture(levels, texture, tuple(texels), extent * footprint)
     return color * gain[..., None]

@@ -1,7 +1,7 @@
-"""Stereo pairs, video and flow of random scenes: endless, exact, and made on the device.
+"""Stereo pairs, video and flow of random scenes: endless, exact, and rendered on the device.
 
-A sample is a pure function of a random key and the textures, for one example; `sampler` makes
-batches of them by number.
+Each function renders one sample from a random key and the textures; `sampler` makes batches of them
+by index.
 """
 
 import functools
@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from sslax import ops
+from sslax.augment.keys import example_keys
 from sslax.data.scenes.draw import random_intrinsics, random_motion, random_scene, trajectory
-from sslax.data.scenes.render import FACES, Scene, motion, moved, product, render
+from sslax.data.scenes.render import FACES, motion, move, product, render
 from sslax.data.scenes.textures import Pyramid, as_pyramid, pyramid
 
 Array = jax.Array
@@ -30,36 +31,38 @@ def stereo(
     drive: bool = False,
     brightness: float = 0.0,
 ) -> Sample:
-    """A rectified pair, left then right.
+    """A rectified stereo pair, left then right.
 
     Args:
         key: random key.
-        textures: `[K, h, w, 3]`, as `textures` makes them.
+        textures: `[K, h, w, 3]`, as `textures` returns them, or their `pyramid`.
         size: height H and width W.
-        baseline: distance of the cameras, in meters.
+        baseline: distance between the cameras, in meters.
         boxes: number of boxes in the room.
-        drive: a car's camera, see `random_scene` and `trajectory`.
-        brightness: each image is multiplied by up to `exp(±brightness)`.
+        drive: a car's camera instead of a hand-held one; see `random_scene` and `trajectory`.
+        brightness: random exposure of each image, by up to `exp(±brightness)`.
 
     Returns:
         'image' `[2, H, W, 3]`; 'disparity' `[2, H, W]`, positive, of the left and of the right
-        image; 'visible' `[2, H, W]` (bool), seen in the other image; 'depth' `[2, H, W]`;
-        'intrinsics' `[3, 3]`; 'baseline' `[]`; 'pose' `[4, 4]`, from the left camera to the right.
+        image; 'visible' `[2, H, W]` (bool), the pixels that the other image shows too; 'depth'
+        `[2, H, W]`; 'intrinsics' `[3, 3]`; 'baseline' `[]`; 'pose' `[4, 4]`, from the left camera
+        to the right.
     """
     keys = jax.random.split(key, 3)
     levels = as_pyramid(textures)
     scene = random_scene(keys[0], len(levels.texels), boxes=boxes, drive=drive)
     intrinsics = random_intrinsics(keys[1], size)
-    cameras = jnp.stack([jnp.eye(4), _aside(baseline)])
+    cameras = jnp.stack([jnp.eye(4), _shift_right(baseline)])
     views = jax.vmap(lambda camera: render(scene, camera, intrinsics, size, levels))(cameras)
-    poses = jnp.stack([_aside(-baseline), _aside(baseline)])  # to the other camera
+    poses = jnp.stack([_shift_right(-baseline), _shift_right(baseline)])  # to the other camera
 
-    def seen(view: Sample, pose: Array, other: Array) -> Array:
-        return motion(view, _for_all(pose, scene), intrinsics, scene, other)[1]
+    def visibility(view: Sample, pose: Array, other: Array) -> Array:
+        poses = jnp.broadcast_to(pose, (len(scene.poses), 4, 4))
+        return motion(view, poses, intrinsics, scene, other)[1]
 
-    visible = jax.vmap(seen)(views, poses, cameras[::-1])
+    visible = jax.vmap(visibility)(views, poses, cameras[::-1])
     return {
-        "image": exposed(keys[2], views["image"], brightness),
+        "image": expose(keys[2], views["image"], brightness),
         "disparity": ops.depth_to_disparity(views["depth"], intrinsics[0, 0], baseline),
         "visible": visible,
         "depth": views["depth"],
@@ -84,60 +87,60 @@ def video(
     following: float = 0.0,
     brightness: float = 0.0,
 ) -> Sample:
-    """A snippet of S frames, whose middle one is the target.
+    """S consecutive frames, of which the middle one is the target.
 
     Args:
         key: random key.
-        textures: `[K, h, w, 3]`, as `textures` makes them.
+        textures: `[K, h, w, 3]`, as `textures` returns them, or their `pyramid`.
         size: height H and width W.
         frames: number of frames S.
-        baseline: not 0: a last frame, the right-hand partner of the target, is added.
+        baseline: if not 0, adds the target's right-hand stereo partner as a last frame.
         boxes: number of boxes in the room.
-        drive: a car's camera, see `random_scene` and `trajectory`.
-        speed: of the camera; 1 is 5 to 20 cm a frame, and beyond 2 it may run into boxes.
-        still: probability that the camera stands still.
+        drive: a car's camera instead of a hand-held one; see `random_scene` and `trajectory`.
+        speed: speed of the camera; 1 is 5 to 20 cm per frame, and beyond 2 it may run into boxes.
+        still: probability that the camera is static.
         moving: probability that a box moves on its own.
-        following: probability that this box keeps its place before a moving camera, like a car
-            ahead at the same speed, and so looks infinitely far.
-        brightness: each image is multiplied by up to `exp(±brightness)`.
+        following: probability that this box moves with the camera, like a car ahead at the same
+            speed, and so looks infinitely far.
+        brightness: random exposure of each image, by up to `exp(±brightness)`.
 
     Returns:
         'image' `[S, H, W, 3]`; 'depth' `[S, H, W]`; 'pose' `[S, 4, 4]`, from the target's camera to
-        each frame's; 'flow' `[S, H, W, 2]` from the target to each frame, moving box included;
-        'visible' `[S, H, W]` (bool), the target's pixels that are seen in each frame; 'occluded'
+        each frame's; 'flow' `[S, H, W, 2]` from the target to each frame, with the box's motion;
+        'visible' `[S, H, W]` (bool), the target's pixels that each frame shows too; 'occluded'
         `[H, W]` (bool), those that another surface hides in some frame; 'moving' `[H, W]` (bool),
-        those of the box that moves; 'intrinsics' `[3, 3]`.
+        those of the moving box; 'intrinsics' `[3, 3]`.
     """
     keys = jax.random.split(key, 6)
     levels = as_pyramid(textures)
-    target = frames // 2
+    target_index = frames // 2
     scene = random_scene(keys[0], len(levels.texels), boxes=boxes, drive=drive)
     intrinsics = random_intrinsics(keys[1], size)
-    chances = jnp.array([still, moving, following])
-    stands, moves, follows = jax.random.uniform(keys[2], (3,)) < chances
-    follows &= ~stands
-    speed = jnp.where(stands, 0.0, speed)
-    cameras = trajectory(keys[3], frames, reference=target, speed=speed, drive=drive)
-    steps = jnp.arange(frames) - target
-    path = cameras
+    probabilities = jnp.array([still, moving, following])
+    static, moves, follows = jax.random.uniform(keys[2], (3,)) < probabilities
+    follows &= ~static
+    speed = jnp.where(static, 0.0, speed)
+    cameras = trajectory(keys[3], frames, reference=target_index, speed=speed, drive=drive)
+    steps = jnp.arange(frames) - target_index
+    following_motion = cameras
     if baseline:
-        cameras = jnp.concatenate([cameras, _aside(baseline)[None]])
-        path = jnp.concatenate([path, jnp.eye(4)[None]])
+        cameras = jnp.concatenate([cameras, _shift_right(baseline)[None]])
+        following_motion = jnp.concatenate([following_motion, jnp.eye(4)[None]])
         steps = jnp.append(steps, 0)
     motions = random_motion(keys[4], scene, steps, moving=moves)
-    motions = jnp.where(follows, motions.at[:, 1].set(path), motions)
+    motions = jnp.where(follows, motions.at[:, 1].set(following_motion), motions)
     views = jax.vmap(
-        lambda camera, motions: render(moved(scene, motions), camera, intrinsics, size, levels)
+        lambda camera, motions: render(move(scene, motions), camera, intrinsics, size, levels)
     )(cameras, motions)
     poses = ops.se3_inverse(cameras)  # the target's camera is the world
-    view = {name: views[name][target] for name in ("depth", "surface")}
+    view = {name: views[name][target_index] for name in ("depth", "surface")}
     flow, visible, occluded = jax.vmap(
         lambda pose, motions, camera: motion(
-            view, product(pose, motions), intrinsics, moved(scene, motions), camera
+            view, product(pose, motions), intrinsics, move(scene, motions), camera
         )
     )(poses, motions, cameras)
     return {
-        "image": exposed(keys[5], views["image"], brightness),
+        "image": expose(keys[5], views["image"], brightness),
         "depth": views["depth"],
         "pose": poses,
         "flow": flow,
@@ -159,23 +162,23 @@ def flow(
     moving: float = 1.0,
     brightness: float = 0.0,
 ) -> Sample:
-    """Two frames and the flow both ways.
+    """Two frames, and the flow in both directions.
 
     Args:
         key: random key.
-        textures: `[K, h, w, 3]`, as `textures` makes them.
+        textures: `[K, h, w, 3]`, as `textures` returns them, or their `pyramid`.
         size: height H and width W.
         boxes: number of boxes in the room.
-        drive: a car's camera, see `random_scene` and `trajectory`.
-        speed: of the camera; 1 is 5 to 20 cm a frame, and beyond 2 it may run into boxes.
+        drive: a car's camera instead of a hand-held one; see `random_scene` and `trajectory`.
+        speed: speed of the camera; 1 is 5 to 20 cm per frame, and beyond 2 it may run into boxes.
         moving: probability that a box moves on its own.
-        brightness: each image is multiplied by up to `exp(±brightness)`.
+        brightness: random exposure of each image, by up to `exp(±brightness)`.
 
     Returns:
-        'image' `[2, H, W, 3]`; 'flow' `[2, H, W, 2]`, `(x, y)` in pixels, of the first to the
-        second and of the second to the first; 'visible' `[2, H, W]` (bool), seen in the other;
+        'image' `[2, H, W, 3]`; 'flow' `[2, H, W, 2]`, (x, y) in pixels, from the first frame to the
+        second and back; 'visible' `[2, H, W]` (bool), the pixels that the other frame shows too;
         'depth' `[2, H, W]`; 'pose' `[4, 4]`, from the first camera to the second; 'moving'
-        `[2, H, W]` (bool), the box that moves; 'intrinsics' `[3, 3]`.
+        `[2, H, W]` (bool), the moving box; 'intrinsics' `[3, 3]`.
     """
     keys = jax.random.split(key, 6)
     levels = as_pyramid(textures)
@@ -184,19 +187,19 @@ def flow(
     cameras = trajectory(keys[2], 2, speed=speed, drive=drive)
     moves = jax.random.bernoulli(keys[3], moving)
     motions = random_motion(keys[4], scene, jnp.arange(2), moving=moves)
-    scenes = jax.vmap(moved, (None, 0))(scene, motions)
+    scenes = jax.vmap(move, (None, 0))(scene, motions)
     views = jax.vmap(lambda scene, camera: render(scene, camera, intrinsics, size, levels))(
         scenes, cameras
     )
     # The first camera is the world, in which nothing has moved yet.
-    there = product(ops.se3_inverse(cameras[1]), motions[1])
-    poses = jnp.stack([there, ops.se3_inverse(there)])
+    forward = product(ops.se3_inverse(cameras[1]), motions[1])
+    poses = jnp.stack([forward, ops.se3_inverse(forward)])
     others = jax.tree.map(lambda x: x[::-1], (scenes, cameras))
     flow, visible, _ = jax.vmap(
         lambda view, poses, scene, camera: motion(view, poses, intrinsics, scene, camera)
     )(views, poses, *others)
     return {
-        "image": exposed(keys[5], views["image"], brightness),
+        "image": expose(keys[5], views["image"], brightness),
         "flow": flow,
         "visible": visible,
         "depth": views["depth"],
@@ -209,52 +212,47 @@ def flow(
 def sampler(
     sample: Callable[[Array, Pyramid], Sample], textures: Array, *, seed: int
 ) -> Callable[[Array], Sample]:
-    """Batches of samples by number, made in one compiled call.
+    """Batches of samples by index, rendered in one compiled call.
 
-    Sample i depends on the seed and i alone: neither on its batch nor on the devices. Numbers that
-    are sharded over devices give a batch that is.
+    Sample i depends on the seed and i alone, not on its batch or the devices. Indices that are
+    sharded over devices give a batch that is sharded alike.
 
     Args:
-        sample: `stereo`, `video`, `flow` or `layered`, with their knobs bound by
+        sample: `stereo`, `video`, `flow` or `layered`, with keyword arguments bound by
             `functools.partial`.
         textures: `[K, h, w, 3]`, uint8 or float in [0, 1].
-        seed: another for training than for the test.
+        seed: different for training and test.
 
     Returns:
-        `numbers [B] int32 -> batch`, the sample's arrays with a leading axis B.
+        `index [B] int32 -> batch`, the sample's arrays with a leading axis B.
 
     Example:
         >>> import functools
         >>> from sslax.data import scenes
-        >>> pictures = scenes.textures("train", count=4, side=32)
+        >>> textures = scenes.textures("train", count=4, side=32)
         >>> layered = functools.partial(scenes.layered, size=(8, 16), layers=1)
-        >>> batch = scenes.sampler(layered, pictures, seed=0)(jnp.arange(2))
+        >>> batch = scenes.sampler(layered, textures, seed=0)(jnp.arange(2))
         >>> batch["image"].shape, batch["flow"].shape
         ((2, 2, 8, 16, 3), (2, 2, 8, 16, 2))
     """
     textures = jnp.asarray(textures)
-    return lambda numbers: _batch(sample, textures, jax.random.key(seed), numbers)
+    return lambda index: _batch(sample, textures, jax.random.key(seed), index)
 
 
 @functools.partial(jax.jit, static_argnames="sample")
 def _batch(
-    sample: Callable[[Array, Pyramid], Sample], textures: Array, key: Array, numbers: Array
+    sample: Callable[[Array, Pyramid], Sample], textures: Array, key: Array, index: Array
 ) -> Sample:
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
-    return jax.vmap(sample, (0, None))(keys, pyramid(textures))
+    return jax.vmap(sample, (0, None))(example_keys(key, index), pyramid(textures))
 
 
-def _aside(distance: float) -> Array:
-    """A camera `distance` to the right of the origin, to the world."""
+def _shift_right(distance: float) -> Array:
+    """Camera-to-world pose of a camera `distance` to the right of the origin."""
     return ops.rigid_transform(jnp.eye(3), jnp.array([distance, 0.0, 0.0]))
 
 
-def _for_all(pose: Array, scene: Scene) -> Array:
-    return jnp.broadcast_to(pose, (len(scene.poses), 4, 4))
-
-
-def exposed(key: Array, images: Array, brightness: float) -> Array:
-    """Images `[S, H, W, 3]`, each brighter or darker by its own factor."""
+def expose(key: Array, images: Array, brightness: float) -> Array:
+    """Multiplies each of the images `[S, H, W, 3]` by its own random exposure."""
     if not brightness:
         return images
     gain = jnp.exp(brightness * jax.random.uniform(key, (len(images), 1, 1, 1), minval=-1.0))

@@ -1,4 +1,4 @@
-"""Photographs as textures, and reading them without aliasing."""
+"""Photographs as textures, read without aliasing."""
 
 import dataclasses
 
@@ -7,21 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from sslax import checks
-from sslax.data.files import images
-from sslax.data.sources import photographs
+from sslax.data.files import images, installed
 
-# The first is data of its own here; of the others little is more than empty background.
+# The motorcycle is a data set of its own; the others are mostly empty background.
 _LEFT_OUT = {"train": ("motorcycle", "rocket"), "test": ("motorcycle", "rocket", "flower")}
-LEVELS = 6  # of detail: the last has one texel for 32 x 32
+LEVELS = 6  # levels of detail: a texel of the last is the mean of 32 x 32
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Pyramid:
-    """Textures at all levels of detail, end to end.
+    """Textures at all levels of detail (a mipmap).
 
     Attributes:
-        texels: `[K, P, 3]`, each texture's levels one after the other, in rows.
+        texels: `[K, P, 3]`, the levels of each texture end to end, flattened.
         size: height and width of the first level, powers of two.
     """
 
@@ -30,24 +29,24 @@ class Pyramid:
 
 
 def textures(part: str = "train", *, count: int = 48, side: int = 128) -> np.ndarray:
-    """Square crops of the photographs that scikit-image and scikit-learn bring with them.
+    """Square crops of the photographs that come with scikit-image and scikit-learn.
 
-    The left 30 % of each photograph is for the test and the rest for training, so that no texel is
-    in both; the photograph of `motorcycle` is left out, and what is mostly empty. Of four random
-    crops, whose sides are log-uniform between `side` pixels and the photograph's shorter side, the
-    one with most detail is kept and shrunk to `side`: a function of the arguments alone.
+    The left 30 % of each photograph is for the test and the rest for training, so they share no
+    texel; the photograph of `motorcycle` and mostly empty ones are left out. A texture is the most
+    detailed of four random crops, whose sides are log-uniform between `side` pixels and the
+    photograph's shorter side, resized to `side`. It is a function of the arguments alone.
 
     Args:
         part: 'train' or 'test'.
         count: number of textures K.
-        side: their height and width in pixels, a power of two; at most 128 has details everywhere.
+        side: height and width in pixels, a power of two; up to 128, details are sharp.
 
     Returns:
         uint8 `[count, side, side, 3]`.
 
     Raises:
-        ValueError: for another part.
-        DataError: if a photograph is missing.
+        ValueError: another part.
+        DataError: a photograph is missing.
 
     Example:
         >>> textures("test", count=2, side=32).shape
@@ -55,35 +54,21 @@ def textures(part: str = "train", *, count: int = 48, side: int = 128) -> np.nda
     """
     if part not in ("train", "test"):
         raise ValueError(f"part is {part!r}; choose 'train' or 'test'.")
-    pictures = [
-        picture
-        for (_, name), picture in zip(
-            photographs.FILES, getattr(photographs.photograph_parts(), part)
-        )
+    everything = zip(installed.FILES, getattr(installed.photograph_parts(), part))
+    photographs = [
+        photograph
+        for (_, name), photograph in everything
         if not any(word in name for word in _LEFT_OUT[part])
     ]
     rng = np.random.Generator(np.random.Philox(key=[count, part == "test"]))
-
-    def crop(picture: np.ndarray) -> np.ndarray:
-        shorter = min(picture.shape[:2])
-        extent = round(min(side, shorter) * max(1.0, shorter / side) ** rng.random())
-        top, left = (int(rng.random() * (n - extent + 1)) for n in picture.shape[:2])
-        return images.convert(picture[top : top + extent, left : left + extent], size=side)
-
-    def detail(crop: np.ndarray) -> float:
-        return sum(np.abs(np.diff(crop.astype(np.float32), axis=axis)).mean() for axis in (0, 1))
-
-    # The photographs take turns, so that a few textures are not all of one.
-    return np.stack(
-        [
-            max((crop(pictures[i % len(pictures)]) for _ in range(4)), key=detail)
-            for i in range(count)
-        ]
-    )
+    # The photographs take turns, so that even a few textures show several.
+    turns = (photographs[i % len(photographs)] for i in range(count))
+    crops = ([_random_crop(photograph, side, rng) for _ in range(4)] for photograph in turns)
+    return np.stack([max(candidates, key=_detail) for candidates in crops])
 
 
 def pyramid(textures: jax.Array) -> Pyramid:
-    """All levels of detail: each is the mean of 2 x 2 texels of the one before.
+    """All levels of detail: each averages 2 x 2 texels of the previous one.
 
     Args:
         textures: `[K, h, w, 3]`, uint8 or float in [0, 1]; h and w are powers of two, at least 32.
@@ -92,7 +77,7 @@ def pyramid(textures: jax.Array) -> Pyramid:
         The levels, float32.
 
     Raises:
-        ValueError: if a side is no power of two or too short.
+        ValueError: a side is not a power of two, or too short.
 
     Example:
         >>> pyramid(jnp.zeros((2, 32, 32, 3), jnp.uint8)).texels.shape
@@ -117,22 +102,22 @@ def pyramid(textures: jax.Array) -> Pyramid:
 
 
 def as_pyramid(textures: jax.Array | Pyramid) -> Pyramid:
-    """The pyramid of textures, unless they are one."""
+    """The pyramid of textures, which may be one already."""
     return textures if isinstance(textures, Pyramid) else pyramid(textures)
 
 
-def look_up(
-    pyramid: Pyramid, texture: jax.Array, place: tuple[jax.Array, jax.Array], footprint: jax.Array
+def read_texture(
+    pyramid: Pyramid, texture: jax.Array, coords: tuple[jax.Array, jax.Array], footprint: jax.Array
 ) -> jax.Array:
-    """Textures read where the rays hit them, blurred to what a ray stands for.
+    """Trilinear texture lookup, blurred to the footprint of a ray.
 
-    Bilinear in the two levels whose texels are next to `footprint` in size, and linear between
-    them. Textures are continued by their mirror images.
+    It is bilinear in the two levels whose texels are nearest to `footprint` in size, and linear
+    between them. Textures repeat mirrored.
 
     Args:
-        pyramid: of K textures `[h, w]`.
-        texture: `[...]` int32, which of the K.
-        place: `u, v`, `[...]` each, in texels of the first level from the texture's left and upper
+        pyramid: K textures `[h, w]`.
+        texture: `[...]` int32, index of the texture.
+        coords: u and v, `[...]` each, in texels of the first level from the texture's left and top
             edge: the center of the first texel is at 0.5.
         footprint: `[...]`, extent in texels of the first level.
 
@@ -140,11 +125,24 @@ def look_up(
         `[..., 3]`.
     """
     height, width = pyramid.size
-    u, v = _mirrored(place[0], width), _mirrored(place[1], height)
+    u, v = _mirrored(coords[0], width), _mirrored(coords[1], height)
     level = jnp.clip(jnp.log2(jnp.maximum(footprint, 1.0)), max=LEVELS - 1)
     finer = jnp.clip(level.astype(jnp.int32), max=LEVELS - 2)
     one, other = (_bilinear(pyramid, texture, u, v, finer + i) for i in (0, 1))
     return one + (level - finer)[..., None] * (other - one)
+
+
+def _random_crop(photograph: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """A random square of a photograph, resized to `side`."""
+    shorter = min(photograph.shape[:2])
+    extent = round(min(side, shorter) * max(1.0, shorter / side) ** rng.random())
+    top, left = (int(rng.random() * (n - extent + 1)) for n in photograph.shape[:2])
+    return images.convert(photograph[top : top + extent, left : left + extent], size=side)
+
+
+def _detail(crop: np.ndarray) -> float:
+    """Mean absolute difference between neighboring pixels."""
+    return sum(np.abs(np.diff(crop.astype(np.float32), axis=axis)).mean() for axis in (0, 1))
 
 
 def _mirrored(x: jax.Array, size: int) -> jax.Array:
@@ -163,13 +161,13 @@ def _bilinear(
     x, y = u * scale - 0.5, v * scale - 0.5
     left, top = jnp.floor(x), jnp.floor(y)
     fx, fy = (x - left)[..., None], (y - top)[..., None]
-    # The mirror image begins with the last texel again, so beyond an edge is that texel.
+    # The mirrored texture begins with the last texel again, so beyond an edge is that texel.
     x0, y0 = left.astype(jnp.int32), top.astype(jnp.int32)
     x0, x1 = jnp.maximum(x0, 0), jnp.minimum(x0 + 1, columns - 1)
     y0, y1 = jnp.maximum(y0, 0), jnp.minimum(y0 + 1, rows - 1)
     # The levels before this one have h w (1 + 1/4 + 1/16 + ...) texels.
-    whole = 4 * height * width
-    start = texture * length + (whole - jnp.right_shift(whole, 2 * level)) // 3
+    total = 4 * height * width
+    start = texture * length + (total - jnp.right_shift(total, 2 * level)) // 3
 
     def read(row: jax.Array, column: jax.Array) -> jax.Array:
         index = start + row * columns + column

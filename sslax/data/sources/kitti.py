@@ -11,20 +11,75 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from sslax.data import clips, fitting
-from sslax.data.files import formats
+from sslax.data import clips, fitting, sampling
+from sslax.data.files import cameras, listing, maps
 from sslax.data.records import DataError, Dataset, ImageError
 
-ODOMETRY_TEST = ("09", "10")  # sequences, since SfMLearner
-PERIOD = 0.1  # seconds a frame, where no times are given
-_SPEEDS = slice(8, 11)  # of an OXTS line: forward, leftward, upward, m/s
+ODOMETRY_TEST = ("09", "10")  # sequences held out since SfMLearner
+PERIOD = 0.1  # seconds per frame, where there are no time stamps
+_SPEEDS = slice(8, 11)  # columns of OXTS: forward, leftward and upward, m/s
+
+
+def defaults() -> ConfigDict:
+    """The section `data.kitti`."""
+    return ConfigDict(
+        {
+            "split_file": "",  # frames to train on; '': all
+            "test_split_file": "",  # frames to test on
+            "depth": "",  # ground truth: 'velodyne', or a directory of depth images
+        }
+    )
+
+
+def load(config: ConfigDict) -> Dataset:
+    """KITTI in its published layout: raw drives, or the odometry benchmark (with `sequences/`).
+
+    Raw: `date/drive/image_02/data`, `date/calib_cam_to_cam.txt`, `oxts`. A split file has lines
+    `date/drive frame side`, as monodepth2's. Without one, the training set is all frames of the
+    left camera, except for drives in the test's split file.
+
+    Odometry: `sequences/NN/image_2` and `calib.txt`, `poses/NN.txt`. Without split files, sequences
+    09 and 10 are the test.
+
+    On side `r` the target is the right camera's image, and its partner the left one, at a negative
+    baseline.
+
+    Raises:
+        DataError: files are missing, or a split file names frames that are.
+    """
+    sampling.check(config)
+    if config.test_path:
+        raise DataError(
+            "data.source='kitti' reads no data.test_path: name the test's frames in "
+            "data.kitti.test_split_file, all below data.path"
+        )
+    root = listing.require_directory(config.path, "data.path", config.source)
+    drives = Odometry(root) if (root / "sequences").is_dir() else Raw(root)
+    train_lines = read_split(config.kitti.split_file)
+    test_lines = read_split(config.kitti.test_split_file)
+    if config.test_fraction and (train_lines or test_lines):
+        raise DataError(
+            "data.test_fraction holds out the ends of whole drives, not of lists: set it to 0.0 "
+            "and name the test's frames in data.kitti.test_split_file"
+        )
+    if train_lines is None and test_lines is None:
+        return _whole_drives(drives, config)
+    if train_lines is not None:
+        train = _listed(drives, train_lines, config, "training")
+    else:
+        tested = {line.drive for line in test_lines}
+        rest = [_clip(drives, name, "l", config) for name in drives.names() if name not in tested]
+        targets = sampling.all_targets(rest, config)
+        train = sampling.clip_source(rest, targets, config, "training")
+    test = None if test_lines is None else _listed(drives, test_lines, config, "test")
+    return Dataset(train, test, None)
 
 
 class Line(NamedTuple):
-    """A line of a split file: `folder frame side`.
+    """A line of a split file: `drive frame side`.
 
     Attributes:
-        drive: of raw drives `date/date_drive_number_sync`, of odometry `09`.
+        drive: `date/date_drive_number_sync` for raw data, `09` for odometry.
         frame: the number in the file's name.
         side: 'l' or 'r'.
     """
@@ -39,7 +94,7 @@ class CameraFiles(NamedTuple):
 
     Attributes:
         number: 0 to 3.
-        files: of its images.
+        files: its images.
         projection: `[3, 4]`, from rectified coordinates of camera 0 to pixels.
     """
 
@@ -48,57 +103,13 @@ class CameraFiles(NamedTuple):
     projection: np.ndarray
 
 
-def kitti(config: ConfigDict) -> Dataset:
-    """KITTI in its published layout: raw drives, or the odometry benchmark (with `sequences/`).
-
-    Raw: `date/drive/image_02/data`, `date/calib_cam_to_cam.txt`, `oxts`. A split file has lines
-    `date/drive frame side`, as monodepth2's; without one all frames of the left camera of all
-    drives are used, but of those that the test's split file names. Odometry: `sequences/NN/image_2`
-    and `calib.txt`, `poses/NN.txt`; without split files sequences 09 and 10 are the test. The side
-    `r` has the right camera's image as target, and the left one, at a negative baseline, as its
-    partner.
-
-    Raises:
-        DataError: if files are missing, or a line of a split file names what is not there.
-    """
-    clips.check(config)
-    if config.test_path:
-        raise DataError(
-            "data.source='kitti' reads no data.test_path: name the test's samples by "
-            "data.test_split_file, all below data.path"
-        )
-    root = clips.directory(config.path, "data.path", config)
-    drives = Odometry(root) if (root / "sequences").is_dir() else Raw(root)
-    train_lines = read_split(config.split_file)
-    test_lines = read_split(config.test_split_file)
-    if config.test_fraction and (train_lines or test_lines):
-        raise DataError(
-            "data.test_fraction holds out the ends of whole drives, not of lists: set it to 0.0 "
-            "and name the test's samples by data.test_split_file"
-        )
-    whole = train_lines is None and test_lines is None
-    if whole and isinstance(drives, Odometry) and not config.test_fraction:
-        return _by_sequence(drives, config)
-    if train_lines is None:
-        tested = {line.drive for line in test_lines or ()}
-        names = [name for name in drives.names() if name not in tested]
-        found = [_clip(drives, name, "l", config) for name in names]
-        if test_lines is None:
-            return clips.dataset(config, found, None)
-        train = clips.source(found, clips.targets(found, config), config, "training")
-    else:
-        train = _listed(drives, train_lines, config, "training")
-    test = None if test_lines is None else _listed(drives, test_lines, config, "test")
-    return Dataset(train, test, None)
-
-
 def read_split(path: str) -> list[Line] | None:
-    """The lines `folder frame side` of a split file, or None without one.
+    """The lines `drive frame side` of a split file, or None where `path` is ''.
 
-    A line of two words, `folder frame`, is of the left camera.
+    A line without a side is about the left camera.
 
     Raises:
-        DataError: if the file is missing or a line is of another form.
+        DataError: the file is missing, or a line has another form.
     """
     if not path:
         return None
@@ -113,26 +124,26 @@ def read_split(path: str) -> list[Line] | None:
         side = words[2] if len(words) == 3 else "l"
         if len(words) not in (2, 3) or not words[1].isdigit() or side not in ("l", "r"):
             raise DataError(
-                f"{path}, line {number}: {text.strip()!r} is no 'date/drive frame side' with a "
+                f"{path}, line {number}: {text.strip()!r} is not 'date/drive frame side' with a "
                 "side of l or r"
             )
-        folder = f"{int(words[0]):02d}" if words[0].isdigit() else words[0].strip("/")
-        lines.append(Line(folder, int(words[1]), side))
+        drive = f"{int(words[0]):02d}" if words[0].isdigit() else words[0].strip("/")
+        lines.append(Line(drive, int(words[1]), side))
     if not lines:
         raise DataError(f"the split file {path} is empty")
     return lines
 
 
 def kitti_depth(points: np.ndarray, projection: np.ndarray, fit: fitting.Fit) -> np.ndarray:
-    """Laser points as a sparse depth map of a camera, the nearest point of each pixel.
+    """Projects laser points to a sparse depth map: the nearest point in each pixel.
 
-    `depth (x, y, 1) = projection (X, Y, Z, 1)`: the depth is along the camera's optical axis, and
-    pixel centers are at integers.
+    `depth (x, y, 1) = projection (X, Y, Z, 1)`: depth is along the camera's optical axis, and pixel
+    centers are at integers.
 
     Args:
         points: `[N, 3]` or, with reflectance, `[N, 4]`, in the laser's coordinates, meters.
         projection: `[3, 4]`, from those to stored pixels: `P_rect R_rect [R | T]`.
-        fit: from the stored image to the wanted one.
+        fit: crop and resize of the stored image.
 
     Returns:
         float32 `[H, W]` in meters, 0 where there is no point.
@@ -149,14 +160,14 @@ def kitti_depth(points: np.ndarray, projection: np.ndarray, fit: fitting.Fit) ->
 
 
 def traveled(speeds: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Meters on the way at each moment: the trapezoid sum of the speed.
+    """Meters traveled so far: the speed integrated by the trapezoidal rule.
 
     Args:
-        speeds: `[N]`, meters a second.
+        speeds: `[N]`, meters per second.
         times: `[N]`, seconds.
 
     Returns:
-        `[N]`, from 0.
+        `[N]`, beginning with 0.
 
     Example:
         >>> traveled(np.array([10.0, 10, 20]), np.array([0.0, 0.1, 0.2])).round(3).tolist()
@@ -167,14 +178,14 @@ def traveled(speeds: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 
 class LaserDepth:
-    """Depth maps of laser scans, by the number in a frame's name."""
+    """Depth from laser scans, one file for each frame."""
 
     def __init__(self, files: Sequence[str], projection: np.ndarray) -> None:
         self.files = list(files)
         self.projection = projection
 
     def has(self, i: int) -> bool:
-        """Whether there is a scan: of some frames there is none."""
+        """Whether there is a scan: some frames have none."""
         return Path(self.files[i]).is_file()
 
     def read(self, i: int, fit: fitting.Fit) -> np.ndarray:
@@ -185,25 +196,8 @@ class LaserDepth:
         return kitti_depth(scan.reshape(-1, 4), self.projection, fit)
 
 
-class SparseDepth:
-    """Depth maps in 16-bit PNGs, 256 a metre: KITTI's improved ground truth."""
-
-    def __init__(self, files: Sequence[str]) -> None:
-        self.files = list(files)
-
-    def has(self, i: int) -> bool:
-        """Whether there is a map: of the first and last frames of a drive there is none."""
-        return Path(self.files[i]).is_file()
-
-    def read(self, i: int, fit: fitting.Fit) -> np.ndarray:
-        """float32 `[H, W]`."""
-        depth, known = formats.read_scaled_png(self.files[i])
-        y, x = np.nonzero(known)
-        return fitting.fit_points(x, y, depth[known], fit)
-
-
 class Raw:
-    """Raw drives below a directory."""
+    """The raw drives below a directory."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -212,8 +206,8 @@ class Raw:
         """All drives, `date/drive`."""
         found = [
             f"{date.name}/{drive.name}"
-            for date in clips.directories(self.root)
-            for drive in clips.directories(date)
+            for date in listing.directories(self.root)
+            for drive in listing.directories(date)
             if (drive / "image_02").is_dir()
         ]
         if not found:
@@ -224,35 +218,28 @@ class Raw:
         return found
 
     def camera(self, name: str, side: str) -> CameraFiles:
-        """The colored camera of a side."""
+        """The color camera of a side."""
         number = 2 if side == "l" else 3
-        files = clips.image_files(self.root / name / f"image_{number:02d}" / "data")
+        files = listing.image_files(self.root / name / f"image_{number:02d}" / "data")
         return CameraFiles(
             number, files, self._calibration(name, "cam_to_cam")[f"P_rect_{number:02d}"]
         )
 
     def poses(self, name: str, camera: CameraFiles) -> None:
-        """Not known of raw drives."""
+        """None: raw drives have no ground-truth poses."""
         return None
 
     def traveled(self, name: str, camera: CameraFiles) -> np.ndarray | None:
-        """Meters on the way at each frame, of the car's speed."""
+        """Meters traveled so far, from the car's speed."""
         folder = self.root / name / "oxts"
         files = [folder / "data" / f"{Path(file).stem}.txt" for file in camera.files]
         if not all(file.is_file() for file in files):
             return None
         speeds = np.array([np.linalg.norm(_numbers(file)[_SPEEDS]) for file in files])
-        times = PERIOD * np.arange(len(files))
-        if (stamps := folder / "timestamps.txt").is_file():
-            moments = [line.strip().replace(" ", "T") for line in stamps.read_text().splitlines()]
-            every = np.array([moment for moment in moments if moment], "datetime64[ns]")
-            numbers = [int(Path(file).stem) for file in camera.files]
-            if numbers[-1] < len(every):  # drives lack some images, but no moments
-                times = (every[numbers] - every[0]) / np.timedelta64(1, "s")
-        return traveled(speeds, times)
+        return traveled(speeds, _times(folder / "timestamps.txt", camera.files))
 
     def laser(self, name: str, camera: CameraFiles) -> LaserDepth:
-        """Depth of the laser's scans."""
+        """Depth from the laser's scans."""
         rectified = np.eye(4)
         rectified[:3, :3] = self._calibration(name, "cam_to_cam")["R_rect_00"]
         pose = np.eye(4)
@@ -267,43 +254,43 @@ class Raw:
 
 
 class Odometry:
-    """Sequences of the odometry benchmark."""
+    """The sequences of the odometry benchmark below a directory."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def names(self) -> list[str]:
         """All sequences, `00`."""
-        return [at.name for at in clips.directories(self.root / "sequences")]
+        return [folder.name for folder in listing.directories(self.root / "sequences")]
 
     def camera(self, name: str, side: str) -> CameraFiles:
-        """The colored camera of a side, or where there is none the gray one."""
+        """The color camera of a side, or the gray one where there is no color."""
         folder = self.root / "sequences" / name
         number = (2 if (folder / "image_2").is_dir() else 0) + (side == "r")
         projection = _calibration(folder / "calib.txt")[f"P{number}"]
-        return CameraFiles(number, clips.image_files(folder / f"image_{number}"), projection)
+        return CameraFiles(number, listing.image_files(folder / f"image_{number}"), projection)
 
     def poses(self, name: str, camera: CameraFiles) -> np.ndarray | None:
-        """Of this camera, to the world; the file has those of camera 0."""
+        """Camera-to-world poses of this camera, or None; the file has those of camera 0."""
         file = self.root / "poses" / f"{name}.txt"
         if not file.is_file():
             return None
-        here = np.eye(4)
-        here[:3, 3] = -np.linalg.solve(camera.projection[:, :3], camera.projection[:, 3])
-        poses = formats.read_kitti_poses(file) @ here
+        to_camera_0 = np.eye(4)
+        to_camera_0[:3, 3] = -np.linalg.solve(camera.projection[:, :3], camera.projection[:, 3])
+        poses = cameras.read_kitti_poses(file) @ to_camera_0
         if len(poses) != len(camera.files):
             raise DataError(
                 f"{file} has {len(poses)} poses but sequence {name} has {len(camera.files)} "
-                "images: one of them is not complete"
+                "images: one of the two is incomplete"
             )
         return poses
 
     def traveled(self, name: str, camera: CameraFiles) -> None:
-        """Not needed: there are poses."""
+        """None: distances come from the poses."""
         return None
 
     def laser(self, name: str, camera: CameraFiles) -> LaserDepth:
-        """Depth of the laser's scans."""
+        """Depth from the laser's scans."""
         folder = self.root / "sequences" / name
         pose = np.eye(4)
         pose[:3] = _calibration(folder / "calib.txt")["Tr"]
@@ -311,44 +298,47 @@ class Odometry:
         return LaserDepth(files, camera.projection @ pose)
 
 
-def _by_sequence(drives: Odometry, config: ConfigDict) -> Dataset:
-    names = drives.names()
-    found = {name: _clip(drives, name, "l", config) for name in names}
+def _whole_drives(drives: Raw | Odometry, config: ConfigDict) -> Dataset:
+    """All drives; those of odometry in the benchmark's customary split."""
+    found = {name: _clip(drives, name, "l", config) for name in drives.names()}
+    if isinstance(drives, Raw) or config.test_fraction:
+        return sampling.dataset(config, [*found.values()], None)
     train = [clip for name, clip in found.items() if name not in ODOMETRY_TEST]
     test = [clip for name, clip in found.items() if name in ODOMETRY_TEST]
     # Sequences from 11 on have no poses: they can be trained on, unless distances are wanted.
     if config.distances:
         train = [clip for clip in train if clip.poses is not None]
-    return clips.dataset(config, train, test or None)
+    return sampling.dataset(config, train, test or None)
 
 
 def _listed(
     drives: Raw | Odometry, lines: Sequence[Line], config: ConfigDict, part: str
 ) -> clips.ClipSource:
     """The samples that a split file lists, in its order."""
-    keys = list(dict.fromkeys((line.drive, line.side) for line in lines))
+    keys = dict.fromkeys((line.drive, line.side) for line in lines)
+    clip_of = {key: i for i, key in enumerate(keys)}
     found = [_clip(drives, drive, side, config) for drive, side in keys]
-    places = {key: i for i, key in enumerate(keys)}
-    numbers = [
-        {int(Path(file).stem): at for at, file in enumerate(clip.frames.paths)} for clip in found
-    ]
-    around = clips.steps(config)
+    frames = [
+        {int(Path(file).stem): i for i, file in enumerate(clip.frames.paths)} for clip in found
+    ]  # indices by the number in a file's name, since some drives lack images
+    offsets = sampling.frame_offsets(config)
     targets = []
     for line in lines:
-        place = places[line.drive, line.side]
-        at = numbers[place].get(line.frame)
-        if at is None:
+        clip = clip_of[line.drive, line.side]
+        target = frames[clip].get(line.frame)
+        if target is None:
             raise DataError(
                 f"the split file names frame {line.frame} of {line.drive} ({line.side}), which is "
                 f"not below {drives.root}: is the drive complete?"
             )
-        if part == "training" and not 0 <= at + around[0] <= at + around[-1] < len(numbers[place]):
+        first, last = target + offsets[0], target + offsets[-1]
+        if part == "training" and not 0 <= first <= last < len(frames[clip]):
             raise DataError(
-                f"the split file names frame {line.frame} of {line.drive} for training, which has "
-                f"not all frames of data.frames={config.frames} about it: leave that line out"
+                f"the split file names frame {line.frame} of {line.drive} for training, which "
+                f"lacks some of its data.frames={config.frames} neighbors: leave that line out"
             )
-        targets.append((place, at))
-    return clips.source(found, np.array(targets), config, part)
+        targets.append((clip, target))
+    return sampling.clip_source(found, np.array(targets), config, part)
 
 
 def _clip(drives: Raw | Odometry, name: str, side: str, config: ConfigDict) -> clips.Clip:
@@ -358,14 +348,14 @@ def _clip(drives: Raw | Odometry, name: str, side: str, config: ConfigDict) -> c
     partner = drives.camera(name, "r" if side == "l" else "l") if config.stereo else None
     channels = config.channels or 3
     depth = None
-    if config.depth == "velodyne":
+    if config.kitti.depth == "velodyne":
         depth = drives.laser(name, camera)
-    elif config.depth:
-        depth = _improved(name, camera, config)
+    elif config.kitti.depth:
+        depth = _improved_depth(name, camera, config)
     baseline = None
     if partner is not None:
-        here, there = (c.projection[0, 3] / c.projection[0, 0] for c in (camera, partner))
-        baseline = float(here - there)
+        own, other = (c.projection[0, 3] / c.projection[0, 0] for c in (camera, partner))
+        baseline = float(own - other)
     return clips.Clip(
         name=f"{name}, camera {camera.number}",
         frames=clips.FileFrames(camera.files, channels=channels),
@@ -378,21 +368,40 @@ def _clip(drives: Raw | Odometry, name: str, side: str, config: ConfigDict) -> c
     )
 
 
-def _improved(name: str, camera: CameraFiles, config: ConfigDict) -> SparseDepth:
-    """The improved ground truth of a drive, which is published in the parts train and val."""
-    root = clips.directory(config.depth, "data.depth", config)
+def _improved_depth(name: str, camera: CameraFiles, config: ConfigDict) -> clips.DepthFiles:
+    """The improved ground truth of a drive, which is published in the parts train and val.
+
+    The first and last frames of a drive have none.
+    """
+    root = listing.require_directory(config.kitti.depth, "data.kitti.depth", config.source)
     drive = Path(name).name
     inner = Path(drive) / "proj_depth" / "groundtruth" / f"image_{camera.number:02d}"
     parts = [root / part / inner for part in ("", "train", "val")]
     folder = next((part for part in parts if part.is_dir()), parts[0])
-    return SparseDepth([str(folder / f"{Path(file).stem}.png") for file in camera.files])
+    files = [folder / f"{Path(file).stem}.png" for file in camera.files]
+    return clips.DepthFiles(files, _read_depth, sparse=True)
+
+
+def _read_depth(path: str) -> np.ndarray:
+    return maps.read_scaled_png(path)[0]
+
+
+def _times(stamps: Path, files: Sequence[str]) -> np.ndarray:
+    """Seconds since the drive's first frame at each of the files' frames."""
+    if stamps.is_file():
+        lines = [line.strip().replace(" ", "T") for line in stamps.read_text().splitlines()]
+        times = np.array([line for line in lines if line], "datetime64[ns]")
+        numbers = [int(Path(file).stem) for file in files]
+        if numbers[-1] < len(times):  # drives lack some images, but no time stamps
+            return (times[numbers] - times[0]) / np.timedelta64(1, "s")
+    return PERIOD * np.arange(len(files))
 
 
 @functools.lru_cache(maxsize=512)
 def _calibration(file: Path) -> dict[str, np.ndarray]:
     if not file.is_file():
         raise DataError(f"{file} is missing: it is the calibration, download it with the images")
-    return formats.read_kitti_calibration(file)
+    return cameras.read_kitti_calibration(file)
 
 
 def _numbers(file: Path) -> np.ndarray:

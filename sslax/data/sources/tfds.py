@@ -1,4 +1,4 @@
-"""Image sets of TensorFlow Datasets, prepared once as array_record and read without TensorFlow."""
+"""Image sets of TensorFlow Datasets, prepared once as array_record, read without TensorFlow."""
 
 import difflib
 from pathlib import Path
@@ -11,8 +11,40 @@ from sslax.data.files import images
 from sslax.data.records import DataError, Dataset, ImageError, Record
 
 
+def defaults() -> ConfigDict:
+    """The section `data.tfds`."""
+    return ConfigDict(
+        {
+            "name": "",  # of the set; '': data.path is the directory of a prepared one
+            "train_split": "train",
+            "test_split": "test",  # '' for none
+        }
+    )
+
+
+def load(config: ConfigDict) -> Dataset:
+    """The set `config.tfds.name`, prepared below `config.path` (default: TFDS's own directory).
+
+    Without a name, `config.path` is the directory of one prepared set, with its dataset_info.json.
+
+    Raises:
+        DataError: there is no such set or split, it is not prepared as array_record, or its records
+            have no image.
+    """
+    if config.test_path or config.test_fraction:
+        raise DataError(
+            "data.source='tfds' takes its parts from data.tfds.train_split and "
+            "data.tfds.test_split, such as 'train[:90%]' and 'train[90%:]': leave data.test_path "
+            "and data.test_fraction unset"
+        )
+    builder = _builder(config.tfds.name, config.path)
+    train, names = _source(builder, "train_split", config)
+    test = _source(builder, "test_split", config)[0] if config.tfds.test_split else None
+    return Dataset(train, test, names)
+
+
 class TfdsSource:
-    """Wraps a data source that yields the encoded image; decoding is the project's own."""
+    """Records of a data source of TFDS that yields encoded images."""
 
     def __init__(
         self,
@@ -45,67 +77,43 @@ class TfdsSource:
         return {"image": image, "label": np.asarray(record[self.label_key], np.int32)}
 
 
-def tfds(config: ConfigDict) -> Dataset:
-    """A set of TensorFlow Datasets by its `name`, prepared below `path` (default: TFDS's own).
-
-    Without a `name`, `path` is the directory of one prepared set, where dataset_info.json is.
-
-    Raises:
-        DataError: if there is no such set or split, it is not prepared as array_record, or its
-            records hold no image.
-    """
-    if config.test_path or config.test_fraction:
-        raise DataError(
-            "data.source='tfds' takes its parts from data.train_split and data.test_split, such as "
-            "'train[:90%]' and 'train[90%:]': leave data.test_path and data.test_fraction unset"
-        )
-    builder = _builder(config)
-    train, names = _source(builder, config.train_split, "data.train_split", config)
-    if not config.test_split:
-        return Dataset(train, None, names)
-    return Dataset(train, _source(builder, config.test_split, "data.test_split", config)[0], names)
-
-
-def _builder(config: ConfigDict) -> Any:
+def _builder(name: str, path: str | None) -> Any:
     import tensorflow_datasets as library
 
-    path = str(Path(config.path).expanduser()) if config.path else None
-    if not config.name:
+    path = str(Path(path).expanduser()) if path else None
+    if not name:
         if path is None or not (Path(path) / "dataset_info.json").exists():
             raise DataError(
-                "data.source='tfds' needs data.name, or data.path of a directory with a "
+                "data.source='tfds' needs data.tfds.name, or as data.path a directory with a "
                 "dataset_info.json"
             )
         return library.builder_from_directory(path)
     try:
-        builder = library.builder(config.name, data_dir=path)
+        builder = library.builder(name, data_dir=path)
     except ValueError as error:  # not found, or not a name
-        close = difflib.get_close_matches(
-            config.name, library.list_builders(with_community_datasets=False), n=3
-        )
+        known = library.list_builders(with_community_datasets=False)
+        close = difflib.get_close_matches(name, known, n=3)
         raise DataError(
-            f"TensorFlow Datasets has no set {config.name!r} and none is prepared in "
+            f"TensorFlow Datasets has no set {name!r} and none is prepared in "
             f"{path or 'its directory'}; the nearest names: {', '.join(close) or 'none'}"
         ) from error
     if not Path(builder.data_path).exists():
         raise DataError(
-            f"{config.name} is not prepared in {builder.data_path}: run, where TensorFlow is "
-            f"installed, tfds build {config.name} --file_format=array_record "
+            f"{name} is not prepared in {builder.data_path}: run, where TensorFlow is "
+            f"installed, tfds build {name} --file_format=array_record "
             f"--data_dir={path or '~/tensorflow_datasets'}"
         )
     return builder
 
 
 def _source(
-    builder: Any, split: str, what: str, config: ConfigDict
+    builder: Any, key: str, config: ConfigDict
 ) -> tuple[TfdsSource, tuple[str, ...] | None]:
+    """The records of a split, 'train_split' or 'test_split', and the names of the classes."""
     import tensorflow_datasets as library
 
-    features = dict(builder.info.features.items())
-    found = [key for key in features if isinstance(features[key], library.features.Image)]
-    if not found:
-        raise DataError(f"{builder.name} has no image among its features {sorted(features)}")
-    image_key = "image" if "image" in found else found[0]
+    split, features = config.tfds[key], dict(builder.info.features.items())
+    image_key = _image_key(builder.name, features)
     label = features.get("label")
     label_key = "label" if isinstance(label, library.features.ClassLabel) else None
     try:
@@ -117,9 +125,10 @@ def _source(
         ) from error
     except (ValueError, KeyError) as error:
         raise DataError(
-            f"{what}={split!r} is no split of {builder.name}; it has {sorted(builder.info.splits)}"
+            f"data.tfds.{key}={split!r} is not a split of {builder.name}; it has "
+            f"{sorted(builder.info.splits)}"
         ) from error
-    if label_key and int(records[0][label_key]) < 0:  # STL-10 marks its unlabeled images by -1
+    if label_key and int(records[0][label_key]) < 0:  # STL-10 labels its unlabeled images -1
         label_key = None
     source = TfdsSource(
         records,
@@ -130,3 +139,13 @@ def _source(
         name=f"{builder.name} {split}",
     )
     return source, tuple(label.names) if label_key else None
+
+
+def _image_key(name: str, features: dict[str, Any]) -> str:
+    """The feature 'image', or else the first image among the features."""
+    import tensorflow_datasets as library
+
+    found = [key for key in features if isinstance(features[key], library.features.Image)]
+    if not found:
+        raise DataError(f"{name} has no image among its features {sorted(features)}")
+    return "image" if "image" in found else found[0]

@@ -1,119 +1,60 @@
-"""What the methods share that learn depth and ego-motion from images.
+"""View synthesis and its errors: a target, reprojected from its sources by depth and poses.
 
-B examples, S frames of a video with the target at S // 2, M depth maps of one target, and V images
-of an example: the frames and, with stereo, the target's right-hand partner.
+B examples, N sources of each target, M depth maps of one target, images of h x w pixels.
 """
 
-from functools import partial
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
-from ml_collections import ConfigDict
 
-from sslax import augment, losses, ops
-from sslax.errors import UserError
-from sslax.methods import common
-from sslax.types import Array, Batch, Model, PyTree
+from sslax import checks, losses, ops
+from sslax.types import Array
 
 
-class Snippet(NamedTuple):
-    """What an example's images are for: how many frames, and is there a partner?"""
-
-    frames: int = 1
-    stereo: bool = False
-
-    @property
-    def images(self) -> int:
-        """V: the frames and the partner."""
-        return self.frames + self.stereo
-
-    @property
-    def target(self) -> int:
-        """The target's place."""
-        return self.frames // 2
-
-    @property
-    def others(self) -> list[int]:
-        """Places of the frames that are not the target; the partner is none of them."""
-        return [i for i in range(self.frames) if i != self.target]
-
-    @property
-    def sources(self) -> list[int]:
-        """Places of all images but the target: the other frames, then the partner."""
-        return [i for i in range(self.images) if i != self.target]
-
-    def check(self, batch: Batch, *needed: str) -> None:
-        """The batch has the images of a snippet, and the arrays that are needed.
-
-        Raises:
-            UserError: it has not.
-        """
-        chex.assert_rank(batch["image"], 5)
-        given = batch["image"].shape[1]
-        if given != self.images:
-            partner = " and the target's partner" if self.stereo else ""
-            raise UserError(
-                f"The method takes {self.frames} frame(s){partner} and each example has {given} "
-                "image(s); set config.data.frames and config.data.stereo to what the data are."
-            )
-        for name in needed:
-            if name not in batch:
-                raise UserError(
-                    f"The examples have no '{name}', which the method needs: name a file of "
-                    "intrinsics, or choose a set of images that has it."
-                )
-
-    def place(self, images: Array) -> int:
-        """The target's place among images `[B, V, ...]`; a lone image is the target.
-
-        Raises:
-            UserError: there are more images than one, and fewer than frames.
-        """
-        given = images.shape[1]
-        if 1 < given < self.frames:
-            raise UserError(f"Give one image or {self.frames} frames to predict from, not {given}.")
-        return self.target if given >= self.frames else 0
-
-
-# Geometry.
-
-
-def pose_of(twist: Array) -> Array:
-    """`[..., 6]`, a translation and an axis times an angle, to `[..., 4, 4]`."""
+def pose_from_twist(twist: Array) -> Array:
+    """Pose `[..., 4, 4]` of a twist `[..., 6]`: the translation, then the axis times the angle."""
     return ops.rigid_transform(ops.so3_exp(twist[..., 3:]), twist[..., :3])
 
 
 def stereo_pose(baseline: Array) -> Array:
-    """From the target's camera to its partner's, `[B, 4, 4]`, `baseline [B]` to the right of it."""
+    """Pose `[B, 4, 4]` from the target's camera to its partner's, `baseline` `[B]` to its right."""
     zero = jnp.zeros_like(baseline)
     translation = jnp.stack([-baseline, zero, zero], axis=-1)
     rotation = jnp.broadcast_to(jnp.eye(3), (*baseline.shape, 3, 3))
     return ops.rigid_transform(rotation, translation)
 
 
-def with_target(poses: Array, snippet: Snippet) -> Array:
-    """Poses `[B, S - 1, 4, 4]` to the other frames, and the identity in the target's place."""
+def insert_identity(poses: Array, index: int) -> Array:
+    """Poses `[B, S - 1, 4, 4]` to the source frames, with the target's own identity at `index`."""
     identity = jnp.broadcast_to(jnp.eye(4, dtype=poses.dtype), (len(poses), 1, 4, 4))
-    place = snippet.target
-    return jnp.concatenate([poses[:, :place], identity, poses[:, place:]], axis=1)
+    return jnp.concatenate([poses[:, :index], identity, poses[:, index:]], axis=1)
 
 
 class Level(NamedTuple):
-    """Images at one resolution, with the camera of that resolution."""
+    """Images at one resolution, and the camera there.
 
-    target: Array  # [B, h, w, C]
-    sources: Array  # [B, N, h, w, C]
-    intrinsics: Array  # [B, 3, 3], in pixels of this resolution
+    Attributes:
+        target: `[B, h, w, C]`.
+        sources: `[B, N, h, w, C]`.
+        intrinsics: `[B, 3, 3]`, in pixels of this resolution.
+    """
+
+    target: Array
+    sources: Array
+    intrinsics: Array
 
 
-def level_of(
-    target: Array, sources: Array, intrinsics: Array, size: tuple[int, int] | None = None
-) -> Level:
-    """Target `[B, H, W, C]` and sources `[B, N, H, W, C]`, averaged down to `size`, and camera."""
-    if size is None or size == target.shape[1:3]:
+def make_level(target: Array, sources: Array, intrinsics: Array, size: tuple[int, int]) -> Level:
+    """Images and camera at a lower resolution.
+
+    Args:
+        target: `[B, H, W, C]`.
+        sources: `[B, N, H, W, C]`.
+        intrinsics: `[B, 3, 3]`, in pixels.
+        size: height and width, to which images are averaged down.
+    """
+    if size == target.shape[1:3]:
         return Level(target, sources, intrinsics)
     height, width = target.shape[1:3]
     small = [ops.resize(images, size, method="area") for images in (target, sources)]
@@ -122,7 +63,7 @@ def level_of(
 
 
 def reproject(level: Level, depth: Array, poses: Array) -> tuple[Array, Array]:
-    """The target, rebuilt from each source under each depth map.
+    """Reconstructs the target from each source, under each depth map.
 
     Args:
         level: images and camera.
@@ -130,29 +71,39 @@ def reproject(level: Level, depth: Array, poses: Array) -> tuple[Array, Array]:
         poses: `[B, N, 4, 4]` from the target's camera to each source's.
 
     Returns:
-        Reconstructions `[B, M, N, h, w, C]` and, bool, `[B, M, N, h, w]`: the depth puts the pixel
-        in front of the source's camera and inside its image.
+        Reconstructions `[B, M, N, h, w, C]`, and `[B, M, N, h, w]` bool: the point lies in front
+        of the source's camera and inside its image.
     """
-    chex.assert_rank([depth, poses], 4)
-    flow, seen = ops.rigid_flow(
+    checks.assert_rank([depth, poses], 4)
+    flow, in_front = ops.rigid_flow(
         depth[:, :, None], poses[:, None], level.intrinsics[:, None, None]
     )  # [B, M, N, h, w, 2]
-    # One source meets all maps, and need not be repeated for them.
+    # Mapped over the depth maps rather than repeated for each of them.
     warp = jax.vmap(jax.vmap(ops.warp_flow, in_axes=(None, 1), out_axes=1), (1, 2), 2)
-    images, inside = warp(level.sources, flow)
-    return images, seen & inside
+    reconstructions, inside = warp(level.sources, flow)
+    return reconstructions, in_front & inside
 
 
 class Comparison(NamedTuple):
-    """What M depth maps at one resolution make of the target with N sources."""
+    """M reconstructions of the target from each of N sources, compared with it.
 
-    rebuilt: Array  # [B, M, N, h, w, C]
-    errors: Array  # [B, M, N, h, w], photometric
-    valid: Array  # [B, M, N, h, w], bool: in front of the source's camera and inside its frame
-    error: Array  # [B, M, h, w]: of the best source, or the mean over those that are valid
-    identity: Array  # [B, h, w]: the same of the sources as they are
-    seen: Array  # [B, M, h, w], bool: some source is valid
-    kept: Array  # [B, M, h, w], bool: and its error is not above `identity`
+    Attributes:
+        reconstructions: `[B, M, N, h, w, C]`.
+        errors: `[B, M, N, h, w]`, photometric.
+        valid: `[B, M, N, h, w]` bool, as `reproject` returns it.
+        error: `[B, M, h, w]`, of the best valid source, or the mean over the valid ones.
+        identity: `[B, h, w]`, the same error of the sources without a warp.
+        seen: `[B, M, h, w]` bool: a source is valid.
+        kept: `[B, M, h, w]` bool: and `error` is not above `identity` (the automask).
+    """
+
+    reconstructions: Array
+    errors: Array
+    valid: Array
+    error: Array
+    identity: Array
+    seen: Array
+    kept: Array
 
 
 def compare(
@@ -165,44 +116,65 @@ def compare(
     automask: bool = True,
     noise: Array | float = 0.0,
 ) -> Comparison:
-    """Rebuilds the target from its sources and compares, as Monodepth2 does.
+    """Monodepth2's comparison of the target with its reconstructions.
 
     Args:
         level: images and camera.
         depth: `[B, M, h, w]` of the target.
         poses: `[B, N, 4, 4]` from the target's camera to each source's.
         ssim_weight: of `losses.photometric_error`.
-        minimum: the best source of each pixel; otherwise the mean.
-        automask: otherwise all that is seen is kept.
-        noise: `[B, M, h, w]`, added to the error of the unmoved sources to break ties.
+        minimum: each pixel counts with its best source; otherwise with the mean over the sources.
+        automask: keep only pixels that a warp explains at least as well as no warp does.
+        noise: `[B, M, h, w]`, added to the error without a warp to break ties.
     """
 
-    compared = partial(losses.photometric_error, ssim_weight=ssim_weight)
-    rebuilt, valid = reproject(level, depth, poses)
-    errors = compared(level.target[:, None, None], rebuilt)
-    unmoved = compared(level.target[:, None], level.sources)
-    identity = jnp.min(unmoved, axis=1) if minimum else jnp.mean(unmoved, axis=1)
-    ranked, counted = jnp.moveaxis(errors, 2, 0), jnp.moveaxis(valid, 2, 0)
+    def photometric(target: Array, images: Array) -> Array:
+        return losses.photometric_error(target, images, ssim_weight=ssim_weight)
+
+    reconstructions, valid = reproject(level, depth, poses)
+    errors = photometric(level.target[:, None, None], reconstructions)
+    unwarped = photometric(level.target[:, None], level.sources)
+    identity = jnp.min(unwarped, axis=1) if minimum else jnp.mean(unwarped, axis=1)
+    candidates, usable = jnp.moveaxis(errors, 2, 0), jnp.moveaxis(valid, 2, 0)
     if not minimum:
-        total = jnp.sum(jnp.where(counted, ranked, 0.0), axis=0, keepdims=True)
-        ranked = total / jnp.maximum(jnp.sum(counted, axis=0), 1)
-        counted = jnp.any(counted, axis=0, keepdims=True)
-    rival = jnp.broadcast_to(identity[:, None] + noise, ranked.shape[1:])
+        total = jnp.sum(jnp.where(usable, candidates, 0.0), axis=0, keepdims=True)
+        candidates = total / jnp.maximum(jnp.sum(usable, axis=0), 1)
+        usable = jnp.any(usable, axis=0, keepdims=True)
+    threshold = jnp.broadcast_to(identity[:, None] + noise, candidates.shape[1:])
     error, kept = losses.minimum_reprojection(
-        ranked, valid=counted, identity_errors=rival[None] if automask else None
+        candidates, valid=usable, identity_errors=threshold[None] if automask else None
     )
-    seen = jnp.any(counted, axis=0)
-    return Comparison(rebuilt, errors, valid, error, identity, seen, kept)
+    seen = jnp.any(usable, axis=0)
+    return Comparison(reconstructions, errors, valid, error, identity, seen, kept)
+
+
+def best_source(images: Array, errors: Array, valid: Array) -> tuple[Array, Array]:
+    """For each pixel, the reconstruction of least error; black where none is valid.
+
+    Args:
+        images: `[B, N, h, w, C]`, reconstructions.
+        errors: `[B, N, h, w]`.
+        valid: `[B, N, h, w]`, bool.
+
+    Returns:
+        `[B, h, w, C]` and its errors `[B, h, w]`, 0 where none is valid.
+    """
+    candidates = jnp.where(valid, errors, jnp.inf)
+    best = jnp.argmin(candidates, axis=1)[:, None]
+    image = jnp.take_along_axis(images, best[..., None], axis=1)[:, 0]
+    seen = jnp.any(valid, axis=1)
+    error = jnp.where(seen, jnp.min(candidates, axis=1), 0.0)
+    return jnp.where(seen[..., None], image, 0.0), error
 
 
 def velocity_error(poses: Array, distance: Array) -> Array:
-    """Mean of `|‖t‖ - distance|` of poses `[B, N, 4, 4]` and meters `[B, N]`; a scalar.
+    """Mean of `|‖t‖ - distance|` over poses `[B, N, 4, 4]` and meters `[B, N]`; a scalar.
 
     Guizilini et al., 3D Packing for Self-Supervised Monocular Depth Estimation, CVPR 2020.
     """
     square = jnp.sum(jnp.square(poses[..., :3, 3]), axis=-1)
-    moves = square > 0  # the root has no gradient at zero
-    length = jnp.where(moves, jnp.sqrt(jnp.where(moves, square, 1.0)), 0.0)
+    moving = square > 0  # the root has no gradient at zero
+    length = jnp.where(moving, jnp.sqrt(jnp.where(moving, square, 1.0)), 0.0)
     return jnp.mean(losses.l1(length - distance))
 
 
@@ -210,96 +182,12 @@ def depth_consistency(depth: Array, other: Array, pose: Array, intrinsics: Array
     """Mean over valid pixels of `|z - z'(p')| / (z + z'(p'))` in a rectified pair; a scalar.
 
     Args:
-        depth: z `[B, H, W]` of one view, which is that of the other camera too.
-        other: z' `[B, H, W]` of the other view, read where a pixel of the first is seen.
-        pose: `[B, 4, 4]` from the one to the other.
+        depth: z `[B, H, W]` of one view; in a rectified pair it is the depth in the other, too.
+        other: z' `[B, H, W]` of the other view, sampled at p', where it sees pixel p.
+        pose: `[B, 4, 4]` from the first camera to the other.
         intrinsics: `[B, 3, 3]` of both.
     """
-    flow, seen = ops.rigid_flow(depth, pose, intrinsics)
-    met, inside = ops.warp_flow(other[..., None], flow)
-    met = met[..., 0]
-    return losses.masked_mean(losses.l1(depth - met) / (depth + met), seen & inside)
-
-
-def example_keys(rng: Array, batch: Batch) -> Array:
-    """A key for each example, whatever its place in the batch."""
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, batch["index"])
-
-
-# Networks.
-
-
-def of_depth(tree: PyTree) -> PyTree:
-    """The depth network's parameters or state: all parts but the pose and the mask network's."""
-    return {name: part for name, part in tree.items() if name not in ("pose", "mask")}
-
-
-def predict_maps(network: Model, params: PyTree, model_state: PyTree, images: Array) -> Array:
-    """The finest maps `[N, H, W, K]` of images, as the trained network makes them."""
-    maps, _ = network.apply(of_depth(params), of_depth(model_state), images, False)
-    return maps[0]
-
-
-# For people.
-
-
-def colors(disparity: Array) -> Array:
-    """Disparity or inverse depth `[B, h, w]` in colors `[B, h, w, 3]`: near is bright.
-
-    Each map from its least value to its 95th percentile, in matplotlib's magma.
-    """
-    from matplotlib import colormaps
-
-    table = jnp.asarray(np.array(colormaps["magma"].colors), jnp.float32)
-    flat = disparity.reshape(len(disparity), -1)
-    low = jnp.min(flat, axis=1)[:, None, None]
-    high = jnp.quantile(flat, 0.95, axis=1)[:, None, None]
-    share = (disparity - low) / jnp.maximum(high - low, 1e-9)
-    return table[(jnp.clip(share, 0.0, 1.0) * (len(table) - 1)).astype(jnp.int32)]
-
-
-def pictured(error: Array) -> Array:
-    """Errors or masks `[B, h, w]` as gray pictures `[B, h, w, 1]`; errors from 0.5 on are white."""
-    shown = error.astype(jnp.float32) if error.dtype == bool else 2 * error
-    return jnp.clip(shown, 0.0, 1.0)[..., None]
-
-
-def best_source(images: Array, errors: Array, valid: Array) -> tuple[Array, Array]:
-    """Of N reconstructions, the one of least error at each pixel; black where none is valid.
-
-    Args:
-        images: `[B, N, h, w, C]`.
-        errors: `[B, N, h, w]`.
-        valid: `[B, N, h, w]`, bool.
-
-    Returns:
-        `[B, h, w, C]` and its errors `[B, h, w]`, 0 where none is valid.
-    """
-    ranked = jnp.where(valid, errors, jnp.inf)
-    best = jnp.argmin(ranked, axis=1)[:, None]
-    image = jnp.take_along_axis(images, best[..., None], axis=1)[:, 0]
-    seen = jnp.any(valid, axis=1)
-    error = jnp.where(seen, jnp.min(ranked, axis=1), 0.0)
-    return jnp.where(seen[..., None], image, 0.0), error
-
-
-# From configs.
-
-
-def snippet_of(config: ConfigDict) -> Snippet:
-    """What `config.data` says of the images of an example."""
-    return Snippet(config.data.frames, config.data.stereo)
-
-
-def training_views(section: ConfigDict, snippet: Snippet) -> common.Views:
-    """The views of an `augment` section: a `recipe` of frames by name, with knobs replaced.
-
-    Raises:
-        UserError: unknown recipe or knob, or a knob out of its range.
-    """
-    knobs = common.plain(section)
-    try:
-        recipe = augment.get_frame_recipe(knobs.pop("recipe"), **knobs)
-        return augment.frame_views(recipe, stereo=snippet.stereo)
-    except ValueError as error:
-        raise UserError(f"config.augment: {error}") from error
+    flow, in_front = ops.rigid_flow(depth, pose, intrinsics)
+    sampled, inside = ops.warp_flow(other[..., None], flow)
+    sampled = sampled[..., 0]
+    return losses.masked_mean(losses.l1(depth - sampled) / (depth + sampled), in_front & inside)

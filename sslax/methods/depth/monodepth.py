@@ -3,6 +3,7 @@
 Godard et al., Unsupervised Monocular Depth Estimation with Left-Right Consistency, CVPR 2017.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -10,37 +11,35 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import augment, losses, models, ops
-from sslax.methods import common
-from sslax.methods.depth import geometry
-from sslax.types import Array, Batch, LossOutput, Method, Model, PyTree, Variables
+from sslax.methods.common import Augmentation, merge_views, no_update, split_views
+from sslax.methods.depth import common
+from sslax.models.compose import Network
+from sslax.types import (
+    Array,
+    Batch,
+    Depth,
+    DepthMaps,
+    InverseDepth,
+    LossOutput,
+    Method,
+    Metrics,
+    Model,
+    Pictures,
+    Variables,
+)
 
-PAIR = geometry.Snippet(frames=1, stereo=True)
-
-
-class Sides(NamedTuple):
-    """Left and right view of each pair, or the right one alone, at one resolution."""
-
-    image: Array  # [B, V, h, w, C]
-    other: Array  # [B, V, h, w, C], the other view
-    disparity: Array  # [B, V, h, w], in pixels of this resolution
-
-    def rebuilt(self) -> tuple[Array, Array]:
-        """The views as the others and the disparities have them, and where that is inside."""
-        count = self.image.shape[1]
-        towards = jnp.array([-1.0, 1.0])[-count:, None, None]  # right lies to the left in left
-        merged = [common.merge_views(x) for x in (self.other, towards * self.disparity)]
-        images, inside = ops.warp_disparity(*merged, direction=1)
-        return common.split_views(images, count), common.split_views(inside, count)
+PAIR = common.Snippet(frames=1, stereo=True)
 
 
 def monodepth(
-    depth_network: Model,
+    encoder: Model,
+    decoder: Model,
     *,
-    views: common.Views,
+    augmentation: Augmentation,
     ssim_weight: float = 0.85,
     smoothness_weight: float = 0.1,
     consistency_weight: float = 1.0,
-    largest: float = 0.3,
+    max_disparity: float = 0.3,
     naive: bool = False,
 ) -> Method:
     """Monodepth.
@@ -49,116 +48,190 @@ def monodepth(
     loss = Σ_s Σ_(left, right) [mean over valid (0.85 (1 - SSIM) / 2 + 0.15 |I - Î|)
            + 0.1 / 2^s smoothness(d / w, I) + 1.0 mean over valid |d - d'(x ∓ d)| / w]
     ```
-    The network sees the left image alone. Its maps times `largest` times their width w are the
-    disparities d of both views, at four resolutions s to which the images are averaged down. Left
-    is rebuilt from right and right from left; a pixel that would be read outside the other image
-    is not valid and does not count.
+    The network sees the left image only. Its maps times `max_disparity` times their width w are the
+    disparities d of both views, at four scales s, to which the images are averaged down. Each view
+    is reconstructed from the other; a pixel that would be sampled outside the other image is not
+    valid and does not count.
 
-    With `naive` the right image is rebuilt from the left one, with the only disparity that there
-    is: that is aligned with the right image, which the network does not see, and is taken for the
-    left image's in prediction. The paper shows what goes wrong: textures copied, edges displaced.
+    With `naive`, the network predicts one disparity and reconstructs the right image from the left.
+    That disparity is aligned with the right image, which the network does not see, but is taken
+    for the left image's in prediction. The paper shows the failure: copied textures, displaced
+    edges.
 
     Args:
-        depth_network: images to maps in (0, 1), finest first, of two channels, left and right; one
-            channel serves `naive`.
-        views: `(rng, batch) -> batch` with 'image' and 'input' `[B, 2, H, W, C]`, left and right.
+        encoder: images to an `Encoding`.
+        decoder: {'stages', 'like'} to maps in (0, 1), finest first, of two channels, left and
+            right; of one with `naive`.
+        augmentation: adds 'frames' and 'input' `[B, 2, H, W, C]`, left and right.
         ssim_weight: of the structural dissimilarity; the absolute difference has the rest.
-        smoothness_weight: at the finest resolution, of the disparity as a fraction of the width.
+        smoothness_weight: at the finest scale, of the disparity as a fraction of the width.
         consistency_weight: of the difference between the disparities, as a fraction of the width.
-        largest: disparity of a map of 1, as a fraction of the width.
+        max_disparity: disparity of a map of 1, as a fraction of the width.
         naive: see above.
     """
-
-    def sides(maps: Array, pair: Array) -> Sides:
-        """What is compared at the resolution of the maps `[B, h, w, K]`."""
-        small = ops.resize(pair, maps.shape[1:3], method="area")
-        disparity = largest * maps.shape[2] * jnp.moveaxis(maps, -1, 1)
-        if naive:
-            return Sides(small[:, 1:], small[:, :1], disparity[:, :1])
-        return Sides(small, small[:, ::-1], disparity)
-
-    def compared(target: Array, other: Array) -> Array:
-        return losses.photometric_error(target, other, ssim_weight=ssim_weight)
+    network = Network({"encoder": encoder, "decoder": decoder})
+    knobs = Knobs(ssim_weight, smoothness_weight, consistency_weight, max_disparity, naive)
 
     def init(rng: Array, batch: Batch) -> Variables:
-        return Variables(*depth_network.init(rng, batch["input"][:, 0]), extra={})
+        PAIR.check(batch)
+        return network.init(common.depth_maps, rng, batch["input"][:, 0])
 
     def loss(
-        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array, step: Array
+        variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
         PAIR.check(batch)
-        maps, state = depth_network.apply(params, model_state, batch["input"][:, 0], True)
-        terms = dict.fromkeys(("photometric", "smoothness", "consistency", "chance"), 0.0)
-        valid = []
-        for scale, level in enumerate(maps):
-            width = level.shape[2]
-            at = sides(level, batch["image"])
-            image, inside = at.rebuilt()
-            count = inside.shape[1]
-            of_sides = jax.vmap(losses.masked_mean, in_axes=1)
-            smoothness = losses.edge_aware_smoothness(at.disparity / width, at.image)
-            terms["photometric"] += jnp.sum(of_sides(compared(at.image, image), inside))
-            terms["smoothness"] += count * smoothness / 2**scale
-            terms["chance"] += count * jnp.mean(compared(at.image, at.other))
-            valid.append(jnp.mean(inside))
-            if not naive:
-                left, right = at.disparity[:, 0], at.disparity[:, 1]
-                terms["consistency"] += sum(
-                    losses.masked_mean(error, inside) / width
-                    for error, inside in losses.disparity_consistency(left, right)
-                )
-        value = terms["photometric"] + smoothness_weight * terms["smoothness"]
-        if not naive:
-            value = value + consistency_weight * terms["consistency"]
-        metrics = {
-            "photometric": terms["photometric"],
-            "smoothness": terms["smoothness"],
-            "valid": jnp.mean(jnp.stack(valid)),
-            "disparity": jnp.mean(maps[0][..., 0]) * largest,
-            "loss_at_chance": terms["chance"],
-        }
-        if not naive:
-            metrics["consistency"] = terms["consistency"]
-        return value, LossOutput(state, extra, jax.lax.stop_gradient(metrics))
+        left = batch["input"][:, 0]
+        maps, variables = network.apply(common.depth_maps, variables, left, train=True)
+        value, metrics = stereo_loss(maps, batch["frames"], knobs)
+        metrics = jax.lax.stop_gradient(metrics)
+        return value, LossOutput(variables.model_state, variables.extra, metrics)
 
-    def predict(params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch) -> dict:
-        images = augment.to_float(batch["image"][:, 0])
-        maps = geometry.predict_maps(depth_network, params, model_state, images)
-        disparity = largest * images.shape[2] * maps[..., 0]
+    def predict(variables: Variables, batch: Batch) -> DepthMaps:
+        left = augment.to_float(batch["image"][:, 0])
+        maps, _ = network.apply(common.depth_maps, variables, left)
+        disparity = max_disparity * left.shape[2] * maps[0][..., 0]
         if "intrinsics" not in batch or "baseline" not in batch:
-            return {"disparity": disparity}
+            return DepthMaps(disparity=disparity)
         focal, baseline = batch["intrinsics"][:, 0, 0], jnp.abs(batch["baseline"])
         depth = ops.disparity_to_depth(disparity, focal[:, None, None], baseline[:, None, None])
-        return {"disparity": disparity, "depth": depth}
+        return DepthMaps(depth=depth, disparity=disparity)
 
-    def show(
-        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array
-    ) -> dict[str, Array]:
+    def visualize(variables: Variables, batch: Batch, rng: Array) -> Pictures:
         pair = augment.to_float(batch["image"])
-        maps = geometry.predict_maps(depth_network, params, model_state, pair[:, 0])
-        columns = {"image": pair[:, 0], "disparity": geometry.colors(maps[..., 0])}
-        if pair.shape[1] < 2:
-            return columns
-        at = sides(maps, pair)
-        images, inside = at.rebuilt()
-        errors = compared(at.image, images) * inside
-        images = jnp.where(inside[..., None], images, 0.0)
-        for i, name in enumerate(("right",) if naive else ("left", "right")):
-            columns[f"{name}, rebuilt"] = images[:, i]
-            columns[f"{name}, error"] = geometry.pictured(errors[:, i])
-        return columns
+        maps, _ = network.apply(common.depth_maps, variables, pair[:, 0])
+        columns: Pictures = {"image": pair[:, 0], "disparity": InverseDepth(maps[0][..., 0])}
+        return columns | (reconstruction_columns(maps[0], pair, knobs) if pair.shape[1] > 1 else {})
 
     return Method(
-        views, init, loss, common.no_update, predict, show, common.trained_encoder, augment.to_float
+        task=Depth(frames=1, metric=True),
+        augment=augmentation,
+        init=init,
+        loss=loss,
+        update=no_update,
+        predict=predict,
+        visualize=visualize,
+        encoder=network.encoder,
+        preprocess=augment.to_float,
     )
 
 
+class Knobs(NamedTuple):
+    """The arguments of `monodepth` of the same names."""
+
+    ssim_weight: float
+    smoothness_weight: float
+    consistency_weight: float
+    max_disparity: float
+    naive: bool
+
+
+class StereoViews(NamedTuple):
+    """The left and right view of each pair, or the right one alone, at one resolution.
+
+    Attributes:
+        image: `[B, V, h, w, C]`, V 1 or 2.
+        other: `[B, V, h, w, C]`, the other view of each.
+        disparity: `[B, V, h, w]`, in pixels of this resolution.
+    """
+
+    image: Array
+    other: Array
+    disparity: Array
+
+
+def stereo_views(maps: Array, pair: Array, knobs: Knobs) -> StereoViews:
+    """Views and their disparities at the resolution of the maps.
+
+    Args:
+        maps: `[B, h, w, K]` in (0, 1), the network's.
+        pair: `[B, 2, H, W, C]`, left and right.
+        knobs: with `naive`, the first map is the disparity of the right view, the only one.
+    """
+    small = ops.resize(pair, maps.shape[1:3], method="area")
+    disparity = knobs.max_disparity * maps.shape[2] * jnp.moveaxis(maps, -1, 1)
+    if knobs.naive:
+        return StereoViews(small[:, 1:], small[:, :1], disparity[:, :1])
+    return StereoViews(small, small[:, ::-1], disparity)
+
+
+def reconstruct(views: StereoViews) -> tuple[Array, Array]:
+    """Each view reconstructed from the other one.
+
+    Returns:
+        `[B, V, h, w, C]`, and `[B, V, h, w]` bool: sampled inside the other image.
+    """
+    count = views.image.shape[1]
+    # The left view samples the right one at x - d, the right view the left one at x + d.
+    direction = jnp.array([-1.0, 1.0])[-count:, None, None]
+    other, shift = merge_views(views.other), merge_views(direction * views.disparity)
+    images, inside = ops.warp_disparity(other, shift, direction=1)
+    return split_views(images, count), split_views(inside, count)
+
+
+def scale_terms(views: StereoViews, ssim_weight: float) -> Metrics:
+    """The terms of the loss at one scale, before their weights; sums over the views."""
+    error = partial(losses.photometric_error, views.image, ssim_weight=ssim_weight)
+    images, valid = reconstruct(views)
+    count, width = views.image.shape[1], views.image.shape[3]
+    smoothness = losses.edge_aware_smoothness(views.disparity / width, views.image)
+    terms = {
+        "photometric": jnp.sum(jax.vmap(losses.masked_mean, in_axes=1)(error(images), valid)),
+        "smoothness": count * smoothness,
+        "valid": jnp.mean(valid),
+        "loss_at_chance": count * jnp.mean(error(views.other)),
+    }
+    if count == 2:
+        left, right = views.disparity[:, 0], views.disparity[:, 1]
+        terms["consistency"] = sum(
+            losses.masked_mean(difference, inside) / width
+            for difference, inside in losses.disparity_consistency(left, right)
+        )
+    return terms
+
+
+def stereo_loss(maps: tuple[Array, ...], pair: Array, knobs: Knobs) -> tuple[Array, Metrics]:
+    """Monodepth's loss and its metrics.
+
+    Args:
+        maps: `[B, h, w, K]` each, finest first, the network's.
+        pair: `[B, 2, H, W, C]`, left and right.
+        knobs: weights.
+    """
+    views = [stereo_views(level, pair, knobs) for level in maps]
+    terms = common.stack_scales([scale_terms(scale, knobs.ssim_weight) for scale in views])
+    metrics = {
+        "photometric": jnp.sum(terms["photometric"]),
+        "smoothness": common.sum_halving(terms["smoothness"]),
+        "valid": jnp.mean(terms["valid"]),
+        "disparity": knobs.max_disparity * jnp.mean(maps[0][..., 0]),
+        "loss_at_chance": jnp.sum(terms["loss_at_chance"]),
+    }
+    value = metrics["photometric"] + knobs.smoothness_weight * metrics["smoothness"]
+    if not knobs.naive:
+        metrics["consistency"] = jnp.sum(terms["consistency"])
+        value = value + knobs.consistency_weight * metrics["consistency"]
+    return value, metrics
+
+
+def reconstruction_columns(maps: Array, pair: Array, knobs: Knobs) -> Pictures:
+    """Reconstructions of the views and their errors, black where not valid."""
+    views = stereo_views(maps, pair, knobs)
+    images, valid = reconstruct(views)
+    errors = losses.photometric_error(views.image, images, ssim_weight=knobs.ssim_weight)
+    columns: Pictures = {}
+    for i, side in enumerate(("right",) if knobs.naive else ("left", "right")):
+        columns[f"{side} reconstruction"] = jnp.where(valid[:, i, ..., None], images[:, i], 0.0)
+        columns[f"{side} error"] = common.displayable(errors[:, i] * valid[:, i])
+    return columns
+
+
 def build(config: ConfigDict, steps: int) -> Method:
-    """Monodepth as the sections `model`, `data`, `augment` and `monodepth` of a config say."""
+    """Monodepth from the sections `model`, `data`, `augment` and `monodepth` of a config."""
     knobs = dict(config.monodepth)
     outputs = 1 if knobs["naive"] else 2
     return monodepth(
-        models.build_depth_network(config.model, outputs=outputs, **knobs.pop("decoder")),
-        views=geometry.training_views(config.augment, PAIR),
+        models.build_encoder(config.model, stem_stage=True),
+        models.build_depth_decoder(config.model, outputs=outputs, **knobs.pop("decoder")),
+        augmentation=common.build_augmentation(config.augment, PAIR),
         **knobs,
     )

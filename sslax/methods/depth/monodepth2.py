@@ -3,26 +3,43 @@
 Godard et al., Digging Into Self-Supervised Monocular Depth Estimation, ICCV 2019.
 """
 
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import augment, losses, models, ops
-from sslax.errors import UserError
-from sslax.methods import common
-from sslax.methods.depth import geometry
-from sslax.types import Array, Batch, LossOutput, Method, Metrics, Model, PyTree, Variables
+from sslax.errors import UserError, check_choice
+from sslax.methods.common import Augmentation, merge_views, split_views
+from sslax.methods.depth import common, geometry
+from sslax.methods.depth.common import Snippet
+from sslax.models.compose import Network, Parts
+from sslax.types import (
+    Array,
+    Batch,
+    Depth,
+    LossOutput,
+    Method,
+    Metrics,
+    Model,
+    Pictures,
+    Variables,
+)
 
 POSES = ("separate", "shared")
-TIE_NOISE = 1e-5  # standard deviation of what breaks ties between warped and unmoved sources
+TIE_NOISE = 1e-5  # standard deviation of what breaks ties between warped and unwarped sources
 
 
 def monodepth2(
-    depth_network: Model,
-    pose_network: Model | None = None,
+    encoder: Model,
+    decoder: Model,
+    pose: Model | None = None,
     *,
-    views: common.Views,
-    encoder: Model | None = None,
+    augmentation: Augmentation,
+    share_encoder: bool = False,
     frames: int = 3,
     stereo: bool = False,
     minimum: bool = True,
@@ -43,35 +60,34 @@ def monodepth2(
     pe   = 0.85 mean_c (1 - SSIM) / 2 + 0.15 mean_c |I - Î|
     ```
     The sources I_n are the other frames of a video (M), the right-hand partner (S), or all of them
-    (MS). Î_n is source n read where the target's depth and the pose put it. A source that is read
-    outside its frame or behind its camera does not compete, and a pixel that no source sees does
-    not count. Where no warp is better than the sources as they are, the pixel has no gradient: the
-    automask. Ties, as under zero motion, are broken by noise. The partner's pose is the baseline
-    in meters, and so depth is metric with stereo; with video alone its scale is arbitrary.
+    (MS); Î_n is source n sampled where the target's depth and the pose put each pixel. A source
+    does not compete where its point is outside its image or behind its camera, and a pixel that no
+    source sees does not count. A pixel that no warp explains better than the unwarped sources do
+    has no gradient: the automask. Noise breaks ties, as under zero motion. The partner's pose is
+    the baseline in meters, so depth is metric with stereo; video alone leaves its scale arbitrary.
 
     The further terms, off by default:
 
     ```
-    velocity     w_v mean_n |‖t_n‖ - distance_n|                     over the other frames
+    velocity     w_v mean_n |‖t_n‖ - distance_n|                     over the source frames
     consistency  w_c mean over valid |z - z'(p')| / (z + z'(p'))     with stereo
     ```
-    with the target's depth z, which is that of the partner's too in a rectified pair, and z'(p')
-    the depth that the network makes of the partner's image, read where the target's pixel is seen
-    in it; both get the gradient.
+    with z the target's depth, which in a rectified pair is the depth in the partner's camera, too,
+    and z'(p') the depth predicted from the partner's image, sampled where it sees the target's
+    pixel p. Both get the gradient.
 
     Args:
-        depth_network: images to maps σ in (0, 1), finest first, of one channel; with `encoder`,
-            also {'stages', 'like'} to the same (see `models.encoder_decoder`).
-        pose_network: two frames on the channels, in order of time, to twists `[N, 1, 6]` from the
-            first's camera to the second's; or, with `encoder`, {'stages'} of both `[N, 2, h, w, C]`
-            to the same. None where there is one frame only.
-        views: `(rng, batch) -> batch` with 'image' and 'input' `[B, V, H, W, C]`, 'intrinsics', and
+        encoder: images to an `Encoding`.
+        decoder: {'stages', 'like'} to maps σ in (0, 1), finest first, of one channel.
+        pose: two frames stacked on the channels, in order of time, to twists `[N, 1, 6]` from the
+            first's camera to the second's; with `share_encoder`, {'stages'} with the encoder's last
+            stage of both, `[N, 2, h, w, C]`, to the same. None for a single frame.
+        augmentation: adds 'frames' and 'input' `[B, V, H, W, C]`; the batch has 'intrinsics', and
             'baseline' with stereo.
-        encoder: the depth network's, a pose network of whose last stage shares it; None for a pose
-            network with an encoder of its own.
+        share_encoder: depth and pose read the same encoder, which sees each image once.
         frames: S, the target at S // 2; 1 for stereo alone.
-        stereo: whether the target's partner comes last.
-        minimum: the best source of each pixel; otherwise the mean over the sources.
+        stereo: the target's partner comes last.
+        minimum: each pixel counts with its best source; otherwise with the mean over the sources.
         automask: see above.
         full_resolution: maps are enlarged to the images' size; otherwise images are averaged down
             to the maps'.
@@ -80,240 +96,368 @@ def monodepth2(
         velocity_weight: w_v; needs 'distance' `[B, S]` in meters.
         consistency_weight: w_c; needs stereo.
         min_depth, max_depth: depths at σ = 1 and 0; meters with stereo. Depth starts at σ = 1/2,
-            nearly 2 min_depth: a pixel must then be seen in the partner's frame, or nothing moves.
+            nearly 2 min_depth: the partner must see points that near, or there is no gradient.
 
     Raises:
         UserError: there is no source, no pose network for several frames, or no stereo for
             `consistency_weight`.
     """
-    snippet = geometry.Snippet(frames, stereo)
-    moving = len(snippet.others) > 0
-    if not snippet.sources:
-        raise UserError("One frame without stereo has no source: set data.frames or data.stereo.")
-    if moving and pose_network is None:
-        raise UserError(f"{frames} frames need a pose network.")
-    if velocity_weight and not moving:
-        raise UserError("config.monodepth2.velocity_weight needs config.data.frames of 2 or more.")
-    if consistency_weight and not stereo:
-        raise UserError("config.monodepth2.consistency_weight needs config.data.stereo=True.")
-    cameras = ["intrinsics", *["baseline"] * stereo]
-    needed = cameras + ["distance"] * (velocity_weight > 0)
+    snippet = Snippet(frames, stereo)
+    knobs = Knobs(
+        snippet=snippet,
+        share_encoder=share_encoder and frames > 1,
+        minimum=minimum,
+        automask=automask,
+        full_resolution=full_resolution,
+        ssim_weight=ssim_weight,
+        smoothness_weight=smoothness_weight,
+        velocity_weight=velocity_weight,
+        consistency_weight=consistency_weight,
+        min_depth=min_depth,
+        max_depth=max_depth,
+    )
+    _check_sources(knobs, pose)
+    needed = ["intrinsics", *["baseline"] * stereo, *["distance"] * (velocity_weight > 0)]
+    parts = {"encoder": encoder, "decoder": decoder}
+    network = Network({**parts, "pose": pose} if pose and frames > 1 else parts)
+    forward = partial(estimate, knobs=knobs)
 
-    def depth_of(maps: Array) -> Array:
-        return ops.sigmoid_to_depth(maps, min_depth=min_depth, max_depth=max_depth)[1]
-
-    def pairs(images: Array) -> Array:
-        """Every other frame with the target, in order of time: `[B, S - 1, 2, H, W, C]`."""
-        target = snippet.target
-        order = [(min(i, target), max(i, target)) for i in snippet.others]
-        return images[:, jnp.array(order)]
-
-    def of_places(images: Array, places: list[int]) -> Array:
-        """Some of the images `[B, V, ...]`, merged."""
-        return common.merge_views(jnp.stack([images[:, i] for i in places], axis=1))
-
-    def of_pairs(
-        params: PyTree, state: PyTree, images: Array, train: bool
-    ) -> tuple[PyTree, PyTree, dict[str, Array]]:
-        """What the pose network is given: pairs `[B·(S - 1), ...]`; the state; and, of an encoder
-        that depth shares, its stages of all images, `[B, V, h, w, C]` each."""
-        if encoder is None:
-            merged = common.merge_views(pairs(images))  # [B·(S - 1), 2, H, W, C]
-            return jnp.concatenate([merged[:, 0], merged[:, 1]], axis=-1), state, {}
-        merged = common.merge_views(images)
-        encoding, new = encoder.apply(params["encoder"], state["encoder"], merged, train)
-        stages = {k: common.split_views(v, images.shape[1]) for k, v in encoding.stages.items()}
-        name, stage = list(stages.items())[-1]
-        last = {"stages": {name: common.merge_views(pairs(stage))}}
-        return last, {**state, "encoder": new}, stages
-
-    def motions(
-        params: PyTree, state: PyTree, images: Array, train: bool
-    ) -> tuple[Array, PyTree, dict[str, Array]]:
-        """Poses from the target to every other frame, `[B, S - 1, 4, 4]`; and as `of_pairs`."""
-        inputs, state, stages = of_pairs(params, state, images, train)
-        twists, pose_state = pose_network.apply(params["pose"], state["pose"], inputs, train)
-        poses = common.split_views(geometry.pose_of(twists[:, 0]), len(snippet.others))
-        # Of an earlier frame and the target the network says how the former becomes the latter.
-        earlier = jnp.array([i < snippet.target for i in snippet.others])[:, None, None]
-        poses = jnp.where(earlier, ops.se3_inverse(poses), poses)
-        return poses, {**state, "pose": pose_state}, stages
-
-    def all_poses(
-        params: PyTree, state: PyTree, images: Array, batch: Batch, train: bool
-    ) -> tuple[Array, PyTree, dict[str, Array]]:
-        """Poses from the target to every source, `[B, N, 4, 4]`; and as `of_pairs`."""
-        poses, stages = [], {}
-        if moving:
-            of_frames, state, stages = motions(params, state, images, train)
-            poses.append(of_frames)
-        if stereo:
-            poses.append(geometry.stereo_pose(batch["baseline"])[:, None])
-        return jnp.concatenate(poses, axis=1), state, stages
-
-    def levels(maps: tuple[Array, ...], batch: Batch) -> list[tuple[geometry.Level, Array]]:
-        """Images with the maps `[B, M, h, w]` that are compared at their resolution."""
-        image = batch["image"]
-        target, sources = image[:, snippet.target], image[:, jnp.array(snippet.sources)]
-        size = target.shape[1:3]
-        if full_resolution:
-            maps = [jnp.stack([ops.resize(level, size)[..., 0] for level in maps], axis=1)]
-        else:
-            maps = [level[:, None, ..., 0] for level in maps]
-        return [
-            (geometry.level_of(target, sources, batch["intrinsics"], level.shape[2:]), level)
-            for level in maps
-        ]
-
-    def compare(
-        level: geometry.Level, maps: Array, poses: Array, noise: Array | float
-    ) -> geometry.Comparison:
-        return geometry.compare(
-            level,
-            depth_of(maps),
-            poses,
-            ssim_weight=ssim_weight,
-            minimum=minimum,
-            automask=automask,
-            noise=noise,
-        )
-
-    def tie_noise(rng: Array, batch: Batch, shape: tuple[int, ...]) -> Array:
-        """Of each example by itself, so that its place and the devices do not matter."""
-        keys = geometry.example_keys(rng, batch)
-        return TIE_NOISE * jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-
-    def best_reprojection(
-        maps: tuple[Array, ...], poses: Array, batch: Batch, rng: Array
-    ) -> tuple[Array, Metrics]:
-        """The photometric loss, the mean over all scales, and its metrics."""
-        parts = []
-        for number, (level, depths) in enumerate(levels(maps, batch)):
-            noise = tie_noise(jax.random.fold_in(rng, number), batch, depths.shape[1:])
-            made = compare(level, depths, poses, noise)
-            identity = jnp.broadcast_to(made.identity[:, None], made.error.shape)
-            error = jnp.where(made.kept, made.error, identity)
-            part = {
-                "photometric": jax.vmap(losses.masked_mean, in_axes=1)(error, made.seen),
-                "automask": jnp.mean(made.kept, axis=(0, 2, 3)),
-                "valid": jnp.mean(made.seen, axis=(0, 2, 3)),
-                "loss_at_chance": jnp.mean(identity, axis=(0, 2, 3)),
-            }  # [M] each
-            parts.append(part)
-        metrics = {name: jnp.mean(jnp.stack([part[name] for part in parts])) for name in parts[0]}
-        return metrics["photometric"], metrics
-
-    def smoothness_of(maps: tuple[Array, ...], target: Array) -> Array:
-        total = 0.0
-        for scale, level in enumerate(maps):
-            image = ops.resize(target, level.shape[1:3], method="area")
-            smoothness = losses.edge_aware_smoothness(level, image, mean_normalize=True)
-            total += smoothness / 2**scale
-        return total / len(maps)
+    def network_input(batch: Batch) -> Array:
+        """The images whose depth or motion the loss needs."""
+        snippet.check(batch, *needed)
+        return batch["input"] if consistency_weight else batch["input"][:, :frames]
 
     def init(rng: Array, batch: Batch) -> Variables:
-        snippet.check(batch, *needed)
-        keys = jax.random.split(rng)
-        params, state = depth_network.init(keys[0], batch["input"][:, snippet.target])
-        if not moving:
-            return Variables(params, state, extra={})
-        inputs, _, _ = of_pairs(params, state, batch["input"][:, :frames], False)
-        of_pose = pose_network.init(keys[1], inputs)
-        return Variables({**params, "pose": of_pose[0]}, {**state, "pose": of_pose[1]}, extra={})
+        return network.init(forward, rng, network_input(batch))
 
     def loss(
-        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array, step: Array
+        variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
-        snippet.check(batch, *needed)
-        images = batch["input"] if consistency_weight else batch["input"][:, :frames]
-        poses, state, stages = all_poses(params, model_state, images, batch, True)
-        places = [snippet.target, *[frames] * bool(consistency_weight)]
-        seen = of_places(images, places)
-        if stages:
-            encoded = {name: of_places(stage, places) for name, stage in stages.items()}
-            seen = {"stages": encoded, "like": seen}
-        outputs, depth_state = depth_network.apply(
-            geometry.of_depth(params), geometry.of_depth(state), seen, True
-        )
-        outputs = [common.split_views(level, len(places)) for level in outputs]
-        maps = tuple(level[:, 0] for level in outputs)
+        outputs, variables = network.apply(forward, variables, network_input(batch), train=True)
+        value, metrics = snippet_loss(*outputs, batch, rng, knobs)
+        metrics = jax.lax.stop_gradient(metrics)
+        return value, LossOutput(variables.model_state, variables.extra, metrics)
 
-        photometric, metrics = best_reprojection(maps, poses, batch, rng)
-        smoothness = smoothness_of(maps, batch["image"][:, snippet.target])
-        value = photometric + smoothness_weight * smoothness
-        metrics |= {
-            "smoothness": smoothness,
-            "inverse_depth": jnp.mean(1 / depth_of(maps[0])),
-        }
-        if moving:
-            of_frames = poses[:, : len(snippet.others)]
-            metrics["translation"] = jnp.mean(jnp.linalg.norm(of_frames[..., :3, 3], axis=-1))
-        if velocity_weight:
-            distance = batch["distance"][:, jnp.array(snippet.others)]
-            metrics["velocity"] = geometry.velocity_error(of_frames, distance)
-            value = value + velocity_weight * metrics["velocity"]
-        if consistency_weight:
-            own, partner = (depth_of(outputs[0][:, i, ..., 0]) for i in range(2))
-            metrics["consistency"] = geometry.depth_consistency(
-                own, partner, poses[:, -1], batch["intrinsics"]
-            )
-            value = value + consistency_weight * metrics["consistency"]
-        state = {**state, **depth_state}
-        return value, LossOutput(state, extra, jax.lax.stop_gradient(metrics))
-
-    def predict(params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch) -> dict:
-        images = augment.to_float(batch["image"])
-        target = images[:, snippet.place(images)]
-        maps = geometry.predict_maps(depth_network, params, model_state, target)
-        predictions = {"depth": depth_of(maps[..., 0])}
-        if moving and images.shape[1] >= frames:
-            poses, *_ = motions(params, model_state, images[:, :frames], False)
-            predictions["pose"] = geometry.with_target(poses, snippet)
-        return predictions
-
-    def show(
-        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array
-    ) -> dict[str, Array]:
-        images = augment.to_float(batch["image"])
-        target = images[:, snippet.place(images)]
-        maps = geometry.predict_maps(depth_network, params, model_state, target)
-        columns = {"image": target, "disparity": geometry.colors(1 / depth_of(maps[..., 0]))}
-        if images.shape[1] != snippet.images or any(k not in batch for k in cameras):
-            return columns
-        batch = {**batch, "image": images}
-        poses, *_ = all_poses(params, model_state, images[:, :frames], batch, False)
-        ((level, depths),) = levels((maps,), batch)
-        made = compare(level, depths, poses, 0.0)
-        image, error = geometry.best_source(made.rebuilt[:, 0], made.errors[:, 0], made.valid[:, 0])
-        columns |= {"rebuilt": image, "error": geometry.pictured(error)}
-        columns["error without a warp"] = geometry.pictured(made.identity)
-        return columns | {"automask": geometry.pictured(made.kept[:, 0])}
-
-    return Method(
-        views, init, loss, common.no_update, predict, show, common.trained_encoder, augment.to_float
+    return common.video_method(
+        network,
+        snippet,
+        Depth(frames=frames, metric=stereo or velocity_weight > 0),
+        augmentation=augmentation,
+        init=init,
+        loss=loss,
+        to_depth=lambda maps: to_depth(maps[..., 0], knobs),
+        motion=partial(estimate_motion, knobs=knobs) if frames > 1 else None,
+        to_poses=partial(frame_poses, snippet=snippet),
+        reconstructions=partial(reconstructions, knobs=knobs),
     )
 
 
+class Knobs(NamedTuple):
+    """The images of an example, and the arguments of `monodepth2` of the same names."""
+
+    snippet: Snippet
+    share_encoder: bool
+    minimum: bool
+    automask: bool
+    full_resolution: bool
+    ssim_weight: float
+    smoothness_weight: float
+    velocity_weight: float
+    consistency_weight: float
+    min_depth: float
+    max_depth: float
+
+    @property
+    def depth_indices(self) -> list[int]:
+        """Indices of the images whose depth the loss needs: the target, perhaps its partner."""
+        partner = [self.snippet.partner_index] * (self.consistency_weight > 0)
+        return [self.snippet.target_index, *partner]
+
+
+def _check_sources(knobs: Knobs, pose: Model | None) -> None:
+    snippet = knobs.snippet
+    if not snippet.sources:
+        raise UserError("One frame without stereo has no source: set data.frames or data.stereo.")
+    if snippet.source_frames and pose is None:
+        raise UserError(f"{snippet.frames} frames need a pose network.")
+    if knobs.velocity_weight and not snippet.source_frames:
+        raise UserError("config.monodepth2.velocity_weight needs config.data.frames of 2 or more.")
+    if knobs.consistency_weight and not snippet.stereo:
+        raise UserError("config.monodepth2.consistency_weight needs config.data.stereo=True.")
+
+
+# Forward passes.
+
+
+def estimate(net: Parts, images: Array, knobs: Knobs) -> tuple[tuple[Array, ...], Array | None]:
+    """Forward pass of training.
+
+    Args:
+        net: parts `encoder`, `decoder` and, with several frames, `pose`.
+        images: `[B, V, H, W, C]`, the frames, and the partner if its depth is needed.
+        knobs: of the method.
+
+    Returns:
+        Maps `[B·T, h, w, 1]`, finest first, of the T images of `depth_indices`; and twists as
+        `estimate_motion` returns them, None for a single frame.
+    """
+    snippet, like = knobs.snippet, select(images, knobs.depth_indices)
+    if not knobs.share_encoder:
+        maps = common.depth_maps(net, like)
+        frames = images[:, : snippet.frames]
+        return maps, estimate_motion(net, frames, knobs) if snippet.source_frames else None
+    stages = encode_each(net, images)
+    chosen = {name: select(stage, knobs.depth_indices) for name, stage in stages.items()}
+    return net.decoder({"stages": chosen, "like": like}), motion_from_stages(net, stages, snippet)
+
+
+def estimate_motion(net: Parts, frames: Array, knobs: Knobs) -> Array:
+    """Forward pass from frames `[B, S, H, W, C]` to the twists of all pairs `[B·(S - 1), 1, 6]`."""
+    if knobs.share_encoder:
+        return motion_from_stages(net, encode_each(net, frames), knobs.snippet)
+    pairs = merge_views(frame_pairs(frames, knobs.snippet))
+    return net.pose(jnp.concatenate([pairs[:, 0], pairs[:, 1]], axis=-1))
+
+
+def encode_each(net: Parts, images: Array) -> dict[str, Array]:
+    """Stages `[B, V, h, w, C]` of images `[B, V, H, W, C]`."""
+    stages = net.encoder(merge_views(images)).stages
+    return {name: split_views(stage, images.shape[1]) for name, stage in stages.items()}
+
+
+def motion_from_stages(net: Parts, stages: dict[str, Array], snippet: Snippet) -> Array:
+    """Twists of all pairs `[B·(S - 1), 1, 6]` from the encoder's last stage."""
+    name, stage = list(stages.items())[-1]
+    return net.pose({"stages": {name: merge_views(frame_pairs(stage, snippet))}})
+
+
+def frame_pairs(images: Array, snippet: Snippet) -> Array:
+    """Each source frame with the target, in order of time.
+
+    Args:
+        images: `[B, V, ...]`, images or stages.
+        snippet: which frames there are.
+
+    Returns:
+        `[B, S - 1, 2, ...]`.
+    """
+    target = snippet.target_index
+    order = [(min(i, target), max(i, target)) for i in snippet.source_frames]
+    return images[:, jnp.array(order)]
+
+
+def select(images: Array, indices: Sequence[int]) -> Array:
+    """Some of the images or stages `[B, V, ...]`, merged: `[B·T, ...]`."""
+    return merge_views(jnp.stack([images[:, i] for i in indices], axis=1))
+
+
+# Depth and poses.
+
+
+def to_depth(maps: Array, knobs: Knobs) -> Array:
+    """Depth of maps σ, of any shape."""
+    return ops.sigmoid_to_depth(maps, min_depth=knobs.min_depth, max_depth=knobs.max_depth)[1]
+
+
+def frame_poses(twists: Array, snippet: Snippet) -> Array:
+    """Poses `[B, S - 1, 4, 4]` from the target's camera to every source frame's.
+
+    Args:
+        twists: `[B·(S - 1), 1, 6]` of all pairs, from the earlier frame of each to the later one.
+        snippet: which frames there are.
+    """
+    poses = split_views(geometry.pose_from_twist(twists[:, 0]), len(snippet.source_frames))
+    # An earlier frame's pair leads from it to the target.
+    earlier = jnp.array([i < snippet.target_index for i in snippet.source_frames])
+    return jnp.where(earlier[:, None, None], ops.se3_inverse(poses), poses)
+
+
+def source_poses(twists: Array | None, batch: Batch, snippet: Snippet) -> Array:
+    """Poses `[B, N, 4, 4]` from the target's camera to every source's."""
+    poses = [] if twists is None else [frame_poses(twists, snippet)]
+    if snippet.stereo:
+        poses.append(geometry.stereo_pose(batch["baseline"])[:, None])
+    return jnp.concatenate(poses, axis=1)
+
+
+# The loss.
+
+
+def snippet_loss(
+    maps: tuple[Array, ...], twists: Array | None, batch: Batch, rng: Array, knobs: Knobs
+) -> tuple[Array, Metrics]:
+    """Monodepth2's loss and its metrics.
+
+    Args:
+        maps: `[B·T, h, w, 1]` each, as `estimate` returns them.
+        twists: likewise.
+        batch: 'frames' `[B, V, H, W, C]`, 'intrinsics' `[B, 3, 3]`, 'index' `[B]`, and what the
+            knobs need.
+        rng: of the noise that breaks ties.
+        knobs: of the method.
+    """
+    snippet, frames = knobs.snippet, batch["frames"]
+    maps = tuple(split_views(level, len(knobs.depth_indices))[..., 0] for level in maps)
+    own = tuple(level[:, 0] for level in maps)
+    poses = source_poses(twists, batch, snippet)
+    metrics = reprojection_metrics(own, poses, batch, rng, knobs)
+    metrics["smoothness"] = smoothness(own, frames[:, snippet.target_index])
+    metrics["inverse_depth"] = jnp.mean(1 / to_depth(own[0], knobs))
+    value = metrics["photometric"] + knobs.smoothness_weight * metrics["smoothness"]
+    to_frames = poses[:, : len(snippet.source_frames)]
+    if snippet.source_frames:
+        metrics["translation"] = jnp.mean(jnp.linalg.norm(to_frames[..., :3, 3], axis=-1))
+    if knobs.velocity_weight:
+        distance = batch["distance"][:, jnp.array(snippet.source_frames)]
+        metrics["velocity"] = geometry.velocity_error(to_frames, distance)
+        value = value + knobs.velocity_weight * metrics["velocity"]
+    if knobs.consistency_weight:
+        target, partner = (to_depth(maps[0][:, i], knobs) for i in range(2))
+        metrics["consistency"] = geometry.depth_consistency(
+            target, partner, poses[:, -1], batch["intrinsics"]
+        )
+        value = value + knobs.consistency_weight * metrics["consistency"]
+    return value, metrics
+
+
+def reprojection_metrics(
+    maps: tuple[Array, ...], poses: Array, batch: Batch, rng: Array, knobs: Knobs
+) -> Metrics:
+    """The photometric loss, the mean over all scales, and what goes with it.
+
+    Args:
+        maps: σ of the target, `[B, h, w]` each, finest first.
+        poses: `[B, N, 4, 4]` from the target's camera to each source's.
+        batch: 'frames', 'intrinsics' and 'index'.
+        rng: of the noise that breaks ties.
+        knobs: of the method.
+    """
+    terms = []
+    levels = comparison_levels(maps, batch["frames"], batch["intrinsics"], knobs)
+    for number, (level, level_maps) in enumerate(levels):
+        keys = augment.batch_keys(jax.random.fold_in(rng, number), batch)
+        noise = tie_noise(keys, level_maps.shape[1:])
+        match = compare(level, level_maps, poses, noise, knobs)
+        identity = jnp.broadcast_to(match.identity[:, None], match.error.shape)
+        error = jnp.where(match.kept, match.error, identity)
+        terms.append(
+            {
+                "photometric": jax.vmap(losses.masked_mean, in_axes=1)(error, match.seen),
+                "automask": jnp.mean(match.kept, axis=(0, 2, 3)),
+                "valid": jnp.mean(match.seen, axis=(0, 2, 3)),
+                "loss_at_chance": jnp.mean(identity, axis=(0, 2, 3)),
+            }  # [M] each
+        )
+    return jax.tree.map(jnp.mean, common.stack_scales(terms))
+
+
+def comparison_levels(
+    maps: tuple[Array, ...], frames: Array, intrinsics: Array, knobs: Knobs
+) -> list[tuple[geometry.Level, Array]]:
+    """Images with the maps `[B, M, h, w]` that are compared at their resolution.
+
+    With `full_resolution`, one level of all maps, enlarged; otherwise a level for each map.
+
+    Args:
+        maps: σ of the target, `[B, h, w]` each, finest first.
+        frames: `[B, V, H, W, C]`, the target and its sources.
+        intrinsics: `[B, 3, 3]`, in pixels of the frames.
+        knobs: of the method.
+    """
+    snippet = knobs.snippet
+    target, sources = frames[:, snippet.target_index], frames[:, jnp.array(snippet.sources)]
+    if knobs.full_resolution:
+        size = target.shape[1:3]
+        large = [ops.resize(level[..., None], size)[..., 0] for level in maps]
+        return [(geometry.Level(target, sources, intrinsics), jnp.stack(large, axis=1))]
+    return [
+        (geometry.make_level(target, sources, intrinsics, level.shape[1:]), level[:, None])
+        for level in maps
+    ]
+
+
+def compare(
+    level: geometry.Level, maps: Array, poses: Array, noise: Array | float, knobs: Knobs
+) -> geometry.Comparison:
+    """`geometry.compare` for maps σ `[B, M, h, w]`, as the knobs have it."""
+    return geometry.compare(
+        level,
+        to_depth(maps, knobs),
+        poses,
+        ssim_weight=knobs.ssim_weight,
+        minimum=knobs.minimum,
+        automask=knobs.automask,
+        noise=noise,
+    )
+
+
+def tie_noise(keys: Array, shape: tuple[int, ...]) -> Array:
+    """Noise `[B, *shape]`, each example's from its own key: `augment.batch_keys`."""
+    return TIE_NOISE * jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def smoothness(maps: tuple[Array, ...], target: Array) -> Array:
+    """Edge-aware smoothness of mean-normalized maps, halved at each scale; the mean over scales.
+
+    Args:
+        maps: σ `[B, h, w]` each, finest first.
+        target: their image `[B, H, W, C]`.
+    """
+    terms = []
+    for level in maps:
+        image = ops.resize(target, level.shape[1:3], method="area")
+        terms.append(losses.edge_aware_smoothness(level, image, mean_normalize=True))
+    return common.sum_halving(jnp.stack(terms)) / len(maps)
+
+
+# Pictures.
+
+
+def reconstructions(
+    maps: Array, twists: Array | None, images: Array, batch: Batch, knobs: Knobs
+) -> Pictures:
+    """The target from its best source, its errors and the automask.
+
+    Args:
+        maps: σ of the target, `[B, H, W, 1]`.
+        twists: as `estimate_motion` returns them; None for a single frame.
+        images: `[B, V, H, W, C]`, float.
+        batch: 'intrinsics', and 'baseline' with stereo.
+        knobs: of the method.
+    """
+    poses = source_poses(twists, batch, knobs.snippet)
+    levels = comparison_levels((maps[..., 0],), images, batch["intrinsics"], knobs)
+    match = compare(*levels[0], poses, 0.0, knobs)
+    image, error = geometry.best_source(
+        match.reconstructions[:, 0], match.errors[:, 0], match.valid[:, 0]
+    )
+    return {
+        "reconstruction": image,
+        "error": common.displayable(error),
+        "error without a warp": common.displayable(match.identity),
+        "automask": common.displayable(match.kept[:, 0]),
+    }
+
+
 def build(config: ConfigDict, steps: int) -> Method:
-    """Monodepth2 as the sections `model`, `data`, `augment` and `monodepth2` of a config say."""
+    """Monodepth2 from the sections `model`, `data`, `augment` and `monodepth2` of a config."""
     knobs = dict(config.monodepth2)
-    snippet = geometry.snippet_of(config)
-    pose, decoder = dict(knobs.pop("pose")), knobs.pop("decoder")
-    kind = pose.pop("kind")
-    if kind not in POSES:
-        raise UserError(f'config.monodepth2.pose.kind is "{kind}"; choose one of {POSES}.')
-    encoder = pose_network = None
-    if snippet.others and kind == "shared":
-        encoder = models.build_encoder(config.model, stem_stage=True)
-        decoder_width, dtype = pose["decoder_width"], jnp.dtype(config.model.dtype)
-        pose_network = models.from_linen(models.PoseDecoder(1, decoder_width, dtype))
-    elif snippet.others:
-        pose_network = models.build_pose_network(config.model, **pose)
+    snippet = common.snippet_of(config)
+    pose_knobs, decoder_knobs = dict(knobs.pop("pose")), knobs.pop("decoder")
+    kind = pose_knobs.pop("kind")
+    check_choice("config.monodepth2.pose.kind", kind, POSES)
+    share_encoder, pose = kind == "shared", None
+    if snippet.source_frames and share_encoder:
+        width, dtype = pose_knobs["decoder_width"], jnp.dtype(config.model.dtype)
+        pose = models.from_linen(models.PoseDecoder(1, width, dtype))
+    elif snippet.source_frames:
+        pose = models.build_pose_network(config.model, **pose_knobs)
     return monodepth2(
-        models.build_depth_network(config.model, **decoder),
-        pose_network,
-        views=geometry.training_views(config.augment, snippet),
-        encoder=encoder,
+        models.build_encoder(config.model, stem_stage=True),
+        models.build_depth_decoder(config.model, **decoder_knobs),
+        pose,
+        augmentation=common.build_augmentation(config.augment, snippet),
+        share_encoder=share_encoder,
         frames=snippet.frames,
         stereo=snippet.stereo,
         **knobs,

@@ -1,23 +1,40 @@
-"""SfMLearner: depth and motion of the camera rebuild a frame from its neighbors in time.
+"""SfMLearner: depth and ego-motion reconstruct a frame from its neighbors in time.
 
 Zhou et al., Unsupervised Learning of Depth and Ego-Motion from Video, CVPR 2017.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from sslax import augment, losses, models
-from sslax.methods import common
-from sslax.methods.depth import geometry
-from sslax.types import Array, Batch, LossOutput, Method, Model, PyTree, Variables
+from sslax import losses, models
+from sslax.methods.common import Augmentation
+from sslax.methods.depth import common, geometry
+from sslax.methods.depth.common import Snippet
+from sslax.models.compose import Network, Parts
+from sslax.types import (
+    Array,
+    Batch,
+    Depth,
+    LossOutput,
+    Method,
+    Metrics,
+    Model,
+    Pictures,
+    Variables,
+)
+
+Motion = tuple[Array, tuple[Array, ...]]  # twists, and logits of explainability, finest first
 
 
 def sfm_learner(
-    depth_network: Model,
-    pose_network: Model,
+    encoder: Model,
+    decoder: Model,
+    pose: Model,
     *,
-    views: common.Views,
+    augmentation: Augmentation,
     frames: int = 3,
     smoothness_weight: float = 0.5,
     explainability_weight: float = 0.2,
@@ -27,159 +44,209 @@ def sfm_learner(
     ```
     loss = Σ_s { Σ_n [mean over valid e_n |I - Î_n| - λ_e mean log e_n] + 0.5 / 2^s smoothness(d) }
     ```
-    The depth is 1 / d with d = 10 σ + 0.01. Frame n rebuilds the target at each resolution s, to
-    which the images are averaged down; a pixel whose point is behind a camera or out of its frame
-    is not valid and does not count. The explainability e_n in (0, 1) takes the weight from what
-    does not fit; its cross-entropy with 1 keeps it from taking it from everything. Smoothness is
-    the mean absolute second derivatives, edges or no edges.
+    Depth is 1 / d with d = 10 σ + 0.01. The target is reconstructed from each source frame n at
+    each scale s, to which the images are averaged down; a pixel whose point is behind the source's
+    camera or outside its image is not valid and does not count. The explainability e_n in (0, 1)
+    lowers the weight of what the reconstruction cannot explain; its cross-entropy with 1 keeps it
+    from going to zero everywhere. Smoothness is the mean of the absolute second derivatives,
+    whatever the image's edges.
 
     Args:
-        depth_network: images to maps in (0, 1), finest first, of one channel.
-        pose_network: frames stacked on the channels, the target first and then the others in order
-            of time, to twists `[N, S - 1, 6]` from the target's camera to each other's; and, with
-            explainability, to a pair of twists and logits `[N, h, w, S - 1]` of the maps' sizes.
-        views: `(rng, batch) -> batch` with 'image' and 'input' `[B, S, H, W, C]` and 'intrinsics'.
+        encoder: images to an `Encoding`.
+        decoder: {'stages', 'like'} to maps σ in (0, 1), finest first, of one channel.
+        pose: frames stacked on the channels, the target first and then the source frames in order
+            of time, to twists `[N, S - 1, 6]` from the target's camera to each source's; with
+            explainability, to a pair of twists and logits `[N, h, w, S - 1]` at the maps' sizes.
+        augmentation: adds 'frames' and 'input' `[B, S, H, W, C]`; the batch has 'intrinsics'.
         frames: S, the target at S // 2.
-        smoothness_weight: at the finest resolution.
-        explainability_weight: λ_e; 0 does without explainability.
+        smoothness_weight: at the finest scale.
+        explainability_weight: λ_e; 0 for no explainability masks.
     """
-    snippet = geometry.Snippet(frames)
-    explains = explainability_weight > 0
+    snippet = Snippet(frames)
+    network = Network({"encoder": encoder, "decoder": decoder, "pose": pose})
 
-    def stacked(images: Array) -> Array:
-        """Frames `[B, S, H, W, C]` on the channels, the target first."""
-        order = [snippet.target, *snippet.others]
-        return jnp.concatenate([images[:, i] for i in order], axis=-1)
+    def estimate_motion(net: Parts, images: Array) -> Motion:
+        output = net.pose(stack_frames(images, snippet))
+        return output if explainability_weight > 0 else (output, ())
 
-    def inverse_depth(maps: Array) -> Array:
-        return 10.0 * maps[..., 0] + 0.01
-
-    def motions(
-        params: PyTree, model_state: PyTree, images: Array, train: bool
-    ) -> tuple[Array, tuple[Array, ...], PyTree]:
-        """Poses `[B, S - 1, 4, 4]`, logits of explainability, finest first, and the state."""
-        output, state = pose_network.apply(
-            params["pose"], model_state["pose"], stacked(images), train
-        )
-        twists, logits = output if explains else (output, ())
-        return geometry.pose_of(twists), logits, state
-
-    def compared(maps: Array, images: Array, poses: Array, intrinsics: Array) -> tuple:
-        """Level, reconstructions, errors and where valid, at the resolution of the maps."""
-        target, others = images[:, snippet.target], images[:, jnp.array(snippet.others)]
-        level = geometry.level_of(target, others, intrinsics, maps.shape[1:3])
-        rebuilt, valid = geometry.reproject(level, 1 / inverse_depth(maps)[:, None], poses)
-        rebuilt, valid = rebuilt[:, 0], valid[:, 0]
-        errors = losses.photometric_error(level.target[:, None], rebuilt, ssim_weight=0.0)
-        return level, rebuilt, errors, valid
+    def forward(net: Parts, images: Array) -> tuple[tuple[Array, ...], Motion]:
+        return common.depth_maps(net, images[:, snippet.target_index]), estimate_motion(net, images)
 
     def init(rng: Array, batch: Batch) -> Variables:
         snippet.check(batch, "intrinsics")
-        keys = jax.random.split(rng)
-        params, state = depth_network.init(keys[0], batch["input"][:, snippet.target])
-        of_pose = pose_network.init(keys[1], stacked(batch["input"]))
-        return Variables({**params, "pose": of_pose[0]}, {**state, "pose": of_pose[1]}, extra={})
+        return network.init(forward, rng, batch["input"])
 
     def loss(
-        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array, step: Array
+        variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
         snippet.check(batch, "intrinsics")
-        maps, state = depth_network.apply(
-            geometry.of_depth(params),
-            geometry.of_depth(model_state),
-            batch["input"][:, snippet.target],
-            True,
+        outputs, variables = network.apply(forward, variables, batch["input"], train=True)
+        value, metrics = snippet_loss(
+            *outputs,
+            batch["frames"],
+            batch["intrinsics"],
+            snippet,
+            smoothness_weight=smoothness_weight,
+            explainability_weight=explainability_weight,
         )
-        poses, logits, pose_state = motions(params, model_state, batch["input"], True)
-        photometric = smoothness = regularization = chance = 0.0
-        explained, seen = [], []
-        for scale, level_maps in enumerate(maps):
-            level, _, errors, valid = compared(
-                level_maps, batch["image"], poses, batch["intrinsics"]
-            )
-            still = losses.photometric_error(level.target[:, None], level.sources, ssim_weight=0.0)
-            chance += jnp.sum(jnp.mean(still, axis=(0, 2, 3)))
-            if explains:
-                weight = jax.nn.sigmoid(jnp.moveaxis(logits[scale], -1, 1))
-                errors = weight * errors
-                explained.append(jnp.mean(weight))
-                entropy = losses.explainability_regularization(logits[scale])
-                regularization += jnp.sum(jnp.mean(entropy, axis=(0, 1, 2)))
-            photometric += jnp.sum(jax.vmap(losses.masked_mean, in_axes=1)(errors, valid))
-            seen.append(jnp.mean(valid))
-            smoothness += (
-                losses.edge_aware_smoothness(
-                    inverse_depth(level_maps),
-                    level.target,
-                    order=2,
-                    edge_weight=0.0,
-                    cross_terms=True,
-                )
-                / 2**scale
-            )
-        value = (
-            photometric + smoothness_weight * smoothness + explainability_weight * regularization
-        )
-        metrics = {
-            "photometric": photometric,
-            "smoothness": smoothness,
-            "valid": jnp.mean(jnp.stack(seen)),
-            "inverse_depth": jnp.mean(inverse_depth(maps[0])),
-            "translation": jnp.mean(jnp.linalg.norm(poses[..., :3, 3], axis=-1)),
-            "loss_at_chance": chance,
-        }
-        if explains:
-            metrics["explained"] = jnp.mean(jnp.stack(explained))
-        state = {**state, "pose": pose_state}
-        return value, LossOutput(state, extra, jax.lax.stop_gradient(metrics))
+        metrics = jax.lax.stop_gradient(metrics)
+        return value, LossOutput(variables.model_state, variables.extra, metrics)
 
-    def predict(params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch) -> dict:
-        images = augment.to_float(batch["image"])
-        target = images[:, snippet.place(images)]
-        maps = geometry.predict_maps(depth_network, params, model_state, target)
-        predictions = {"depth": 1 / inverse_depth(maps)}
-        if images.shape[1] >= frames:
-            poses, _, _ = motions(params, model_state, images[:, :frames], False)
-            predictions["pose"] = geometry.with_target(poses, snippet)
-        return predictions
-
-    def show(
-        params: PyTree, model_state: PyTree, extra: PyTree, batch: Batch, rng: Array
-    ) -> dict[str, Array]:
-        images = augment.to_float(batch["image"])
-        target = images[:, snippet.place(images)]
-        maps = geometry.predict_maps(depth_network, params, model_state, target)
-        columns = {"image": target, "disparity": geometry.colors(inverse_depth(maps))}
-        if images.shape[1] < frames or "intrinsics" not in batch:
-            return columns
-        images = images[:, :frames]
-        poses, logits, _ = motions(params, model_state, images, False)
-        _, rebuilt, errors, valid = compared(maps, images, poses, batch["intrinsics"])
-        image, error = geometry.best_source(rebuilt, errors, valid)
-        columns |= {"rebuilt": image, "error": geometry.pictured(error)}
-        if explains:
-            weight = jax.nn.sigmoid(logits[0])
-            columns["explained"] = jnp.mean(weight, axis=-1, keepdims=True)
+    def reconstructions(maps: Array, motion: Motion, images: Array, batch: Batch) -> Pictures:
+        twists, logits = motion
+        match = reproject_frames(maps, images, batch["intrinsics"], twists, snippet)
+        image, error = geometry.best_source(match.reconstructions, match.errors, match.valid)
+        columns: Pictures = {"reconstruction": image, "error": common.displayable(error)}
+        if logits:
+            columns["explained"] = jnp.mean(jax.nn.sigmoid(logits[0]), axis=-1, keepdims=True)
         return columns
 
-    return Method(
-        views, init, loss, common.no_update, predict, show, common.trained_encoder, augment.to_float
+    return common.video_method(
+        network,
+        snippet,
+        Depth(frames=frames, metric=False),
+        augmentation=augmentation,
+        init=init,
+        loss=loss,
+        to_depth=lambda maps: 1 / inverse_depth(maps),
+        motion=estimate_motion,
+        to_poses=lambda motion: geometry.pose_from_twist(motion[0]),
+        reconstructions=reconstructions,
     )
 
 
-def build(config: ConfigDict, steps: int) -> Method:
-    """SfMLearner as the sections `model`, `data`, `augment` and `sfm_learner` of a config say."""
-    knobs = dict(config.sfm_learner)
-    snippet = geometry.snippet_of(config)
-    return sfm_learner(
-        models.build_depth_network(config.model, **knobs.pop("decoder")),
-        models.build_pose_network(
-            config.model,
-            **knobs.pop("pose"),
-            frames=snippet.frames,
-            explainability=knobs["explainability_weight"] > 0,
+def stack_frames(frames: Array, snippet: Snippet) -> Array:
+    """Frames `[B, S, H, W, C]` on the channels, the target first: `[B, H, W, S·C]`."""
+    order = [snippet.target_index, *snippet.source_frames]
+    return jnp.concatenate([frames[:, i] for i in order], axis=-1)
+
+
+def inverse_depth(maps: Array) -> Array:
+    """The network's maps `[B, h, w, 1]` as inverse depth `[B, h, w]`."""
+    return 10.0 * maps[..., 0] + 0.01
+
+
+class Reprojection(NamedTuple):
+    """The target reconstructed from each source frame, at one resolution.
+
+    Attributes:
+        level: images and camera.
+        reconstructions: `[B, S - 1, h, w, C]`.
+        errors: `[B, S - 1, h, w]`, absolute differences.
+        valid: `[B, S - 1, h, w]` bool, as `geometry.reproject` returns it.
+    """
+
+    level: geometry.Level
+    reconstructions: Array
+    errors: Array
+    valid: Array
+
+
+def reproject_frames(
+    maps: Array, frames: Array, intrinsics: Array, twists: Array, snippet: Snippet
+) -> Reprojection:
+    """Reconstructs the target at the resolution of the maps.
+
+    Args:
+        maps: `[B, h, w, 1]` in (0, 1), the network's.
+        frames: `[B, S, H, W, C]`.
+        intrinsics: `[B, 3, 3]`, in pixels of the frames.
+        twists: `[B, S - 1, 6]` from the target's camera to each source frame's.
+        snippet: which frame is the target.
+    """
+    target, sources = frames[:, snippet.target_index], frames[:, jnp.array(snippet.source_frames)]
+    level = geometry.make_level(target, sources, intrinsics, maps.shape[1:3])
+    depth, poses = 1 / inverse_depth(maps), geometry.pose_from_twist(twists)
+    images, valid = geometry.reproject(level, depth[:, None], poses)
+    images, valid = images[:, 0], valid[:, 0]
+    errors = losses.photometric_error(level.target[:, None], images, ssim_weight=0.0)
+    return Reprojection(level, images, errors, valid)
+
+
+def scale_terms(maps: Array, match: Reprojection, logits: Array | None) -> Metrics:
+    """The terms of the loss at one scale, before their weights; sums over the source frames.
+
+    Args:
+        maps: `[B, h, w, 1]`, the network's.
+        match: reconstructions at their resolution.
+        logits: `[B, h, w, S - 1]` of explainability; None for no masks.
+    """
+    target, sources = match.level.target[:, None], match.level.sources
+    unwarped = losses.photometric_error(target, sources, ssim_weight=0.0)
+    terms = {
+        "smoothness": losses.edge_aware_smoothness(
+            inverse_depth(maps), match.level.target, order=2, edge_weight=0.0, cross_terms=True
         ),
-        views=geometry.training_views(config.augment, snippet),
+        "valid": jnp.mean(match.valid),
+        "loss_at_chance": jnp.sum(jnp.mean(unwarped, axis=(0, 2, 3))),
+    }
+    errors = match.errors
+    if logits is not None:
+        explained = jax.nn.sigmoid(jnp.moveaxis(logits, -1, 1))
+        errors = explained * errors
+        entropy = losses.explainability_regularization(logits)
+        terms["explained"] = jnp.mean(explained)
+        terms["regularization"] = jnp.sum(jnp.mean(entropy, axis=(0, 1, 2)))
+    per_source = jax.vmap(losses.masked_mean, in_axes=1)(errors, match.valid)
+    return {**terms, "photometric": jnp.sum(per_source)}
+
+
+def snippet_loss(
+    maps: tuple[Array, ...],
+    motion: Motion,
+    frames: Array,
+    intrinsics: Array,
+    snippet: Snippet,
+    *,
+    smoothness_weight: float,
+    explainability_weight: float,
+) -> tuple[Array, Metrics]:
+    """SfMLearner's loss and its metrics.
+
+    Args:
+        maps: `[B, h, w, 1]` each, finest first, the network's.
+        motion: twists and, with explainability, logits at the maps' sizes.
+        frames: `[B, S, H, W, C]`.
+        intrinsics: `[B, 3, 3]`, in pixels of the frames.
+        snippet: which frame is the target.
+        smoothness_weight: as in `sfm_learner`; likewise `explainability_weight`.
+    """
+    twists, logits = motion
+    scales = []
+    for scale, level in enumerate(maps):
+        match = reproject_frames(level, frames, intrinsics, twists, snippet)
+        scales.append(scale_terms(level, match, logits[scale] if logits else None))
+    terms = common.stack_scales(scales)
+    metrics = {
+        "photometric": jnp.sum(terms["photometric"]),
+        "smoothness": common.sum_halving(terms["smoothness"]),
+        "valid": jnp.mean(terms["valid"]),
+        "inverse_depth": jnp.mean(inverse_depth(maps[0])),
+        "translation": jnp.mean(jnp.linalg.norm(twists[..., :3], axis=-1)),
+        "loss_at_chance": jnp.sum(terms["loss_at_chance"]),
+    }
+    value = metrics["photometric"] + smoothness_weight * metrics["smoothness"]
+    if logits:
+        metrics["explained"] = jnp.mean(terms["explained"])
+        value = value + explainability_weight * jnp.sum(terms["regularization"])
+    return value, metrics
+
+
+def build(config: ConfigDict, steps: int) -> Method:
+    """SfMLearner from the sections `model`, `data`, `augment` and `sfm_learner` of a config."""
+    knobs = dict(config.sfm_learner)
+    snippet = common.snippet_of(config)
+    pose = models.build_pose_network(
+        config.model,
+        **knobs.pop("pose"),
+        frames=snippet.frames,
+        explainability=knobs["explainability_weight"] > 0,
+    )
+    return sfm_learner(
+        models.build_encoder(config.model, stem_stage=True),
+        models.build_depth_decoder(config.model, **knobs.pop("decoder")),
+        pose,
+        augmentation=common.build_augmentation(config.augment, snippet),
         frames=snippet.frames,
         **knobs,
     )

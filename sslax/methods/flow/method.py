@@ -206,5 +206,5 @@ def check_pairs(frames: Array) -> None:
     if frames.shape[1] != 2:
         raise UserError(
             f"Flow is between two frames, and each example has {frames.shape[1]}: set "
-            'config.data.frames=2 and config.data.target="first".'
+            'config.data.frames=2 and config.data.target_frame="first".'
         )

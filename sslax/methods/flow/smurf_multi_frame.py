@@ -271,7 +271,7 @@ def check_triplets(frames: Array) -> None:
     if frames.shape[1] != 3:
         raise UserError(
             "Occluded flow is inferred from three frames, and each example has "
-            f'{frames.shape[1]}: set config.data.frames=3 and config.data.target="second".'
+            f'{frames.shape[1]}: set config.data.frames=3 and config.data.target_frame="second".'
         )
 
 
@@ -286,7 +286,7 @@ def triplet_augmentation(augmentation: Augmentation) -> Augmentation:
     All three are moved and cropped alike; colors change in 'input' alone, which has the last two.
 
     Args:
-        augmentation: as `augment.flow_views` returns it: an example's key depends on `rng` and its
+        augmentation: as `augment.make_frame_pairs` returns it: an example's key depends on `rng` and its
             index alone.
     """
 

@@ -1,7 +1,7 @@
-"""Files round trip to the bit, equal OpenCV's, and say what is wrong.
+"""Files round-trip bit by bit, equal OpenCV's, and damaged ones are explained.
 
-OpenCV's files are made by experiments/golden/formats.py; known bytes are written out by hand where
-the format is small enough.
+OpenCV's files come from experiments/golden/formats.py; where a format is small enough its bytes are
+written by hand.
 """
 
 import pathlib
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from sslax.data.files import formats
+from sslax.data.files import cameras, flow_files, maps, png, point_clouds
 from sslax.data.records import DataError
 
 FILTERS = ("NONE", "SUB", "UP", "AVG", "PAETH", "mixed")
@@ -41,18 +41,18 @@ def stored(golden, tmp_path):
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_png_of_every_filter(golden, stored, name):
-    image = formats.read_png(stored(f"png_{name}", "x.png"))
+    image = png.read_png(stored(f"png_{name}", "x.png"))
     assert image.dtype == np.uint16
     np.testing.assert_array_equal(image, golden["image"])
 
 
 def test_png_of_other_kinds(golden, stored):
-    gray = formats.read_png(stored("png_gray16", "x.png"))
+    gray = png.read_png(stored("png_gray16", "x.png"))
     np.testing.assert_array_equal(gray, golden["image"][..., 0])
-    rgb = formats.read_png(stored("png_rgb8", "x.png"))
+    rgb = png.read_png(stored("png_rgb8", "x.png"))
     assert rgb.dtype == np.uint8
     np.testing.assert_array_equal(rgb, golden["image"] >> 8)
-    rgba = formats.read_png(stored("png_rgba16", "x.png"))
+    rgba = png.read_png(stored("png_rgba16", "x.png"))
     np.testing.assert_array_equal(rgba, golden["rgba"])
 
 
@@ -60,8 +60,8 @@ def test_png_of_other_kinds(golden, stored):
 @pytest.mark.parametrize("shape", [(3, 5), (5, 3), (1, 1), (1, 7), (4, 6, 2), (4, 6, 3), (4, 6, 4)])
 def test_png_round_trip(tmp_path, dtype, shape):
     image = np.random.default_rng(1).integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
-    formats.write_png(tmp_path / "x.png", image)
-    read = formats.read_png(tmp_path / "x.png")
+    png.write_png(tmp_path / "x.png", image)
+    read = png.read_png(tmp_path / "x.png")
     assert read.dtype == dtype
     np.testing.assert_array_equal(read, image)
 
@@ -69,17 +69,17 @@ def test_png_round_trip(tmp_path, dtype, shape):
 def test_pillow_reads_what_we_write(tmp_path):
     rng = np.random.default_rng(2)
     color = rng.integers(0, 256, (6, 5, 3)).astype(np.uint8)
-    formats.write_png(tmp_path / "8.png", color)
+    png.write_png(tmp_path / "8.png", color)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "8.png")), color)
     gray = rng.integers(0, 65536, (6, 5)).astype(np.uint16)
-    formats.write_png(tmp_path / "16.png", gray)
+    png.write_png(tmp_path / "16.png", gray)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "16.png")), gray)
 
 
 def test_png_reads_what_pillow_writes(tmp_path):
     color = np.random.default_rng(3).integers(0, 256, (6, 5, 4)).astype(np.uint8)
     Image.fromarray(color).save(tmp_path / "x.png", optimize=True)
-    np.testing.assert_array_equal(formats.read_png(tmp_path / "x.png"), color)
+    np.testing.assert_array_equal(png.read_png(tmp_path / "x.png"), color)
 
 
 def test_a_png_unfiltered_byte_by_byte(tmp_path):
@@ -98,7 +98,7 @@ def test_a_png_unfiltered_byte_by_byte(tmp_path):
             wanted[y, i] = (rows[y, i] + (0, a, b, (a + b) // 2, nearest)[filters[y]]) % 256
     data = np.concatenate([filters[:, None], rows], 1).astype(np.uint8).tobytes()
     _write_chunks(tmp_path / "x.png", (width, height, 16, 2, 0, 0, 0), data)
-    found = formats.read_png(tmp_path / "x.png")
+    found = png.read_png(tmp_path / "x.png")
     big_endian = wanted.reshape(height, width, 3, 2)
     np.testing.assert_array_equal(found, big_endian[..., 0] * 256 + big_endian[..., 1])
 
@@ -124,11 +124,11 @@ def test_png_mistakes(golden, stored, tmp_path):
     def broken(new, message):
         path.write_bytes(new)
         with pytest.raises(DataError, match=message):
-            formats.read_png(path)
+            png.read_png(path)
 
-    broken(b"GIF89a", "no PNG file: it begins with b'GIF89a'")
-    broken(content[:-20], "cut short")
-    broken(content[:40], "cut short")
+    broken(b"GIF89a", "not a PNG file: it begins with b'GIF89a'")
+    broken(content[:-20], "truncated")
+    broken(content[:40], "truncated")
     broken(content[:100] + bytes([content[100] ^ 1]) + content[101:], "checksum of b'IDAT'")
     ok = (2, 1, 8, 0, 0, 0, 0)
     for header, data, message in (
@@ -141,16 +141,16 @@ def test_png_mistakes(golden, stored, tmp_path):
     ):
         _write_chunks(path, header, data)
         with pytest.raises(DataError, match=message):
-            formats.read_png(path)
+            png.read_png(path)
     _write_chunks(path, ok, b"\0\1\2")
-    assert formats.read_png(path).tolist() == [[1, 2]]
+    assert png.read_png(path).tolist() == [[1, 2]]
     for image, message in (
         (np.zeros((2, 2), np.float32), "float32"),
         (np.zeros((2, 2, 5), np.uint8), "1 to 4 channels, not 5"),
         (np.zeros((0, 2), np.uint8), "uint8"),
     ):
         with pytest.raises(DataError, match=message):
-            formats.write_png(tmp_path / "y.png", image)
+            png.write_png(tmp_path / "y.png", image)
 
 
 # Flow
@@ -158,20 +158,20 @@ def test_png_mistakes(golden, stored, tmp_path):
 
 def test_flo_bytes_by_hand(tmp_path):
     flow = np.array([[[1.0, -2.0], [0.5, 0.0]]], np.float32)
-    formats.write_flow(tmp_path / "x.flo", flow)
+    flow_files.write_flow(tmp_path / "x.flo", flow)
     by_hand = b"PIEH" + bytes([2, 0, 0, 0, 1, 0, 0, 0])
     by_hand += bytes.fromhex("0000803f 000000c0 0000003f 00000000")
     assert (tmp_path / "x.flo").read_bytes() == by_hand
-    read, known = formats.read_flow(tmp_path / "x.flo")
+    read, known = flow_files.read_flow(tmp_path / "x.flo")
     np.testing.assert_array_equal(read, flow)
     assert read.dtype == np.float32 and known.all()
 
 
 def test_flo_of_opencv(golden, stored, tmp_path):
-    flow, known = formats.read_flow(stored("flo", "x.flo"))
+    flow, known = flow_files.read_flow(stored("flo", "x.flo"))
     np.testing.assert_array_equal(flow, golden["flow"])
     assert known.all()
-    formats.write_flow(tmp_path / "y.FLO", golden["flow"])
+    flow_files.write_flow(tmp_path / "y.FLO", golden["flow"])
     assert (tmp_path / "y.FLO").read_bytes() == golden["flo"].tobytes()
 
 
@@ -179,132 +179,133 @@ def test_flo_of_opencv(golden, stored, tmp_path):
 def test_unknown_flow(tmp_path, ending):
     flow = np.array([[[1.0, 2.0], [np.nan, 3.0], [4.0, np.inf]]])
     path = tmp_path / f"x.{ending}"
-    formats.write_flow(path, flow)
-    read, known = formats.read_flow(path)
+    flow_files.write_flow(path, flow)
+    read, known = flow_files.read_flow(path)
     assert known.tolist() == [[True, False, False]]
     assert read.tolist() == [[[1.0, 2.0], [0.0, 0.0], [0.0, 0.0]]]
-    formats.write_flow(path, np.ones((1, 2, 2)), np.array([[0, 1]]))
-    assert formats.read_flow(path)[1].tolist() == [[False, True]]
+    flow_files.write_flow(path, np.ones((1, 2, 2)), np.array([[0, 1]]))
+    assert flow_files.read_flow(path)[1].tolist() == [[False, True]]
     with pytest.raises(DataError, match="not finite at known"):
-        formats.write_flow(path, flow, np.ones((1, 3), bool))
+        flow_files.write_flow(path, flow, np.ones((1, 3), bool))
 
 
 def test_foreign_flo_marks(tmp_path):
     values = [1e9, -1e9, 1.666667e9, 0.0, np.nan, 0.0]
     (tmp_path / "x.flo").write_bytes(b"PIEH" + struct.pack("<ii6f", 3, 1, *values))
-    flow, known = formats.read_flow(tmp_path / "x.flo")
+    flow, known = flow_files.read_flow(tmp_path / "x.flo")
     assert known.tolist() == [[True, False, False]] and flow[0, 1:].tolist() == [[0, 0], [0, 0]]
 
 
 def test_kitti_flow_coding(golden, stored, tmp_path):
     """u = (R - 2^15) / 64, v = (G - 2^15) / 64, known where B > 0."""
-    flow, known = formats.read_flow(stored("png_mixed", "x.png"))
+    flow, known = flow_files.read_flow(stored("png_mixed", "x.png"))
     image = golden["image"].astype(np.float64)
     np.testing.assert_array_equal(known, image[..., 2] > 0)
     np.testing.assert_array_equal(flow, (image[..., :2] - 32768) / 64)
     flow = np.array([[[-512.0, 511.984375], [0.0, 1.01], [0.0, -1.0]]])
-    formats.write_flow(tmp_path / "y.png", flow, np.array([[1, 1, 0]]))
-    coded = formats.read_png(tmp_path / "y.png")
+    flow_files.write_flow(tmp_path / "y.png", flow, np.array([[1, 1, 0]]))
+    coded = png.read_png(tmp_path / "y.png")
     # 1.01 * 64 = 64.64 rounds to 65.
     assert coded.tolist() == [[[0, 65535, 1], [32768, 32833, 1], [0, 0, 0]]]
 
 
 def test_flow_round_trip_is_within_half_a_step(tmp_path):
     flow = np.random.default_rng(5).normal(0, 50, (7, 6, 2)).astype(np.float32)
-    formats.write_flow(tmp_path / "x.png", flow)
-    read, _ = formats.read_flow(tmp_path / "x.png")
+    flow_files.write_flow(tmp_path / "x.png", flow)
+    read, _ = flow_files.read_flow(tmp_path / "x.png")
     assert 0 < np.abs(read - flow).max() <= 1 / 128
-    formats.write_flow(tmp_path / "x.flo", flow)
-    np.testing.assert_array_equal(formats.read_flow(tmp_path / "x.flo")[0], flow)
+    flow_files.write_flow(tmp_path / "x.flo", flow)
+    np.testing.assert_array_equal(flow_files.read_flow(tmp_path / "x.flo")[0], flow)
 
 
 def test_flow_mistakes(stored, tmp_path):
     path = tmp_path / "x.flo"
     for content, message in (
-        (b"PIEG" + bytes(16), "no .flo file: it begins with b'PIEG'"),
-        (b"PIEH" + bytes(4), "cut short"),
+        (b"PIEG" + bytes(16), "not a .flo file: it begins with b'PIEG'"),
+        (b"PIEH" + bytes(4), "truncated"),
         (
             b"PIEH" + struct.pack("<ii2f", 2, 1, 0, 0),
-            "2 x 1 pixels take 16 bytes, 8 are there; copy",
+            "2 x 1 pixels take 16 bytes, but it has 8; copy",
         ),
         (
             b"PIEH" + struct.pack("<ii4f", 1, 1, 0, 0, 0, 0),
-            "damaged: 1 x 1 pixels take 8 bytes, 16",
+            "damaged: 1 x 1 pixels take 8 bytes, but it has 16",
         ),
         (b"PIEH" + struct.pack("<ii", -2, 1), "header says -2 x 1"),
     ):
         path.write_bytes(content)
         with pytest.raises(DataError, match=message):
-            formats.read_flow(path)
-    with pytest.raises(DataError, match=r"16-bit RGB\. An 8-bit file is a picture"):
-        formats.read_flow(stored("png_rgb8", "x.png"))
+            flow_files.read_flow(path)
+    with pytest.raises(DataError, match=r"16-bit RGB\. An 8-bit file is a visualization"):
+        flow_files.read_flow(stored("png_rgb8", "x.png"))
     with pytest.raises(DataError, match="16-bit RGB"):
-        formats.read_flow(stored("png_gray16", "x.png"))
-    for use in (formats.read_flow, lambda path: formats.write_flow(path, np.zeros((1, 1, 2)))):
-        with pytest.raises(DataError, match=r"\.flo and \.png"):
-            use(tmp_path / "x.npy")
+        flow_files.read_flow(stored("png_gray16", "x.png"))
+    with pytest.raises(DataError, match=r"\.flo and \.png"):
+        flow_files.read_flow(tmp_path / "x.npy")
+    with pytest.raises(DataError, match=r"\.flo and \.png"):
+        flow_files.write_flow(tmp_path / "x.npy", np.zeros((1, 1, 2)))
     with pytest.raises(DataError, match="600 pixels does not fit"):
-        formats.write_flow(tmp_path / "x.png", np.full((1, 1, 2), 600.0))
+        flow_files.write_flow(tmp_path / "x.png", np.full((1, 1, 2), 600.0))
 
 
 # Disparity, depth, PFM
 
 
 def test_scaled_png(golden, stored, tmp_path):
-    values, known = formats.read_scaled_png(stored("png_gray16", "x.png"))
+    values, known = maps.read_scaled_png(stored("png_gray16", "x.png"))
     np.testing.assert_array_equal(values, golden["image"][..., 0] / 256)
     assert values.dtype == np.float32 and known.all()
     values = np.array([[0.0, 1e-4, 1.0], [np.inf, np.nan, 255.99]])
-    formats.write_scaled_png(tmp_path / "y.png", values)
+    maps.write_scaled_png(tmp_path / "y.png", values)
     # A known value near zero is stored as 1: 0 would make it unknown.
-    assert formats.read_png(tmp_path / "y.png").tolist() == [[0, 1, 256], [0, 0, 65533]]
-    read, known = formats.read_scaled_png(tmp_path / "y.png")
+    assert png.read_png(tmp_path / "y.png").tolist() == [[0, 1, 256], [0, 0, 65533]]
+    read, known = maps.read_scaled_png(tmp_path / "y.png")
     assert known.tolist() == [[False, True, True], [False, False, True]]
     assert read[0].tolist() == [0.0, 1 / 256, 1.0]
-    formats.write_scaled_png(tmp_path / "y.png", np.full((1, 2), 2.5), [[1, 0]], scale=1000)
-    assert formats.read_scaled_png(tmp_path / "y.png", scale=5000)[0].tolist() == [[0.5, 0.0]]
+    maps.write_scaled_png(tmp_path / "y.png", np.full((1, 2), 2.5), [[1, 0]], scale=1000)
+    assert maps.read_scaled_png(tmp_path / "y.png", scale=5000)[0].tolist() == [[0.5, 0.0]]
 
 
 def test_scaled_png_mistakes(stored, tmp_path):
     with pytest.raises(DataError, match=r"uint8 \[9, 11, 3\]; disparity and depth are 16-bit gray"):
-        formats.read_scaled_png(stored("png_rgb8", "x.png"))
+        maps.read_scaled_png(stored("png_rgb8", "x.png"))
     with pytest.raises(DataError, match=r"hold 0 to 256.00, but values span 1 to 300"):
-        formats.write_scaled_png(tmp_path / "x.png", np.array([[1.0, 300.0]]))
+        maps.write_scaled_png(tmp_path / "x.png", np.array([[1.0, 300.0]]))
     for bad in (-1.0, np.nan, np.inf):
         with pytest.raises(DataError, match="mark those outside"):
-            formats.write_scaled_png(tmp_path / "x.png", np.array([[bad]]), np.array([[True]]))
+            maps.write_scaled_png(tmp_path / "x.png", np.array([[bad]]), np.array([[True]]))
 
 
 def test_pfm_of_opencv(golden, stored):
-    np.testing.assert_array_equal(formats.read_pfm(stored("pfm", "x.pfm")), golden["disparity"])
-    np.testing.assert_array_equal(formats.read_pfm(stored("pfm_color", "x.pfm")), golden["color"])
+    np.testing.assert_array_equal(maps.read_pfm(stored("pfm", "x.pfm")), golden["disparity"])
+    np.testing.assert_array_equal(maps.read_pfm(stored("pfm_color", "x.pfm")), golden["color"])
 
 
 def test_pfm_bytes_by_hand(tmp_path):
     path = tmp_path / "x.pfm"
-    formats.write_pfm(path, np.array([[1.0, 2.0], [3.0, np.inf]]))
+    maps.write_pfm(path, np.array([[1.0, 2.0], [3.0, np.inf]]))
     rows = struct.pack("<4f", 3, np.inf, 1, 2)  # the last row first
     assert path.read_bytes() == b"Pf\n2 2\n-1.0\n" + rows
     path.write_bytes(b"Pf 2 1 0.0039\n" + struct.pack(">2f", 10, -1))  # big-endian, Middlebury's
-    assert formats.read_pfm(path).tolist() == [[10.0, -1.0]]
+    assert maps.read_pfm(path).tolist() == [[10.0, -1.0]]
     image = np.arange(18, dtype=np.float32).reshape(2, 3, 3)
-    formats.write_pfm(path, image)
-    np.testing.assert_array_equal(formats.read_pfm(path), image)
+    maps.write_pfm(path, image)
+    np.testing.assert_array_equal(maps.read_pfm(path), image)
     for content, message in (
-        (b"P6\n2 2\n255\n", "no PFM file: it begins with b'P6"),
-        (b"Pf\n2 2\n-1\n" + bytes(12), "take 16 bytes, 12 are there; copy"),
+        (b"P6\n2 2\n255\n", "not a PFM file: it begins with b'P6"),
+        (b"Pf\n2 2\n-1\n" + bytes(12), "take 16 bytes, but it has 12; copy"),
         (b"Pf\n0 2\n-1\n", "header says 0 x 2"),
     ):
         path.write_bytes(content)
         with pytest.raises(DataError, match=message):
-            formats.read_pfm(path)
+            maps.read_pfm(path)
 
 
 def test_ply_bytes_by_hand(tmp_path):
     path = tmp_path / "x.ply"
     points = np.array([[[1.0, 2.0, 3.0], [np.nan, 0, 0], [0, np.inf, 0], [-1.0, 0.5, 4.0]]])
     colors = np.array([[[255, 0, 128], [1, 1, 1], [2, 2, 2], [0, 7, 255]]], np.uint8)
-    formats.write_ply(path, points, colors)
+    point_clouds.write_ply(path, points, colors)
     header, _, body = path.read_bytes().partition(b"end_header\n")
     assert header.decode().splitlines() == [
         "ply",
@@ -317,9 +318,9 @@ def test_ply_bytes_by_hand(tmp_path):
         "<3f3B", -1, 0.5, 4, 0, 7, 255
     )
     colored = path.read_bytes()
-    formats.write_ply(path, points, colors / 255.0)
+    point_clouds.write_ply(path, points, colors / 255.0)
     assert path.read_bytes() == colored
-    formats.write_ply(path, points[0])
+    point_clouds.write_ply(path, points[0])
     assert path.read_bytes().partition(b"end_header\n")[2] == struct.pack(
         "<6f", 1, 2, 3, -1, 0.5, 4
     )
@@ -341,26 +342,26 @@ def poses():
 
 def test_kitti_poses(poses, tmp_path):
     path = tmp_path / "00.txt"
-    formats.write_kitti_poses(path, poses)
+    cameras.write_kitti_poses(path, poses)
     np.testing.assert_array_equal(np.loadtxt(path), poses[:, :3].reshape(40, 12))
-    np.testing.assert_array_equal(formats.read_kitti_poses(path), poses)
+    np.testing.assert_array_equal(cameras.read_kitti_poses(path), poses)
 
 
 def test_tum_poses(poses, tmp_path):
     path = tmp_path / "trajectory.txt"
     times = 1305031098.6659 + np.arange(40) / 30
-    formats.write_tum_poses(path, times, poses)
+    cameras.write_tum_poses(path, times, poses)
     rows = np.loadtxt(path)
     np.testing.assert_array_equal(rows[:, :4], np.column_stack([times, poses[:, :3, 3]]))
     by_scipy = Rotation.from_matrix(poses[:, :3, :3]).as_quat(canonical=True)
     half_turns, rest = slice(0, 3), slice(3, None)
     np.testing.assert_allclose(rows[rest, 4:], by_scipy[rest], atol=1e-12)
     np.testing.assert_allclose(abs(rows[half_turns, 4:]), abs(by_scipy[half_turns]), atol=1e-12)
-    read_times, read = formats.read_tum_poses(path)
+    read_times, read = cameras.read_tum_poses(path)
     np.testing.assert_array_equal(read_times, times)
     np.testing.assert_allclose(read, poses, atol=1e-12)
     path.write_text("# a comment\n0.5 1 2 3 0 0 2 2  # not normalized\n\n")
-    times, read = formats.read_tum_poses(path)
+    times, read = cameras.read_tum_poses(path)
     assert times.tolist() == [0.5]
     np.testing.assert_allclose(read[0, :3], [[0, -1, 0, 1], [1, 0, 0, 2], [0, 0, 1, 3]], atol=1e-15)
 
@@ -368,18 +369,18 @@ def test_tum_poses(poses, tmp_path):
 def test_trajectory_mistakes(tmp_path):
     path = tmp_path / "x.txt"
     for read, text, message in (
-        (formats.read_kitti_poses, "1 2 3\n", "line 1 has 3 columns; KITTI poses are the 12"),
-        (formats.read_kitti_poses, "a" + " 0" * 11, "line 1: not all are numbers"),
-        (formats.read_kitti_poses, "# nothing\n", "empty"),
-        (formats.read_tum_poses, "0 1 2 3 0 0 0 1\n0 1 2 3 0 0 1", "line 2 has 7 columns; TUM"),
-        (formats.read_tum_poses, "0 1 2 3 0 0 0 0", "pose 0 has a quaternion of zero"),
+        (cameras.read_kitti_poses, "1 2 3\n", "line 1 has 3 columns; KITTI poses are the 12"),
+        (cameras.read_kitti_poses, "a" + " 0" * 11, "line 1: not all are numbers"),
+        (cameras.read_kitti_poses, "# nothing\n", "empty"),
+        (cameras.read_tum_poses, "0 1 2 3 0 0 0 1\n0 1 2 3 0 0 1", "line 2 has 7 columns; TUM"),
+        (cameras.read_tum_poses, "0 1 2 3 0 0 0 0", "pose 0 has a quaternion of zero"),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=message):
             read(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="no text file"):
-        formats.read_kitti_poses(path)
+    with pytest.raises(DataError, match="not a text file"):
+        cameras.read_kitti_poses(path)
 
 
 def test_intrinsics(tmp_path):
@@ -392,19 +393,19 @@ def test_intrinsics(tmp_path):
         "[[241.67, 0, 204.17],\n [0, 246.28, 59],\n [0, 0, 1]]",
     ):
         path.write_text(text)
-        assert formats.read_intrinsics(path).tolist() == wanted
-    formats.write_intrinsics(path, np.array(wanted))
-    assert formats.read_intrinsics(path).tolist() == wanted
+        assert cameras.read_intrinsics(path).tolist() == wanted
+    cameras.write_intrinsics(path, np.array(wanted))
+    assert cameras.read_intrinsics(path).tolist() == wanted
     for text, message in (
-        ("1 2 3", "holds 3 numbers"),
+        ("1 2 3", "has 3 numbers"),
         ("P0: 1 2 3", "read_kitti_calibration"),
-        ("1 2 3 4 5 6 7 8 9", "no matrix of intrinsics"),
-        ("-5 10 3 4", "no matrix of intrinsics"),
+        ("1 2 3 4 5 6 7 8 9", "not a matrix of intrinsics"),
+        ("-5 10 3 4", "not a matrix of intrinsics"),
         ("0.58 1.92 0.5 0.5", "fractions of the image, fx = 0.58; multiply"),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=message):
-            formats.read_intrinsics(path)
+            cameras.read_intrinsics(path)
 
 
 def test_kitti_calibration(tmp_path):
@@ -420,20 +421,20 @@ def test_kitti_calibration(tmp_path):
             f"calib_time: 09-Jan-2012 13:57:47\n{names[0]}: {left}\n{names[1]}: {right}\n"
             "R_rect_00: 1 0 0 0 1 0 0 0 1\nS_rect_02: 1.242e+03 3.75e+02\n"
         )
-        calibration = formats.read_kitti_calibration(path)
+        calibration = cameras.read_kitti_calibration(path)
         assert {name: matrix.shape for name, matrix in calibration.items()} == {
             names[0]: (3, 4),
             names[1]: (3, 4),
             "R_rect_00": (3, 3),
             "S_rect_02": (2,),
         }
-        intrinsics = formats.kitti_intrinsics(calibration)
+        intrinsics = cameras.kitti_intrinsics(calibration)
         wanted = [[721.5377, 0, 609.5593], [0, 721.5377, 172.854], [0, 0, 1]]
         np.testing.assert_array_equal(intrinsics, wanted)
-        baseline = formats.kitti_baseline(calibration)
+        baseline = cameras.kitti_baseline(calibration)
         assert baseline == pytest.approx((44.85728 + 339.5242) / 721.5377)  # 0.5327 m
         with pytest.raises(DataError, match="no camera 0: neither P_rect_00 nor P0 among"):
-            formats.kitti_intrinsics(calibration, camera=0)
+            cameras.kitti_intrinsics(calibration, camera=0)
     path.write_text("1 0 0 0 1 0 0 0 1")
     with pytest.raises(DataError, match="plain numbers are read by read_intrinsics"):
-        formats.read_kitti_calibration(path)
+        cameras.read_kitti_calibration(path)

@@ -1,4 +1,4 @@
-"""Scenes as an endless training set, and the motorcycle, against what they are made of."""
+"""Rendered scenes as an endless training set, and the motorcycle as a data set."""
 
 import pickle
 
@@ -12,27 +12,27 @@ from jax.sharding import AxisType
 from sslax import data, losses, ops
 from sslax.data import scenes
 from sslax.data.records import DataError
-from sslax.data.sources import geometric
+from sslax.data.sources import motorcycle, rendered
 
 SIZE = (16, 32)
 SMALL = {"textures": 6, "boxes": 2, "layers": 2, "test": 3, "length": 50}
 KINDS = {
     "stereo": {"stereo": True},
     "video": {"frames": 3, "stereo": True, "distances": True},
-    "flow": {"frames": 2, "target": "first"},
-    "layered": {"frames": 2, "target": "first", "scenes": {"kind": "layered"}},
+    "flow": {"frames": 2, "target_frame": "first"},
+    "layered": {"frames": 2, "target_frame": "first", "scenes": {"kind": "layered"}},
 }
 
 
 def opened(kind, **more):
     fields = {**KINDS[kind], **more}
     knobs = {**SMALL, **fields.pop("scenes", {})}
-    return geometric.rendered(config(source="scenes", size=SIZE, scenes=knobs, **fields))
+    return rendered.load(config(source="scenes", size=SIZE, scenes=knobs, **fields))
 
 
-def error(row, **fields):
+def error(source, **fields):
     with pytest.raises(DataError) as caught:
-        row(config(**fields))
+        source.load(config(**fields))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -42,7 +42,7 @@ def test_scenes_are_records(kind):
     fields = KINDS[kind]
     train, test, names = opened(kind, scenes={**fields.get("scenes", {}), "test": 0})
     assert (len(train), test, names) == (50, None, None)
-    test = geometric.SceneSource(
+    test = rendered.SceneSource(
         kind,
         "test",
         length=3,
@@ -73,31 +73,31 @@ def test_scenes_are_records(kind):
 
 
 def test_flow_from_the_second_of_three_frames_to_the_third():
-    train, test, _ = opened("video", frames=3, target="second", stereo=False, distances=False)
+    train, test, _ = opened("video", frames=3, target_frame="second", stereo=False, distances=False)
     record = test[1]
     assert set(train[0]) == {"image", "intrinsics"}
     expected = {"depth", "pose", "moving", "occluded", "flow", "known", "visible"}
     assert set(record) == {"image", "intrinsics"} | expected
     assert record["flow"].shape == (*SIZE, 2) and record["known"].all()
-    still, _ = ops.rigid_flow(
+    expected_flow, _ = ops.rigid_flow(
         record["depth"][None], record["pose"][None, 2], record["intrinsics"][None]
     )
-    np.testing.assert_allclose(record["flow"], still[0], atol=2e-3)
+    np.testing.assert_allclose(record["flow"], expected_flow[0], atol=2e-3)
     assert 0.3 < np.mean([record["visible"] for record in test]) < 1.0
 
 
-def test_record_is_a_function_of_its_number():
+def test_record_is_a_function_of_its_index():
     source, test, _ = opened("stereo")
     batch = source.take(np.array([3, 9, 40]))
     np.testing.assert_array_equal(source.take(np.array([1, 0, 9]))["image"][2], batch["image"][1])
-    for name, value in source[9].items():  # another program, which may round otherwise
+    for name, value in source[9].items():  # another program, which may round differently
         np.testing.assert_allclose(batch[name][1], value, atol=1)
     again = pickle.loads(pickle.dumps(source)).take(np.array([3, 9, 40]))
     np.testing.assert_array_equal(again["image"], batch["image"])
     other = opened("stereo", scenes={"seed": 1, "test": 0}).train.take(np.array([3, 9, 40]))
-    shown = [*batch["image"], *other["image"], *test.images]
-    for i, first in enumerate(shown):
-        for second in shown[:i]:
+    images = [*batch["image"], *other["image"], *test.images]
+    for i, first in enumerate(images):
+        for second in images[:i]:
             assert np.abs(first.astype(int) - second).mean() > 5
     with pytest.raises(IndexError):
         source[50]
@@ -111,7 +111,7 @@ def test_scenes_reach_the_compiled_step():
     assert batch["index"].tolist() == list(range(16, 24))
     expected = source.take(np.arange(16, 19))
     difference = np.abs(np.asarray(batch["image"])[:3].astype(int) - expected["image"])
-    assert difference.max() <= 1  # another program may round otherwise
+    assert difference.max() <= 1  # another program may round differently
     feed.close()
 
 
@@ -123,8 +123,8 @@ def test_equal_configs_share_what_is_compiled():
     assert faster is not opened("flow", scenes=knobs).train
 
 
-def test_video_truth_is_that_of_the_target():
-    """Warped by depth and pose each view is nearer to the target than by none or the inverse."""
+def test_ground_truth_of_video_belongs_to_the_target():
+    """Warped by depth and pose, each view matches the target better than by any other pose."""
     record = {name: jnp.asarray(x) for name, x in opened("video").test.arrays.items()}
     images = record["image"].astype(jnp.float32) / 255
     np.testing.assert_allclose(record["pose"][:, 1], np.tile(np.eye(4), (3, 1, 1)), atol=1e-6)
@@ -142,7 +142,7 @@ def test_video_truth_is_that_of_the_target():
     np.testing.assert_allclose(record["distance"], expected, rtol=1e-5)
 
 
-def test_flow_truth_is_of_the_first():
+def test_ground_truth_of_flow_belongs_to_the_first():
     test = opened("flow", scenes={"moving": 0.0}).test
     record = {name: jnp.asarray(x) for name, x in test.arrays.items()}
     np.testing.assert_allclose(record["pose"][:, 0], np.tile(np.eye(4), (3, 1, 1)))
@@ -153,16 +153,17 @@ def test_flow_truth_is_of_the_first():
 
 def test_mistakes_of_scenes():
     def wrong(**fields):
-        return error(geometric.rendered, **{"source": "scenes", "frames": 3, **fields})
+        return error(rendered, **{"source": "scenes", "frames": 3, **fields})
 
     assert "reads no path" in wrong(path="x")
     assert "'rooms', 'layered'" in wrong(scenes={"kind": "forest"})
     assert "has flow and no depth" in wrong(scenes={"kind": "layered"})
     assert "data.scenes.speed" in wrong(interval=2)
     assert "channels=3" in wrong(channels=1)
-    assert "no effect on scenes of stereo" in wrong(frames=1, stereo=True, scenes={"moving": 0.5})
-    assert "have no moving camera" in wrong(frames=1, stereo=True, distances=True)
-    assert "are for videos" in wrong(still=1.0)
+    pair = {"frames": 1, "stereo": True}
+    assert "no effect on scenes of kind 'stereo'" in wrong(**pair, scenes={"moving": 0.5})
+    assert "have no moving camera" in wrong(**pair, distances=True)
+    assert "are for videos" in wrong(camera={"min_motion": 1.0})
     assert "1 or more" in wrong(scenes={"length": 0})
 
 
@@ -171,7 +172,7 @@ def test_mistakes_of_scenes():
 
 def test_motorcycle_as_stereo():
     pair = scenes.motorcycle((40, 56))
-    train, test, _ = geometric.motorcycle(config(size=(40, 56), stereo=True))
+    train, test, _ = motorcycle.load(config(size=(40, 56), stereo=True))
     assert len(train) == len(test) == 1
     assert set(train[0]) == {"image", "intrinsics", "baseline"}
     for name in ("image", "intrinsics", "baseline", "depth"):
@@ -180,9 +181,9 @@ def test_motorcycle_as_stereo():
 
 @pytest.mark.parametrize("target", ["middle", "first"])
 def test_motorcycle_as_video_and_flow(target):
-    """Depth and pose are those of one view, the target, whatever the order."""
-    fields = {"size": (40, 56), "frames": 2, "target": target, "distances": True}
-    train, test, _ = geometric.motorcycle(config(**fields))
+    """Depth and pose belong to the target view, whatever the order."""
+    fields = {"size": (40, 56), "frames": 2, "target_frame": target, "distances": True}
+    train, test, _ = motorcycle.load(config(**fields))
     record = test[0]
     at = 1 if target == "middle" else 0
     pair = scenes.motorcycle((40, 56))
@@ -202,6 +203,6 @@ def test_motorcycle_as_video_and_flow(target):
 
 
 def test_mistakes_of_the_motorcycle():
-    assert "is one pair" in error(geometric.motorcycle, frames=3)
-    assert "is one pair" in error(geometric.motorcycle, frames=2, stereo=True)
-    assert "reads no path" in error(geometric.motorcycle, frames=2, path="x", source="motorcycle")
+    assert "is one pair" in error(motorcycle, frames=3)
+    assert "is one pair" in error(motorcycle, frames=2, stereo=True)
+    assert "reads no path" in error(motorcycle, frames=2, path="x", source="motorcycle")

@@ -1,0 +1,364 @@
+"""Which samples a config asks for: frames around a target, from the clips of a source."""
+
+import itertools
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from sslax.data import fitting
+from sslax.data.clips import Clip, ClipSource
+from sslax.data.files import archives, cameras
+from sslax.data.records import DataError, Dataset, ImageError, threads
+
+THUMBNAIL = (24, 48)  # height and width at which frames are compared
+
+
+def camera_defaults() -> ConfigDict:
+    """The section `data.camera`, for every source that reads frames from files."""
+    return ConfigDict(
+        {
+            # video and stereo: a file; '': intrinsics.txt beside the frames
+            "intrinsics": "",
+            "baseline": 0.0,  # stereo: meters, where no file has it
+            "check_pairs": True,  # stereo: refuse pairs that look swapped or not rectified
+            "cut_bottom": 0.0,  # fraction of the rows to crop at the bottom, such as a car's hood
+            "min_motion": 0.0,  # leave out frames that change less, in gray levels of 255
+        }
+    )
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses a config that describes no sample of frames.
+
+    Raises:
+        DataError: naming the key and the remedy.
+    """
+    size = tuple(config.size)
+    if size and (len(size) != 2 or min(size) < 1):
+        raise DataError(f"data.size={size} must be a height and a width in pixels, or ()")
+    if config.image_size:
+        raise DataError(
+            f"data.image_size={config.image_size} is for square images: set data.size=(height, "
+            f"width) for data.source={config.source!r}"
+        )
+    _check_frames(config)
+    camera = config.camera
+    if not 0 <= camera.cut_bottom < 1 or camera.min_motion < 0:
+        raise DataError(
+            f"data.camera.cut_bottom={camera.cut_bottom} must be in [0, 1) and "
+            f"data.camera.min_motion={camera.min_motion} 0.0 or more"
+        )
+
+
+def check_no_files(config: ConfigDict) -> None:
+    """Refuses the keys that only sources of files read.
+
+    Raises:
+        DataError: naming the key and the remedy.
+    """
+    if config.path or config.test_path or config.test_fraction:
+        raise DataError(
+            f"data.source={config.source!r} reads no path and holds nothing out: set data.path, "
+            "data.test_path and data.test_fraction to their defaults, or data.source to 'video' or "
+            "'stereo'"
+        )
+    if config.channels == 1:
+        raise DataError(f"data.source={config.source!r} is in color: set data.channels=3")
+    if config.camera.cut_bottom or config.camera.min_motion:
+        raise DataError(
+            "data.camera.cut_bottom and data.camera.min_motion are for videos: set both to 0.0 "
+            f"with data.source={config.source!r}"
+        )
+
+
+def frame_offsets(config: ConfigDict) -> tuple[int, ...]:
+    """Indices of a sample's frames relative to its target frame."""
+    target_index = 0 if config.target_frame == "first" else config.frames // 2
+    return tuple((i - target_index) * config.interval for i in range(config.frames))
+
+
+def dataset(config: ConfigDict, clips: Sequence[Clip], test: Sequence[Clip] | None) -> Dataset:
+    """Training and test samples of clips, with every frame that has its neighbors as a target.
+
+    Without test clips, `config.test_fraction` holds out the end of each clip. Consecutive frames
+    are nearly equal, so a random part would be no test.
+
+    Raises:
+        DataError: a part has no sample.
+    """
+    if test is not None and config.test_fraction:
+        raise DataError("data.test_fraction is set but there is a test set: set it to 0.0")
+    lengths = [len(clip.frames) for clip in clips]
+    cuts = [n - round(config.test_fraction * n) for n in lengths]
+    train = clip_source(clips, all_targets(clips, config, ends=cuts), config, "training")
+    if test is not None:
+        held_out = clip_source(test, all_targets(test, config), config, "test")
+    elif config.test_fraction:
+        held_out = clip_source(clips, all_targets(clips, config, starts=cuts), config, "test")
+    else:
+        held_out = None
+    return Dataset(train, held_out, None)
+
+
+def all_targets(
+    clips: Sequence[Clip],
+    config: ConfigDict,
+    *,
+    starts: Sequence[int] | None = None,
+    ends: Sequence[int] | None = None,
+) -> np.ndarray:
+    """All frames that have the other frames of their sample, `[N, 2]`: clip and frame.
+
+    Args:
+        clips: the clips.
+        config: the `data` section.
+        starts: first usable frame of each clip; by default 0.
+        ends: one past the last usable frame of each clip; by default its length.
+    """
+    offsets = frame_offsets(config)
+    targets = [np.zeros((0, 2), int)]
+    for index, clip in enumerate(clips):
+        start = starts[index] if starts else 0
+        end = ends[index] if ends else len(clip.frames)
+        frames = np.arange(start - offsets[0], end - offsets[-1])
+        targets.append(np.stack([np.full_like(frames, index), frames], axis=1))
+    return np.concatenate(targets)
+
+
+def clip_source(
+    clips: Sequence[Clip], targets: np.ndarray, config: ConfigDict, part: str
+) -> ClipSource:
+    """The samples around the targets; for the training part without static ones.
+
+    Args:
+        clips: the clips.
+        targets: `[N, 2]`, as `all_targets` returns them.
+        config: the `data` section.
+        part: 'training', or 'test', whose samples have ground truth.
+
+    Raises:
+        DataError: there is no sample, or a clip lacks what the config asks for.
+    """
+    if not len(targets):
+        raise DataError(_too_short(clips, config, part))
+    for clip in clips:
+        _check_clip(clip, config)
+    if part == "test":
+        targets = _with_measured_depth(clips, targets)
+    span = _span(config)
+    if short := sum(len(clip.frames) < span for clip in clips):
+        logging.getLogger(__name__).warning(
+            "%d of %d sequences have fewer than the %d frames of a sample and are not used",
+            short,
+            len(clips),
+            span,
+        )
+    source = ClipSource(
+        clips,
+        targets,
+        offsets=frame_offsets(config),
+        size=tuple(config.size),
+        cut_bottom=config.camera.cut_bottom,
+        stereo=config.stereo,
+        distances=config.distances,
+        ground_truth=part == "test",
+    )
+    if part == "training" and config.camera.min_motion and config.frames > 1:
+        source.targets = _moving_targets(source, config)
+    return source
+
+
+def folder_intrinsics(folder: Path, config: ConfigDict) -> np.ndarray | None:
+    """Intrinsics `[1, 3, 3]` of the images in a folder, or None.
+
+    They are read from the file `config.camera.intrinsics`, or else from `intrinsics.txt` in the
+    folder or its parent.
+
+    Raises:
+        DataError: the file does not exist, or has something else.
+    """
+    if config.camera.intrinsics:
+        file = Path(config.camera.intrinsics).expanduser()
+        if not file.is_file():
+            raise DataError(f"data.camera.intrinsics {config.camera.intrinsics} does not exist")
+        return cameras.read_intrinsics(file)[None]
+    for parent in (folder, folder.parent):
+        if (file := parent / "intrinsics.txt").is_file():
+            return cameras.read_intrinsics(file)[None]
+    return None
+
+
+def archive_intrinsics(
+    arrays: archives.Arrays, count: int, path: str, config: ConfigDict
+) -> np.ndarray | None:
+    """Intrinsics `[1, 3, 3]` or `[N, 3, 3]` of an archive or, as for folders, of a file, or None.
+
+    Raises:
+        DataError: they have another shape, or the file does not exist.
+    """
+    if config.camera.intrinsics or "intrinsics" not in arrays:
+        return folder_intrinsics(Path(path).expanduser().parent, config)
+    return archives.intrinsics(arrays, count, path)
+
+
+def _check_frames(config: ConfigDict) -> None:
+    if config.frames < 1 or config.interval < 1:
+        raise DataError(
+            f"data.frames={config.frames} and data.interval={config.interval} must be 1 or more"
+        )
+    if config.frames == 1 and not config.stereo:
+        raise DataError(
+            "data.frames=1 without data.stereo gives a sample a single image: set data.frames=3 "
+            "(for flow 2), or data.stereo=True"
+        )
+    frames = {"first": 2, "second": 3}.get(config.target_frame)
+    if frames is None and config.target_frame != "middle":
+        raise DataError(
+            f"data.target_frame={config.target_frame!r} is not one of 'middle', 'first', 'second'"
+        )
+    if frames and (config.frames != frames or config.stereo):
+        pair = {2: "the first of two frames to the second", 3: "the second of three to the third"}
+        raise DataError(
+            f"data.target_frame={config.target_frame!r} is for flow, from {pair[frames]}: set "
+            f"data.frames={frames} and data.stereo=False"
+        )
+
+
+def _span(config: ConfigDict) -> int:
+    """Frames from a sample's first to its last."""
+    offsets = frame_offsets(config)
+    return offsets[-1] - offsets[0] + 1
+
+
+def _too_short(clips: Sequence[Clip], config: ConfigDict, part: str) -> str:
+    longest = max((len(clip.frames) for clip in clips), default=0)
+    held_out = (
+        f", of which data.test_fraction={config.test_fraction} is the test set"
+        if config.test_fraction
+        else ""
+    )
+    return (
+        f"no sequence is long enough for a {part} sample: data.frames={config.frames} at "
+        f"data.interval={config.interval} span {_span(config)} frames, and the longest sequence "
+        f"has {longest}{held_out}"
+    )
+
+
+def _check_clip(clip: Clip, config: ConfigDict) -> None:
+    if config.stereo and clip.partner is None:
+        raise DataError(
+            f"data.stereo=True but {clip.name} has no second camera: set data.stereo=False, or "
+            "data.source='stereo' for directories left and right"
+        )
+    if config.stereo and len(clip.partner) != len(clip.frames):
+        raise DataError(
+            f"{clip.name} has {len(clip.frames)} images of one camera and {len(clip.partner)} of "
+            "the other: they must be taken at the same moments"
+        )
+    if config.distances and clip.poses is None and clip.traveled is None:
+        raise DataError(
+            f"data.distances=True but no camera poses or speeds are known for {clip.name}: give "
+            "them ('pose' in an .npz archive), or set data.distances=False"
+        )
+    if clip.intrinsics is not None and len(clip.frames):
+        try:
+            stored = clip.frames.shape(0)
+        except ImageError:
+            if config.bad_images != "skip":
+                raise
+        else:
+            fitting.check_intrinsics(clip.intrinsics, stored, clip.name)
+
+
+def _with_measured_depth(clips: Sequence[Clip], targets: np.ndarray) -> np.ndarray:
+    """The targets whose depth was measured; all of them where a clip has no depth at all."""
+    if any(clip.depth is None for clip in clips):
+        return targets
+    measured = np.array([clips[clip].depth.has(frame) for clip, frame in targets.tolist()])
+    if not measured.any():
+        raise DataError(
+            f"there is no measured depth for any of the {len(targets)} test frames, such as frame "
+            f"{targets[0, 1]} of {clips[targets[0, 0]].name}: is the ground truth complete?"
+        )
+    if not measured.all():
+        logging.getLogger(__name__).warning(
+            "left out %d of %d test frames, whose depth was not measured",
+            (~measured).sum(),
+            len(measured),
+        )
+    return targets[measured]
+
+
+def _moving_targets(source: ClipSource, config: ConfigDict) -> np.ndarray:
+    """The targets without those of static samples, which teach that everything is infinitely far.
+
+    A sample is static where no frame differs from the next by `config.camera.min_motion` gray
+    levels (of 255) on average, compared as 24 x 48 gray thumbnails.
+    """
+    thumbnails = _thumbnails(source, config)
+
+    def moves(i: int) -> bool:
+        clip = int(source.targets[i, 0])
+        seen = [thumbnails[clip, int(n)] for n in source.frame_indices(i)]
+        return any(
+            a is None or b is None or np.abs(a - b).mean() >= config.camera.min_motion
+            for a, b in itertools.pairwise(seen)
+        )
+
+    moving = np.array([moves(i) for i in range(len(source))])
+    if not moving.any():
+        raise DataError(
+            f"in all {len(moving)} training samples the frames differ by less than "
+            f"data.camera.min_motion={config.camera.min_motion} gray levels: nothing moves. Lower "
+            "it, raise data.interval, or give frames of a moving camera"
+        )
+    if not moving.all():
+        clip, frame = source.targets[~moving][0]
+        logging.getLogger(__name__).warning(
+            "left out %d of %d training samples, whose frames differ by less than "
+            "data.camera.min_motion=%g gray levels; the first: frame %d of %s",
+            (~moving).sum(),
+            len(moving),
+            config.camera.min_motion,
+            frame,
+            source.clips[clip].name,
+        )
+    return source.targets[moving]
+
+
+def _thumbnails(source: ClipSource, config: ConfigDict) -> dict[tuple[int, int], np.ndarray | None]:
+    """Thumbnails of all frames of all samples, by clip and frame; None for unreadable ones.
+
+    Those are kept here if `config.bad_images` is 'skip': their samples are skipped later.
+    """
+    frames = sorted(
+        {
+            (int(source.targets[i, 0]), int(n))
+            for i in range(len(source))
+            for n in source.frame_indices(i)
+        }
+    )
+
+    def read(clip_and_frame: tuple[int, int]) -> np.ndarray | None:
+        clip, frame = clip_and_frame
+        try:
+            return _thumbnail(source.clips[clip].frames[frame])
+        except ImageError:
+            if config.bad_images != "skip":
+                raise
+            return None
+
+    with ThreadPoolExecutor(threads(config.workers)) as pool:
+        return dict(zip(frames, pool.map(read, frames)))
+
+
+def _thumbnail(pixels: np.ndarray) -> np.ndarray:
+    from PIL import Image
+
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("L")
+    small = image.resize(THUMBNAIL[::-1], Image.Resampling.BOX)
+    return np.asarray(small, np.int16)
