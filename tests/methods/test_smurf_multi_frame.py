@@ -382,7 +382,7 @@ def test_configs_build(variant, load_config):
     first = load_config("smurf", variant)  # the network has to be the same
     assert first.model == config.model
     assert first.smurf.network == own.network
-    own.teacher_from = "nowhere"  # read when a run starts, not before
+    own.teacher_from = None  # as for a run whose checkpoints have the teacher
     method = smurf_multi_frame.build(config, 100)
     size = tuple(config.data.size) or (436, 1024)
     batch = {

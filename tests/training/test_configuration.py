@@ -96,7 +96,7 @@ EXAMPLES |= {"imagenet": 1_281_167, "kitti": 39_810}
 def plan_of(config, variant, examples):
     """The plan of a variant on images such as its data set has."""
     if "teacher_from" in config.get(config.method, {}):
-        config[config.method].teacher_from = "nowhere"  # read when a run starts
+        config[config.method].teacher_from = None  # as for a run whose checkpoints have the teacher
     classes = None
     if (images := config.data.frames + config.data.stereo) > 1:  # that belong together
         shape = (images, *(config.data.size or (384, 512)), 3)
