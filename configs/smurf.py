@@ -7,8 +7,8 @@
     python -m sslax.main --config=configs/smurf.py:video --config.data.path=DIR
 
 The network's input is a crop of `config.augment.size`, whose pixels are matched in whole frames;
-`augment.whole=False` crops the frames, too. The paper's ablations are knobs: `selfsup_weight`,
-`occlusion`, `smoothness_order` and `gamma` of `config.smurf`.
+`augment.full_frames=False` crops the frames, too. The paper's ablations are knobs:
+`selfsup_weight`, `occlusion`, `smoothness_order` and `gamma` of `config.smurf`.
 
 Expected: embedded, an endpoint error of 0.994 on held-out pairs (zero flow: 2.24). The paper
 reports endpoint errors of 1.99 (clean) and 2.80 (final) on Sintel's training set, trained on its
@@ -73,7 +73,7 @@ def get_config(variant: str = "") -> ConfigDict:
         presets=flow_presets.PRESETS,
         tiny=flow_presets.TINY,
         model={"name": "raft"},
-        augment={"recipe": "smurf", "size": (), "whole": True, "affine": {}},
+        augment={"recipe": "smurf", "size": (), "full_frames": True, "affine": {}},
         smurf={
             **presets.defaults_of(
                 smurf,

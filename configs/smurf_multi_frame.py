@@ -83,7 +83,7 @@ def get_config(variant: str = "") -> ConfigDict:
         presets=flow_presets.TRIPLET_PRESETS,
         tiny=flow_presets.TINY,
         model={"name": "raft"},
-        augment={"recipe": "smurf", "size": (), "whole": True, "affine": {}},
+        augment={"recipe": "smurf", "size": (), "full_frames": True, "affine": {}},
         smurf_multi_frame={
             **presets.defaults_of(
                 smurf_multi_frame,

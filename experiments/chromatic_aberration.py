@@ -143,7 +143,7 @@ def views(rng: jax.Array, batch: dict) -> dict:
 
     def view(image: jax.Array, lens: jax.Array) -> jax.Array:
         image = augment.to_float(image)
-        image = augment.render_aberration(image, scale_red=lens[0], scale_blue=lens[1])
+        image = augment.chromatic_aberration(image, scale_red=lens[0], scale_blue=lens[1])
         return image[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
     return {**batch, "views": jax.vmap(view)(batch["image"], batch["lens"])[:, None]}
@@ -311,7 +311,7 @@ def draw_examples(figure: Figure, place: SubplotSpec, pixels: np.ndarray) -> Non
     image = augment.to_float(jnp.asarray(pixels))
 
     def rendered(scale: float) -> np.ndarray:
-        shown = augment.render_aberration(image, scale_red=scale, scale_blue=scale)
+        shown = augment.chromatic_aberration(image, scale_red=scale, scale_blue=scale)
         return np.asarray(shown)[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
     whole = figure.add_subplot(panels[:, 0])

@@ -1,19 +1,21 @@
-"""The exception meant for people: the command line prints it as one sentence."""
+"""The exception for user mistakes; the commands print it as one sentence."""
 
+import difflib
 import importlib.util
+from collections.abc import Iterable
 
 # What each extra brings, by the names that are imported.
 EXTRAS = {
     "train": (
-        *("absl", "chex", "flax", "grain", "matplotlib", "ml_collections", "optax", "orbax"),
-        *("PIL", "safetensors", "sklearn", "tensorboardX"),
+        *("absl", "flax", "grain", "matplotlib", "ml_collections", "optax", "orbax", "PIL"),
+        *("safetensors", "sklearn", "tensorboardX"),
     ),
     "geometry": ("skimage",),
 }
 
 
 class UserError(ValueError):
-    """Something the user asked for cannot be done; the message names the mistake and the remedy."""
+    """The user asked for something that cannot be done; the message says what and how to fix it."""
 
 
 class MissingExtra(UserError, ImportError):
@@ -40,30 +42,29 @@ def require(extra: str) -> None:
         )
 
 
-def nearest(name: str, known: "list[str] | tuple[str, ...]") -> str:
-    """A sentence naming the nearest known name, then all of them.
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence that suggests the closest known name, if one is close, and lists all of them.
 
     Example:
         >>> nearest("simclear", ["moco", "simclr"])
         'did you mean "simclr"? Known: moco, simclr.'
     """
-    import difflib
-
+    known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f'did you mean "{close[0]}"? ' if close else ""
-    return f"{hint}Known: {', '.join(sorted(known))}."
+    suggestion = f'did you mean "{close[0]}"? ' if close else ""
+    return f"{suggestion}Known: {', '.join(sorted(known))}."
 
 
-def check_choice(name: str, value: object, choices: "list | tuple | dict") -> None:
-    """The value of a knob is one of its choices.
+def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
+    """Checks that an option has one of its allowed values.
 
     Args:
-        name: of the knob, as the user writes it: "config.model.dtype".
-        value: what the user gave.
-        choices: what is allowed; of a dictionary its keys.
+        name: the option as the user writes it: "padding", "config.model.dtype".
+        value: what the user passed.
+        choices: the allowed values; the keys, if it is a dictionary.
 
     Raises:
-        UserError: it is none of them; the nearest one is named.
+        UserError: `value` is not one of the choices; the message suggests the closest one.
 
     Example:
         >>> try:
@@ -72,5 +73,6 @@ def check_choice(name: str, value: object, choices: "list | tuple | dict") -> No
         ...     print(error)
         config.method is 'simclear': did you mean "simclr"? Known: moco, simclr.
     """
+    choices = list(choices)
     if value not in choices:
-        raise UserError(f"{name} is {value!r}: {nearest(str(value), [str(c) for c in choices])}")
+        raise UserError(f"{name} is {value!r}: {nearest(str(value), map(str, choices))}")

@@ -22,7 +22,7 @@ CONFIGS = ROOT / "configs"
 FAST = (
     *("tests/losses", "tests/ops", "tests/measures", "tests/test_checks.py"),
     *(f"tests/augment/test_{name}.py" for name in ("color", "crop", "erase", "masks")),
-    *(f"tests/data/test_{name}.py" for name in ("fitting", "formats")),
+    *(f"tests/data/test_{name}.py" for name in ("fitting", "files")),
     *(f"tests/training/test_{name}.py" for name in ("configuration", "metrics", "optim")),
 )
 FAST_METHOD = "tests/methods/test_methods.py", "[simclr]"

@@ -46,7 +46,7 @@ def ours(count: int, source: int, size: int):
 
     from sslax import augment
 
-    views = jax.jit(augment.make_views(augment.get_recipes("simclr", size=size)))
+    views = jax.jit(augment.make_views(augment.get_view_recipes("simclr", size=size)))
     batch = {"image": photographs(count, source), "index": np.arange(count)}
     batch = jax.device_put(batch)
     rng = jax.random.key(0)

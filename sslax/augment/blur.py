@@ -1,38 +1,37 @@
-"""Gaussian blur of one image; `jax.vmap` makes it batched, each example with its own sigma."""
+"""Gaussian blur of one image; use `jax.vmap` for batches, with one sigma per example."""
 
 import jax
 import jax.numpy as jnp
 
 from sslax.augment.image import apply_separable, assert_float_image
-
-Array = jax.Array
+from sslax.augment.validation import check_positive_range
+from sslax.types import Array
 
 
 def blur_kernel_size(size: int) -> int:
-    """Kernel size, odd, about a tenth of the image: ``2 floor(floor(size / 10) / 2) + 1``.
-
-    The rule of SimCLR: 23 for 224 pixels, 9 for 96, 3 for 32.
+    """SimCLR's kernel size, a tenth of the image and odd: `2 floor(floor(size / 10) / 2) + 1`.
 
     Args:
-        size: of the image, in pixels.
+        size: image size in pixels.
 
     Returns:
-        Kernel size in pixels.
+        Kernel size in pixels: 23 for 224 pixels, 9 for 96, 3 for 32.
 
     Example:
         >>> [blur_kernel_size(size) for size in (28, 32, 96, 224)]
         [3, 3, 9, 23]
 
-    Reference: Chen et al., A Simple Framework for Contrastive Learning, 2020 (arXiv:2002.05709).
+    Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020,
+    arXiv:2002.05709.
     """
     return size // 10 // 2 * 2 + 1
 
 
 def _blur_weights(size: int, sigma: Array, kernel_size: int) -> Array:
-    """`[size, size]` weights of the blur along one side, the reflected border folded in."""
+    """`[size, size]` weights of the blur along one axis, including the reflected borders."""
     radius = kernel_size // 2
     if radius >= size:
-        raise ValueError(f"kernel_size {kernel_size} needs more than {radius} pixels, got {size}.")
+        raise ValueError(f"kernel_size {kernel_size} needs more than {radius} pixels; got {size}.")
     tap = jnp.arange(-radius, radius + 1)
     total = jnp.sum(jnp.exp(-(tap**2) / (2 * sigma**2)))
 
@@ -42,8 +41,8 @@ def _blur_weights(size: int, sigma: Array, kernel_size: int) -> Array:
 
     target, source = jnp.arange(size)[:, None], jnp.arange(size)
     last = size - 1
-    # Beyond the border a pixel is met again at -source and at 2 last - source; the border pixels
-    # themselves are not repeated.
+    # The reflections of a pixel are at -source and 2 last - source. The border pixels themselves
+    # are not repeated.
     return (
         gaussian(source - target)
         + jnp.where(source > 0, gaussian(-source - target), 0.0)
@@ -52,21 +51,21 @@ def _blur_weights(size: int, sigma: Array, kernel_size: int) -> Array:
 
 
 def gaussian_blur(image: Array, sigma: Array, *, kernel_size: int) -> Array:
-    """Blur with a truncated Gaussian and reflected borders.
+    """Gaussian blur with a truncated kernel and reflected borders, as in torchvision.
 
-    ``y = sum_t g_t x[. + t]`` along each side, ``g_t ∝ exp(-t^2 / (2 sigma^2))`` for
-    ``|t| <= (kernel_size - 1) / 2``, normalized to 1. The definition of torchvision.
+    `y = sum_t g_t x[. + t]` along each axis, with `g_t ∝ exp(-t^2 / (2 sigma^2))` for
+    `|t| <= (kernel_size - 1) / 2`, normalized to sum 1.
 
     Args:
         image: `[H, W, C]` float.
-        sigma: scalar, in pixels, positive; may be traced.
+        sigma: positive scalar, in pixels; may be traced.
         kernel_size: odd number of taps.
 
     Returns:
         `[H, W, C]` float32.
 
     Raises:
-        ValueError: if `kernel_size` is even or reaches beyond the reflected image.
+        ValueError: `kernel_size` is even, or too large for the image.
 
     Example:
         >>> import jax.numpy as jnp
@@ -76,7 +75,7 @@ def gaussian_blur(image: Array, sigma: Array, *, kernel_size: int) -> Array:
     """
     assert_float_image(image)
     if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}.")
+        raise ValueError(f"kernel_size must be odd and positive; got {kernel_size}.")
     rows, columns = (_blur_weights(size, sigma, kernel_size) for size in image.shape[:2])
     return apply_separable(image, rows, columns)
 
@@ -89,20 +88,20 @@ def random_gaussian_blur(
     sigma: tuple[float, float] = (0.1, 2.0),
     probability: float = 1.0,
 ) -> Array:
-    """`gaussian_blur` with ``sigma ~ U(sigma)``, with a probability.
+    """Applies `gaussian_blur` with `sigma ~ U(sigma)`, with a given probability.
 
     Args:
         key: random key.
         image: `[H, W, C]` float.
         kernel_size: odd number of taps.
         sigma: range of the standard deviation, in pixels.
-        probability: of the blur.
+        probability: probability of the blur.
 
     Returns:
         `[H, W, C]` float32.
 
     Raises:
-        ValueError: if `sigma` is not a positive, increasing pair or `kernel_size` is even.
+        ValueError: `sigma` is not a positive, increasing pair, or `kernel_size` is even.
 
     Example:
         >>> import jax
@@ -110,10 +109,7 @@ def random_gaussian_blur(
         >>> bool(jax.numpy.allclose(random_gaussian_blur(jax.random.key(0), x, kernel_size=3), x))
         True
     """
-    if not 0 < sigma[0] <= sigma[1]:
-        raise ValueError(f"sigma must be a positive, increasing pair, got {sigma}.")
-    chance, place = jax.random.uniform(key, (2,))
-    blurred = gaussian_blur(
-        image, sigma[0] + (sigma[1] - sigma[0]) * place, kernel_size=kernel_size
-    )
+    check_positive_range("sigma", sigma)
+    chance, u = jax.random.uniform(key, (2,))
+    blurred = gaussian_blur(image, sigma[0] + (sigma[1] - sigma[0]) * u, kernel_size=kernel_size)
     return jnp.where(chance < probability, blurred, image)

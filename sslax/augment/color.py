@@ -1,7 +1,7 @@
-"""Color operations on one float image in [0, 1]; `jax.vmap` makes them batched.
+"""Color operations on one float image in [0, 1]; use `jax.vmap` for batches.
 
-Brightness, contrast and saturation are all ``clip(f x + (1 - f) base, 0, 1)``, with black, the
-mean gray or the gray image as base. The definitions, gray weights and clamps are torchvision's.
+Brightness, contrast and saturation are all `clip(f x + (1 - f) base, 0, 1)`: the base is black, the
+mean gray value, or the gray image. Definitions, gray weights and clipping follow torchvision.
 """
 
 import itertools
@@ -12,28 +12,32 @@ import numpy as np
 
 from sslax import checks
 from sslax.augment.image import assert_float_image
+from sslax.types import Array
 
-Array = jax.Array
-
-_GRAY = (0.2989, 0.587, 0.114)
+_GRAY_WEIGHTS = (0.2989, 0.587, 0.114)
 _ORDERS = np.array(list(itertools.permutations(range(3))), np.int32)
 _BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
 
 
 def assert_color_image(image: Array) -> None:
-    """A float image `[H, W, C]` of one channel or three."""
+    """Checks that an image is `[H, W, C]` and float, with one channel or three.
+
+    Raises:
+        AssertionError: the image does not have three axes.
+        TypeError: the image has an integer dtype.
+        ValueError: the image has another number of channels.
+    """
     assert_float_image(image)
     if image.shape[-1] not in (1, 3):
-        raise ValueError(
-            f"Expected 1 (gray) or 3 (red, green, blue) channels last, got {image.shape}."
-        )
+        raise ValueError(f"expected 1 (gray) or 3 (RGB) channels last; got shape {image.shape}.")
 
 
 def _gray(image: Array) -> Array:
     """`[H, W, 1]` gray value."""
     if image.shape[-1] == 1:
         return image
-    return sum(weight * image[..., c : c + 1] for c, weight in enumerate(_GRAY))
+    red, green, blue = (w * image[..., c : c + 1] for c, w in enumerate(_GRAY_WEIGHTS))
+    return red + green + blue
 
 
 def _blend(image: Array, base: Array | float, factor: Array) -> Array:
@@ -41,18 +45,18 @@ def _blend(image: Array, base: Array | float, factor: Array) -> Array:
 
 
 def to_grayscale(image: Array) -> Array:
-    """Gray image with as many channels as before.
+    """Converts an image to gray, keeping the number of channels.
 
-    ``y = 0.2989 R + 0.587 G + 0.114 B`` in every channel; a one-channel image is itself.
+    `y = 0.2989 R + 0.587 G + 0.114 B` in every channel; one-channel images are unchanged.
 
     Args:
-        image: `[H, W, C]` float, C of 1 or 3.
+        image: `[H, W, C]` float, C = 1 or 3.
 
     Returns:
         `[H, W, C]`.
 
     Raises:
-        ValueError: for another number of channels.
+        ValueError: C is not 1 or 3.
 
     Example:
         >>> import jax.numpy as jnp
@@ -64,17 +68,17 @@ def to_grayscale(image: Array) -> Array:
 
 
 def adjust_brightness(image: Array, factor: Array) -> Array:
-    """Brightness: ``clip(f x, 0, 1)``; 0 is black, 1 the image.
+    """Adjusts brightness: `clip(f x, 0, 1)`.
 
     Args:
-        image: `[H, W, C]` float in [0, 1], C of 1 or 3.
-        factor: scalar, not negative.
+        image: `[H, W, C]` float in [0, 1], C = 1 or 3.
+        factor: f, a nonnegative scalar; 0 gives black, 1 the image.
 
     Returns:
         `[H, W, C]`.
 
     Raises:
-        ValueError: for another number of channels.
+        ValueError: C is not 1 or 3.
 
     Example:
         >>> import jax.numpy as jnp
@@ -86,17 +90,17 @@ def adjust_brightness(image: Array, factor: Array) -> Array:
 
 
 def adjust_contrast(image: Array, factor: Array) -> Array:
-    """Contrast: ``clip(f x + (1 - f) m, 0, 1)`` with m the mean gray value of the image.
+    """Adjusts contrast: `clip(f x + (1 - f) m, 0, 1)` with m the mean gray value of the image.
 
     Args:
-        image: `[H, W, C]` float in [0, 1], C of 1 or 3.
-        factor: scalar, not negative; 0 is uniform gray, 1 the image.
+        image: `[H, W, C]` float in [0, 1], C = 1 or 3.
+        factor: f, a nonnegative scalar; 0 gives uniform gray, 1 the image.
 
     Returns:
         `[H, W, C]`.
 
     Raises:
-        ValueError: for another number of channels.
+        ValueError: C is not 1 or 3.
 
     Example:
         >>> import jax.numpy as jnp
@@ -108,17 +112,17 @@ def adjust_contrast(image: Array, factor: Array) -> Array:
 
 
 def adjust_saturation(image: Array, factor: Array) -> Array:
-    """Saturation: ``clip(f x + (1 - f) gray(x), 0, 1)``; identity for one channel.
+    """Adjusts saturation: `clip(f x + (1 - f) gray(x), 0, 1)`; identity for one channel.
 
     Args:
-        image: `[H, W, C]` float in [0, 1], C of 1 or 3.
-        factor: scalar, not negative; 0 is the gray image, 1 the image.
+        image: `[H, W, C]` float in [0, 1], C = 1 or 3.
+        factor: f, a nonnegative scalar; 0 gives the gray image, 1 the image.
 
     Returns:
         `[H, W, C]`.
 
     Raises:
-        ValueError: for another number of channels.
+        ValueError: C is not 1 or 3.
 
     Example:
         >>> import jax.numpy as jnp
@@ -132,21 +136,21 @@ def adjust_saturation(image: Array, factor: Array) -> Array:
 
 
 def adjust_hue(image: Array, shift: Array) -> Array:
-    """Hue turned by a fraction of the circle, value and saturation kept; identity for one channel.
+    """Shifts the hue, keeping value and saturation; identity for one channel.
 
-    With ``v = max(R, G, B)``, ``c = v - min(R, G, B)`` and the hue h in [0, 6), channel n of
-    (R, G, B) is ``v - c clip(min(k, 4 - k), 0, 1)``, ``k = (h + 6 shift + n) mod 6``,
-    ``n = (5, 3, 1)``: the HSV round trip in closed form.
+    With `v = max(R, G, B)`, `c = v - min(R, G, B)` and hue h in [0, 6), the channels (R, G, B) are
+    `v - c clip(min(k, 4 - k), 0, 1)` with `k = (h + 6 shift + n) mod 6` and `n = (5, 3, 1)`: the
+    round trip through HSV in closed form.
 
     Args:
-        image: `[H, W, C]` float in [0, 1], C of 1 or 3.
-        shift: scalar in [-0.5, 0.5], in turns; 1/3 takes red to green.
+        image: `[H, W, C]` float in [0, 1], C = 1 or 3.
+        shift: scalar in [-0.5, 0.5], as a fraction of the color circle; 1/3 maps red to green.
 
     Returns:
         `[H, W, C]`.
 
     Raises:
-        ValueError: for another number of channels.
+        ValueError: C is not 1 or 3.
 
     Example:
         >>> import jax.numpy as jnp
@@ -159,7 +163,7 @@ def adjust_hue(image: Array, shift: Array) -> Array:
     red, green, blue = (image[..., c : c + 1] for c in range(3))
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
-    per_chroma = 1.0 / jnp.where(chroma == 0.0, 1.0, chroma)  # a gray pixel has no hue to turn
+    per_chroma = 1.0 / jnp.where(chroma == 0.0, 1.0, chroma)  # gray pixels have no hue
     hue = jnp.where(
         value == red,
         (green - blue) * per_chroma,
@@ -173,9 +177,9 @@ def adjust_hue(image: Array, shift: Array) -> Array:
 
 
 def solarize(image: Array, *, threshold: float = 0.5) -> Array:
-    """Values at or above the threshold inverted: ``1 - x`` where ``x >= threshold``.
+    """Solarizes an image: inverts values at or above the threshold, `1 - x` where `x >= threshold`.
 
-    0.5 is the threshold of 128 of 8-bit images: 128/255 and above are inverted, 127/255 is not.
+    0.5 corresponds to a threshold of 128 for 8-bit images: 128/255 is inverted, 127/255 is not.
 
     Args:
         image: `[H, W, C]` float in [0, 1].
@@ -205,20 +209,20 @@ def color_jitter(
 ) -> Array:
     """Random brightness, contrast, saturation and hue, in random order.
 
-    Factors ``~ U(max(0, 1 - b), 1 + b)``, hue shift ``~ U(-h, h)``, all 24 orders equally likely.
+    Factors `~ U(max(0, 1 - b), 1 + b)`, hue shift `~ U(-h, h)`; all 24 orders are equally likely.
 
     Args:
         key: random key.
-        image: `[H, W, C]` float in [0, 1], C of 1 or 3.
-        brightness, contrast, saturation: strength b of each, not negative; 0 is none.
-        hue: strength h, in [0, 0.5] turns; 0 is none.
-        probability: of the jitter as a whole.
+        image: `[H, W, C]` float in [0, 1], C = 1 or 3.
+        brightness, contrast, saturation: strengths b, nonnegative; 0 changes nothing.
+        hue: strength h, in [0, 0.5]; 0 changes nothing.
+        probability: probability of the jitter as a whole.
 
     Returns:
         `[H, W, C]`.
 
     Raises:
-        ValueError: if a strength is out of its range, or for another number of channels.
+        ValueError: a strength is out of range, or C is not 1 or 3.
 
     Example:
         >>> import jax
@@ -230,17 +234,17 @@ def color_jitter(
     strengths = (brightness, contrast, saturation)
     if min(strengths) < 0 or not 0 <= hue <= 0.5:
         raise ValueError(
-            f"brightness, contrast, saturation must be at least 0 and hue in [0, 0.5], "
+            f"brightness, contrast, saturation must be at least 0 and hue in [0, 0.5]; "
             f"got {strengths} and {hue}."
         )
-    draw = _sample_jitter(key, strengths=strengths, hue=hue, probability=probability)
-    return _jitter(image, *draw, turn_hue=hue > 0)
+    parameters = _sample_jitter(key, strengths=strengths, hue=hue, probability=probability)
+    return _jitter(image, *parameters, shift_hue=hue > 0)
 
 
 def _sample_jitter(
     key: Array, *, strengths: tuple[float, float, float], hue: float, probability: float
 ) -> tuple[Array, Array, Array, Array]:
-    """Factors `[3]`, hue shift, order of the blends `[3]`, number of blends before the hue."""
+    """Factors `[3]`, hue shift, order of the blends `[3]`, number of blends before the shift."""
     u = jax.random.uniform(key, (7,))
     active = u[0] < probability
     low = np.array([max(0.0, 1.0 - s) for s in strengths], np.float32)
@@ -253,13 +257,13 @@ def _sample_jitter(
 
 
 def _jitter(
-    image: Array, factors: Array, shift: Array, order: Array, before_hue: Array, *, turn_hue: bool
+    image: Array, factors: Array, shift: Array, order: Array, before_hue: Array, *, shift_hue: bool
 ) -> Array:
-    """The three blends in the order given, the hue shift after `before_hue` of them.
+    """Applies the three blends in the given order, and the hue shift after `before_hue` of them.
 
-    The place of the hue differs between examples, and a batch runs every branch: so the hue, which
-    costs most, stands once in the middle, and the three blends stand before it and after it, each
-    an identity (factor 1) on the side where it is not due.
+    Examples of a batch shift the hue at different points, and a batch runs every branch. So the hue
+    shift, the most expensive operation, is done once, and all three blends before and after it,
+    where a blend that is not due is an identity (factor 1).
     """
     checks.assert_shape([factors, order], (3,))
 
@@ -270,7 +274,7 @@ def _jitter(
         base = jnp.where(operation == _BRIGHTNESS, 0.0, base)
         return _blend(x, base, jnp.where(due, factors[operation], 1.0))
 
-    if not turn_hue or image.shape[-1] == 1:
+    if not shift_hue or image.shape[-1] == 1:
         for slot in range(3):
             image = blend(image, slot, True)
         return image
@@ -283,18 +287,18 @@ def _jitter(
 
 
 def random_grayscale(key: Array, image: Array, *, probability: float = 0.2) -> Array:
-    """`to_grayscale`, with a probability.
+    """Applies `to_grayscale` with a given probability.
 
     Args:
         key: random key.
-        image: `[H, W, C]` float, C of 1 or 3.
-        probability: of the gray image.
+        image: `[H, W, C]` float, C = 1 or 3.
+        probability: probability of a gray image.
 
     Returns:
         `[H, W, C]`.
 
     Raises:
-        ValueError: for another number of channels.
+        ValueError: C is not 1 or 3.
 
     Example:
         >>> import jax
@@ -308,13 +312,13 @@ def random_grayscale(key: Array, image: Array, *, probability: float = 0.2) -> A
 def random_solarize(
     key: Array, image: Array, *, threshold: float = 0.5, probability: float = 0.2
 ) -> Array:
-    """`solarize`, with a probability.
+    """Applies `solarize` with a given probability.
 
     Args:
         key: random key.
         image: `[H, W, C]` float in [0, 1].
         threshold: in [0, 1].
-        probability: of the solarization.
+        probability: probability of solarization.
 
     Returns:
         `[H, W, C]`.

@@ -1,4 +1,4 @@
-"""Crops, resizes and flips of one image; `jax.vmap` makes them batched."""
+"""Crops, resizes and flips of one image; use `jax.vmap` for batches."""
 
 import math
 from typing import NamedTuple
@@ -8,13 +8,15 @@ import jax.numpy as jnp
 
 from sslax import checks
 from sslax.augment.image import apply_separable, to_float
+from sslax.augment.validation import check_positive_range
+from sslax.types import Array
 
-Array = jax.Array
 Size = int | tuple[int, int]
+Scalar = int | Array
 
 
 class Box(NamedTuple):
-    """A rectangle of whole pixels: its first row and column, its height and width."""
+    """A rectangle in integer pixels: its first row and column, its height and width."""
 
     top: Array
     left: Array
@@ -25,16 +27,16 @@ class Box(NamedTuple):
 def _height_and_width(size: Size) -> tuple[int, int]:
     height, width = (size, size) if isinstance(size, int) else size
     if height < 1 or width < 1:
-        raise ValueError(f"size must be positive, got {size}.")
+        raise ValueError(f"size must be positive; got {size}.")
     return height, width
 
 
-def resize_weights(start: Array, extent: Array, source: int, target: int) -> Array:
-    """`[target, source]` weights that resize the pixels [start, start + extent) to `target`."""
+def resize_weights(start: Scalar, extent: Scalar, source: int, target: int) -> Array:
+    """`[target, source]` weights that resize pixels [start, start + extent) to `target` pixels."""
     pixel = jnp.arange(source, dtype=jnp.float32)
     scale = jnp.asarray(extent, jnp.float32) / target
     center = start + (jnp.arange(target, dtype=jnp.float32) + 0.5) * scale - 0.5
-    # The triangle widens with the reduction, so that every source pixel is seen: antialiasing.
+    # Antialiasing: the triangle filter widens with the reduction.
     support = jnp.maximum(scale, 1.0)
     weights = jnp.maximum(0.0, 1.0 - jnp.abs(pixel - center[:, None]) / support)
     weights = jnp.where((pixel >= start) & (pixel < start + extent), weights, 0.0)
@@ -42,25 +44,25 @@ def resize_weights(start: Array, extent: Array, source: int, target: int) -> Arr
 
 
 def resized_crop(
-    image: Array, top: Array, left: Array, height: Array, width: Array, *, size: Size
+    image: Array, top: Scalar, left: Scalar, height: Scalar, width: Scalar, *, size: Size
 ) -> Array:
-    """Antialiased bilinear resize of one box of an image.
+    """Crops a box and resizes it, bilinear with antialiasing, as torchvision's `antialias=True`.
 
-    ``w[i, p] ∝ max(0, 1 - |p - c_i| / max(s, 1))`` with ``c_i = top + (i + 1/2) s - 1/2``,
-    ``s = height / size``, over the box's own pixels only (crop first, resize then) and normalized
-    to 1; the same along the columns. The definition of torchvision with `antialias=True`.
+    Row weights `w[i, p] ∝ max(0, 1 - |p - c_i| / max(s, 1))` with `c_i = top + (i + 1/2) s - 1/2`
+    and `s = height / size`, over the pixels of the box only and normalized to sum 1; likewise for
+    columns.
 
     Args:
         image: `[H, W, C]`, uint8 or float in [0, 1].
         top, left: first row and column of the box, in pixels; may be traced.
-        height, width: extent of the box, in pixels, at least 1; may be traced.
-        size: of the result: one number, or (height, width).
+        height, width: size of the box, in pixels, at least 1; may be traced.
+        size: size of the result: one number, or (height, width).
 
     Returns:
         `[h, w, C]` float32.
 
     Raises:
-        ValueError: if `size` is not positive.
+        ValueError: `size` is not positive.
 
     Example:
         >>> import jax.numpy as jnp
@@ -85,23 +87,23 @@ def sample_box(
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Box:
-    """Random box of an image, "Inception crop".
+    """Samples a random box of an image ("Inception crop").
 
-    ``area ~ U(scale) H W``, ``log aspect ~ U(log ratio)``, sides rounded to pixels; the first of
-    ten tries that fits, at a uniform place. Where none fits, the largest central box with an
-    aspect in `ratio`.
+    `area ~ U(scale) H W`, `log aspect ~ U(log ratio)`, sides rounded to pixels, uniform position;
+    the first of ten draws that fits. If none fits, the largest central box with an aspect ratio in
+    `ratio`.
 
     Args:
         key: random key.
-        height, width: of the image, in pixels.
-        scale: range of the box's area, as a fraction of the image's.
-        ratio: range of the box's aspect, width over height.
+        height, width: image size in pixels.
+        scale: range of the area, as a fraction of the image's.
+        ratio: range of the aspect ratio, width over height.
 
     Returns:
         Box of int32 scalars.
 
     Raises:
-        ValueError: if a range is not positive and increasing.
+        ValueError: a range is not a positive, increasing pair.
 
     Example:
         >>> import jax
@@ -109,13 +111,13 @@ def sample_box(
         >>> int(box.height), int(box.width)
         (20, 20)
 
-    Reference: Szegedy et al., Going Deeper with Convolutions, 2014 (arXiv:1409.4842).
+    Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, arXiv:1409.4842.
     """
-    for name, (low, high) in (("scale", scale), ("ratio", ratio)):
-        if not 0 < low <= high:
-            raise ValueError(f"{name} must be a positive, increasing pair, got {(low, high)}.")
+    check_positive_range("scale", scale)
+    check_positive_range("ratio", ratio)
     tries = 10
-    area, aspect, place = jnp.split(jax.random.uniform(key, (2 * tries + 2,)), [tries, 2 * tries])
+    u = jax.random.uniform(key, (2 * tries + 2,))
+    area, aspect, position = jnp.split(u, [tries, 2 * tries])
     area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
     aspect = jnp.exp(math.log(ratio[0]) + math.log(ratio[1] / ratio[0]) * aspect)
     box_widths = jnp.round(jnp.sqrt(area * aspect))
@@ -123,11 +125,11 @@ def sample_box(
     fits = (box_widths >= 1) & (box_widths <= width) & (box_heights >= 1) & (box_heights <= height)
     first = jnp.argmax(fits)
 
-    found = fits[first]
-    box_height = jnp.where(found, box_heights[first], min(height, round(width / ratio[0])))
-    box_width = jnp.where(found, box_widths[first], min(width, round(height * ratio[1])))
-    spare = jnp.stack([height - box_height, width - box_width])
-    corner = jnp.floor(jnp.where(found, place * (spare + 1), spare / 2))
+    any_fits = fits[first]
+    box_height = jnp.where(any_fits, box_heights[first], min(height, round(width / ratio[0])))
+    box_width = jnp.where(any_fits, box_widths[first], min(width, round(height * ratio[1])))
+    slack = jnp.stack([height - box_height, width - box_width])
+    corner = jnp.floor(jnp.where(any_fits, position * (slack + 1), slack / 2))
     return Box(*(x.astype(jnp.int32) for x in (corner[0], corner[1], box_height, box_width)))
 
 
@@ -139,20 +141,22 @@ def random_resized_crop(
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Array:
-    """Random box of an image (`sample_box`), resized to `size` (`resized_crop`).
+    """Crops a random box (`sample_box`) and resizes it (`resized_crop`).
 
     Args:
         key: random key.
         image: `[H, W, C]`, uint8 or float in [0, 1].
-        size: of the result: one number, or (height, width).
+        size: size of the result: one number, or (height, width).
         scale: range of the box's area, as a fraction of the image's.
-        ratio: range of the box's aspect, width over height.
+        ratio: range of the box's aspect ratio, width over height.
 
     Returns:
         `[h, w, C]` float32.
 
     Raises:
-        ValueError: if `size` is not positive or a range not positive and increasing.
+        ValueError: `size` is not positive, or a range is not a positive, increasing pair.
+
+    Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, arXiv:1409.4842.
 
     Example:
         >>> import jax
@@ -167,17 +171,17 @@ def random_resized_crop(
 
 
 def random_flip(key: Array, image: Array, *, probability: float = 0.5) -> Array:
-    """Image mirrored left to right, with a probability.
+    """Flips an image horizontally with a given probability.
 
-    ``y[i, j] = x[i, W - 1 - j]`` or ``x[i, j]``.
+    `y[i, j] = x[i, W - 1 - j]` or `x[i, j]`.
 
     Args:
         key: random key.
         image: `[H, W, C]`.
-        probability: of the flip.
+        probability: probability of the flip.
 
     Returns:
-        `[H, W, C]` of the same dtype.
+        `[H, W, C]`, same dtype.
 
     Example:
         >>> import jax
@@ -191,17 +195,17 @@ def random_flip(key: Array, image: Array, *, probability: float = 0.5) -> Array:
 
 
 def resize(image: Array, *, size: Size) -> Array:
-    """Antialiased bilinear resize of a whole image, the resize of `resized_crop`.
+    """Resizes an image, bilinear with antialiasing, like `resized_crop`.
 
     Args:
         image: `[H, W, C]`, uint8 or float in [0, 1].
-        size: of the result: one number (both sides), or (height, width).
+        size: size of the result: one number for both sides, or (height, width).
 
     Returns:
         `[h, w, C]` float32.
 
     Raises:
-        ValueError: if `size` is not positive.
+        ValueError: `size` is not positive.
 
     Example:
         >>> import jax.numpy as jnp
@@ -215,17 +219,17 @@ def resize(image: Array, *, size: Size) -> Array:
 
 
 def center_crop(image: Array, *, size: Size) -> Array:
-    """Central box of an image, cut out without resizing.
+    """Crops the central box of an image, without resizing.
 
     Args:
-        image: `[H, W, C]` of any dtype.
-        size: of the box: one number, or (height, width).
+        image: `[H, W, C]`, any dtype.
+        size: size of the box: one number, or (height, width).
 
     Returns:
-        `[h, w, C]` of the same dtype.
+        `[h, w, C]`, same dtype.
 
     Raises:
-        ValueError: if the box is larger than the image.
+        ValueError: the box is larger than the image.
 
     Example:
         >>> import jax.numpy as jnp
@@ -235,7 +239,9 @@ def center_crop(image: Array, *, size: Size) -> Array:
     checks.assert_rank(image, 3)
     height, width = _height_and_width(size)
     if height > image.shape[0] or width > image.shape[1]:
-        raise ValueError(f"A {image.shape[:2]} image has no {height, width} crop; resize it first.")
-    # Python's round is half to even: so does torchvision place the box.
+        raise ValueError(
+            f"a {image.shape[:2]} image is too small for a {height, width} crop; resize it first."
+        )
+    # Python rounds half to even, as torchvision does.
     top, left = round((image.shape[0] - height) / 2), round((image.shape[1] - width) / 2)
     return image[top : top + height, left : left + width]

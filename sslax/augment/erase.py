@@ -5,8 +5,7 @@ import jax.numpy as jnp
 
 from sslax import checks
 from sslax.augment.crop import sample_box
-
-Array = jax.Array
+from sslax.types import Array
 
 
 def random_erasing(
@@ -17,22 +16,22 @@ def random_erasing(
     ratio: tuple[float, float] = (0.3, 3.3),
     probability: float = 0.5,
 ) -> Array:
-    """Paints a random box of the image in one random color, with a probability.
+    """Fills a random box of the image with one random color, with a given probability.
 
-    ``y[p] = c where p lies in the box, x[p] elsewhere``, with ``c ~ U(0, 1)`` in every channel.
+    `y[p] = c` for p in the box and `x[p]` elsewhere, with `c ~ U(0, 1)` in every channel.
 
     Args:
         key: random key.
         image: `[H, W, C]` float in [0, 1].
         scale: range of the box's area, as a fraction of the image's.
-        ratio: range of the box's aspect, width over height.
-        probability: of the erasing.
+        ratio: range of the box's aspect ratio, width over height.
+        probability: probability of erasing.
 
     Returns:
         `[H, W, C]`.
 
     Raises:
-        ValueError: if a range is not positive and increasing.
+        ValueError: a range is not a positive, increasing pair.
 
     Example:
         >>> import jax
@@ -42,17 +41,17 @@ def random_erasing(
         >>> int((y > 0).sum())
         16
 
-    Reference: Zhong et al., Random Erasing Data Augmentation, 2017 (arXiv:1708.04896).
+    Zhong et al., "Random Erasing Data Augmentation", AAAI 2020, arXiv:1708.04896.
     """
     checks.assert_rank(image, 3)
     height, width, channels = image.shape
-    place, color, chance = jax.random.split(key, 3)
-    box = sample_box(place, height, width, scale=scale, ratio=ratio)
+    box_key, color_key, chance_key = jax.random.split(key, 3)
+    box = sample_box(box_key, height, width, scale=scale, ratio=ratio)
     rows = jnp.arange(height)
     columns = jnp.arange(width)
     inside = ((rows >= box.top) & (rows < box.top + box.height))[:, None] & (
         (columns >= box.left) & (columns < box.left + box.width)
     )[None, :]
-    inside &= jax.random.bernoulli(chance, probability)
-    paint = jax.random.uniform(color, (1, 1, channels), image.dtype)
-    return jnp.where(inside[:, :, None], paint, image)
+    inside &= jax.random.bernoulli(chance_key, probability)
+    color = jax.random.uniform(color_key, (1, 1, channels), image.dtype)
+    return jnp.where(inside[:, :, None], color, image)

@@ -1,13 +1,13 @@
-"""Augmentation of pairs of frames for optical flow, and how it changes the flow, exactly.
+"""Augmentation of frame pairs for optical flow, and the exact change of the flow.
 
-A map of the plane is a matrix `[3, 3]` that takes a pixel `(x, y, 1)` of the new image to the place
-of the old one that is read there. Two frames may have different ones: then the flow between them
-changes as `affine_flow` says.
+An affine map is a matrix `[3, 3]` that takes a pixel `(x, y, 1)` of the new image to the position
+in the old image where it is read. The two frames may have different maps; `warp_affine_flow` gives
+the flow between the new frames.
 """
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,29 +18,32 @@ from sslax.augment.color import color_jitter
 from sslax.augment.frames import random_exposure
 from sslax.augment.image import to_float
 from sslax.augment.keys import batch_keys
-from sslax.augment.views import assert_known, replace_known
+from sslax.augment.validation import check_positive_range, check_probability, replace_fields
+from sslax.errors import check_choice
 from sslax.ops.warp import bilinear_sample, pixel_grid
+from sslax.types import Array, Batch
 
-Array = jax.Array
-Batch = dict[str, Array]
 Range = tuple[float, float]
+Size = tuple[int, int]
 
 _TRIES = 10
-_TRUTH = ("flow", "known", "visible", "depth", "pose", "moving")
+# Ground truth of pixels and cameras, which the frame pairs here do not update.
+_GROUND_TRUTH = ("flow", "known", "visible", "depth", "pose", "moving")
+_PROBABILITIES = ("jitter", "exposure", "asymmetric", "swap_channels", "erase")
 
 
 class AffineRecipe(NamedTuple):
-    """How a pair of frames is moved in the plane. The defaults change nothing.
+    """Random affine maps of a frame pair. The defaults change nothing.
 
     Attributes:
-        flip: probability of mirroring left and right.
-        flip_vertical: probability of mirroring top and bottom.
+        flip: probability of a horizontal flip.
+        flip_vertical: probability of a vertical flip.
         zoom: range of the enlargement.
-        squeeze: range of what width is enlarged beyond height.
-        rotate: greatest angle, in radians, either way.
-        translate: greatest displacement, as a fraction of the frame's sides, either way.
-        relative: the second frame is moved once more, by this part of such a zoom, squeeze,
-            rotation and translation; 0 moves both frames alike.
+        squeeze: range of the extra enlargement of the width.
+        rotate: largest angle, in radians, in either direction.
+        translate: largest displacement, as a fraction of the frame's sides, in either direction.
+        relative: strength of an additional map of the second frame, as a fraction of the ranges
+            above; 0 gives both frames the same map.
     """
 
     flip: float = 0.0
@@ -53,32 +56,32 @@ class AffineRecipe(NamedTuple):
 
 
 class FlowRecipe(NamedTuple):
-    """How a pair of frames is augmented. The defaults change nothing.
+    """How a frame pair is augmented. The defaults change nothing.
 
-    What moves pixels moves them in both frames, in 'image' and in 'input'; what changes colors
-    changes 'input' alone, which the network is given: the loss compares frames as they were taken.
+    Geometric operations apply to 'frames' and 'input' alike. Color operations apply only to
+    'input', which the network sees: the loss compares the frames with their original colors.
 
     Attributes:
-        size: height and width that are cut out at a random place; None keeps the frame's.
-        whole: 'image' keeps the whole frames, 'input' is the part of them that was cut out, and
-            'offset' is its place, for full-image warping.
-        affine: how frames are moved, before they are cut.
-        jitter: probability of the color jitter.
-        brightness, contrast, saturation, hue: its strengths.
+        size: height and width of a random crop; None for no crop.
+        full_frames: 'frames' are not cropped, only 'input' is, and 'offset' is the position of the
+            crop, for full-image warping.
+        affine: affine maps of the frames, before the crop.
+        jitter: probability of color jitter.
+        brightness, contrast, saturation, hue: strengths of the jitter.
         exposure: probability of a random exposure.
         gamma, gain, tint: its ranges, see `random_exposure`.
-        asymmetric: probability that the second frame's colors are drawn apart from the first's.
-        swap_channels: probability of a random order of the channels, the same in both frames.
-        blur: probability of a Gaussian blur, the same in both frames.
+        asymmetric: probability of drawing jitter and exposure independently for the second frame.
+        swap_channels: probability of permuting the channels, the same in both frames.
+        blur: probability of Gaussian blur, the same in both frames.
         blur_sigma: range of its standard deviation, in pixels.
-        noise: greatest standard deviation of Gaussian noise, drawn apart for each frame and pixel.
-        erase: probability that boxes of the second frame are painted in its mean color.
-        erase_side: range of the boxes' sides, as a fraction of the shorter side of the frame.
-        erase_boxes: at most so many boxes.
+        noise: largest standard deviation of Gaussian noise, independent for each frame and pixel.
+        erase: probability of filling boxes of the second frame with its mean color.
+        erase_side: range of the boxes' sides, as a fraction of the frame's shorter side.
+        erase_boxes: largest number of boxes.
     """
 
-    size: tuple[int, int] | None = None
-    whole: bool = False
+    size: Size | None = None
+    full_frames: bool = False
     affine: AffineRecipe = AffineRecipe()
     jitter: float = 0.0
     brightness: float = 0.0
@@ -112,7 +115,7 @@ FLOW_RECIPES: dict[str, FlowRecipe] = {
     "uflow": FlowRecipe(affine=AffineRecipe(flip=0.5), jitter=1.0, hue=0.5, swap_channels=0.5),
     "arflow": FlowRecipe(affine=AffineRecipe(flip=0.5)),
     "smurf": FlowRecipe(
-        whole=True,
+        full_frames=True,
         affine=AffineRecipe(flip=0.5),
         jitter=1.0,
         brightness=0.4,
@@ -123,55 +126,53 @@ FLOW_RECIPES: dict[str, FlowRecipe] = {
         erase=0.5,
     ),
 }
-"""Recipes of the papers by name; see docs/flow.md for what the authors' codes do."""
+"""Published recipes by name; docs/flow.md says how the authors' codes differ."""
 
 
-def get_flow_recipe(name: str, **knobs: object) -> FlowRecipe:
-    """A paper's recipe with some knobs replaced.
+def get_flow_recipe(name: str, **fields: Any) -> FlowRecipe:
+    """A published recipe, with some fields replaced.
 
     Args:
         name: key of `FLOW_RECIPES`.
-        **knobs: fields of `FlowRecipe`; `affine` may be a dictionary of fields of `AffineRecipe`,
-            which replaces these alone.
+        **fields: fields of `FlowRecipe`. `affine` may be a dictionary of fields of `AffineRecipe`,
+            which replaces only those.
 
     Raises:
-        ValueError: for an unknown name or knob; it names the nearest known one. For a range of the
-            blur that is not positive and increasing.
+        UserError: the recipe or a field is unknown; the message suggests the closest one.
+        ValueError: `blur_sigma` is not a positive, increasing pair.
 
     Example:
         >>> recipe = get_flow_recipe("smurf", size=(48, 64), affine={"rotate": 0.1})
-        >>> recipe.whole, recipe.affine.flip, recipe.affine.rotate
+        >>> recipe.full_frames, recipe.affine.flip, recipe.affine.rotate
         (True, 0.5, 0.1)
     """
-    assert_known(name, FLOW_RECIPES)
-    recipe = FLOW_RECIPES[name]
-    if isinstance(knobs.get("affine"), dict):
-        knobs = {**knobs, "affine": replace_known(recipe.affine, knobs["affine"])}
-    made = replace_known(recipe, knobs)
-    low, high = made.blur_sigma
-    if not 0 < low <= high:
-        raise ValueError(f"blur_sigma must be a positive, increasing pair; got {(low, high)}.")
-    return made
+    check_choice("recipe", name, FLOW_RECIPES)
+    recipe, affine = FLOW_RECIPES[name], fields.get("affine")
+    if isinstance(affine, dict):
+        fields = {**fields, "affine": replace_fields(recipe.affine, affine)}
+    recipe = replace_fields(recipe, fields)
+    check_positive_range("blur_sigma", recipe.blur_sigma)
+    return recipe
 
 
-def sample_affine(key: Array, size: tuple[int, int], recipe: AffineRecipe) -> tuple[Array, Array]:
-    """Random maps of the plane for two frames, that read within the frames.
+def sample_affine(key: Array, size: Size, recipe: AffineRecipe) -> tuple[Array, Array]:
+    """Samples affine maps of two frames that read inside the frames.
 
-    About the center c, `x_old = c + t + R(θ) diag(s, 1) / z (x_new - c)` after the flips, and for
-    the second frame once more, with `relative` times the displacement, the angle and the logarithms
-    of the enlargements. The first of ten draws that leaves all four corners of both frames inside;
-    the flips alone where there is none.
+    With the center c, `x_old = c + t + R(θ) diag(s, 1) / z (x_new - c)` after the flips. The second
+    frame has an additional map of the same form, whose translation, angle and logarithms of the
+    enlargements are multiplied by `relative`. The result is the first of ten draws that keep the
+    corners of both frames inside, or the flips alone if none does.
 
     Args:
         key: random key.
         size: height and width of the frames.
-        recipe: ranges.
+        recipe: see `AffineRecipe`.
 
     Returns:
-        `first`, `second`, `[3, 3]`.
+        The maps of the first and the second frame, `[3, 3]` each.
 
     Raises:
-        ValueError: if a range is not positive and increasing.
+        ValueError: a range is not a positive, increasing pair.
 
     Example:
         >>> import jax
@@ -180,31 +181,35 @@ def sample_affine(key: Array, size: tuple[int, int], recipe: AffineRecipe) -> tu
         [[-1.0, 0.0, 5.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
     for name in ("zoom", "squeeze"):
-        low, high = getattr(recipe, name)
-        if not 0 < low <= high:
-            raise ValueError(f"{name} must be a positive, increasing pair; got {(low, high)}.")
-    flip_key, move_key = jax.random.split(key)
-    height, width = size
+        check_positive_range(name, getattr(recipe, name))
+    flip_key, map_key = jax.random.split(key)
     chance = jax.random.uniform(flip_key, (2,))
-    odds = jnp.array([recipe.flip, recipe.flip_vertical])
-    flips = _about_center(jnp.diag(jnp.where(chance < odds, -1.0, 1.0)), jnp.zeros(2), size)
-    if not _moves(recipe):
+    probabilities = jnp.array([recipe.flip, recipe.flip_vertical])
+    signs = jnp.where(chance < probabilities, -1.0, 1.0)
+    flips = _about_center(jnp.diag(signs), jnp.zeros(2), size)
+    if not _has_affine(recipe):
         return flips, flips
-    draws = jax.random.uniform(move_key, (_TRIES, 2, 5))
-    moves = jax.vmap(lambda u: _move(u[0], recipe, size, 1.0))(draws)
-    further = jax.vmap(lambda u: _move(u[1], recipe, size, recipe.relative))(draws)
-    first = _compose(moves, flips)
-    second = _compose(further, first)
+    u = jax.random.uniform(map_key, (_TRIES, 2, 5))
+    first = _compose(jax.vmap(lambda u: _affine(u[0], recipe, size, 1.0))(u), flips)
+    second = _compose(jax.vmap(lambda u: _affine(u[1], recipe, size, recipe.relative))(u), first)
+    fits = _reads_inside(jnp.stack([first, second]), size)
+    any_fits, chosen = jnp.any(fits), jnp.argmax(fits)
+    first, second = (jnp.where(any_fits, maps[chosen], flips) for maps in (first, second))
+    return first, second
+
+
+def _reads_inside(maps: Array, size: Size) -> Array:
+    """`[N]` bool: the maps `[2, N, 3, 3]` keep the corners of both frames inside."""
+    height, width = size
     corners = jnp.array([[x, y] for x in (0, width - 1) for y in (0, height - 1)], jnp.float32)
     last = jnp.array([width - 1, height - 1], jnp.float32)
-    places = jnp.stack([jax.vmap(lambda m: move_points(m, corners))(m) for m in (first, second)])
-    # Half a hundredth of a pixel beyond the border, where rounding takes the identity's corners.
-    fits = jnp.all((places >= -5e-3) & (places <= last + 5e-3), axis=(0, 2, 3))
-    found, chosen = jnp.any(fits), jnp.argmax(fits)
-    return tuple(jnp.where(found, maps[chosen], flips) for maps in (first, second))
+    moved = jax.vmap(jax.vmap(lambda matrix: apply_affine(matrix, corners)))(maps)
+    # A tolerance for the rounding of the identity's corners.
+    return jnp.all((moved >= -5e-3) & (moved <= last + 5e-3), axis=(0, 2, 3))
 
 
-def _moves(recipe: AffineRecipe) -> bool:
+def _has_affine(recipe: AffineRecipe) -> bool:
+    """Whether there is anything besides flips."""
     return (
         tuple(recipe.zoom) != (1, 1)
         or tuple(recipe.squeeze) != (1, 1)
@@ -213,40 +218,44 @@ def _moves(recipe: AffineRecipe) -> bool:
     )
 
 
-def _move(u: Array, recipe: AffineRecipe, size: tuple[int, int], part: float) -> Array:
-    """The map of five uniform numbers; `part` of it, 0 for the identity."""
+def _affine(u: Array, recipe: AffineRecipe, size: Size, fraction: float) -> Array:
+    """The map of five uniform numbers; `fraction` scales it, 0 gives the identity."""
 
     def enlargement(u: Array, bounds: Range) -> Array:
         low, high = jnp.log(jnp.array(bounds))
-        return jnp.exp(part * (low + (high - low) * u))
+        return jnp.exp(fraction * (low + (high - low) * u))
 
-    angle = part * recipe.rotate * (2 * u[0] - 1)
+    angle = fraction * recipe.rotate * (2 * u[0] - 1)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     zoom, squeeze = enlargement(u[1], recipe.zoom), enlargement(u[2], recipe.squeeze)
     rotation = jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])])
     linear = rotation * jnp.stack([1 / (zoom * squeeze), 1 / zoom])
-    shift = part * recipe.translate * (2 * u[3:] - 1) * jnp.array(size[::-1], jnp.float32)
+    shift = fraction * recipe.translate * (2 * u[3:] - 1) * jnp.array(size[::-1], jnp.float32)
     return _about_center(linear, shift, size)
 
 
-def _about_center(linear: Array, shift: Array, size: tuple[int, int]) -> Array:
+def _about_center(linear: Array, shift: Array, size: Size) -> Array:
     center = (jnp.array(size[::-1], jnp.float32) - 1) / 2
-    offset = center + shift - _times(linear, center)
+    offset = center + shift - _matvec(linear, center)
     top = jnp.concatenate([linear, offset[:, None]], axis=1)
     return jnp.concatenate([top, jnp.array([[0.0, 0.0, 1.0]])])
 
 
+# Small products are written out, for full precision on every device.
+
+
 def _compose(outer: Array, inner: Array) -> Array:
-    """`outer @ inner`; small products in full precision on every device."""
+    """`outer @ inner`."""
     return jnp.sum(outer[..., :, :, None] * inner[..., None, :, :], axis=-2)
 
 
-def _times(matrix: Array, vector: Array) -> Array:
+def _matvec(matrix: Array, vector: Array) -> Array:
+    """`matrix @ vector`."""
     return jnp.sum(matrix * vector[..., None, :], axis=-1)
 
 
 def invert_affine(matrix: Array) -> Array:
-    """Inverse of a map of the plane `[3, 3]`.
+    """Inverse of an affine map `[3, 3]`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -257,109 +266,114 @@ def invert_affine(matrix: Array) -> Array:
     checks.assert_shape(matrix, (3, 3))
     (a, b), (c, d) = matrix[:2, :2]
     linear = jnp.stack([jnp.stack([d, -b]), jnp.stack([-c, a])]) / (a * d - b * c)
-    offset = -_times(linear, matrix[:2, 2])
+    offset = -_matvec(linear, matrix[:2, 2])
     top = jnp.concatenate([linear, offset[:, None]], axis=1)
     return jnp.concatenate([top, jnp.array([[0.0, 0.0, 1.0]], matrix.dtype)])
 
 
-def move_points(matrix: Array, points: Array) -> Array:
-    """Where a map `[3, 3]` takes points `[..., 2]`, `(x, y)`."""
-    return _times(matrix[:2, :2], points) + matrix[:2, 2]
+def apply_affine(matrix: Array, points: Array) -> Array:
+    """Applies an affine map `[3, 3]` to points `[..., 2]`, `(x, y)`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> shift = jnp.array([[1.0, 0.0, 2.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        >>> apply_affine(shift, jnp.array([1.0, 1.0])).tolist()
+        [3.0, 1.0]
+    """
+    checks.assert_shape(matrix, (3, 3))
+    checks.assert_axis_dimension(points, -1, 2)
+    return _matvec(matrix[:2, :2], points) + matrix[:2, 2]
 
 
-def affine_image(image: Array, matrix: Array) -> tuple[Array, Array]:
-    """Image moved in the plane: `out(q) = image(A q)`.
+def warp_affine(image: Array, matrix: Array) -> tuple[Array, Array]:
+    """Warps an image by an affine map: `out(q) = image(A q)`.
 
     Args:
         image: `[H, W, C]` float.
-        matrix: the map A, `[3, 3]`.
+        matrix: A, `[3, 3]`.
 
     Returns:
-        `[H, W, C]`, the border's pixels repeated outside, and `inside` `[H, W]` bool.
+        `[H, W, C]`, with border pixels repeated outside, and `inside` `[H, W]` (bool).
 
     Example:
         >>> import jax.numpy as jnp
         >>> flip = jnp.array([[-1.0, 0.0, 2.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-        >>> affine_image(jnp.arange(3.0).reshape(1, 3, 1), flip)[0][0, :, 0].tolist()
+        >>> warp_affine(jnp.arange(3.0).reshape(1, 3, 1), flip)[0][0, :, 0].tolist()
         [2.0, 1.0, 0.0]
     """
     checks.assert_rank(image, 3)
-    return bilinear_sample(image, move_points(matrix, pixel_grid(*image.shape[:2])))
+    return bilinear_sample(image, apply_affine(matrix, pixel_grid(*image.shape[:2])))
 
 
-def affine_flow(flow: Array, first: Array, second: Array) -> tuple[Array, Array]:
-    """The flow between two frames after both have been moved in the plane.
+def warp_affine_flow(flow: Array, first: Array, second: Array) -> tuple[Array, Array]:
+    """The flow between two frames after `warp_affine` of both.
 
-    A pixel q of the new first frame shows what `A1 q` showed, which moves to `A1 q + flow(A1 q)` of
-    the second frame, and that is now at `A2⁻¹` of there:
-    ``flow'(q) = A2⁻¹ (A1 q + flow(A1 q)) - q``.
+    Pixel q of the new first frame shows what was at `A1 q`, which moves to `A1 q + flow(A1 q)` in
+    the second frame, now at `A2⁻¹` of that: `flow'(q) = A2⁻¹ (A1 q + flow(A1 q)) - q`.
 
     Args:
         flow: `[H, W, 2]`, `(x, y)` in pixels, from the first frame to the second.
-        first: the map A1 of the first frame, `[3, 3]`, as `affine_image` takes it.
-        second: the map A2 of the second.
+        first: A1, `[3, 3]`, the map of the first frame.
+        second: A2, `[3, 3]`, the map of the second frame.
 
     Returns:
-        `[H, W, 2]`, and `inside` `[H, W]` bool, where the flow was known: `A1 q` is in the frame.
+        The new flow `[H, W, 2]`, and `inside` `[H, W]` (bool): `A1 q` is inside the frame.
 
     Example:
         >>> import jax.numpy as jnp
         >>> flow = jnp.full((4, 6, 2), jnp.array([1.5, 0.0]))
         >>> flip = jnp.array([[-1.0, 0.0, 5.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-        >>> affine_flow(flow, flip, flip)[0][0, 0].tolist()
+        >>> warp_affine_flow(flow, flip, flip)[0][0, 0].tolist()
         [-1.5, 0.0]
     """
     checks.assert_rank(flow, 3)
     checks.assert_axis_dimension(flow, -1, 2)
     grid = pixel_grid(*flow.shape[:2])
-    places = move_points(first, grid)
-    moved, inside = bilinear_sample(flow, places)
-    # A pixel that nothing moves has a flow of exactly zero: the difference of two maps, not of the
-    # places, which are hundreds of pixels.
+    read, inside = bilinear_sample(flow, apply_affine(first, grid))
+    # The difference of the maps rather than of positions, which are hundreds of pixels: static
+    # pixels get a flow of exactly zero.
     change = _compose(invert_affine(second), first) - jnp.eye(3, dtype=first.dtype)
-    shift = _times(change[:2, :2], grid) + change[:2, 2]
-    return shift + _times(invert_affine(second)[:2, :2], moved), inside
+    shift = _matvec(change[:2, :2], grid) + change[:2, 2]
+    return shift + _matvec(invert_affine(second)[:2, :2], read), inside
 
 
-def random_boxes(
-    key: Array, size: tuple[int, int], *, side: Range = (0.13, 0.27), boxes: int = 3
-) -> Array:
-    """A mask of random boxes, from one to `boxes` of them.
+def random_box_mask(key: Array, size: Size, *, side: Range = (0.13, 0.27), boxes: int = 3) -> Array:
+    """A mask of 1 to `boxes` random boxes, which may overlap.
 
     Args:
         key: random key.
         size: height and width.
         side: range of the boxes' sides, as a fraction of the shorter side.
-        boxes: at most so many.
+        boxes: largest number of boxes.
 
     Returns:
-        `[H, W]` bool.
+        `[H, W]` bool, True inside the boxes.
 
     Raises:
-        ValueError: if `side` is not an increasing pair in (0, 1].
+        ValueError: `side` is not an increasing pair in (0, 1].
 
     Example:
         >>> import jax
-        >>> mask = random_boxes(jax.random.key(0), (20, 30), side=(0.25, 0.25), boxes=1)
+        >>> mask = random_box_mask(jax.random.key(0), (20, 30), side=(0.25, 0.25), boxes=1)
         >>> int(mask.sum())
         25
     """
     if len(side) != 2 or not 0 < side[0] <= side[1] <= 1:
-        raise ValueError(f"side must be an increasing pair of fractions; got {side}.")
+        raise ValueError(f"side must be an increasing pair in (0, 1]; got {side}.")
     height, width = size
     count_key, box_key = jax.random.split(key)
     u = jax.random.uniform(box_key, (boxes, 4))
     sides = jnp.round((side[0] + (side[1] - side[0]) * u[:, :2]) * min(size))
     corner = jnp.floor(u[:, 2:] * (jnp.array([height, width]) - sides + 1))
-    wanted = jnp.arange(boxes) <= jax.random.randint(count_key, (), 0, boxes)
+    used = jnp.arange(boxes) <= jax.random.randint(count_key, (), 0, boxes)
 
-    def along(axis: int) -> Array:
+    def inside(axis: int) -> Array:
         pixel = jnp.arange(size[axis])
         start = corner[:, axis, None]
         return (pixel >= start) & (pixel < start + sides[:, axis, None])
 
-    covered = along(0)[:, :, None] & along(1)[:, None, :] & wanted[:, None, None]
-    return jnp.any(covered, axis=0)
+    boxes_mask = inside(0)[:, :, None] & inside(1)[:, None, :] & used[:, None, None]
+    return jnp.any(boxes_mask, axis=0)
 
 
 def random_eraser(
@@ -370,16 +384,16 @@ def random_eraser(
     side: Range = (0.13, 0.27),
     boxes: int = 3,
 ) -> Array:
-    """Random boxes painted in the image's mean color, with a probability.
+    """Fills random boxes with the image's mean color, with a given probability.
 
-    What lay there is occluded for a network that is given the result, and its flow known from the
-    image as it was.
+    Simulates occlusions: a network that sees the result learns to fill in the flow that a teacher
+    estimates from the original image.
 
     Args:
         key: random key.
         image: `[H, W, C]` float.
-        probability: of painting.
-        side, boxes: as in `random_boxes`.
+        probability: probability of erasing.
+        side, boxes: as in `random_box_mask`.
 
     Returns:
         `[H, W, C]`.
@@ -391,22 +405,23 @@ def random_eraser(
         >>> round(float(erased.max()), 3)
         0.5
 
-    Teed and Deng, RAFT, 2020; Stone et al., SMURF, 2021.
+    Teed and Deng, "RAFT", ECCV 2020; Stone et al., "SMURF", CVPR 2021.
     """
     checks.assert_rank(image, 3)
-    chance, place = jax.random.split(key)
-    hidden = random_boxes(place, image.shape[:2], side=side, boxes=boxes)
-    hidden &= jax.random.bernoulli(chance, probability)
-    return jnp.where(hidden[..., None], jnp.mean(image, axis=(0, 1), keepdims=True), image)
+    height, width, _ = image.shape
+    chance_key, box_key = jax.random.split(key)
+    mask = random_box_mask(box_key, (height, width), side=side, boxes=boxes)
+    mask &= jax.random.bernoulli(chance_key, probability)
+    return jnp.where(mask[..., None], jnp.mean(image, axis=(0, 1), keepdims=True), image)
 
 
 def random_occluder(key: Array, image: Array, *, side: Range = (0.1, 0.3), boxes: int = 3) -> Array:
-    """Random boxes filled with noise, or with another part of the image; each half of the time.
+    """Fills random boxes with noise or with another part of the image, each half of the time.
 
     Args:
         key: random key.
         image: `[H, W, C]` float in [0, 1].
-        side, boxes: as in `random_boxes`.
+        side, boxes: as in `random_box_mask`.
 
     Returns:
         `[H, W, C]`.
@@ -417,26 +432,27 @@ def random_occluder(key: Array, image: Array, *, side: Range = (0.1, 0.3), boxes
         >>> random_occluder(jax.random.key(1), image).shape
         (8, 8, 3)
 
-    Liu et al., Learning by Analogy, CVPR 2020.
+    Liu et al., "Learning by Analogy: Reliable Supervision from Transformations for Unsupervised
+    Optical Flow Estimation", CVPR 2020.
     """
     checks.assert_rank(image, 3)
-    place, kind, noise_key, shift_key = jax.random.split(key, 4)
-    height, width = image.shape[:2]
-    hidden = random_boxes(place, (height, width), side=side, boxes=boxes)
+    box_key, kind_key, noise_key, shift_key = jax.random.split(key, 4)
+    height, width, _ = image.shape
+    mask = random_box_mask(box_key, (height, width), side=side, boxes=boxes)
     noise = jax.random.uniform(noise_key, image.shape, image.dtype)
     u = jax.random.uniform(shift_key, (2,), minval=0.25, maxval=0.75)
-    elsewhere = jnp.roll(image, (u * jnp.array([height, width])).astype(jnp.int32), axis=(0, 1))
-    filling = jnp.where(jax.random.bernoulli(kind), noise, elsewhere)
-    return jnp.where(hidden[..., None], filling, image)
+    shifted = jnp.roll(image, (u * jnp.array([height, width])).astype(jnp.int32), axis=(0, 1))
+    filling = jnp.where(jax.random.bernoulli(kind_key), noise, shifted)
+    return jnp.where(mask[..., None], filling, image)
 
 
-def jitter_pair(key: Array, frames: Array, recipe: FlowRecipe) -> Array:
-    """Colors of two frames as a recipe says: jitter, exposure, channels, blur, noise, boxes.
+def photometric_augmentation(key: Array, frames: Array, recipe: FlowRecipe) -> Array:
+    """Color operations of a recipe: jitter, exposure, channel swap, blur, noise, eraser.
 
     Args:
         key: random key.
         frames: `[2, H, W, C]` float in [0, 1].
-        recipe: what to do.
+        recipe: see `FlowRecipe`; its geometric fields are ignored.
 
     Returns:
         `[2, H, W, C]`.
@@ -444,140 +460,181 @@ def jitter_pair(key: Array, frames: Array, recipe: FlowRecipe) -> Array:
     Example:
         >>> import jax, jax.numpy as jnp
         >>> recipe = FlowRecipe(jitter=1.0, brightness=0.4)
-        >>> light, dark = jitter_pair(jax.random.key(0), jnp.full((2, 2, 2, 3), 0.5), recipe)
-        >>> bool((light == dark).all())
+        >>> frames = jnp.full((2, 2, 2, 3), 0.5)
+        >>> first, second = photometric_augmentation(jax.random.key(0), frames, recipe)
+        >>> bool((first == second).all())
         True
     """
     checks.assert_rank(frames, 4)
-    jitter, exposure, apart, order, noise, erase = jax.random.split(key, 6)
-
-    def keys_of(key: Array) -> Array:
-        """One key for both frames, or one for each."""
-        two = jax.random.split(key)
-        different = jax.random.bernoulli(apart, recipe.asymmetric)
-        return two[jnp.array([0, different.astype(jnp.int32)])]
-
-    # An operation that never happens is left out of the program.
+    jitter, exposure, asymmetric, order, noise, erase = jax.random.split(key, 6)
+    # Operations with probability 0 are not compiled.
     if recipe.jitter:
-        names = ("brightness", "contrast", "saturation", "hue")
-        knobs = {name: getattr(recipe, name) for name in names}
-        frames = jax.vmap(lambda k, x: color_jitter(k, x, probability=recipe.jitter, **knobs))(
-            keys_of(jitter), frames
-        )
+        frames = _jitter_frames(_frame_keys(jitter, asymmetric, recipe), frames, recipe)
     if recipe.exposure:
-        ranges = {name: getattr(recipe, name) for name in ("gamma", "gain", "tint")}
-        frames = jax.vmap(
-            lambda k, x: random_exposure(k, x, probability=recipe.exposure, **ranges)
-        )(keys_of(exposure), frames)
-    channels = frames.shape[-1]
-    if recipe.swap_channels and channels > 1:
-        chance, permutation = jax.random.split(order)
-        swapped = jax.random.permutation(permutation, channels)
-        swaps = jax.random.bernoulli(chance, recipe.swap_channels)
-        frames = jnp.take(frames, jnp.where(swaps, swapped, jnp.arange(channels)), axis=-1)
+        frames = _expose_frames(_frame_keys(exposure, asymmetric, recipe), frames, recipe)
+    if recipe.swap_channels and frames.shape[-1] > 1:
+        frames = _swap_channels(order, frames, recipe.swap_channels)
     if recipe.blur:
-        # Drawn by itself, so that recipes without it draw what they did.
-        key = jax.random.fold_in(noise, 1)
-        size = 2 * math.ceil(2 * recipe.blur_sigma[1]) + 1
-        knobs = {"sigma": tuple(recipe.blur_sigma), "probability": recipe.blur}
-        frames = jax.vmap(lambda x: random_gaussian_blur(key, x, kernel_size=size, **knobs))(frames)
+        # A key folded from that of the noise: recipes without blur keep their draws.
+        frames = _blur_frames(jax.random.fold_in(noise, 1), frames, recipe)
     if recipe.noise:
-        strength, draw = jax.random.split(noise)
-        sigma = recipe.noise * jax.random.uniform(strength, (2, 1, 1, 1))
-        frames = jnp.clip(frames + sigma * jax.random.normal(draw, frames.shape), 0.0, 1.0)
+        frames = _add_noise(noise, frames, recipe.noise)
     if recipe.erase:
-        knobs = {"side": recipe.erase_side, "boxes": recipe.erase_boxes}
-        second = random_eraser(erase, frames[1], probability=recipe.erase, **knobs)
+        second = random_eraser(
+            erase,
+            frames[1],
+            probability=recipe.erase,
+            side=recipe.erase_side,
+            boxes=recipe.erase_boxes,
+        )
         frames = jnp.stack([frames[0], second])
     return frames
 
 
-def flow_views(recipe: FlowRecipe) -> Callable[[Array, Batch], Batch]:
-    """Function that augments a batch of pairs of frames.
+def _frame_keys(key: Array, asymmetric_key: Array, recipe: FlowRecipe) -> Array:
+    """`[2]` keys, the same for both frames or, with probability `asymmetric`, different."""
+    keys = jax.random.split(key)
+    different = jax.random.bernoulli(asymmetric_key, recipe.asymmetric)
+    return keys[jnp.array([0, different.astype(jnp.int32)])]
 
-    The key of an example is ``fold_in(rng, index)``: its augmentation depends on `rng` and on its
-    index in the set, neither on its place in the batch nor on the number of devices.
+
+def _jitter_frames(keys: Array, frames: Array, recipe: FlowRecipe) -> Array:
+    strengths = {
+        name: getattr(recipe, name) for name in ("brightness", "contrast", "saturation", "hue")
+    }
+    jitter = jax.vmap(lambda k, x: color_jitter(k, x, probability=recipe.jitter, **strengths))
+    return jitter(keys, frames)
+
+
+def _expose_frames(keys: Array, frames: Array, recipe: FlowRecipe) -> Array:
+    ranges = {name: getattr(recipe, name) for name in ("gamma", "gain", "tint")}
+    expose = jax.vmap(lambda k, x: random_exposure(k, x, probability=recipe.exposure, **ranges))
+    return expose(keys, frames)
+
+
+def _swap_channels(key: Array, frames: Array, probability: float) -> Array:
+    channels = frames.shape[-1]
+    chance_key, permutation_key = jax.random.split(key)
+    permutation = jax.random.permutation(permutation_key, channels)
+    swaps = jax.random.bernoulli(chance_key, probability)
+    return jnp.take(frames, jnp.where(swaps, permutation, jnp.arange(channels)), axis=-1)
+
+
+def _blur_frames(key: Array, frames: Array, recipe: FlowRecipe) -> Array:
+    low, high = recipe.blur_sigma
+    kernel_size = 2 * math.ceil(2 * high) + 1
+
+    def blur(frame: Array) -> Array:
+        return random_gaussian_blur(
+            key, frame, kernel_size=kernel_size, sigma=(low, high), probability=recipe.blur
+        )
+
+    return jax.vmap(blur)(frames)
+
+
+def _add_noise(key: Array, frames: Array, largest: float) -> Array:
+    sigma_key, noise_key = jax.random.split(key)
+    sigma = largest * jax.random.uniform(sigma_key, (2, 1, 1, 1))
+    return jnp.clip(frames + sigma * jax.random.normal(noise_key, frames.shape), 0.0, 1.0)
+
+
+def make_frame_pairs(recipe: FlowRecipe) -> Callable[[Array, Batch], Batch]:
+    """Returns the function that adds the augmented frame pairs of optical flow to a batch.
+
+    The key of an example is `fold_in(rng, index)`, so its augmentation depends only on `rng` and
+    its index in the data set (see `example_keys`).
 
     Args:
-        recipe: what to do.
+        recipe: see `FlowRecipe`.
 
     Returns:
-        `(rng, batch) -> batch`: reads 'image' `[B, 2, H, W, C]`, uint8 or float in [0, 1], and
-        'index' `[B]`; makes 'image' `[B, 2, h, w, C]` float32, moved and cut but with its colors
-        as they were; 'input', the same with the colors that the network is given; with
-        `recipe.whole` 'image' keeps H and W, and 'offset' `[B, 2]` says where 'input' was cut out,
-        `(x, y)` in pixels; everything else is passed through.
+        `(rng, batch) -> batch`. Reads 'image' `[B, 2, H, W, C]`, uint8 or float in [0, 1], and
+        'index' `[B]`. Adds 'frames' `[B, 2, h, w, C]`, float32, warped and cropped but with their
+        original colors, for the loss, and 'input', the same frames with augmented colors, for the
+        network. With `recipe.full_frames`, 'frames' keep H and W, and 'offset' `[B, 2]` float32 is
+        the position `(x, y)` of the 'input' in them, in pixels. Everything else, 'image' included,
+        is unchanged.
 
     Raises:
-        ValueError: if a knob is out of its range; in the function, if the part to cut out is larger
-            than the frames, or the batch holds true flow, which does not follow here.
+        ValueError: a field of the recipe is out of range. In the returned function: the crop is
+            larger than the frames, or the batch has ground truth (flow, depth, ...), which the
+            augmentation here does not update.
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> views = flow_views(get_flow_recipe("smurf", size=(8, 16)))
+        >>> augment = make_frame_pairs(get_flow_recipe("smurf", size=(8, 16)))
         >>> batch = {"image": jnp.zeros((2, 2, 12, 20, 3), jnp.uint8), "index": jnp.arange(2)}
-        >>> batch = jax.eval_shape(views, jax.random.key(0), batch)
+        >>> batch = jax.eval_shape(augment, jax.random.key(0), batch)
         >>> batch["frames"].shape, batch["input"].shape, batch["offset"].shape
         ((2, 2, 12, 20, 3), (2, 2, 8, 16, 3), (2, 2))
     """
-    _check(recipe)
-    flips = recipe.affine.flip > 0 or recipe.affine.flip_vertical > 0
-    moves = _moves(recipe.affine)
+    _check_recipe(recipe)
 
-    def example_views(key: Array, frames: Array) -> Batch:
-        # One key for each operation, so that a knob of one changes no other.
-        affine, place, colors = jax.random.split(key, 3)
-        frames = to_float(frames)
-        size = frames.shape[1:3]
-        if moves:
-            maps = jnp.stack(sample_affine(affine, size, recipe.affine))
-            frames = jax.vmap(affine_image)(frames, maps)[0]
-        elif flips:  # exact
-            first, _ = sample_affine(affine, size, recipe.affine)
-            frames = jnp.where(first[0, 0] < 0, frames[:, :, ::-1], frames)
-            frames = jnp.where(first[1, 1] < 0, frames[:, ::-1], frames)
-        if recipe.size is None or tuple(recipe.size) == size:
-            corner = jnp.zeros(2, jnp.int32)
-            cut = frames
-        else:
-            spare = jnp.array([have - want for have, want in zip(size, recipe.size)])
-            corner = jax.random.randint(place, (2,), 0, spare + 1)
-            start = (0, *corner, 0)
-            cut = jax.lax.dynamic_slice(frames, start, (2, *recipe.size, frames.shape[-1]))
-        made = {"frames": cut, "input": jitter_pair(colors, cut, recipe)}
-        if recipe.whole:
-            made |= {"frames": frames, "offset": corner[::-1].astype(jnp.float32)}
-        return made
-
-    def views(rng: Array, batch: Batch) -> Batch:
-        image = batch["image"]
-        checks.assert_rank(image, 5)
-        checks.assert_axis_dimension(image, 1, 2)
-        if recipe.size and any(w > h for w, h in zip(recipe.size, image.shape[2:4])):
-            raise ValueError(
-                f"size is {tuple(recipe.size)} and the frames are {image.shape[2:4]}: nothing that "
-                "large can be cut out. Give a smaller size, or larger frames."
-            )
-        truth = [name for name in _TRUTH if name in batch]
-        if truth and (moves or flips or recipe.size):
-            raise ValueError(
-                f"The batch holds {', '.join(truth)}, which does not follow the frames here; leave "
-                "it out, or cut and move nothing."
-            )
+    def augment(rng: Array, batch: Batch) -> Batch:
+        checks.assert_rank(batch["image"], 5)
+        checks.assert_axis_dimension(batch["image"], 1, 2)
+        _check_batch(batch, recipe)
         keys = batch_keys(rng, batch)
-        return {**batch, **jax.vmap(example_views)(keys, image)}
+        augment_pair = jax.vmap(lambda key, frames: _augment_pair(key, frames, recipe))
+        return {**batch, **augment_pair(keys, batch["image"])}
 
-    return views
+    return augment
 
 
-def _check(recipe: FlowRecipe) -> None:
-    chances = {name: getattr(recipe, name) for name in recipe._fields if name in _CHANCES}
-    chances |= {"flip": recipe.affine.flip, "flip_vertical": recipe.affine.flip_vertical}
-    for name, value in chances.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} is a probability, in [0, 1]; got {value}.")
+def _augment_pair(key: Array, frames: Array, recipe: FlowRecipe) -> Batch:
+    # One key per operation, so that changing one operation does not change the others' draws.
+    affine_key, crop_key, color_key = jax.random.split(key, 3)
+    frames = _warp_frames(affine_key, to_float(frames), recipe.affine)
+    cropped, corner = _crop_frames(crop_key, frames, recipe.size)
+    pair = {"frames": cropped, "input": photometric_augmentation(color_key, cropped, recipe)}
+    if recipe.full_frames:
+        pair |= {"frames": frames, "offset": corner[::-1].astype(jnp.float32)}
+    return pair
+
+
+def _warp_frames(key: Array, frames: Array, recipe: AffineRecipe) -> Array:
+    height, width = frames.shape[1:3]
+    if _has_affine(recipe):
+        maps = jnp.stack(sample_affine(key, (height, width), recipe))
+        return jax.vmap(warp_affine)(frames, maps)[0]
+    if recipe.flip > 0 or recipe.flip_vertical > 0:  # exact, without interpolation
+        first, _ = sample_affine(key, (height, width), recipe)
+        frames = jnp.where(first[0, 0] < 0, frames[:, :, ::-1], frames)
+        frames = jnp.where(first[1, 1] < 0, frames[:, ::-1], frames)
+    return frames
+
+
+def _crop_frames(key: Array, frames: Array, size: Size | None) -> tuple[Array, Array]:
+    """A random crop of both frames, and its first row and column."""
+    if size is None or tuple(size) == frames.shape[1:3]:
+        return frames, jnp.zeros(2, jnp.int32)
+    slack = jnp.array([have - want for have, want in zip(frames.shape[1:3], size)])
+    corner = jax.random.randint(key, (2,), 0, slack + 1)
+    start = (0, *corner, 0)
+    return jax.lax.dynamic_slice(frames, start, (2, *size, frames.shape[-1])), corner
+
+
+def _check_recipe(recipe: FlowRecipe) -> None:
+    for name in _PROBABILITIES:
+        check_probability(name, getattr(recipe, name))
+    for name in ("flip", "flip_vertical"):
+        check_probability(name, getattr(recipe.affine, name))
     if recipe.size is not None and (len(recipe.size) != 2 or min(recipe.size) < 1):
         raise ValueError(f"size is a height and a width in pixels; got {recipe.size}.")
 
 
-_CHANCES = ("jitter", "exposure", "asymmetric", "swap_channels", "erase")
+def _check_batch(batch: Batch, recipe: FlowRecipe) -> None:
+    have = batch["image"].shape[2:4]
+    if recipe.size and any(want > side for want, side in zip(recipe.size, have)):
+        raise ValueError(
+            f"the frames, {have}, are smaller than the crop, size={tuple(recipe.size)}; choose a "
+            "smaller crop or larger frames."
+        )
+    affine = recipe.affine
+    moves = _has_affine(affine) or affine.flip > 0 or affine.flip_vertical > 0
+    truth = [name for name in _GROUND_TRUTH if name in batch]
+    if truth and (moves or recipe.size):
+        raise ValueError(
+            f"the batch has {', '.join(truth)}, which this augmentation does not update; leave it "
+            "out, or neither crop nor move the frames."
+        )

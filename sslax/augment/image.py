@@ -1,26 +1,25 @@
-"""What every augmentation starts from: float images, and separable linear maps of them."""
+"""The basis of all augmentations: float images, and separable linear maps."""
 
 import jax
 import jax.numpy as jnp
 
 from sslax import checks
-
-Array = jax.Array
+from sslax.types import Array
 
 
 def to_float(image: Array) -> Array:
-    """Image as float32 in [0, 1].
+    """Converts an image to float32 in [0, 1].
 
-    ``y = x / 255`` for uint8; a float image is taken to be in [0, 1] already.
+    `y = x / 255` for uint8; float images are assumed to be in [0, 1] already.
 
     Args:
-        image: array of any shape, uint8 or float.
+        image: `[...]`, any shape, uint8 or float.
 
     Returns:
-        float32 array of the same shape.
+        `[...]` float32.
 
     Raises:
-        TypeError: for integers other than uint8, whose range is not known.
+        TypeError: the image has another integer dtype, whose range is unknown.
 
     Example:
         >>> import jax.numpy as jnp
@@ -30,33 +29,32 @@ def to_float(image: Array) -> Array:
     if image.dtype == jnp.uint8:
         return image.astype(jnp.float32) / 255
     if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise TypeError(f"Images are uint8, or float in [0, 1]; convert this {image.dtype} image.")
+        raise TypeError(f"images must be uint8, or float in [0, 1]; got {image.dtype}.")
     return image.astype(jnp.float32)
 
 
 def assert_float_image(image: Array) -> None:
-    """Asserts `[H, W, C]` and a float dtype.
+    """Checks that an image is `[H, W, C]` and float.
 
     Raises:
-        TypeError: if the image holds integers.
-        AssertionError: if it does not have three axes.
+        AssertionError: the image does not have three axes.
+        TypeError: the image has an integer dtype.
     """
     checks.assert_rank(image, 3)
     if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise TypeError(f"Expected a float image in [0, 1], got {image.dtype}; use to_float first.")
+        raise TypeError(f"expected a float image in [0, 1], got {image.dtype}; use to_float first.")
 
 
 def apply_separable(image: Array, rows: Array, columns: Array) -> Array:
-    """Linear map of an image along its rows, then along its columns.
+    """Applies a separable linear map, such as a resize or a filter, as two matrix products.
 
-    ``y[i, j, c] = sum_pq rows[i, p] columns[j, q] x[p, q, c]``: any separable resize or filter is
-    two matrix products, which suits CPUs and accelerators when each example of a batch has its own
-    weights.
+    `y[i, j, c] = sum_pq rows[i, p] columns[j, q] x[p, q, c]`. Dense products are fast on CPUs and
+    accelerators even if each example of a batch has its own weights.
 
     Args:
         image: `[H, W, C]` float.
-        rows: `[h, H]` weights.
-        columns: `[w, W]` weights.
+        rows: `[h, H]`, weights of the vertical map.
+        columns: `[w, W]`, weights of the horizontal map.
 
     Returns:
         `[h, w, C]` float32.
@@ -71,8 +69,8 @@ def apply_separable(image: Array, rows: Array, columns: Array) -> Array:
     assert_float_image(image)
     checks.assert_shape(rows, (None, image.shape[0]))
     checks.assert_shape(columns, (None, image.shape[1]))
-    # [H, C, W] makes both products plain matrix products, without a transpose between them.
-    # Full float32 precision, as lower ones err by more than one gray level.
+    # With [H, C, W] both are plain matrix products, without a transpose between them. Full float32
+    # precision, because lower ones err by more than one gray level.
     x = jnp.moveaxis(image, 2, 1)
     x = jnp.tensordot(x, columns, axes=((2,), (1,)), precision=jax.lax.Precision.HIGHEST)
     x = jnp.tensordot(rows, x, axes=((1,), (0,)), precision=jax.lax.Precision.HIGHEST)

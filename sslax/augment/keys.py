@@ -1,4 +1,4 @@
-"""Random keys of examples, whatever batch and device they are on."""
+"""Random keys of examples, independent of batch composition and devices."""
 
 import jax
 
@@ -7,14 +7,14 @@ from sslax.types import Array, Batch
 
 
 def example_keys(rng: Array, index: Array) -> Array:
-    """A random key for each example: `fold_in(rng, index)`.
+    """One random key per example: `fold_in(rng, index)`.
 
-    An example's key depends on `rng` and on its index in the data set, not on its position in the
-    batch, on the batch's size or on the number of devices.
+    An example's key depends only on `rng` and its index in the data set, not on its position in the
+    batch, the batch size or the number of devices.
 
     Args:
-        rng: a key.
-        index: `[B]` integers.
+        rng: random key, usually one per training step.
+        index: `[B]` integers, positions in the data set.
 
     Returns:
         Keys `[B]`.
@@ -29,14 +29,25 @@ def example_keys(rng: Array, index: Array) -> Array:
 
 
 def batch_keys(rng: Array, batch: Batch) -> Array:
-    """`example_keys` of a batch's 'index'.
+    """One random key per example of a batch, `example_keys` of its 'index'.
+
+    Args:
+        rng: random key, usually one per training step.
+        batch: a batch with 'index' `[B]`.
+
+    Returns:
+        Keys `[B]`.
 
     Raises:
         ValueError: the batch has no 'index'.
+
+    Example:
+        >>> batch_keys(jax.random.key(0), {"index": jax.numpy.array([3, 5])}).shape
+        (2,)
     """
     if "index" not in batch:
         raise ValueError(
-            "The batch has no 'index' [B], the examples' positions in their data set, from which "
-            "each example's random key is made; add it."
+            "the batch has no 'index' [B], the examples' positions in the data set, which their "
+            "random keys are derived from; add it."
         )
     return example_keys(rng, batch["index"])

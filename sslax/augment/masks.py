@@ -1,4 +1,4 @@
-"""Masks of what is hidden from a network that is asked to fill it in: True is hidden."""
+"""Pixel masks for inpainting: True where the image is hidden from the network."""
 
 import math
 
@@ -7,28 +7,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from sslax.augment.image import apply_separable
-
-Array = jax.Array
+from sslax.types import Array
 
 
 def center_mask(height: int, width: int, *, side: int, overlap: int = 0) -> Array:
-    """Hidden square in the middle of an image.
+    """Masks a square in the center of an image.
 
-    The square of `side` pixels is what the network predicts; of it, a band of `overlap` pixels
-    along its inside border stays visible, so that the prediction has to join the image. With
-    ``square = center_mask(..., overlap=0)`` the band is ``square & ~center_mask(..., overlap=4)``;
-    context encoders weigh the error in the band ten times the rest.
+    The network predicts a square of `side` pixels, of which a band of `overlap` pixels along the
+    border stays visible, so that the prediction has to match its surroundings. With
+    `square = center_mask(..., overlap=0)` the band is `square & ~center_mask(..., overlap=4)`;
+    context encoders weight its error ten times higher.
 
     Args:
-        height, width: of the image, in pixels.
-        side: of the predicted square, in pixels.
+        height, width: image size in pixels.
+        side: side of the predicted square, in pixels.
         overlap: width of its visible band, in pixels.
 
     Returns:
-        `[H, W]` bool, True where hidden: ``(side - 2 overlap)^2`` pixels.
+        `[H, W]` bool, True for the `(side - 2 overlap)^2` hidden pixels.
 
     Raises:
-        ValueError: if the square is larger than the image, or the band leaves nothing hidden.
+        ValueError: the square is larger than the image, or the band leaves nothing hidden.
 
     Example:
         >>> center_mask(4, 6, side=2).astype(int)
@@ -37,49 +36,49 @@ def center_mask(height: int, width: int, *, side: int, overlap: int = 0) -> Arra
                [0, 0, 1, 1, 0, 0],
                [0, 0, 0, 0, 0, 0]], dtype=int32)
 
-    Reference: Pathak et al., Context Encoders: Feature Learning by Inpainting, 2016
-    (arXiv:1604.07379): a square of half the image's side, a band of 4 of 128 pixels.
+    Pathak et al., "Context Encoders: Feature Learning by Inpainting", CVPR 2016, arXiv:1604.07379:
+    a square of half the image's side, and a band of 4 pixels for images of 128.
     """
     if side > min(height, width):
-        raise ValueError(f"A square of {side} pixels does not fit a {(height, width)} image.")
+        raise ValueError(f"a square of {side} pixels does not fit into a {(height, width)} image.")
     if overlap < 0 or 2 * overlap >= side:
         raise ValueError(
-            f"overlap is a band inside a square of {side} pixels, in 0, ..., {(side - 1) // 2}; "
+            f"overlap must be in 0, ..., {(side - 1) // 2} for a square of {side} pixels; "
             f"got {overlap}."
         )
     mask = np.zeros((height, width), bool)
-    top, left = (round((size - side) / 2) for size in (height, width))  # that of `center_crop`
+    top, left = (round((size - side) / 2) for size in (height, width))  # as in `center_crop`
     mask[top + overlap : top + side - overlap, left + overlap : left + side - overlap] = True
     return jnp.asarray(mask)
 
 
-def random_blocks_mask(key: Array, height: int, width: int, *, blocks: int, side: int) -> Array:
-    """Hidden squares at random places, which may overlap.
+def random_block_mask(key: Array, height: int, width: int, *, blocks: int, side: int) -> Array:
+    """Masks squares at random positions, which may overlap.
 
     Args:
         key: random key.
-        height, width: of the image, in pixels.
-        blocks: how many squares.
-        side: of each, in pixels. At most ``blocks side^2`` pixels are hidden.
+        height, width: image size in pixels.
+        blocks: number of squares.
+        side: side of a square, in pixels. At most `blocks side^2` pixels are hidden.
 
     Returns:
         `[H, W]` bool, True where hidden.
 
     Raises:
-        ValueError: if a square is larger than the image, or there is none.
+        ValueError: a square is larger than the image, or there are no squares.
 
     Example:
         >>> import jax
-        >>> mask = random_blocks_mask(jax.random.key(0), 8, 8, blocks=1, side=3)
+        >>> mask = random_block_mask(jax.random.key(0), 8, 8, blocks=1, side=3)
         >>> mask.shape, int(mask.sum())
         ((8, 8), 9)
 
-    Reference: Pathak et al., Context Encoders: Feature Learning by Inpainting, 2016
-    (arXiv:1604.07379): small squares over up to a quarter of the image.
+    Pathak et al., "Context Encoders: Feature Learning by Inpainting", CVPR 2016, arXiv:1604.07379:
+    small squares that cover up to a quarter of the image.
     """
     if blocks < 1 or not 1 <= side <= min(height, width):
         raise ValueError(
-            f"{blocks} squares of {side} pixels do not fit a {(height, width)} image, or are none."
+            f"a {(height, width)} image cannot have {blocks} squares of {side} pixels."
         )
     last = np.array([height - side, width - side], np.int32)
     corners = jax.random.randint(key, (blocks, 2), 0, last + 1)
@@ -99,26 +98,26 @@ def random_region_mask(
     share: tuple[float, float] = (0.2, 0.3),
     cells: float = 8.0,
 ) -> Array:
-    """Hidden regions of random shape, without straight edges a network could recognize.
+    """Masks regions of random shape, without straight edges that a network could recognize.
 
-    Uniform noise on a coarse grid at a random offset, enlarged by cubic interpolation; hidden are
-    its lowest ``round(s H W)`` values, exactly, with ``s ~ U(share)``.
+    Uniform noise on a coarse grid with a random offset is enlarged by cubic interpolation; its
+    lowest `round(s H W)` values, with `s ~ U(share)`, are hidden.
 
-    Context encoders cut windows of 20 to 30 % from one large pattern, 16.7 times enlarged: about 8
-    cells along 128 pixels, the default here. A fresh pattern for each key needs no pattern in
-    memory and rejects none.
+    Context encoders crop windows with 20 to 30 % hidden pixels from one large pattern, enlarged
+    16.7 times: about 8 cells along 128 pixels, the default here. A new pattern per key needs no
+    stored pattern and no rejection.
 
     Args:
         key: random key.
-        height, width: of the image, in pixels.
-        share: range of the hidden share of the pixels.
-        cells: of the coarse grid along the shorter side; more give smaller regions.
+        height, width: image size in pixels.
+        share: range of the fraction of hidden pixels.
+        cells: cells of the coarse grid along the shorter side; more cells give smaller regions.
 
     Returns:
         `[H, W]` bool, True where hidden.
 
     Raises:
-        ValueError: if `share` is not an increasing pair in [0, 1] or `cells` not positive.
+        ValueError: `share` is not an increasing pair in [0, 1], or `cells` is not positive.
 
     Example:
         >>> import jax
@@ -126,22 +125,21 @@ def random_region_mask(
         >>> mask.shape, int(mask.sum())
         ((20, 20), 100)
 
-    Reference: Pathak et al., Context Encoders: Feature Learning by Inpainting, 2016
-    (arXiv:1604.07379).
+    Pathak et al., "Context Encoders: Feature Learning by Inpainting", CVPR 2016, arXiv:1604.07379.
     """
     if not 0 <= share[0] <= share[1] <= 1:
-        raise ValueError(f"share must be an increasing pair in [0, 1], got {share}.")
+        raise ValueError(f"share must be an increasing pair in [0, 1]; got {share}.")
     if cells <= 0:
-        raise ValueError(f"cells must be positive, got {cells}.")
+        raise ValueError(f"cells must be positive; got {cells}.")
     cell = min(height, width) / cells
-    # Two more grid points on each side than the image covers, which the interpolation reaches.
+    # Cubic interpolation reads two grid points beyond each side of the image.
     points = [math.ceil(size / cell) + 4 for size in (height, width)]
     u = jax.random.uniform(key, (3 + math.prod(points),))
     rows = _cubic_weights(height, points[0], cell, u[0])
     columns = _cubic_weights(width, points[1], cell, u[1])
     field = apply_separable(u[3:].reshape(*points, 1), rows, columns)
     count = jnp.round(height * width * (share[0] + (share[1] - share[0]) * u[2]))
-    # By rank, not by value: equal values would make the share inexact.
+    # By rank rather than by value, so that ties cannot change the number of hidden pixels.
     hidden = jnp.arange(field.size) < count
     mask = jnp.zeros(field.size, bool).at[jnp.argsort(field.ravel())].set(hidden)
     return mask.reshape(height, width)
@@ -149,38 +147,8 @@ def random_region_mask(
 
 def _cubic_weights(size: int, points: int, cell: float, offset: Array) -> Array:
     """`[size, points]` weights of a cubic interpolation between points `cell` pixels apart."""
-    place = 1.0 + offset + jnp.arange(size) / cell
-    t = jnp.abs(jnp.arange(points) - place[:, None])
+    position = 1.0 + offset + jnp.arange(size) / cell
+    t = jnp.abs(jnp.arange(points) - position[:, None])
     near = (1.5 * t - 2.5) * t * t + 1.0
     far = ((2.5 - 0.5 * t) * t - 4.0) * t + 2.0
     return jnp.where(t < 1, near, jnp.where(t < 2, far, 0.0))
-
-
-def random_keep(key: Array, tokens: int, *, ratio: float = 0.75) -> tuple[Array, Array]:
-    """Tokens that a masked autoencoder sees: a uniform choice without replacement.
-
-    Args:
-        key: random key.
-        tokens: T, how many there are.
-        ratio: share that is hidden.
-
-    Returns:
-        Indices of the ``K = T - int(ratio T)`` visible tokens, `[K]` int32, increasing; mask `[T]`
-        bool, True for a hidden token.
-
-    Raises:
-        ValueError: if `ratio` is not in [0, 1).
-
-    Example:
-        >>> import jax
-        >>> keep, mask = random_keep(jax.random.key(0), 8, ratio=0.75)
-        >>> keep.shape, int(mask.sum()), bool(mask[keep].any())
-        ((2,), 6, False)
-
-    Reference: He et al., Masked Autoencoders Are Scalable Vision Learners, 2022 (arXiv:2111.06377).
-    """
-    if tokens < 1 or not 0 <= ratio < 1:
-        raise ValueError(f"ratio is a share in [0, 1) of the tokens; got {ratio} of {tokens}.")
-    visible = tokens - int(ratio * tokens)
-    keep = jnp.sort(jax.random.permutation(key, tokens)[:visible]).astype(jnp.int32)
-    return keep, jnp.ones(tokens, bool).at[keep].set(False)

@@ -1,8 +1,7 @@
-"""From a recipe to one function that makes the views of a batch on the device."""
+"""Random views of images: recipes, and the function that adds a batch's views on the device."""
 
-import difflib
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,38 +13,37 @@ from sslax.augment.crop import center_crop, random_flip, random_resized_crop, re
 from sslax.augment.erase import random_erasing
 from sslax.augment.image import to_float
 from sslax.augment.keys import batch_keys
+from sslax.augment.validation import check_probability, replace_fields
+from sslax.errors import check_choice
+from sslax.types import Array, Batch
 
-Array = jax.Array
-Batch = dict[str, Array]
-Recipe = TypeVar("Recipe", bound=tuple)
-
-# Folded into an example's key for its local views. A small number would not do: fold_in(key, v)
-# and split(key, V)[v] are the same key.
+# Folded into an example's key for its local views. Small numbers are not safe: fold_in(key, v) and
+# split(key, V)[v] are the same key.
 _LOCAL = 0x10CA1
 
 
 class ViewRecipe(NamedTuple):
     """How one view of an image is made: crop, flip, jitter, gray, blur, solarize, erase.
 
-    The defaults change nothing: the view is the image, or its central square at `size`.
+    With the defaults a view is the image, or its central square resized to `size`.
 
     Attributes:
-        size: side of the view in pixels; None is the size of the image.
-        crop_scale: range of the crop's area as a fraction of the image's; None is the largest
-            central box of the view's shape.
-        crop_ratio: range of the crop's aspect, width over height.
-        flip: probability of a flip left to right.
-        jitter: probability of the color jitter.
-        brightness, contrast, saturation, hue: its strengths, before `strength`.
-        strength: factor on these four.
+        size: side of the view in pixels; None for the size of the image.
+        crop_scale: range of the crop's area as a fraction of the image's; None for the largest
+            central box with the aspect ratio of the view.
+        crop_ratio: range of the crop's aspect ratio, width over height.
+        flip: probability of a horizontal flip.
+        jitter: probability of color jitter.
+        brightness, contrast, saturation, hue: strengths of the jitter.
+        strength: multiplies these four.
         grayscale: probability of a gray view.
-        grayscale_first: gray before the jitter rather than after it.
-        blur: probability of a Gaussian blur.
+        grayscale_first: converts to gray before the jitter rather than after it.
+        blur: probability of Gaussian blur.
         blur_sigma: range of its standard deviation, in pixels.
-        blur_kernel_size: its odd number of taps; None is a tenth of the view (`blur_kernel_size`).
+        blur_kernel_size: its odd number of taps; None for `blur_kernel_size` of the view's size.
         solarize: probability of solarization.
         solarize_threshold: its threshold, in [0, 1].
-        erase: probability of an erased box.
+        erase: probability of erasing a random box.
         erase_scale: range of the box's area as a fraction of the view's.
     """
 
@@ -98,7 +96,7 @@ _BYOL_VIEWS = (_BYOL._replace(blur=1.0), _BYOL._replace(blur=0.1, solarize=0.2))
 _SWAV = _SIMCLR._replace(crop_scale=(0.14, 1.0))
 _DINO_VIEWS = tuple(recipe._replace(crop_scale=(0.4, 1.0)) for recipe in _BYOL_VIEWS)
 
-RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
+VIEW_RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
     "identity": (ViewRecipe(),),
     "simclr": (_SIMCLR, _SIMCLR),
     "moco_v1": (_MOCO_V1, _MOCO_V1),
@@ -111,81 +109,66 @@ RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
     "mae": (ViewRecipe(crop_scale=(0.2, 1.0), flip=0.5),),
     "supervised": (ViewRecipe(crop_scale=(0.08, 1.0), flip=0.5),),
 }
-"""Recipes of the papers by name, one `ViewRecipe` for each view."""
+"""Published recipes by name, with one `ViewRecipe` per view."""
 
 LOCAL_RECIPES: dict[str, ViewRecipe] = {
     "swav": _SWAV._replace(crop_scale=(0.05, 0.14)),
     "dino": _BYOL._replace(crop_scale=(0.05, 0.4), blur=0.5),
 }
-"""Recipes of the small crops of multi-crop by name, one `ViewRecipe` for all of them."""
+"""Published recipes of the small crops of multi-crop by name."""
 
 
-def get_recipes(name: str, **knobs: object) -> tuple[ViewRecipe, ...]:
-    """A paper's recipe with some knobs replaced, the same in each of its views.
+def get_view_recipes(name: str, **fields: Any) -> tuple[ViewRecipe, ...]:
+    """A published recipe, with some fields replaced in all of its views.
 
     Args:
-        name: key of `RECIPES`.
-        **knobs: fields of `ViewRecipe`, for instance `strength=0.5, blur=0.0, size=32`.
+        name: key of `VIEW_RECIPES`.
+        **fields: fields of `ViewRecipe`, for example `strength=0.5, blur=0.0, size=32`.
 
     Returns:
-        One `ViewRecipe` for each view.
+        One `ViewRecipe` per view.
 
     Raises:
-        ValueError: for an unknown name or knob; it names the nearest known one.
+        UserError: the recipe or a field is unknown; the message suggests the closest one.
 
     Example:
-        >>> first, second = get_recipes("simclr", strength=0.5, blur=0.0)
+        >>> first, second = get_view_recipes("simclr", strength=0.5, blur=0.0)
         >>> first.brightness * first.strength, first.blur, first == second
         (0.4, 0.0, True)
     """
-    assert_known(name, RECIPES)
-    return tuple(replace_known(recipe, knobs) for recipe in RECIPES[name])
+    check_choice("recipe", name, VIEW_RECIPES)
+    return tuple(replace_fields(recipe, fields) for recipe in VIEW_RECIPES[name])
 
 
-def get_local_recipes(name: str, count: int, **knobs: object) -> tuple[ViewRecipe, ...]:
-    """A paper's recipe of small crops, `count` times, with some knobs replaced.
+def get_local_recipes(name: str, count: int, **fields: Any) -> tuple[ViewRecipe, ...]:
+    """A published recipe of small crops, repeated `count` times, with some fields replaced.
 
     Args:
         name: key of `LOCAL_RECIPES`.
-        count: how many small crops; 0 for none.
-        **knobs: fields of `ViewRecipe`; `size` above all, 96 for views of 224 pixels.
+        count: number of small crops; 0 for none.
+        **fields: fields of `ViewRecipe`, usually `size`: 96 with views of 224 pixels.
 
     Returns:
-        `count` equal `ViewRecipe`.
+        `count` equal recipes.
 
     Raises:
-        ValueError: for an unknown name or knob (it names the nearest known one), or a negative
-            count.
+        UserError: the recipe or a field is unknown; the message suggests the closest one.
+        ValueError: `count` is negative.
 
     Example:
         >>> recipes = get_local_recipes("dino", 8, size=96)
         >>> len(recipes), recipes[0].crop_scale
         (8, (0.05, 0.4))
     """
-    assert_known(name, LOCAL_RECIPES)
+    check_choice("recipe", name, LOCAL_RECIPES)
     if count < 0:
-        raise ValueError(f"count is a number of views, at least 0; got {count}.")
-    return (replace_known(LOCAL_RECIPES[name], knobs),) * count
+        raise ValueError(f"count, the number of small crops, must be at least 0; got {count}.")
+    return (replace_fields(LOCAL_RECIPES[name], fields),) * count
 
 
-def assert_known(word: str, known: Iterable[str]) -> None:
-    """The word is one of the known ones, or the error names the nearest of them."""
-    if word not in known:
-        nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.0)[0]
-        raise ValueError(f"Unknown {word!r}; did you mean {nearest!r}? Known: {', '.join(known)}.")
-
-
-def replace_known(recipe: Recipe, knobs: dict[str, object]) -> Recipe:
-    """A recipe, a named tuple, with some fields replaced."""
-    for knob in knobs:
-        assert_known(knob, recipe._fields)
-    return recipe._replace(**knobs)
-
-
-def _check(recipe: ViewRecipe) -> None:
+def _check_recipe(recipe: ViewRecipe) -> None:
     for name in ("flip", "jitter", "grayscale", "blur", "solarize", "erase"):
-        if not 0 <= getattr(recipe, name) <= 1:
-            raise ValueError(f"{name} is a probability, in [0, 1]; got {getattr(recipe, name)}.")
+        check_probability(name, getattr(recipe, name))
     for name in ("crop_scale", "crop_ratio", "blur_sigma", "erase_scale"):
         value = getattr(recipe, name)
         if value is not None and len(value) != 2:
@@ -193,63 +176,39 @@ def _check(recipe: ViewRecipe) -> None:
 
 
 def make_view(key: Array, image: Array, recipe: ViewRecipe) -> Array:
-    """One view of one image.
+    """One random view of one image.
 
     Args:
         key: random key.
         image: `[H, W, C]`, uint8 or float in [0, 1].
-        recipe: what to do.
+        recipe: see `ViewRecipe`.
 
     Returns:
         `[h, w, C]` float32 in [0, 1].
 
     Raises:
-        ValueError: if a knob is out of its range.
+        ValueError: a field of the recipe is out of range.
 
     Example:
         >>> import jax
         >>> image = jax.numpy.zeros((32, 32, 3), jax.numpy.uint8)
-        >>> recipe = RECIPES["simclr"][0]._replace(size=24)
+        >>> recipe = VIEW_RECIPES["simclr"][0]._replace(size=24)
         >>> jax.eval_shape(lambda key: make_view(key, image, recipe), jax.random.key(0)).shape
         (24, 24, 3)
     """
     checks.assert_rank(image, 3)
-    _check(recipe)
-    height, width = image.shape[:2] if recipe.size is None else (recipe.size, recipe.size)
-    # One key for each operation, so that a knob of one changes no other.
+    _check_recipe(recipe)
+    # One key per operation, so that changing one operation does not change the others' draws.
     crop, flip, jitter, grayscale, blur, solarize, erase = jax.random.split(key, 7)
-
-    x = to_float(image)
-    if recipe.crop_scale is None:
-        x = resize(_largest_box(x, height, width), size=(height, width))
-    else:
-        x = random_resized_crop(
-            crop, x, size=(height, width), scale=recipe.crop_scale, ratio=recipe.crop_ratio
-        )
-    # An operation that never happens is left out of the program.
+    x = _crop_view(crop, to_float(image), recipe)
+    # Operations with probability 0 are not compiled.
     if recipe.flip:
         x = random_flip(flip, x, probability=recipe.flip)
-    if recipe.grayscale and recipe.grayscale_first:
-        x = random_grayscale(grayscale, x, probability=recipe.grayscale)
-    if recipe.jitter:
-        x = color_jitter(
-            jitter,
-            x,
-            brightness=recipe.strength * recipe.brightness,
-            contrast=recipe.strength * recipe.contrast,
-            saturation=recipe.strength * recipe.saturation,
-            hue=recipe.strength * recipe.hue,
-            probability=recipe.jitter,
-        )
-    if recipe.grayscale and not recipe.grayscale_first:
-        x = random_grayscale(grayscale, x, probability=recipe.grayscale)
+    x = _change_colors(jitter, grayscale, x, recipe)
     if recipe.blur:
+        kernel_size = recipe.blur_kernel_size or blur_kernel_size(min(x.shape[:2]))
         x = random_gaussian_blur(
-            blur,
-            x,
-            kernel_size=recipe.blur_kernel_size or blur_kernel_size(min(height, width)),
-            sigma=recipe.blur_sigma,
-            probability=recipe.blur,
+            blur, x, kernel_size=kernel_size, sigma=recipe.blur_sigma, probability=recipe.blur
         )
     if recipe.solarize:
         x = random_solarize(
@@ -260,79 +219,105 @@ def make_view(key: Array, image: Array, recipe: ViewRecipe) -> Array:
     return x
 
 
-def _largest_box(image: Array, height: int, width: int) -> Array:
-    """Largest central box with the aspect of `height` x `width`."""
+def _crop_view(key: Array, image: Array, recipe: ViewRecipe) -> Array:
+    size = image.shape[:2] if recipe.size is None else (recipe.size, recipe.size)
+    height, width = size
+    if recipe.crop_scale is not None:
+        return random_resized_crop(
+            key, image, size=(height, width), scale=recipe.crop_scale, ratio=recipe.crop_ratio
+        )
     scale = min(image.shape[0] / height, image.shape[1] / width)
-    return center_crop(image, size=(round(scale * height), round(scale * width)))
+    largest = center_crop(image, size=(round(scale * height), round(scale * width)))
+    return resize(largest, size=(height, width))
+
+
+def _change_colors(
+    jitter_key: Array, grayscale_key: Array, image: Array, recipe: ViewRecipe
+) -> Array:
+    """Color jitter and conversion to gray, in the order of the recipe."""
+    if recipe.grayscale and recipe.grayscale_first:
+        image = random_grayscale(grayscale_key, image, probability=recipe.grayscale)
+    if recipe.jitter:
+        image = color_jitter(
+            jitter_key,
+            image,
+            brightness=recipe.strength * recipe.brightness,
+            contrast=recipe.strength * recipe.contrast,
+            saturation=recipe.strength * recipe.saturation,
+            hue=recipe.strength * recipe.hue,
+            probability=recipe.jitter,
+        )
+    if recipe.grayscale and not recipe.grayscale_first:
+        image = random_grayscale(grayscale_key, image, probability=recipe.grayscale)
+    return image
 
 
 def make_views(
     recipes: Sequence[ViewRecipe], local_recipes: Sequence[ViewRecipe] = ()
 ) -> Callable[[Array, Batch], Batch]:
-    """Function that makes the views of a batch: one for each recipe.
+    """Returns the function that adds random views to a batch, one per recipe.
 
-    The key of view v of an example is ``split(fold_in(rng, index), V)[v]``: an example's views
-    depend on `rng` and on its index in the set, not on its place in the batch, on the batch's size
-    or on the number of devices. Examples never meet, so a batch sharded over devices stays where
-    it is. The local views, small crops of another size (multi-crop), have keys of their own: with
-    and without them, the others are the same.
+    The key of view v of an example is `split(fold_in(rng, index), V)[v]`, so its views depend only
+    on `rng` and its index in the data set (see `example_keys`). Examples are independent: a batch
+    that is sharded over devices needs no communication. Local views, the small crops of multi-crop,
+    have keys of their own: adding them does not change the other views.
 
     Args:
-        recipes: one for each view; all of the same `size`.
-        local_recipes: one for each local view; all of the same `size`, usually a smaller one.
+        recipes: one per view, all of the same `size`.
+        local_recipes: one per local view, all of the same, usually smaller `size`.
 
     Returns:
-        `(rng, batch) -> batch`: reads 'image' `[B, H, W, C]`, uint8 or float in [0, 1], and 'index'
-        `[B]` int32; adds 'views' `[B, V, h, w, C]` float32 in [0, 1] and, where there are local
-        recipes, 'local_views' `[B, L, h', w', C]`; everything else passes through.
+        `(rng, batch) -> batch`. Reads 'image' `[B, H, W, C]`, uint8 or float in [0, 1], and 'index'
+        `[B]` int32. Adds 'views' `[B, V, h, w, C]`, float32 in [0, 1], and with local recipes
+        'local_views' `[B, L, h', w', C]`. Everything else, 'image' included, is unchanged.
 
     Raises:
-        ValueError: if there is no recipe, sizes differ or a knob is out of its range.
+        ValueError: there are no recipes, their sizes differ, or a field is out of range.
 
     Example:
         >>> import jax, jax.numpy as jnp
         >>> local = get_local_recipes("swav", 4, size=8)
-        >>> views = make_views(get_recipes("swav", size=16), local)
+        >>> augment = make_views(get_view_recipes("swav", size=16), local)
         >>> batch = {"image": jnp.zeros((2, 20, 20, 3), jnp.uint8), "index": jnp.arange(2)}
-        >>> batch = jax.eval_shape(views, jax.random.key(0), batch)
+        >>> batch = jax.eval_shape(augment, jax.random.key(0), batch)
         >>> batch["views"].shape, batch["local_views"].shape
         ((2, 2, 16, 16, 3), (2, 4, 8, 8, 3))
 
-    Reference for multi-crop: Caron et al., Unsupervised Learning of Visual Features by Contrasting
-    Cluster Assignments, 2020 (arXiv:2006.09882).
+    Multi-crop: Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster
+    Assignments", NeurIPS 2020, arXiv:2006.09882.
     """
     recipes, local_recipes = tuple(recipes), tuple(local_recipes)
     if not recipes:
-        raise ValueError("make_views needs one recipe for each view; got none.")
+        raise ValueError("make_views needs one recipe per view; got none.")
     for recipe in recipes + local_recipes:
-        _check(recipe)
+        _check_recipe(recipe)
     for group in (recipes, local_recipes):
         if len({recipe.size for recipe in group}) > 1:
             raise ValueError(
-                f"Views are stacked, so their sizes must be equal; got {[r.size for r in group]}. "
-                "Give every recipe the same size; small crops are `local_recipes`."
+                f"views are stacked, so their sizes must be equal; got {[r.size for r in group]}. "
+                "Pass small crops as local_recipes."
             )
 
-    def views(rng: Array, batch: Batch) -> Batch:
+    def augment(rng: Array, batch: Batch) -> Batch:
         checks.assert_rank(batch["image"], 4)
         keys = batch_keys(rng, batch)
         checks.assert_equal_shape_prefix([batch["image"], batch["index"]], 1)
-        made = {"views": _stack_views(keys, batch["image"], recipes)}
+        views = {"views": _stack_views(keys, batch["image"], recipes)}
         if local_recipes:
             keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, _LOCAL)
-            made["local_views"] = _stack_views(keys, batch["image"], local_recipes)
-        return {**batch, **made}
+            views["local_views"] = _stack_views(keys, batch["image"], local_recipes)
+        return {**batch, **views}
 
-    return views
+    return augment
 
 
 def _stack_views(keys: Array, images: Array, recipes: tuple[ViewRecipe, ...]) -> Array:
-    """`[B, V, h, w, C]` views of `[B, H, W, C]` images, one key each."""
+    """`[B, V, h, w, C]` views of images `[B, H, W, C]`, with one key per image."""
 
-    def example_views(key: Array, image: Array) -> Array:
+    def views_of_example(key: Array, image: Array) -> Array:
         keys = jax.random.split(key, len(recipes))
         if len(set(recipes)) == 1:  # compiled once, whatever the number of views
             return jax.vmap(lambda key: make_view(key, image, recipes[0]))(keys)
         return jnp.stack([make_view(k, image, recipe) for k, recipe in zip(keys, recipes)])
 
-    return jax.vmap(example_views)(keys, images)
+    return jax.vmap(views_of_example)(keys, images)

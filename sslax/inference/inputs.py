@@ -16,14 +16,14 @@ from sslax.errors import UserError
 
 
 class Frame(NamedTuple):
-    """One image, and what the files that are written about it are called, without an ending."""
+    """One image, and the name of the files that are written for it, without a suffix."""
 
     name: str
     image: np.ndarray  # uint8 [H, W, C]
 
 
 class Files:
-    """Image files, read as they are asked for, as often as wanted.
+    """Image files, read lazily on each iteration.
 
     Args:
         paths: of the images, in their order.
@@ -41,7 +41,7 @@ class Files:
 
     @property
     def names(self) -> list[str]:
-        """Names without their endings, or, where two would be the same, with them."""
+        """Names without their suffixes, or with them where two would be equal."""
         stems = [path.stem for path in self.paths]
         return stems if len({*stems}) == len(stems) else [path.name for path in self.paths]
 
@@ -60,7 +60,7 @@ class Files:
 
 
 class Film:
-    """The frames of one file, an animation that Pillow reads or a film, as often as wanted.
+    """The frames of one file, an animation that Pillow reads or a film, decoded on each iteration.
 
     Args:
         path: of the file.
@@ -79,12 +79,12 @@ class Film:
 
 
 def open_frames(text: str, *, channels: int) -> Files | Film:
-    """What `--input` names: an image, several with commas between them, a folder, or a video.
+    """The frames that `--input` names: an image, several separated by commas, a folder, or a video.
 
     Args:
-        text: a path; of a folder the images right in it are taken, numbers in their names as
-            numbers.
-        channels: 1 for gray, 3 for RGB; what is stored is converted.
+        text: a path; for a folder, the images directly in it, with numbers in their names in
+            numeric order.
+        channels: 1 for gray, 3 for RGB; stored images are converted.
 
     Raises:
         UserError: there is no such file, no image in the folder, or a film that cannot be decoded.
@@ -127,7 +127,7 @@ def _endings() -> str:
 
 
 def _is_animated(path: Path) -> bool:
-    """Whether a file that Pillow reads has several frames; a photograph's previews are none."""
+    """Whether a file that Pillow reads has several frames; previews in photographs do not count."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -157,7 +157,7 @@ def _animation(path: Path) -> Iterator[np.ndarray]:
 
 
 def ffmpeg() -> str | None:
-    """The program ffmpeg, that of the package imageio-ffmpeg or that on the path, if any."""
+    """The ffmpeg program: of the package imageio-ffmpeg, or on the PATH; None if there is none."""
     if importlib.util.find_spec("imageio_ffmpeg"):
         import imageio_ffmpeg
 
@@ -168,8 +168,8 @@ def ffmpeg() -> str | None:
 def _check_decoder(path: Path) -> None:
     if ffmpeg() is None:
         raise UserError(
-            f"{path} is a film, which takes ffmpeg to read, such as `pip install imageio-ffmpeg` "
-            f"brings; or extract its frames elsewhere, `mkdir {path.stem} && ffmpeg -i {path} "
+            f"{path} is a film, which takes ffmpeg to read: pip install 'sslax[video]' "
+            f"brings one; or extract its frames elsewhere, `mkdir {path.stem} && ffmpeg -i {path} "
             f"{path.stem}/%06d.png`, and give --input={path.stem}."
         )
 

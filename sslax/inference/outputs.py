@@ -28,25 +28,25 @@ PNG_SCALE = 256.0  # of 16-bit PNGs of depth and disparity, KITTI's
 _PNG_LARGEST = 65535 / PNG_SCALE
 _FLOW_SMALLEST, _FLOW_LARGEST = -512.0, 511.98
 _WIDEST = 1280  # pixels of an animation
-_SAMPLE = 4096  # pixels of a map that decide, with others', upon the colors of a video
+_SAMPLE = 4096  # pixels of each map that the range of a video's colors is taken from
 
 _backproject = jax.jit(ops.backproject)
 
 
 class DepthFiles:
-    """Writes depth maps, or disparity where depth is not known.
+    """Writes depth maps, or disparity where depth is unknown.
 
-    Of each image NAME.npy, NAME.png (16 bits) and, with intrinsics, NAME.ply.
+    For each image NAME.npy, NAME.png (16 bits) and, with intrinsics, NAME.ply.
 
     Args:
-        folder: where to.
+        folder: of the files.
         intrinsics: `[3, 3]`, in pixels of the images.
         reach: points of a cloud that are farther than this many median depths are left out.
 
     Attributes:
-        kind: 'depth' or 'disparity'; that of the image written last.
+        kind: 'depth' or 'disparity', of the last image.
         written: names of the images, in order.
-        unfit: pixels beyond what a 16-bit PNG holds.
+        unfit: number of pixels that exceed the range of a 16-bit PNG.
     """
 
     item, exact, png = "image", ".npy", "value x 256, 0 where unknown, at most 255.99"
@@ -63,7 +63,7 @@ class DepthFiles:
         self._inverse: list[np.ndarray] = []  # some of each map
 
     def write(self, frame: Frame, maps: DepthMaps) -> None:
-        """The files of one image."""
+        """Writes the files of one image."""
         self.kind = "disparity" if maps.depth is None else "depth"
         values = maps.disparity if maps.depth is None else maps.depth
         np.save(self.folder / f"{frame.name}.npy", values)
@@ -79,7 +79,7 @@ class DepthFiles:
         self.written.append(frame.name)
 
     def colors(self, name: str, **knobs: float) -> np.ndarray:
-        """The map of an image that was written as colors, uint8 `[H, W, 3]`; near is bright.
+        """The map of an image in colors, uint8 `[H, W, 3]`; near is bright.
 
         Args:
             name: of the image.
@@ -88,15 +88,15 @@ class DepthFiles:
         return figures.disparity_colors(self._shade(np.load(self.folder / f"{name}.npy")), **knobs)
 
     def common_colors(self) -> dict[str, float]:
-        """One range for all maps that were written, so that a video does not flicker."""
-        found = np.concatenate(self._inverse)
-        found = found[np.isfinite(found)]
-        if not len(found):
+        """One range for all maps, so that a video does not flicker."""
+        values = np.concatenate(self._inverse)
+        values = values[np.isfinite(values)]
+        if not len(values):
             return {}
-        return {"lowest": float(found.min()), "highest": float(np.percentile(found, 95))}
+        return {"lowest": float(values.min()), "highest": float(np.percentile(values, 95))}
 
     def unit(self, *, metric: bool) -> str:
-        """Of the values: 'meters', 'pixels', or 'unknown'."""
+        """Unit of the values: 'meters', 'pixels', or 'unknown'."""
         if self.kind == "disparity":
             return "pixels"
         return "meters" if metric else "unknown"
@@ -106,14 +106,14 @@ class DepthFiles:
 
 
 class FlowFiles:
-    """Writes flow of pairs of images: of each NAME.flo, NAME.png (KITTI's) and NAME_visible.png.
+    """Writes the flow of pairs of images: NAME.flo, NAME.png (KITTI's) and NAME_visible.png each.
 
     Args:
-        folder: where to.
+        folder: of the files.
 
     Attributes:
         written: names of the pairs, in order.
-        unfit: pixels beyond what a PNG of KITTI holds.
+        unfit: number of pixels that exceed the range of KITTI's PNG.
     """
 
     kind, item, exact, png = "flow", "pair", ".flo", "KITTI's, -512 to 511.98 pixels"
@@ -125,7 +125,7 @@ class FlowFiles:
         self._speed: list[np.ndarray] = []  # some of each field
 
     def write(self, frame: Frame, maps: FlowMaps) -> None:
-        """The files of one pair, named after its first image."""
+        """Writes the files of one pair, named after its first image."""
         field = maps.flow
         write_flow(self.folder / f"{frame.name}.flo", field)
         known = np.isfinite(field).all(-1)
@@ -139,22 +139,22 @@ class FlowFiles:
         self.written.append(frame.name)
 
     def colors(self, name: str, **knobs: float) -> np.ndarray:
-        """The flow of a pair that was written in Middlebury's colors, uint8 `[H, W, 3]`.
+        """The flow of a pair in Middlebury's colors, uint8 `[H, W, 3]`.
 
         Args:
             name: of the pair.
-            **knobs: of `common_colors`; by default full color is the field's fastest pixel.
+            **knobs: of `common_colors`; by default colors saturate at the fastest pixel.
         """
         field, known = read_flow(self.folder / f"{name}.flo")
         return figures.flow_colors(field, mask=known, **knobs)
 
     def common_colors(self) -> dict[str, float]:
-        """One radius for all fields that were written: the 99th percentile of their speeds."""
+        """One radius for all fields: the 99th percentile of their speeds."""
         speeds = np.concatenate(self._speed)
         return {"max_radius": max(float(np.percentile(speeds, 99)), 1e-3)} if len(speeds) else {}
 
     def unit(self, *, metric: bool) -> str:
-        """Of the values: 'pixels'."""
+        """Unit of the values: 'pixels'."""
         return "pixels"
 
 
@@ -172,13 +172,13 @@ def inverse(values: np.ndarray) -> np.ndarray:
 def point_cloud(
     depth: np.ndarray, image: np.ndarray, intrinsics: np.ndarray, reach: float = np.inf
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The points that an image's pixels show, with their colors.
+    """Points of a depth map with the colors of its image.
 
     Args:
         depth: `[H, W]`.
         image: uint8 `[H, W, 1 or 3]`.
         intrinsics: `[3, 3]`, in pixels of the image.
-        reach: points farther than this many median depths are left out, such as the sky.
+        reach: points farther than this many median depths, such as the sky, are left out.
 
     Returns:
         Points `[N, 3]` in the unit of the depth, colors uint8 `[N, 3]`.
@@ -197,26 +197,26 @@ def point_cloud(
 
 
 def write_trajectory(folder: Path, poses: np.ndarray, *, rate: float) -> None:
-    """`trajectory.txt` (KITTI), `trajectory_tum.txt` and `trajectory.png` of samples' poses.
+    """Writes `trajectory.txt` (KITTI), `trajectory_tum.txt` and `trajectory.png`.
 
     Args:
-        folder: where to.
+        folder: of the files.
         poses: `[N - S + 1, S, 4, 4]`, as `pose.consecutive_motions` takes them.
         rate: frames a second.
     """
-    way = pose.compose_poses(pose.consecutive_motions(poses))
-    write_kitti_poses(folder / "trajectory.txt", way)
-    write_tum_poses(folder / "trajectory_tum.txt", np.arange(len(way)) / rate, way)
-    figures.trajectories({"predicted": way}, folder / "trajectory.png")
+    trajectory = pose.compose_poses(pose.consecutive_motions(poses))
+    write_kitti_poses(folder / "trajectory.txt", trajectory)
+    write_tum_poses(folder / "trajectory_tum.txt", np.arange(len(trajectory)) / rate, trajectory)
+    figures.trajectories({"predicted": trajectory}, folder / "trajectory.png")
 
 
 def write_animation(folder: Path, pictures: Iterable[np.ndarray], *, rate: float) -> Path:
-    """`video.mp4` where ffmpeg is installed, else `video.webp`, played again and again.
+    """Writes `video.mp4` where ffmpeg is installed, else `video.webp`, looping forever.
 
     Args:
-        folder: where to.
-        pictures: uint8 `[H, W, 3]`, at least one, all of one size; wider ones than 1280 pixels are
-            made smaller.
+        folder: of the file.
+        pictures: uint8 `[H, W, 3]`, at least one, all of one size; those wider than 1280 pixels are
+            shrunk.
         rate: pictures a second.
 
     Returns:
@@ -259,11 +259,11 @@ def _write_film(path: Path, program: str, frames: Iterator, rate: float) -> Path
 
 
 def write_summary(folder: Path, **facts: str | float | bool | None) -> None:
-    """`predictions.json`: what is in the folder, for whoever finds it later."""
+    """Writes `predictions.json`, a description of the folder."""
     write_text(folder / "predictions.json", json.dumps(facts, indent=2) + "\n")
 
 
 def _some(values: np.ndarray) -> np.ndarray:
-    """Some of the values, evenly spread."""
+    """At most `_SAMPLE` or so of the values, evenly spaced."""
     values = values.ravel()
     return values[:: max(1, len(values) // _SAMPLE)]

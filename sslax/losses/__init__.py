@@ -1,7 +1,25 @@
-"""Losses: arrays in, arrays out."""
+"""Self-supervised losses: pure functions from arrays to arrays.
+
+Arrays are positional, options keyword-only. A loss returns one value per example or per pixel,
+which the caller averages, or a scalar if it does not decompose.
+
+Notation, which adds to that of `sslax.ops`:
+
+- `[N, D]`: N embeddings of D dimensions; `a`, `b`: the embeddings of two views, in the same order.
+- `[M, D]`: other embeddings, such as a queue of negatives.
+- V: views of an image; K: prototypes, or logits of a projection head.
+- T: patches or tokens of an image; P: values per patch.
+- S: source frames that are warped to a target; I: iterations of a flow network; Q: color bins.
+- i, j: rows of a batch; z: unit vectors; cos(x, y): cosine similarity; s: logits.
+- `temperature` divides similarities. `epsilon` keeps a division or a root finite.
+- Masks are 1 (or True) where a value counts.
+- "float32 or wider": computed and returned in float32, or in float64 if the inputs are float64.
+- `axis_name`: None for global arrays (one device, or jit over sharded arrays); inside shard_map or
+  pmap the name of the mapped axis that splits the batch. Values and gradients are the same.
+"""
 
 from sslax.losses.clustering import swapped_prediction
-from sslax.losses.color import color_class_balance
+from sslax.losses.color import class_rebalancing_weights
 from sslax.losses.consistency import disparity_consistency, forward_backward_error
 from sslax.losses.contrastive import (
     decoupled_contrastive,
@@ -41,7 +59,7 @@ __all__ = [
     "bilinear",
     "census_error",
     "charbonnier",
-    "color_class_balance",
+    "class_rebalancing_weights",
     "cosine",
     "covariance_penalty",
     "cross_correlation",

@@ -1,12 +1,11 @@
-"""Contrastive losses: each embedding against all others of the batch.
+"""Contrastive losses: each embedding against all other embeddings of the batch.
 
 The similarity matrix of a large batch is never stored (see `pairwise`): memory grows as
-O(N D + tile^2), so that the batch may be as large as its embeddings allow.
+O(N D + tile^2) instead of O(N^2).
 
-`axis_name=None` sees global arrays: one device, or jit over sharded arrays. A name means that the
-function runs inside shard_map or pmap and that every device holds its part of the batch; it
-returns the losses of that part, each against the whole batch. The embeddings then travel from
-device to device around a ring.
+With `axis_name=None` the arrays are global: one device, or jit over sharded arrays. With a name the
+function runs inside shard_map or pmap on each device's part of the batch; it returns the losses of
+that part, each against the whole batch. The embeddings then travel around a ring of devices.
 """
 
 import jax
@@ -15,8 +14,8 @@ import jax.numpy as jnp
 from sslax import checks
 from sslax.losses.pairwise import LOG_SUM_EXP, SOFTPLUS_SUM, reduce_rows
 from sslax.losses.scores import Score, ScoreFunction, cosine, l2_normalize
-
-Array = jax.Array
+from sslax.ops.dtypes import accumulation_dtype, at_least_float32
+from sslax.types import Array
 
 
 def info_nce(
@@ -25,11 +24,11 @@ def info_nce(
     *,
     negatives: Array | None = None,
     temperature: float | Array = 0.1,
-    score: ScoreFunction = cosine,
+    score: Score | ScoreFunction = cosine,
     tile: int | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """InfoNCE: find each query's own key, among the batch's keys or among given negatives.
+    """InfoNCE: classify each query's key among the keys of the batch, or among given negatives.
 
     ```
     s_ij = score(queries_i, keys_j) / temperature
@@ -37,25 +36,26 @@ def info_nce(
     loss_i = -s_ii + log(exp(s_ii) + sum_m exp(score(queries_i, negatives_m) / temperature))
     ```
 
-    Gradients reach queries, keys, negatives, the temperature and what the score has learned; stop
-    those that a method does not train, such as the keys of a momentum encoder.
+    Gradients flow to queries, keys, negatives, the temperature and the parameters of the score. Use
+    `jax.lax.stop_gradient` for those that a method does not train, such as the keys of a momentum
+    encoder.
 
     Args:
         queries: `[N, D]`.
-        keys: `[N, E]`; the key of query i is row i. With the default score E = D.
-        negatives: `[M, E]`, a queue for example: then the other keys of the batch are not
-            negatives. Inside shard_map or pmap every device gives the same ones.
+        keys: `[N, E]`; row i is the key of query i. With the default score E = D.
+        negatives: `[M, E]`, such as a queue. If given, the other keys of the batch are not used as
+            negatives. Inside shard_map or pmap, the same on every device.
         temperature: divides the score; a number or a scalar array.
-        score: `(x [N, D], y [M, E]) -> [N, M]`: `cosine`, `dot`, `bilinear(weight)` or any
-            function. Only a `Score` is computed in tiles; other functions make the whole matrix.
-        tile: rows and columns computed at a time; None chooses.
-        axis_name: the mapped axis over which the batch is split; None for global arrays.
+        score: `(x [N, D], y [M, E]) -> [N, M]`: `cosine`, `dot`, `bilinear(weight)` or any other
+            function. Only a `Score` is computed in tiles; other functions form the whole matrix.
+        tile: number of rows and columns computed at a time; None chooses it.
+        axis_name: the mapped axis that splits the batch; None for global arrays.
 
     Returns:
-        `[N]`, float32 at least.
+        `[N]`, float32 or wider.
 
     Raises:
-        AssertionError: queries and keys are not two matrices of equally many rows.
+        AssertionError: queries and keys are not two matrices with the same number of rows.
         ValueError: the temperature is not positive.
 
     Example:
@@ -65,15 +65,15 @@ def info_nce(
         >>> print(losses.info_nce(queries, keys, temperature=0.5).round(4))
         [0.3408 0.3408 0.3408 0.3408]
 
-    van den Oord et al., `Representation Learning with Contrastive Predictive Coding
-    <https://arxiv.org/abs/1807.03748>`_, 2018; with a queue: He et al., `Momentum Contrast
-    <https://arxiv.org/abs/1911.05722>`_, 2020.
+    van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018,
+    arXiv:1807.03748; with a queue: He et al., "Momentum Contrast for Unsupervised Visual
+    Representation Learning", CVPR 2020, arXiv:1911.05722.
     """
     checks.assert_rank([queries, keys], 2)
     checks.assert_equal_shape_prefix([queries, keys], 1)
     _check_temperature(temperature)
-    others = keys if negatives is None else negatives
-    checks.assert_shape(others, (None, keys.shape[1]))
+    if negatives is not None:
+        checks.assert_shape(negatives, (None, keys.shape[1]))
 
     if isinstance(score, Score):
         dtype = jnp.result_type(queries, keys)
@@ -82,17 +82,14 @@ def info_nce(
         positive = _row_products(rows, columns)
         if negatives is not None:
             columns = score.column(negatives).astype(dtype)
+        shared = negatives is not None
         total = reduce_rows(
-            LOG_SUM_EXP,
-            rows,
-            columns,
-            shared=negatives is not None,
-            tile=tile,
-            axis_name=axis_name,
+            LOG_SUM_EXP, rows, columns, shared=shared, tile=tile, axis_name=axis_name
         )
     else:
-        one = jax.vmap(lambda query, key: score(query[None], key[None])[0, 0])
-        positive = one(queries, keys) / temperature
+        score_of_pair = jax.vmap(lambda query, key: score(query[None], key[None])[0, 0])
+        positive = score_of_pair(queries, keys) / temperature
+        others = keys if negatives is None else negatives
         if negatives is None and axis_name is not None:
             others = jax.lax.all_gather(keys, axis_name, tiled=True)
         total = jax.nn.logsumexp(score(queries, others) / temperature, axis=1)
@@ -109,7 +106,7 @@ def nt_xent(
     tile: int | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """NT-Xent, SimCLR's loss: each view finds the other one among all 2N - 1 other views.
+    """NT-Xent, the loss of SimCLR: classify each view's partner among all 2N - 1 other views.
 
     ```
     z = [a; b], s_ij = cos(z_i, z_j) / temperature, p(i) = the other view of i's image
@@ -120,15 +117,15 @@ def nt_xent(
         a: `[N, D]`, embeddings of the first views.
         b: `[N, D]`, embeddings of the second views, in the same order.
         temperature: divides the cosine; a number or a scalar array.
-        tile: rows and columns computed at a time; None chooses.
-        axis_name: the mapped axis over which the batch is split; None for global arrays.
+        tile: number of rows and columns computed at a time; None chooses it.
+        axis_name: the mapped axis that splits the batch; None for global arrays.
 
     Returns:
-        `[2N]`, float32 at least: the losses of a's rows, then of b's. Their mean is the loss of
-        the paper.
+        `[2N]`, float32 or wider: the losses of a's rows, then of b's. The paper's loss is their
+        mean.
 
     Raises:
-        AssertionError: a and b are not two matrices of one shape.
+        AssertionError: a and b are not two matrices of the same shape.
         ValueError: the temperature is not positive.
 
     Example:
@@ -137,13 +134,13 @@ def nt_xent(
         >>> print(losses.nt_xent(jnp.eye(2), jnp.eye(2), temperature=0.5).round(4))
         [0.2395 0.2395 0.2395 0.2395]
 
-    Chen et al., `A Simple Framework for Contrastive Learning of Visual Representations
-    <https://arxiv.org/abs/2002.05709>`_, 2020.
+    Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020,
+    arXiv:2002.05709.
     """
-    a, b = _scaled_views(a, b, temperature)
+    a, b = _normalize_views(a, b, temperature)
     z = _interleave(a, b)
     total = reduce_rows(LOG_SUM_EXP, z, exclude=1, tile=tile, axis_name=axis_name)
-    return _of_both_views(total, _row_products(a, b))
+    return _losses_by_view(total, _row_products(a, b))
 
 
 def decoupled_contrastive(
@@ -155,7 +152,7 @@ def decoupled_contrastive(
     tile: int | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """Decoupled contrastive loss: NT-Xent with the positive taken out of the denominator.
+    """Decoupled contrastive loss: NT-Xent without the positive in the denominator.
 
     ```
     z = [a; b], s_ij = cos(z_i, z_j) / temperature, p(i) = the other view of i's image
@@ -163,24 +160,24 @@ def decoupled_contrastive(
     w_i = 1, or with sigma: 2 - exp(cos_ip(i) / sigma) / mean_k exp(cos_kp(k) / sigma)
     ```
 
-    The logarithm is over one sum, the negatives of both views, as in equation 6 of the paper. The
-    loss may be negative.
+    One logarithm is taken of the sum over the negatives of both views, as in equation 6 of the
+    paper. The loss can be negative.
 
     Args:
         a: `[N, D]`, embeddings of the first views, N > 1.
         b: `[N, D]`, embeddings of the second views, in the same order.
         temperature: divides the cosine; a number or a scalar array.
-        sigma: weighs hard positives up (DCLW; the paper takes 0.5); None weighs all alike. No
-            gradient goes through the weights.
-        tile: rows and columns computed at a time; None chooses.
-        axis_name: the mapped axis over which the batch is split; None for global arrays.
+        sigma: upweights hard positives (DCLW; 0.5 in the paper); None weights all pairs equally.
+            The weights have no gradient.
+        tile: number of rows and columns computed at a time; None chooses it.
+        axis_name: the mapped axis that splits the batch; None for global arrays.
 
     Returns:
-        `[2N]`, float32 at least: the losses of a's rows, then of b's.
+        `[2N]`, float32 or wider: the losses of a's rows, then of b's.
 
     Raises:
-        AssertionError: a and b are not two matrices of one shape.
-        ValueError: the temperature is not positive, or there is one pair, without a negative.
+        AssertionError: a and b are not two matrices of the same shape.
+        ValueError: the temperature is not positive, or N = 1, which leaves no negatives.
 
     Example:
         >>> import jax.numpy as jnp
@@ -188,22 +185,22 @@ def decoupled_contrastive(
         >>> print(losses.decoupled_contrastive(jnp.eye(2), jnp.eye(2), temperature=0.5).round(4))
         [-1.3069 -1.3069 -1.3069 -1.3069]
 
-    Yeh et al., `Decoupled Contrastive Learning <https://arxiv.org/abs/2110.06848>`_, 2022.
+    Yeh et al., "Decoupled Contrastive Learning", ECCV 2022, arXiv:2110.06848.
     """
-    a, b = _scaled_views(a, b, temperature)
+    a, b = _normalize_views(a, b, temperature)
     if a.shape[0] * (1 if axis_name is None else jax.lax.axis_size(axis_name)) < 2:
-        raise ValueError("a single pair has no negatives; give at least two images.")
+        raise ValueError("a single pair has no negatives; pass at least two images.")
     z = _interleave(a, b)
     total = reduce_rows(LOG_SUM_EXP, z, exclude=2, tile=tile, axis_name=axis_name)
     positive = _row_products(a, b)
     if sigma is not None:
         cosines = jax.lax.stop_gradient(positive * temperature)
-        likely = jnp.exp((cosines - 1) / sigma)
-        mean = likely.mean()
+        similarity = jnp.exp((cosines - 1) / sigma)
+        mean = similarity.mean()
         if axis_name is not None:
             mean = jax.lax.pmean(mean, axis_name)
-        positive = (2 - likely / mean) * positive
-    return _of_both_views(total, positive)
+        positive = (2 - similarity / mean) * positive
+    return _losses_by_view(total, positive)
 
 
 def sup_con(
@@ -214,29 +211,29 @@ def sup_con(
     tile: int | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """Supervised contrastive loss: all embeddings of one label are positives of each other.
+    """Supervised contrastive loss: embeddings with the same label are positives of each other.
 
     ```
     s_ij = cos(z_i, z_j) / temperature, P(i) = {j != i : labels_j = labels_i}
     loss_i = -mean_{j in P(i)} s_ij + log sum_{j != i} exp(s_ij)
     ```
 
-    This is the paper's L_out. Views are embeddings like any other: give two views of N images as
-    2N rows with their labels repeated. With labels that name the image it is NT-Xent.
+    This is L_out of the paper. Two views of N images are 2N embeddings with repeated labels. If
+    each image has a label of its own, the loss equals NT-Xent.
 
     Args:
         embeddings: `[N, D]`.
         labels: `[N]`, integers.
         temperature: divides the cosine; a number or a scalar array.
-        tile: rows and columns computed at a time; None chooses.
-        axis_name: the mapped axis over which the batch is split; None for global arrays.
+        tile: number of rows and columns computed at a time; None chooses it.
+        axis_name: the mapped axis that splits the batch; None for global arrays.
 
     Returns:
-        `[N]`, float32 at least; zero for an embedding without a positive. A mean over the others:
+        `[N]`, float32 or wider; 0 for an embedding without positives. To average over the others:
         `masked_mean(loss, loss > 0)`.
 
     Raises:
-        AssertionError: embeddings are not a matrix, or labels not a vector of its length.
+        AssertionError: `embeddings` is not a matrix, or `labels` not a vector of the same length.
         ValueError: the temperature is not positive.
 
     Example:
@@ -245,28 +242,34 @@ def sup_con(
         >>> print(losses.sup_con(jnp.eye(3), jnp.array([0, 0, 1]), temperature=1.0).round(4))
         [0.6931 0.6931 0.    ]
 
-    Khosla et al., `Supervised Contrastive Learning <https://arxiv.org/abs/2004.11362>`_, 2020.
+    Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, arXiv:2004.11362.
     """
     checks.assert_rank([embeddings, labels], [2, 1])
     checks.assert_equal_shape_prefix([embeddings, labels], 1)
     _check_temperature(temperature)
     z = (l2_normalize(embeddings) / jnp.sqrt(temperature)).astype(embeddings.dtype)
     total = reduce_rows(LOG_SUM_EXP, z, exclude=1, tile=tile, axis_name=axis_name)
+    mean, positives = _mean_over_positives(z.astype(total.dtype), labels, axis_name)
+    return jnp.where(positives > 0, total - mean, 0)
 
-    # The mean over positives is a product with their mean, so that sums over labels are enough.
-    z = z.astype(total.dtype)
-    n, everything, all_labels, first = z.shape[0], z, labels, 0
+
+def _mean_over_positives(z: Array, labels: Array, axis_name: str | None) -> tuple[Array, Array]:
+    """`[N]` mean product of each row with its positives, and `[N]` the number of positives.
+
+    A mean of products is the product with the mean, so sums over labels suffice.
+    """
+    n, all_z, all_labels = z.shape[0], z, labels
+    first: Array | int = 0
     if axis_name is not None:
-        everything, all_labels = jax.lax.all_gather((z, labels), axis_name, tiled=True)
+        all_z, all_labels = jax.lax.all_gather((z, labels), axis_name, tiled=True)
         first = jax.lax.axis_index(axis_name) * n
-    classes = everything.shape[0]
+    classes = all_z.shape[0]
     _, index = jnp.unique(all_labels, return_inverse=True, size=classes)
-    sums = jax.ops.segment_sum(everything, index, classes)
-    counts = jnp.zeros(classes, total.dtype).at[index].add(1)
+    sums = jax.ops.segment_sum(all_z, index, classes)
+    counts = jnp.zeros(classes, z.dtype).at[index].add(1)
     index = jax.lax.dynamic_slice_in_dim(index, first, n)
     positives = counts[index] - 1
-    mean = (z * (sums[index] - z)).sum(-1) / jnp.maximum(positives, 1)
-    return jnp.where(positives > 0, total - mean, 0)
+    return (z * (sums[index] - z)).sum(-1) / jnp.maximum(positives, 1), positives
 
 
 def sigmoid_contrastive(
@@ -278,7 +281,7 @@ def sigmoid_contrastive(
     tile: int | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """Sigmoid loss of SigLIP: is this pair one of a kind? Asked of every pair, each by itself.
+    """Sigmoid loss of SigLIP: binary classification of every pair as matching or not.
 
     ```
     x_ij = cos(a_i, b_j) / temperature + bias
@@ -287,18 +290,18 @@ def sigmoid_contrastive(
 
     Args:
         a: `[N, D]`.
-        b: `[N, D]`; the partner of a's row i is row i.
+        b: `[N, D]`; row i is the partner of a's row i.
         temperature: divides the cosine; learned in the paper, where its inverse starts at 10.
-        bias: added to each logit; learned in the paper, where it starts at -10, since all pairs
-            but one in N are negative.
-        tile: rows and columns computed at a time; None chooses.
-        axis_name: the mapped axis over which the batch is split; None for global arrays.
+        bias: added to each logit; learned in the paper, where it starts at -10 because only one
+            pair in N is positive.
+        tile: number of rows and columns computed at a time; None chooses it.
+        axis_name: the mapped axis that splits the batch; None for global arrays.
 
     Returns:
-        `[N]`, float32 at least: one loss for each row of a. Their mean is the loss of the paper.
+        `[N]`, float32 or wider: one loss for each row of a. The paper's loss is their mean.
 
     Raises:
-        AssertionError: a and b are not two matrices of one shape.
+        AssertionError: a and b are not two matrices of the same shape.
         ValueError: the temperature is not positive.
 
     Example:
@@ -307,19 +310,18 @@ def sigmoid_contrastive(
         >>> print(losses.sigmoid_contrastive(jnp.eye(2), jnp.eye(2), bias=0.0).round(4))
         [0.6932 0.6932]
 
-    Zhai et al., `Sigmoid Loss for Language Image Pre-Training
-    <https://arxiv.org/abs/2303.15343>`_, 2023.
+    Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, arXiv:2303.15343.
     """
     checks.assert_rank([a, b], 2)
     checks.assert_equal_shape([a, b])
     _check_temperature(temperature)
     dtype = jnp.result_type(a, b)
     rows, columns = l2_normalize(a) / temperature, l2_normalize(b)
-    # The bias rides along as one more coordinate: a product with 1.
+    # The bias is one more coordinate, multiplied by 1.
     one = jnp.ones_like(columns[:, :1])
     rows = jnp.concatenate([rows, bias * one], axis=1).astype(dtype)
     columns = jnp.concatenate([columns, one], axis=1).astype(dtype)
-    # -log sigmoid(x) = softplus(x) - x for the partner, -log sigmoid(-x) = softplus(x) for others.
+    # -log sigmoid(x) = softplus(x) - x for positives, -log sigmoid(-x) = softplus(x) for negatives.
     total = reduce_rows(SOFTPLUS_SUM, rows, columns, tile=tile, axis_name=axis_name)
     return total - _row_products(rows, columns)
 
@@ -327,26 +329,25 @@ def sigmoid_contrastive(
 def triplet(
     anchors: Array, positives: Array, negatives: Array, *, margin: float | None = 1.0
 ) -> Array:
-    """Triplet loss: the positive is nearer to the anchor than the negative, by a margin.
+    """Triplet loss: the positive is closer to the anchor than the negative, by a margin.
 
     ```
     loss_i = max(0, |anchors_i - positives_i| - |anchors_i - negatives_i| + margin)
     ```
 
-    Embeddings are taken as they are; apply `l2_normalize` first where the method says so.
+    Embeddings are not normalized; apply `l2_normalize` first if the method does.
 
     Args:
         anchors: `[N, D]`.
         positives: `[N, D]`.
         negatives: `[N, D]`.
-        margin: of the hinge; None takes its smooth form, `softplus(difference)`.
+        margin: margin of the hinge; None gives the smooth form, `softplus(difference)`.
 
     Returns:
-        `[N]`, float32 at least. Where two embeddings are equal the gradient of their distance is
-        zero.
+        `[N]`, float32 or wider. The distance of two equal embeddings has zero gradient.
 
     Raises:
-        AssertionError: the three are not matrices of one shape.
+        AssertionError: the arguments are not three matrices of the same shape.
 
     Example:
         >>> import jax.numpy as jnp
@@ -355,8 +356,9 @@ def triplet(
         >>> losses.triplet(anchor, positive, negative).tolist()
         [0.5]
 
-    Schroff et al., `FaceNet <https://arxiv.org/abs/1503.03832>`_, 2015; the smooth form: Hermans
-    et al., `In Defense of the Triplet Loss <https://arxiv.org/abs/1703.07737>`_, 2017.
+    Schroff et al., "FaceNet: A Unified Embedding for Face Recognition and Clustering", CVPR 2015,
+    arXiv:1503.03832; the smooth form: Hermans et al., "In Defense of the Triplet Loss for Person
+    Re-Identification", 2017, arXiv:1703.07737.
     """
     checks.assert_rank([anchors, positives, negatives], 2)
     checks.assert_equal_shape([anchors, positives, negatives])
@@ -367,39 +369,42 @@ def triplet(
 
 
 def _distance(x: Array, y: Array) -> Array:
-    difference = x.astype(jnp.promote_types(x.dtype, jnp.float32)) - y
+    """Euclidean distance of rows, with zero gradient where it is zero."""
+    difference = at_least_float32(x) - y
     square = (difference * difference).sum(-1)
-    apart = square > 0
-    return jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1)), 0)
+    nonzero = square > 0
+    return jnp.where(nonzero, jnp.sqrt(jnp.where(nonzero, square, 1)), 0)
 
 
 def _check_temperature(temperature: float | Array) -> None:
     if isinstance(temperature, int | float) and temperature <= 0:
         raise ValueError(
-            f"temperature {temperature} is not positive; it divides the similarities "
-            "(0.1 is usual), so give the inverse of a logit scale."
+            f"temperature must be positive, got {temperature}; it divides the similarities (0.1 is "
+            "typical), so pass the inverse of a logit scale."
         )
 
 
 def _row_products(x: Array, y: Array) -> Array:
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    """Inner products of corresponding rows."""
+    dtype = accumulation_dtype(x)
     return (x.astype(dtype) * y.astype(dtype)).sum(-1)
 
 
-def _scaled_views(a: Array, b: Array, temperature: float | Array) -> tuple[Array, Array]:
-    """Both views of unit length over the root of the temperature: products of two are logits."""
+def _normalize_views(a: Array, b: Array, temperature: float | Array) -> tuple[Array, Array]:
+    """Unit vectors divided by the root of the temperature: products of two are logits."""
     checks.assert_rank([a, b], 2)
     checks.assert_equal_shape([a, b])
     _check_temperature(temperature)
     dtype = jnp.result_type(a, b)
-    return tuple((l2_normalize(x) / jnp.sqrt(temperature)).astype(dtype) for x in (a, b))
+    a, b = ((l2_normalize(x) / jnp.sqrt(temperature)).astype(dtype) for x in (a, b))
+    return a, b
 
 
 def _interleave(a: Array, b: Array) -> Array:
-    """`[2N, D]`, the two views of an image side by side, so that none changes its device."""
+    """`[2N, D]` with the two views of an image side by side, so that none changes its device."""
     return jnp.stack([a, b], axis=1).reshape(-1, a.shape[1])
 
 
-def _of_both_views(total: Array, positive: Array) -> Array:
-    """`[2N]`, the first views' losses and then the second views', from interleaved sums."""
+def _losses_by_view(total: Array, positive: Array) -> Array:
+    """`[2N]` losses, first views before second views, from interleaved totals `[2N]`."""
     return (total.reshape(-1, 2) - positive[:, None]).T.reshape(-1)

@@ -1,16 +1,14 @@
-"""Self-distillation: a student predicts what a teacher, or its own other branch, has made.
+"""Self-distillation: a student predicts the output of a teacher, or of its own other branch.
 
-These losses compare two rows; no example meets another, so that nothing changes between one
-device and many.
+The losses treat examples independently, so they are the same on one device and on many.
 """
 
 import jax
-import jax.numpy as jnp
 
 from sslax import checks
 from sslax.losses.scores import l2_normalize
-
-Array = jax.Array
+from sslax.ops.dtypes import at_least_float32
+from sslax.types import Array
 
 
 def negative_cosine(predictions: Array, targets: Array) -> Array:
@@ -20,16 +18,15 @@ def negative_cosine(predictions: Array, targets: Array) -> Array:
     loss = -<p, t> / (|p| |t|)
     ```
 
-    BYOL's squared distance of unit vectors is `2 + 2 loss`. Gradients reach both arguments; where
-    the method stops one, do so: `negative_cosine(predictions, jax.lax.stop_gradient(targets))`.
+    BYOL's squared distance of unit vectors is `2 + 2 loss`. Gradients flow to both arguments; if
+    the method stops one, write `negative_cosine(predictions, jax.lax.stop_gradient(targets))`.
 
     Args:
         predictions: `[..., D]`.
         targets: `[..., D]`.
 
     Returns:
-        `[...]`, between -1 and 1, float32 at least. Zero, with a finite gradient, for a zero
-        vector.
+        `[...]` in [-1, 1], float32 or wider; 0, with a finite gradient, for zero vectors.
 
     Raises:
         AssertionError: the shapes differ.
@@ -40,9 +37,8 @@ def negative_cosine(predictions: Array, targets: Array) -> Array:
         >>> losses.negative_cosine(jnp.array([[2.0, 0.0]]), jnp.array([[3.0, 0.0]])).tolist()
         [-1.0]
 
-    Chen and He, `Exploring Simple Siamese Representation Learning
-    <https://arxiv.org/abs/2011.10566>`_, 2021; Grill et al., `Bootstrap Your Own Latent
-    <https://arxiv.org/abs/2006.07733>`_, 2020.
+    Chen and He, "Exploring Simple Siamese Representation Learning", CVPR 2021, arXiv:2011.10566;
+    Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020, arXiv:2006.07733.
     """
     checks.assert_equal_shape([predictions, targets])
     return -(l2_normalize(predictions) * l2_normalize(targets)).sum(-1)
@@ -56,26 +52,27 @@ def distillation_cross_entropy(
     student_temperature: float | Array = 0.1,
     teacher_temperature: float | Array = 0.04,
 ) -> Array:
-    """DINO's loss: cross-entropy of the student under the teacher's centered, sharpened output.
+    """DINO's loss: cross-entropy of the student with the teacher's centered, sharpened output.
 
     ```
     p = softmax((teacher - center) / teacher_temperature)        (no gradient)
     loss = -sum_k p_k log softmax(student / student_temperature)_k
     ```
 
-    With more views, sum over the pairs of different views; the leading axes broadcast, so that
-    `distillation_cross_entropy(student[:, None], teacher[:, :, None], ...)` makes all of them.
+    Leading axes broadcast: for student logits `[N, V, K]` and teacher logits `[N, W, K]`,
+    `distillation_cross_entropy(student[:, None], teacher[:, :, None])` gives the losses
+    `[N, W, V]` of all pairs of views.
 
     Args:
         student: `[..., K]`, logits.
         teacher: `[..., K]`, logits; leading axes broadcast against the student's.
         center: `[K]`, the running mean of the teacher's logits (see `update_center`); None for no
-            centering, as when the teacher's output is balanced in another way.
+            centering, if the teacher's output is balanced in another way.
         student_temperature: divides the student's logits.
-        teacher_temperature: divides the teacher's; lower than the student's, which sharpens.
+        teacher_temperature: divides the teacher's logits; lower than the student's, to sharpen.
 
     Returns:
-        `[...]`, float32 at least.
+        `[...]`, float32 or wider.
 
     Raises:
         AssertionError: the numbers of logits differ.
@@ -87,11 +84,12 @@ def distillation_cross_entropy(
         >>> print(losses.distillation_cross_entropy(jnp.zeros((1, 2)), teacher).round(4))
         [0.6931]
 
-    Caron et al., `Emerging Properties in Self-Supervised Vision Transformers
-    <https://arxiv.org/abs/2104.14294>`_, 2021.
+    Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021,
+    arXiv:2104.14294.
     """
     checks.assert_equal_shape_suffix([student, teacher], 1)
-    student, teacher = _accurate(student), _accurate(jax.lax.stop_gradient(teacher))
+    student = at_least_float32(student)
+    teacher = at_least_float32(jax.lax.stop_gradient(teacher))
     if center is not None:
         checks.assert_shape(center, student.shape[-1:])
         teacher = teacher - jax.lax.stop_gradient(center)
@@ -102,7 +100,7 @@ def distillation_cross_entropy(
 def update_center(
     center: Array, teacher: Array, *, momentum: float = 0.9, axis_name: str | None = None
 ) -> Array:
-    """Moves DINO's center towards the mean of the teacher's logits.
+    """Updates DINO's center, a moving average of the teacher's logits.
 
     ```
     center <- momentum * center + (1 - momentum) * mean(teacher)
@@ -110,12 +108,12 @@ def update_center(
 
     Args:
         center: `[K]`.
-        teacher: `[..., K]`, logits of the whole batch, of all views.
-        momentum: of the moving average.
-        axis_name: the mapped axis over which the batch is split; None for global arrays.
+        teacher: `[..., K]`, logits of all views of the batch.
+        momentum: decay of the moving average.
+        axis_name: the mapped axis that splits the batch; None for global arrays.
 
     Returns:
-        `[K]`, in the center's dtype; the same on every device. No gradient goes through it.
+        `[K]`, in the dtype of `center`, no gradient; the same on every device.
 
     Raises:
         AssertionError: the numbers of logits differ.
@@ -125,16 +123,15 @@ def update_center(
         >>> from sslax import losses
         >>> losses.update_center(jnp.zeros(2), jnp.array([[4.0, 0.0]]), momentum=0.5).tolist()
         [2.0, 0.0]
+
+    Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021,
+    arXiv:2104.14294.
     """
     checks.assert_rank(center, 1)
     checks.assert_equal_shape_suffix([center, teacher], 1)
-    teacher = _accurate(jax.lax.stop_gradient(teacher)).reshape(-1, center.shape[0])
+    teacher = at_least_float32(jax.lax.stop_gradient(teacher)).reshape(-1, center.shape[0])
     mean = teacher.mean(0)
     if axis_name is not None:
         mean = jax.lax.pmean(mean, axis_name)
-    center_ = _accurate(jax.lax.stop_gradient(center))
-    return (momentum * center_ + (1 - momentum) * mean).astype(center.dtype)
-
-
-def _accurate(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    old = at_least_float32(jax.lax.stop_gradient(center))
+    return (momentum * old + (1 - momentum) * mean).astype(center.dtype)

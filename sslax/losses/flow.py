@@ -1,23 +1,24 @@
 """Losses of iterative flow networks."""
 
-import jax
 import jax.numpy as jnp
 
 from sslax import checks
 from sslax.losses.photometric import l1
+from sslax.ops.dtypes import accumulation_dtype
+from sslax.types import Array
 
 
-def sequence_weights(iterations: int, *, gamma: float = 0.8) -> jax.Array:
-    """Weights of an iterative network's outputs: later ones count more.
+def sequence_weights(iterations: int, *, gamma: float = 0.8) -> Array:
+    """Weights of the outputs of an iterative network, which increase with the iteration.
 
-    `w_i = γ^(N - 1 - i)`
+    `w_i = γ^(I - 1 - i)`
 
     Args:
-        iterations: N, how many outputs there are.
-        gamma: `γ`.
+        iterations: I, number of outputs.
+        gamma: γ.
 
     Returns:
-        `[N]`, float32; the last is 1.
+        `[I]`, float32; the last weight is 1.
 
     Example:
         >>> from sslax import losses
@@ -28,31 +29,31 @@ def sequence_weights(iterations: int, *, gamma: float = 0.8) -> jax.Array:
 
 
 def sequence_loss(
-    flows: jax.Array,
-    target: jax.Array,
+    flows: Array,
+    target: Array,
     *,
-    mask: jax.Array | None = None,
+    mask: Array | None = None,
     gamma: float = 0.8,
     max_flow: float = 400.0,
-) -> tuple[jax.Array, jax.Array]:
-    """Error of every iteration's flow against one target, later iterations weighted more.
+) -> tuple[Array, Array]:
+    """RAFT's loss: absolute error of every iteration, with exponentially increasing weights.
 
     ```
-    error(p) = Σ_i γ^(N - 1 - i) mean_k |flows_i(p)_k - target(p)_k|
+    error(p) = Σ_i γ^(I - 1 - i) mean_k |flows_i(p)_k - target(p)_k|
     ```
     over the two components `k`. The target is a teacher's flow (stop its gradient) or ground
     truth.
 
     Args:
-        flows: `[N, ..., H, W, 2]`, an estimate per iteration, in pixels.
-        target: `[..., H, W, 2]`. NaN or infinity marks what is unknown.
-        mask: `[..., H, W]`, 1 where the target is to be trusted; None for everywhere.
-        gamma: `γ`.
-        max_flow: longer target vectors are left out, in pixels.
+        flows: `[I, ..., H, W, 2]`, one estimate per iteration, in pixels.
+        target: `[..., H, W, 2]`, in pixels; NaN or infinite where unknown.
+        mask: `[..., H, W]`, 1 where the target is reliable; None for everywhere.
+        gamma: γ.
+        max_flow: targets longer than this are ignored, in pixels.
 
     Returns:
-        The error `[..., H, W]`, float32, and the mask with unknown and too long targets removed, in
-        the mask's dtype (bool without one); `masked_mean` of them is the loss.
+        The error `[..., H, W]`, float32 or wider, and the mask without unknown and too long
+        targets, in the dtype of `mask` (bool if None). The loss is `masked_mean(error, mask)`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -62,14 +63,14 @@ def sequence_loss(
         >>> float(losses.masked_mean(error, valid))
         1.75
 
-    Teed and Deng, RAFT: recurrent all-pairs field transforms for optical flow, ECCV 2020.
+    Teed and Deng, "RAFT: Recurrent All-Pairs Field Transforms for Optical Flow", ECCV 2020.
     """
     checks.assert_equal_rank([flows, target[None]])
     checks.assert_equal_shape_suffix([flows, target], target.ndim)
     checks.assert_axis_dimension(target, -1, 2)
-    dtype = jnp.promote_types(jnp.result_type(flows, target), jnp.float32)
+    dtype = accumulation_dtype(flows, target)
     known = jnp.isfinite(target).all(-1)
-    # Unknown targets are replaced before anything is computed with them: NaN times zero is NaN.
+    # Unknown targets are replaced first, because NaN times zero is NaN.
     target = jnp.where(known[..., None], target, 0).astype(dtype)
     known &= (target**2).sum(-1) < max_flow**2
     weights = sequence_weights(flows.shape[0], gamma=gamma).astype(dtype)

@@ -1,17 +1,17 @@
 """Reductions over the rows of an N x M similarity matrix that is never stored.
 
-A contrastive loss needs, for each row i, a sum over all columns j of a function of
-`s_ij = <x_i, y_j>`: a log-sum-exp for InfoNCE and its kin, a sum of softplus for the sigmoid loss.
-`reduce_rows` computes it tile by tile, keeps one number a row, and computes the tiles again in the
-backward pass (Milakov and Gimelshein, https://arxiv.org/abs/1805.02867, 2018; Cheng et al.,
-https://arxiv.org/abs/2410.17243, 2024). Memory grows as O(N D + tile^2) instead of O(N M).
+A contrastive loss needs, for each row i, a reduction over all columns j of the logits
+`s_ij = <x_i, y_j>`: a log-sum-exp for InfoNCE and its relatives, a sum of softplus for the sigmoid
+loss. `reduce_rows` computes it tile by tile, keeps one number per row, and recomputes the tiles in
+the backward pass (Milakov and Gimelshein, 2018, arXiv:1805.02867; Cheng et al., 2024,
+arXiv:2410.17243). Memory grows as O(N D + tile^2) instead of O(N M).
 
 The rows are cut into a ring of equal blocks, one for each device that may hold them: along
-`axis_name` inside shard_map or pmap, and for global arrays along a leading axis that a sharded
-batch shards. The columns travel around that ring, one block to the neighbor at each step. Where
-rows and columns are the same set, the matrix is symmetric: half of the way round is enough, since
-a tile above the diagonal serves its rows and, transposed, the rows of its mirror image. The sums
-of the mirror image travel with the columns and come home at the end.
+`axis_name` inside shard_map or pmap, and along a leading axis, which a sharded batch shards, for
+global arrays. The columns travel around the ring, one block per step. If rows and columns are the
+same set, the matrix is symmetric and half a turn is enough: a tile above the diagonal contributes
+to its rows and, transposed, to the rows of its mirror image. The sums of the mirror images travel
+with the columns and return to their block at the end.
 """
 
 import math
@@ -22,13 +22,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-Array = jax.Array
+from sslax.ops.dtypes import accumulation_dtype
+from sslax.types import Array
 
 MASKED = -1e30  # finite: the difference of two masked logits is 0, not NaN
 
+# `visit(row, column, row_state, column_state, both) -> (row_state, column_state)` computes the tile
+# of logits of a row block and a column block and adds it to the state of its rows and, if `both`,
+# to the state of its columns.
+Visit = Callable[[Array, Array, Any, Any, Array | bool], tuple[Any, Any]]
+
 
 class Reduction(NamedTuple):
-    """A reduction of logits over columns, piece by piece.
+    """A reduction of logits over columns that can be computed in parts.
 
     Attributes:
         dense: `logits [N, M] -> [N]`, all at once; masked logits are -inf.
@@ -47,35 +53,37 @@ class Reduction(NamedTuple):
     derivative: Callable[[Array, Array], Array]
 
 
-def _filled(like: Array, value: float) -> Array:
+def _full_like(like: Array, value: float) -> Array:
     """A constant that varies over the mesh axes of `like`, as loops inside shard_map require."""
     return jnp.where(False, like, jnp.asarray(value, like.dtype))
 
 
-def _merge_sums(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+def _merge_log_sum_exp(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
     largest = jnp.maximum(a[0], b[0])
     return largest, a[1] * jnp.exp(a[0] - largest) + b[1] * jnp.exp(b[0] - largest)
 
 
-def _add_to_sums(sums: tuple[Array, Array], logits: Array, axis: int) -> tuple[Array, Array]:
-    largest = jnp.maximum(sums[0], logits.max(axis))
+def _add_log_sum_exp(
+    partials: tuple[Array, Array], logits: Array, axis: int
+) -> tuple[Array, Array]:
+    largest = jnp.maximum(partials[0], logits.max(axis))
     added = jnp.exp(logits - jnp.expand_dims(largest, axis)).sum(axis)
-    return largest, sums[1] * jnp.exp(sums[0] - largest) + added
+    return largest, partials[1] * jnp.exp(partials[0] - largest) + added
 
 
-# The partial result is (largest logit so far, sum of exp(logit - largest)).
+# A partial result is (largest logit so far, sum of exp(logit - largest)).
 LOG_SUM_EXP = Reduction(
     dense=partial(jax.nn.logsumexp, axis=-1),
-    start=lambda like: (_filled(like, MASKED), _filled(like, 0.0)),
-    add=_add_to_sums,
-    merge=_merge_sums,
-    finish=lambda sums: sums[0] + jnp.log(sums[1]),
+    start=lambda like: (_full_like(like, MASKED), _full_like(like, 0.0)),
+    add=_add_log_sum_exp,
+    merge=_merge_log_sum_exp,
+    finish=lambda partials: partials[0] + jnp.log(partials[1]),
     derivative=lambda logits, value: jnp.exp(logits - value),
 )
 
 SOFTPLUS_SUM = Reduction(
     dense=lambda logits: jax.nn.softplus(logits).sum(-1),
-    start=lambda like: _filled(like, 0.0),
+    start=lambda like: _full_like(like, 0.0),
     add=lambda total, logits, axis: total + jax.nn.softplus(logits).sum(axis),
     merge=jnp.add,
     finish=lambda total: total,
@@ -84,7 +92,7 @@ SOFTPLUS_SUM = Reduction(
 
 
 class _Plan(NamedTuple):
-    """What is static about one reduction."""
+    """The static parameters of one reduction."""
 
     reduction: Reduction
     rows: int  # of one block of the ring, without padding
@@ -94,7 +102,7 @@ class _Plan(NamedTuple):
     exclude: int
 
     def rotate(self, tree: Any, shift: int = 1) -> Any:
-        """Hands every block to the neighbor `shift` places on."""
+        """Sends every block `shift` positions along the ring."""
         if self.ring == 1:
             return tree
         if self.axis_name is None:
@@ -102,13 +110,13 @@ class _Plan(NamedTuple):
         ring = [(i, (i + shift) % self.ring) for i in range(self.ring)]
         return jax.tree.map(lambda x: jax.lax.ppermute(x, self.axis_name, ring), tree)
 
-    def logits(self, x: Array, y: Array, row: Array, column: Array, own: Array | bool) -> Array:
-        """One tile `[ring, t, u]`; `own`: the columns are those of the rows' own block."""
+    def logits(self, x: Array, y: Array, row: Array, column: Array, same: Array | bool) -> Array:
+        """One tile `[ring, t, u]`; `same`: the rows and columns are of the same block."""
         logits = _matmul("rid,rjd->rij", x, y)
         i, j = jnp.arange(x.shape[1]), jnp.arange(y.shape[1])
         if self.exclude:
-            same = i[:, None] // self.exclude == j // self.exclude
-            logits = jnp.where(same & (row == column) & own, MASKED, logits)
+            excluded = i[:, None] // self.exclude == j // self.exclude
+            logits = jnp.where(excluded & (row == column) & same, MASKED, logits)
         if self.columns % y.shape[1]:
             logits = jnp.where(column * y.shape[1] + j < self.columns, logits, MASKED)
         if self.rows % x.shape[1]:  # a padded row is a column of the mirror image
@@ -117,11 +125,7 @@ class _Plan(NamedTuple):
 
 
 def _matmul(equation: str, x: Array, y: Array) -> Array:
-    return jnp.einsum(equation, x, y, preferred_element_type=_accumulator(x.dtype))
-
-
-def _accumulator(dtype: jnp.dtype) -> jnp.dtype:
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.einsum(equation, x, y, preferred_element_type=accumulation_dtype(x))
 
 
 def _take(tree: Any, tile: Array) -> Any:
@@ -139,95 +143,103 @@ def _select(condition: Array | bool, chosen: Any, other: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, other)
 
 
-def _serves_both(offset: Array, count: int) -> Array:
-    """Whether two of `count` blocks in a ring, `offset` apart, meet once in half a turn.
+def _counts_for_both(offset: Array, count: int) -> Array:
+    """Whether a visit of two blocks, `offset` apart in a ring of `count`, counts for both of them.
 
-    A block meets itself and, in an even ring, its opposite from both sides: those meetings serve
-    their rows only.
+    In half a turn two different blocks meet once. A block meets itself, and in an even ring its
+    opposite, from both sides: such a visit counts for its rows only.
     """
     return (offset > 0) & (2 * offset != count)
 
 
-# `visit(row, column, of_row, of_column, both) -> (of_row, of_column)` computes one tile and adds
-# it to what is gathered for its rows and, where `both`, for its columns. A row's part stays in the
-# inner loop, so that a step writes one tile of the large arrays, in place.
-
-
 def _sweep(
-    visit: Callable, rows: int, columns: int, of_rows: Any, of_columns: Any, both: Array | bool
+    visit: Visit, rows: int, columns: int, row_states: Any, column_states: Any, both: Array | bool
 ) -> tuple[Any, Any]:
-    """Visits every tile."""
+    """Visits all tiles. A row's state stays in the inner loop: a step updates one tile in place."""
 
-    def over_row(row: Array, state: tuple) -> tuple:
-        def over_column(column: Array, state: tuple) -> tuple:
-            of_row, of_columns = state
-            of_row, of_column = visit(row, column, of_row, _take(of_columns, column), both)
-            return of_row, _put(of_columns, of_column, column)
+    def over_rows(row: Array, states: tuple) -> tuple:
+        def over_columns(column: Array, state: tuple) -> tuple:
+            row_state, column_states = state
+            column_state = _take(column_states, column)
+            row_state, column_state = visit(row, column, row_state, column_state, both)
+            return row_state, _put(column_states, column_state, column)
 
-        of_rows, of_columns = state
-        state = _take(of_rows, row), of_columns
-        of_row, of_columns = jax.lax.fori_loop(0, columns, over_column, state)
-        return _put(of_rows, of_row, row), of_columns
+        row_states, column_states = states
+        state = _take(row_states, row), column_states
+        row_state, column_states = jax.lax.fori_loop(0, columns, over_columns, state)
+        return _put(row_states, row_state, row), column_states
 
-    return jax.lax.fori_loop(0, rows, over_row, (of_rows, of_columns))
+    return jax.lax.fori_loop(0, rows, over_rows, (row_states, column_states))
 
 
-def _sweep_own(visit: Callable, tiles: int, empty: Any, merge: Callable) -> Any:
-    """Visits the tiles of a symmetric matrix, nearly all of them once for both triangles."""
+def _sweep_symmetric(visit: Visit, tiles: int, empty: Any, merge: Callable) -> Any:
+    """Visits the tiles of a symmetric matrix, most of them once for both triangles."""
 
-    def over_row(row: Array, gathered: Any) -> Any:
-        def over_offset(offset: Array, state: tuple) -> tuple:
-            of_row, gathered = state
-            column, both = (row + offset) % tiles, _serves_both(offset, tiles)
-            of_row, of_column = visit(row, column, of_row, _take(gathered, column), both)
-            return of_row, _put(gathered, of_column, column)
+    def over_rows(row: Array, states: Any) -> Any:
+        def over_offsets(offset: Array, state: tuple) -> tuple:
+            row_state, states = state
+            column, both = (row + offset) % tiles, _counts_for_both(offset, tiles)
+            row_state, column_state = visit(row, column, row_state, _take(states, column), both)
+            return row_state, _put(states, column_state, column)
 
-        of_row, gathered = jax.lax.fori_loop(0, tiles // 2 + 1, over_offset, (empty_tile, gathered))
-        return _put(gathered, merge(_take(gathered, row), of_row), row)
+        state = empty_tile, states
+        row_state, states = jax.lax.fori_loop(0, tiles // 2 + 1, over_offsets, state)
+        return _put(states, merge(_take(states, row), row_state), row)
 
     empty_tile = jax.tree.map(lambda x: x[:, 0], empty)
-    return jax.lax.fori_loop(0, tiles, over_row, empty)
+    return jax.lax.fori_loop(0, tiles, over_rows, empty)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _reduce(plan: _Plan, x: Array, y: Array | None) -> Array:
     """`[ring, L, t]` from rows `[ring, L, t, D]` and columns `[ring, K, u, D]`; None: the rows."""
-    reduction, tiles = plan.reduction, x.shape[1]
-    empty = reduction.start(x[..., 0].astype(_accumulator(x.dtype)))
+    empty = plan.reduction.start(x[..., 0].astype(accumulation_dtype(x)))
+    if y is None:
+        return plan.reduction.finish(_reduce_symmetric(plan, x, empty))
 
-    def visiting(y: Array, own: Array | bool) -> Callable:
-        def visit(row: Array, column: Array, of_row: Any, of_column: Any, both: Array) -> tuple:
-            logits = plan.logits(_take(x, row), _take(y, column), row, column, own)
-            of_row = reduction.add(of_row, logits, -1)
-            if of_column is None:
-                return of_row, None
-            return of_row, _select(both, reduction.add(of_column, logits, -2), of_column)
+    def turn(step: Array, state: tuple) -> tuple:
+        y, partials = state
+        visit = _forward_visit(plan, x, y, step == 0)
+        partials, _ = _sweep(visit, x.shape[1], y.shape[1], partials, None, False)
+        return plan.rotate(y), partials
 
-        return visit
+    _, partials = jax.lax.fori_loop(0, plan.ring, turn, (y, empty))
+    return plan.reduction.finish(partials)
 
-    if y is not None:
 
-        def turn(step: Array, state: tuple) -> tuple:
-            y, partials = state
-            partials, _ = _sweep(visiting(y, step == 0), tiles, y.shape[1], partials, None, False)
-            return plan.rotate(y), partials
+def _reduce_symmetric(plan: _Plan, x: Array, empty: Any) -> Any:
+    """Partial results of the rows against themselves."""
+    merge, tiles = plan.reduction.merge, x.shape[1]
+    partials = _sweep_symmetric(_forward_visit(plan, x, x, True), tiles, empty, merge)
+    if plan.ring == 1:
+        return partials
 
-        return reduction.finish(jax.lax.fori_loop(0, plan.ring, turn, (y, empty))[1])
+    def step_of_half_turn(step: Array, state: tuple) -> tuple:
+        (y, mirrored), partials = plan.rotate(state[0]), state[1]
+        visit, both = _forward_visit(plan, x, y, False), _counts_for_both(step, plan.ring)
+        partials, mirrored = _sweep(visit, tiles, tiles, partials, mirrored, both)
+        return (y, mirrored), partials
 
-    partials = _sweep_own(visiting(x, True), tiles, empty, reduction.merge)
-    if plan.ring > 1:
+    last = plan.ring // 2
+    state = (x, empty), partials
+    (_, mirrored), partials = jax.lax.fori_loop(1, last + 1, step_of_half_turn, state)
+    return merge(partials, plan.rotate(mirrored, -last))
 
-        def half_turn(step: Array, state: tuple) -> tuple:
-            (y, mirrored), partials = plan.rotate(state[0]), state[1]
-            both = _serves_both(step, plan.ring)
-            partials, mirrored = _sweep(visiting(y, False), tiles, tiles, partials, mirrored, both)
-            return (y, mirrored), partials
 
-        last = plan.ring // 2
-        state = (x, empty), partials
-        (_, mirrored), partials = jax.lax.fori_loop(1, last + 1, half_turn, state)
-        partials = reduction.merge(partials, plan.rotate(mirrored, -last))
-    return reduction.finish(partials)
+def _forward_visit(plan: _Plan, x: Array, y: Array, same: Array | bool) -> Visit:
+    """Adds a tile's logits to the partial results of its rows and, transposed, of its columns."""
+    add = plan.reduction.add
+
+    def visit(
+        row: Array, column: Array, of_row: Any, of_column: Any, both: Array | bool
+    ) -> tuple[Any, Any]:
+        logits = plan.logits(_take(x, row), _take(y, column), row, column, same)
+        of_row = add(of_row, logits, -1)
+        if of_column is None:
+            return of_row, None
+        return of_row, _select(both, add(of_column, logits, -2), of_column)
+
+    return visit
 
 
 def _reduce_forward(plan: _Plan, x: Array, y: Array | None) -> tuple[Array, tuple]:
@@ -235,60 +247,82 @@ def _reduce_forward(plan: _Plan, x: Array, y: Array | None) -> tuple[Array, tupl
     return value, (x, y, value)
 
 
-def _reduce_backward(plan: _Plan, residuals: tuple, gradient: Array) -> tuple:
+def _reduce_backward(plan: _Plan, residuals: tuple, gradient: Array) -> tuple[Array, Array | None]:
     x, y, value = residuals
-    here, tiles, symmetric = (value, gradient), x.shape[1], y is None
-    zeros = _filled(x.astype(_accumulator(x.dtype)), 0.0)
+    zeros = _full_like(x.astype(accumulation_dtype(x)), 0.0)
+    if y is None:
+        return _backward_symmetric(plan, x, (value, gradient), zeros).astype(x.dtype), None
 
-    def visiting(y: Array, there: Any, own: Array | bool) -> Callable:
-        def visit(row: Array, column: Array, dx: Array, dy: Array, both: Array) -> tuple:
-            x_tile, y_tile = _take(x, row), _take(y, column)
-            logits = plan.logits(x_tile, y_tile, row, column, own)
-            # d(sum of all values) / d(logits): of the tile's rows, and of its mirror image's.
-            values, gradients = _take(here, row)
-            weights = plan.reduction.derivative(logits, values[..., None]) * gradients[..., None]
-            if symmetric:
-                values, gradients = _take(there, column)
-                mirrored = plan.reduction.derivative(logits, values[:, None])
-                weights += mirrored * gradients[:, None]
-            weights = weights.astype(x.dtype)
-            dx += _matmul("rij,rjd->rid", weights, y_tile)
-            return dx, dy + jnp.where(both, _matmul("rij,rid->rjd", weights, x_tile), 0)
+    def turn(step: Array, state: tuple) -> tuple:
+        (y, dy), dx = state
+        visit = _backward_visit(plan, x, y, (value, gradient), None, step == 0)
+        dx, dy = _sweep(visit, x.shape[1], y.shape[1], dx, dy, True)
+        return plan.rotate((y, dy)), dx
 
-        return visit
+    state = (y, _full_like(y.astype(zeros.dtype), 0.0)), zeros
+    (_, dy), dx = jax.lax.fori_loop(0, plan.ring, turn, state)
+    return dx.astype(x.dtype), dy.astype(y.dtype)
 
-    if not symmetric:
 
-        def turn(step: Array, state: tuple) -> tuple:
-            (y, dy), dx = state
-            dx, dy = _sweep(visiting(y, None, step == 0), tiles, y.shape[1], dx, dy, True)
-            return plan.rotate((y, dy)), dx
+def _backward_symmetric(
+    plan: _Plan, x: Array, cotangent: tuple[Array, Array], zeros: Array
+) -> Array:
+    """Gradient of the rows that are also the columns."""
+    tiles = x.shape[1]
+    visit = _backward_visit(plan, x, x, cotangent, cotangent, True)
+    dx = _sweep_symmetric(visit, tiles, zeros, jnp.add)
+    if plan.ring == 1:
+        return dx
 
-        state = (y, _filled(y.astype(zeros.dtype), 0.0)), zeros
-        (_, dy), dx = jax.lax.fori_loop(0, plan.ring, turn, state)
-        return dx.astype(x.dtype), dy.astype(y.dtype)
+    def step_of_half_turn(step: Array, state: tuple) -> tuple:
+        (y, there, dy), dx = plan.rotate(state[0]), state[1]
+        visit = _backward_visit(plan, x, y, cotangent, there, False)
+        dx, dy = _sweep(visit, tiles, tiles, dx, dy, _counts_for_both(step, plan.ring))
+        return (y, there, dy), dx
 
-    dx = _sweep_own(visiting(x, here, True), tiles, zeros, jnp.add)
-    if plan.ring > 1:
+    last = plan.ring // 2
+    state = (x, cotangent, zeros), dx
+    (_, _, dy), dx = jax.lax.fori_loop(1, last + 1, step_of_half_turn, state)
+    return dx + plan.rotate(dy, -last)
 
-        def half_turn(step: Array, state: tuple) -> tuple:
-            (y, there, dy), dx = plan.rotate(state[0]), state[1]
-            both = _serves_both(step, plan.ring)
-            dx, dy = _sweep(visiting(y, there, False), tiles, tiles, dx, dy, both)
-            return (y, there, dy), dx
 
-        last = plan.ring // 2
-        state = (x, here, zeros), dx
-        (_, _, dy), dx = jax.lax.fori_loop(1, last + 1, half_turn, state)
-        dx += plan.rotate(dy, -last)
-    return dx.astype(x.dtype), None
+def _backward_visit(
+    plan: _Plan,
+    x: Array,
+    y: Array,
+    of_rows: tuple[Array, Array],
+    of_columns: tuple[Array, Array] | None,
+    same: Array | bool,
+) -> Visit:
+    """Adds a tile's share of the gradient of its rows and of its columns.
+
+    `of_rows` and `of_columns` are (values, gradients of the values); None for columns that are not
+    rows themselves.
+    """
+    derivative = plan.reduction.derivative
+
+    def visit(
+        row: Array, column: Array, dx: Array, dy: Array, both: Array | bool
+    ) -> tuple[Array, Array]:
+        x_tile, y_tile = _take(x, row), _take(y, column)
+        logits = plan.logits(x_tile, y_tile, row, column, same)
+        values, gradients = _take(of_rows, row)
+        d_logits = derivative(logits, values[..., None]) * gradients[..., None]
+        if of_columns is not None:  # the tile's mirror image
+            values, gradients = _take(of_columns, column)
+            d_logits += derivative(logits, values[:, None]) * gradients[:, None]
+        d_logits = d_logits.astype(x.dtype)
+        dx += _matmul("rij,rjd->rid", d_logits, y_tile)
+        return dx, dy + jnp.where(both, _matmul("rij,rid->rjd", d_logits, x_tile), 0)
+
+    return visit
 
 
 _reduce.defvjp(_reduce_forward, _reduce_backward)
 
 
-def _tiles(x: Array, ring: int, tile: int, multiple: int) -> Array:
-    """`[N, D] -> [ring, tiles, size, D]`, each block of the ring padded alike."""
+def _to_tiles(x: Array, ring: int, tile: int, multiple: int) -> Array:
+    """`[N, D] -> [ring, tiles, size, D]`; all blocks of the ring get the same padding."""
     n = x.shape[0] // ring
     count = -(-n // tile)
     size = -(-n // (count * multiple)) * multiple
@@ -298,7 +332,7 @@ def _tiles(x: Array, ring: int, tile: int, multiple: int) -> Array:
 
 
 def default_tile() -> int:
-    """Rows and columns of a tile: one that fits a CPU's cache, or one that fills an accelerator."""
+    """Rows and columns of a tile: it fits a CPU's cache, or it fills an accelerator."""
     return 512 if jax.default_backend() == "cpu" else 4096
 
 
@@ -312,49 +346,49 @@ def reduce_rows(
     tile: int | None = None,
     axis_name: str | None = None,
 ) -> Array:
-    """Reduces each row of `rows @ columns.T`, tile by tile unless the whole matrix is small.
+    """Reduces each row of `rows @ columns.T`, tile by tile unless the matrix is small.
 
     Args:
-        reduction: what is computed of a row's logits.
+        reduction: the reduction of a row of logits.
         rows: `[N, D]`.
-        columns: `[M, D]`; None stands for the rows themselves, which costs half as much.
-        exclude: rows i and columns j with `i // exclude == j // exclude` do not meet: 1 leaves out
-            the diagonal, 2 the 2 x 2 blocks on the diagonal, 0 nothing.
-        shared: the columns are the same on every device, a queue for example, and stay in place.
+        columns: `[M, D]`; None for the rows themselves, which halves the cost.
+        exclude: entries with `i // exclude == j // exclude` are left out: 1 excludes the diagonal,
+            2 the 2 x 2 blocks on the diagonal, 0 nothing.
+        shared: the columns, such as a queue, are the same on every device and do not travel.
         tile: rows and columns of a tile; None takes the dense form for a small matrix and
-            `default_tile()` for others.
-        axis_name: the mapped axis over whose devices rows (and columns, unless shared) are split.
+            `default_tile()` otherwise.
+        axis_name: the mapped axis that splits the rows, and the columns unless they are shared.
 
     Returns:
-        `[N]`, in float32 at least.
+        `[N]`, float32 or wider.
     """
-    symmetric = columns is None
-    if not symmetric:
-        # Inside shard_map both must vary over the same axes; neither changes its value here.
+    if columns is not None:
+        # Inside shard_map both must vary over the same axes; this changes no values.
         rows, columns = (
             jnp.where(False, other[0, 0], x).astype(x.dtype)
             for x, other in ((rows, columns), (columns, rows))
         )
+    everything = rows if columns is None else columns
     travels = axis_name is not None and not shared
     devices = jax.lax.axis_size(axis_name) if travels else 1
-    everything = rows if symmetric else columns
     if tile is None and rows.shape[0] * everything.shape[0] * devices <= (2 * default_tile()) ** 2:
         return _reduce_dense(reduction, rows, everything, exclude, axis_name if travels else None)
 
     tile = tile or default_tile()
-    multiple = max(exclude, 1)  # rows and columns that do not meet stay in one tile
+    multiple = max(exclude, 1)  # excluded pairs stay in one tile
     blocks = 1
     if axis_name is None:  # one block for each device that may hold a shard of the rows
-        pairs = math.gcd(rows.shape[0], rows.shape[0] if shared else everything.shape[0])
-        blocks = math.gcd(pairs // multiple, jax.device_count())
-    x = _tiles(rows, blocks, tile, multiple)
-    y = None if symmetric else _tiles(columns, 1 if shared else blocks, tile, multiple)
-    if shared:
+        divisor = math.gcd(rows.shape[0], rows.shape[0] if shared else everything.shape[0])
+        blocks = math.gcd(divisor // multiple, jax.device_count())
+    column_blocks = 1 if shared else blocks
+    x = _to_tiles(rows, blocks, tile, multiple)
+    y = None if columns is None else _to_tiles(columns, column_blocks, tile, multiple)
+    if shared and y is not None:
         y = jnp.broadcast_to(y, (blocks, *y.shape[1:]))
     plan = _Plan(
         reduction=reduction,
         rows=rows.shape[0] // blocks,
-        columns=everything.shape[0] // (1 if shared else blocks),
+        columns=everything.shape[0] // column_blocks,
         ring=1 if shared else devices * blocks,
         axis_name=axis_name,
         exclude=exclude,
@@ -366,7 +400,7 @@ def reduce_rows(
 def _reduce_dense(
     reduction: Reduction, rows: Array, columns: Array, exclude: int, axis_name: str | None
 ) -> Array:
-    first = 0
+    first: Array | int = 0
     if axis_name is not None:
         columns = jax.lax.all_gather(columns, axis_name, tiled=True)
         first = jax.lax.axis_index(axis_name) * rows.shape[0]

@@ -1,7 +1,7 @@
-"""Photometric losses: how well one image is rebuilt from another.
+"""Photometric losses: how well a warped image reconstructs its target.
 
-Errors are per pixel; the caller reduces them, with `losses.masked_mean` where a mask belongs to
-them. Robust penalties are per element.
+Errors are per pixel and masks separate; `losses.masked_mean` reduces the two. Robust penalties are
+elementwise.
 """
 
 from functools import partial
@@ -11,18 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from sslax import checks
-from sslax.ops.calls import computed_once
+from sslax.ops.dtypes import accumulation_dtype, at_least_float32
 from sslax.ops.image import rgb_to_gray, separable_filter, ssim
+from sslax.ops.no_inline import no_inline
+from sslax.types import Array
 
 
 def photometric_error(
-    target: jax.Array,
-    reconstruction: jax.Array,
+    target: Array,
+    reconstruction: Array,
     *,
     ssim_weight: float = 0.85,
     window: str = "box3",
-) -> jax.Array:
-    """Structural dissimilarity mixed with the absolute difference, per pixel.
+) -> Array:
+    """Photometric error: structural dissimilarity (SSIM) mixed with the absolute difference.
 
     ```
     error = mean_c [w (1 - SSIM_c) / 2 + (1 - w) |target_c - reconstruction_c|]
@@ -31,16 +33,16 @@ def photometric_error(
 
     Args:
         target: `[..., H, W, C]` in [0, 1].
-        reconstruction: the same shape; leading axes broadcast, so that `[S, B, H, W, C]` compares
-            S reconstructions (sources, scales) with one target.
-        ssim_weight: `w`; 0 leaves the absolute difference alone.
-        window: of the structural similarity, 'box3' or 'gaussian' (see `ops.ssim`).
+        reconstruction: the same shape; leading axes broadcast, so `[S, B, H, W, C]` compares S
+            reconstructions (of S sources or scales) with one target.
+        ssim_weight: w; 0 leaves the absolute difference only.
+        window: window of SSIM, 'box3' or 'gaussian' (see `ops.ssim`).
 
     Returns:
-        `[..., H, W]`, float32. Its gradient at equal images is zero.
+        `[..., H, W]`, float32 or wider. The gradient at equal images is zero.
 
     Raises:
-        ValueError: `ssim_weight` is not within [0, 1], or an unknown window.
+        ValueError: `ssim_weight` is not in [0, 1], or `window` is unknown.
 
     Example:
         >>> import jax.numpy as jnp
@@ -51,20 +53,20 @@ def photometric_error(
         >>> float(losses.photometric_error(image, image).max().round(4))
         0.0
 
-    Godard et al., Unsupervised monocular depth estimation with left-right consistency, CVPR 2017.
+    Godard et al., "Unsupervised Monocular Depth Estimation with Left-Right Consistency", CVPR 2017.
     """
     checks.assert_equal_shape_suffix([target, reconstruction], 3)
     if not 0 <= ssim_weight <= 1:
-        raise ValueError(f"ssim_weight is {ssim_weight}; it mixes two errors and lies in [0, 1].")
+        raise ValueError(f"ssim_weight, a mixture weight, must be in [0, 1]; got {ssim_weight}.")
     return _photometric_error(target, reconstruction, ssim_weight=ssim_weight, window=window)
 
 
-# A minimum over sources, a mask and a mean read the errors, and their gradients once more.
-@partial(computed_once, static_argnames=("ssim_weight", "window"))
+# The errors are read by a minimum over sources, a mask and a mean, and again by their gradients.
+@partial(no_inline, static_argnames=("ssim_weight", "window"))
 def _photometric_error(
-    target: jax.Array, reconstruction: jax.Array, *, ssim_weight: float, window: str
-) -> jax.Array:
-    dtype = jnp.promote_types(jnp.result_type(target, reconstruction), jnp.float32)
+    target: Array, reconstruction: Array, *, ssim_weight: float, window: str
+) -> Array:
+    dtype = accumulation_dtype(target, reconstruction)
     target, reconstruction = target.astype(dtype), reconstruction.astype(dtype)
     error = (1 - ssim_weight) * l1(target - reconstruction)
     if ssim_weight:
@@ -73,16 +75,17 @@ def _photometric_error(
     return error.mean(-1)
 
 
-def l1(x: jax.Array) -> jax.Array:
-    """Absolute value `|x|` whose gradient at zero is zero.
+def l1(x: Array) -> Array:
+    """Absolute value `|x|` with zero gradient at zero.
 
-    JAX's own has slope 1 there: equal images would push each other, all in the same direction.
+    The gradient of `jnp.abs` at zero is 1, which would push equal images and constant fields in one
+    direction.
 
     Args:
         x: residuals, `[...]`.
 
     Returns:
-        `[...]`, float32 (float64 for float64).
+        `[...]`, float32 or wider.
 
     Example:
         >>> import jax
@@ -90,25 +93,25 @@ def l1(x: jax.Array) -> jax.Array:
         >>> jax.grad(losses.l1)(0.0).item(), jax.grad(losses.l1)(-2.0).item()
         (0.0, -1.0)
     """
-    x = jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+    x = at_least_float32(x)
     return jnp.sign(x) * x
 
 
-def charbonnier(x: jax.Array, *, epsilon: float = 1e-3, exponent: float = 0.45) -> jax.Array:
+def charbonnier(x: Array, *, epsilon: float = 1e-3, exponent: float = 0.45) -> Array:
     """Generalized Charbonnier penalty, smooth at zero.
 
     `(x² + ε²)^α`
 
     Args:
         x: residuals, `[...]`.
-        epsilon: `ε`, where the penalty turns from quadratic to `|x|^2α`.
-        exponent: `α`; 0.45 is the classic choice for flow, 0.5 a smooth absolute value.
+        epsilon: ε, where the penalty changes from quadratic to `|x|^2α`.
+        exponent: α; 0.45 is the usual choice for flow, 0.5 gives a smooth absolute value.
 
     Returns:
-        `[...]`, float32 (float64 for float64). At zero it is `ε^2α`, with zero gradient.
+        `[...]`, float32 or wider; `ε^2α` at zero, with zero gradient.
 
     Raises:
-        ValueError: `epsilon` is not positive; the gradient at zero would not exist.
+        ValueError: `epsilon` is not positive.
 
     Example:
         >>> import jax.numpy as jnp
@@ -116,23 +119,23 @@ def charbonnier(x: jax.Array, *, epsilon: float = 1e-3, exponent: float = 0.45) 
         >>> float(losses.charbonnier(jnp.array(3.0), epsilon=4.0, exponent=0.5))
         5.0
 
-    Sun et al., A quantitative analysis of current practices in optical flow estimation, IJCV 2014.
+    Sun et al., "A Quantitative Analysis of Current Practices in Optical Flow Estimation", IJCV
+    2014.
     """
-    if epsilon <= 0:
-        raise ValueError(f"epsilon is {epsilon}; it must be positive, or the gradient at 0 is NaN.")
-    x = jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+    _check_epsilon(epsilon)
+    x = at_least_float32(x)
     return (x * x + epsilon**2) ** exponent
 
 
-def robust_l1(x: jax.Array, *, epsilon: float = 1e-3) -> jax.Array:
+def robust_l1(x: Array, *, epsilon: float = 1e-3) -> Array:
     """Smooth absolute value `sqrt(x² + ε²)`: `charbonnier` with exponent 1/2.
 
     Args:
         x: residuals, `[...]`.
-        epsilon: `ε`, where the penalty turns from quadratic to linear.
+        epsilon: ε, where the penalty changes from quadratic to linear.
 
     Returns:
-        `[...]`, float32 (float64 for float64).
+        `[...]`, float32 or wider.
 
     Raises:
         ValueError: `epsilon` is not positive.
@@ -146,18 +149,18 @@ def robust_l1(x: jax.Array, *, epsilon: float = 1e-3) -> jax.Array:
     return charbonnier(x, epsilon=epsilon, exponent=0.5)
 
 
-def robust_power(x: jax.Array, *, epsilon: float = 0.01, exponent: float = 0.4) -> jax.Array:
-    """Robust penalty that flattens for outliers.
+def robust_power(x: Array, *, epsilon: float = 0.01, exponent: float = 0.4) -> Array:
+    """Robust penalty that grows slowly for outliers.
 
     `(|x| + ε)^q`
 
     Args:
         x: residuals, `[...]`.
-        epsilon: `ε`.
-        exponent: `q`.
+        epsilon: ε.
+        exponent: q.
 
     Returns:
-        `[...]`, float32 (float64 for float64). The gradient at zero is zero.
+        `[...]`, float32 or wider. The gradient at zero is zero.
 
     Raises:
         ValueError: `epsilon` is not positive.
@@ -168,49 +171,49 @@ def robust_power(x: jax.Array, *, epsilon: float = 0.01, exponent: float = 0.4) 
         >>> float(losses.robust_power(jnp.array(-3.99), epsilon=0.01, exponent=0.5))
         2.0
 
-    Liu et al., DDFlow, AAAI 2019; the distance of `census_error` in UFlow and SMURF.
+    Liu et al., "DDFlow: Learning Optical Flow with Unlabeled Data Distillation", AAAI 2019; applied
+    to `census_error` in UFlow and SMURF.
     """
-    if epsilon <= 0:
-        raise ValueError(f"epsilon is {epsilon}; it must be positive, or the gradient at 0 is NaN.")
-    x = jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+    _check_epsilon(epsilon)
+    x = at_least_float32(x)
     return (l1(x) + epsilon) ** exponent
 
 
 def census_error(
-    target: jax.Array,
-    reconstruction: jax.Array,
+    target: Array,
+    reconstruction: Array,
     *,
-    mask: jax.Array | None = None,
+    mask: Array | None = None,
     radius: int = 3,
     softness: float = 0.81,
     threshold: float = 0.1,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Array, Array]:
     """Soft Hamming distance between the census transforms of two images.
 
     ```
-    error(p) = N mean_o d_o² / (threshold + d_o²)
+    error(p) = n mean_o d_o² / (threshold + d_o²)
     d_o      = census_o(target)(p) - census_o(reconstruction)(p)
     ```
-    with the mean over those of the N neighbors that lie inside the image and under the mask: a
-    plain sum where all of them do. Multiplying both images by the mask first, instead, would draw
-    its outline into both transforms.
+    with the mean over those of the `n` neighbors that are inside the image and have mask 1; a plain
+    sum if all of them do. Multiplying both images by the mask instead would add its outline to both
+    transforms.
 
-    The offsets are visited one by one, forwards and backwards, so memory stays at a few images
-    instead of `(2 radius + 1)²`.
+    The offsets are processed one at a time, in both passes, so memory stays at a few images instead
+    of `(2 radius + 1)²`.
 
     Args:
         target: `[..., H, W, C]` in [0, 1], C = 1 or 3.
         reconstruction: the same shape; leading axes broadcast.
-        mask: `[..., H, W]`, 1 where the reconstruction is meaningful (the warp read inside its
-            source, say); broadcasts. None trusts every pixel.
-        radius: the neighborhood is `2 radius + 1` pixels wide, `N = (2 radius + 1)² - 1`.
-        softness: of the transform, see `ops.census`.
-        threshold: a difference counts half where its square reaches it.
+        mask: `[..., H, W]`, 1 where the reconstruction is valid, for example where the warp read
+            inside the source; broadcasts. None for everywhere.
+        radius: the neighborhood is `2 radius + 1` pixels wide, `n = (2 radius + 1)² - 1`.
+        softness: see `ops.census_transform`.
+        threshold: squared difference of the transforms that counts half.
 
     Returns:
-        The error `[..., H, W]`, between 0 and N, float32; and `valid`, of the same shape, bool:
-        under the mask, with the whole neighborhood inside the image. `masked_mean` of
-        `robust_power` of the error is UFlow's loss; divide by N + 1 for ARFlow's mean.
+        The error `[..., H, W]` in [0, n], float32 or wider, and `valid` `[..., H, W]` (bool): the
+        mask is 1 and the whole neighborhood is inside the image. UFlow's loss is the `masked_mean`
+        of `robust_power` of the error; divide the error by n + 1 for ARFlow's mean.
 
     Example:
         >>> import jax.numpy as jnp
@@ -220,8 +223,8 @@ def census_error(
         >>> float(error.max().round(3)), int(valid.sum())
         (0.0, 4)
 
-    Meister et al., UnFlow, AAAI 2018; Jonschkowski et al., What matters in unsupervised optical
-    flow, ECCV 2020.
+    Meister et al., "UnFlow", AAAI 2018; Jonschkowski et al., "What Matters in Unsupervised Optical
+    Flow", ECCV 2020.
     """
     checks.assert_equal_shape_suffix([target, reconstruction], 3)
     gray = [255 * rgb_to_gray(image)[..., 0] for image in (target, reconstruction)]
@@ -240,38 +243,38 @@ def census_error(
 
 
 def minimum_reprojection(
-    errors: jax.Array,
+    errors: Array,
     *,
-    identity_errors: jax.Array | None = None,
-    valid: jax.Array | None = None,
-    key: jax.Array | None = None,
+    identity_errors: Array | None = None,
+    valid: Array | None = None,
+    key: Array | None = None,
     noise: float = 1e-5,
-) -> tuple[jax.Array, jax.Array]:
-    """The best source of every pixel, and the pixels that a moving camera explains better.
+) -> tuple[Array, Array]:
+    """Minimum reprojection error over the sources, and Monodepth2's automask.
 
     ```
     error = min_s errors_s,   automask = [error <= min_s identity_errors_s]
     ```
-    A pixel occluded in one source is usually visible in another, so the minimum counts, not the
-    mean. A pixel that no warp improves (a static camera, a car moving alongside, a bare wall) says
-    nothing about depth and is masked. The authors' loss is `mean(automask * error)`; divide by
-    the mask's sum instead with `masked_mean(error, automask)`.
+    The minimum rather than the mean, because a pixel occluded in one source is usually visible in
+    another. Pixels that no warp improves (static camera, objects moving with it, textureless walls)
+    say nothing about depth and are masked. The authors' loss is `mean(automask * error)`;
+    `masked_mean(error, automask)` divides by the number of unmasked pixels instead.
 
     Args:
-        errors: `[S, ..., H, W]`, from the warped sources.
-        identity_errors: `[S', ..., H, W]`, from the sources as they are; None for no automask.
-        valid: `[S, ..., H, W]`, 1 where the source was read inside its image. Elsewhere the source
-            does not compete; a pixel that no source sees has error 0 and mask 0.
-        key: breaks ties at random, as the authors do, by Gaussian noise on the identity errors.
-            Without it ties stay in the mask: where training starts from no motion every pixel is
-            a tie, and masking them all would leave nothing to learn from.
+        errors: `[S, ..., H, W]`, of the warped sources.
+        identity_errors: `[S', ..., H, W]`, of the unwarped sources; None for no automask.
+        valid: `[S, ..., H, W]`, 1 where the source was read inside its image. Elsewhere it is
+            ignored; a pixel without any valid source has error 0 and mask 0.
+        key: random key to break ties by Gaussian noise on the identity errors, as the authors do.
+            Without it ties stay unmasked: a pose network that starts from zero motion makes every
+            pixel a tie, and masking them all would leave no gradient.
         noise: standard deviation of that noise.
 
     Returns:
-        The error `[..., H, W]` and the mask, bool, which has no gradient.
+        The error `[..., H, W]`, and the mask `[..., H, W]` (bool), which has no gradient.
 
     Raises:
-        ValueError: a key was given but no `identity_errors` for its noise.
+        ValueError: `key` without `identity_errors`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -282,37 +285,37 @@ def minimum_reprojection(
         >>> error.tolist(), mask.tolist()
         ([[0.125, 0.375]], [[True, False]])
 
-    Godard et al., Digging into self-supervised monocular depth estimation, ICCV 2019.
+    Godard et al., "Digging Into Self-Supervised Monocular Depth Estimation", ICCV 2019.
     """
     if key is not None and identity_errors is None:
-        raise ValueError("key breaks ties with identity_errors, which are missing; pass both.")
-    seen = jnp.ones(errors.shape[1:], bool)
+        raise ValueError("key breaks ties with identity_errors, which is None; pass both.")
+    has_source = jnp.ones(errors.shape[1:], bool)
     if valid is not None:
         checks.assert_equal_shape([errors, valid])
         valid = valid.astype(bool)
-        seen = valid.any(0)
-        errors = jnp.where(valid, errors, jnp.where(seen, jnp.inf, 0))
+        has_source = valid.any(0)
+        errors = jnp.where(valid, errors, jnp.where(has_source, jnp.inf, 0))
     error = errors.min(0)
     if identity_errors is None:
-        return error, seen
+        return error, has_source
     checks.assert_equal_shape_suffix([errors, identity_errors], errors.ndim - 1)
     if key is not None:
         draw = jax.random.normal(key, identity_errors.shape, identity_errors.dtype)
         identity_errors = identity_errors + noise * draw
-    return error, seen & (error <= identity_errors.min(0))
+    return error, has_source & (error <= identity_errors.min(0))
 
 
-def explainability_regularization(logits: jax.Array) -> jax.Array:
-    """Cross-entropy of an explainability mask with "everything is explained".
+def explainability_regularization(logits: Array) -> Array:
+    """Cross-entropy that pulls SfMLearner's explainability mask towards 1.
 
-    `-log sigmoid(logit)`: without it a mask that multiplies the photometric error goes to zero.
+    `-log sigmoid(logit)`. Without it a mask that multiplies the photometric error goes to zero.
 
     Args:
-        logits: `[...]`, of the probability that a pixel is explained; where a network emits two
+        logits: `[...]`, logits of the probability that a pixel is explained; for a network with two
             logits and a softmax, their difference.
 
     Returns:
-        `[...]`, float32 (float64 for float64).
+        `[...]`, float32 or wider.
 
     Example:
         >>> import jax.numpy as jnp
@@ -320,17 +323,22 @@ def explainability_regularization(logits: jax.Array) -> jax.Array:
         >>> print(losses.explainability_regularization(jnp.array(0.0)).round(4))
         0.6931
 
-    Zhou et al., Unsupervised learning of depth and ego-motion from video, CVPR 2017.
+    Zhou et al., "Unsupervised Learning of Depth and Ego-Motion from Video", CVPR 2017.
     """
-    return jax.nn.softplus(-logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+    return jax.nn.softplus(-at_least_float32(logits))
 
 
-def _interior(shape: tuple[int, ...], border: int) -> jax.Array:
+def _check_epsilon(epsilon: float) -> None:
+    if epsilon <= 0:
+        raise ValueError(f"epsilon must be positive, or the gradient at 0 is NaN; got {epsilon}.")
+
+
+def _interior(shape: tuple[int, ...], border: int) -> Array:
     """`[..., H, W]` bool: at least `border` pixels away from every edge."""
     y = jax.lax.broadcasted_iota(jnp.int32, shape, len(shape) - 2)
     x = jax.lax.broadcasted_iota(jnp.int32, shape, len(shape) - 1)
-    far_y = (y >= border) & (y < shape[-2] - border)
-    return far_y & (x >= border) & (x < shape[-1] - border)
+    inside_y = (y >= border) & (y < shape[-2] - border)
+    return inside_y & (x >= border) & (x < shape[-1] - border)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -338,14 +346,14 @@ def _census_distance(
     radius: int,
     softness: float,
     threshold: float,
-    a: jax.Array,
-    b: jax.Array,
-    counted: jax.Array,
-) -> jax.Array:
-    """Sum over the counted neighbors of the soft Hamming distance, `[..., H, W]`."""
+    a: Array,
+    b: Array,
+    counted: Array,
+) -> Array:
+    """`[..., H, W]` soft Hamming distance, summed over the neighbors with `counted` 1."""
     padded = [_pad(x, radius) for x in (a, b, counted)]
 
-    def add(total: jax.Array, offset: jax.Array) -> tuple[jax.Array, None]:
+    def add(total: Array, offset: Array) -> tuple[Array, None]:
         there_a, there_b, there_counted = (_shifted(x, offset, a.shape) for x in padded)
         da, db = there_a - a, there_b - b
         d = da * jax.lax.rsqrt(softness + da * da) - db * jax.lax.rsqrt(softness + db * db)
@@ -358,10 +366,10 @@ def _census_distance_forward(
     radius: int,
     softness: float,
     threshold: float,
-    a: jax.Array,
-    b: jax.Array,
-    counted: jax.Array,
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    a: Array,
+    b: Array,
+    counted: Array,
+) -> tuple[Array, tuple[Array, ...]]:
     return _census_distance(radius, softness, threshold, a, b, counted), (a, b, counted)
 
 
@@ -369,15 +377,15 @@ def _census_distance_backward(
     radius: int,
     softness: float,
     threshold: float,
-    operands: tuple[jax.Array, ...],
-    g: jax.Array,
-) -> tuple[jax.Array, jax.Array, None]:
-    # The pair (p, p + o) adds the same distance to both of its pixels, so its gradient arrives at
-    # p with the weights of both: a second gather, where autodiff would scatter.
+    operands: tuple[Array, ...],
+    g: Array,
+) -> tuple[Array, Array, None]:
+    # A pair (p, p + o) adds the same distance to both of its pixels, so its gradient at p has the
+    # weights of both: a second gather, where autodiff would scatter.
     a, b, counted = operands
     padded = [_pad(x, radius) for x in (a, b, counted, g)]
 
-    def add(total: tuple[jax.Array, jax.Array], offset: jax.Array) -> tuple[tuple, None]:
+    def add(total: tuple[Array, Array], offset: Array) -> tuple[tuple, None]:
         there_a, there_b, there_counted, there_g = (_shifted(x, offset, a.shape) for x in padded)
         da, db = there_a - a, there_b - b
         ra, rb = jax.lax.rsqrt(softness + da * da), jax.lax.rsqrt(softness + db * db)
@@ -393,16 +401,16 @@ def _census_distance_backward(
 _census_distance.defvjp(_census_distance_forward, _census_distance_backward)
 
 
-def _offsets(radius: int) -> jax.Array:
-    """Corners `[n, 2]` (y, x) of the shifted windows, without the center's own."""
-    corners = np.stack(np.indices((2 * radius + 1,) * 2), -1).reshape(-1, 2)
+def _offsets(radius: int) -> Array:
+    """`[n, 2]` corners (y, x) of the shifted windows, without the unshifted one."""
+    corners = np.array([*np.ndindex(2 * radius + 1, 2 * radius + 1)])
     return jnp.asarray(corners[(corners != radius).any(-1)], jnp.int32)
 
 
-def _pad(x: jax.Array, radius: int) -> jax.Array:
+def _pad(x: Array, radius: int) -> Array:
     return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(radius, radius)] * 2)
 
 
-def _shifted(padded: jax.Array, corner: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def _shifted(padded: Array, corner: Array, shape: tuple[int, ...]) -> Array:
     starts = (0,) * (padded.ndim - 2) + (corner[0], corner[1])
     return jax.lax.dynamic_slice(padded, starts, (*padded.shape[:-2], *shape[-2:]))

@@ -1,32 +1,30 @@
 """Means over valid elements."""
 
-import jax
 import jax.numpy as jnp
 
-Array = jax.Array
+from sslax.ops.dtypes import accumulation_dtype
+from sslax.types import Array
 
 
 def masked_mean(values: Array, mask: Array) -> Array:
-    """Mean of the values where the mask is 1; zero, with zero gradient, where it is 0 everywhere.
+    """Mean of the values where the mask is 1; 0, with zero gradient, if the mask is all zeros.
 
     ```
     mean = sum_i mask_i * values_i / sum_i mask_i
     ```
 
-    A value under a zero of the mask does not count, whatever it is: NaN and infinity stay out of
-    the mean and of its gradient.
+    Masked values may be anything: NaN and infinity reach neither the mean nor its gradient.
 
     Args:
         values: `[...]`, any shape.
-        mask: `[...]` of the same shape, 1 (or True) where a value counts. Weights between 0 and 1
-            are allowed.
+        mask: `[...]`, the same shape, 1 (or True) where a value counts; or any weights.
 
     Returns:
-        The mean, a float32 scalar (float64 for float64 values).
+        A scalar, float32 or wider.
 
     Raises:
-        ValueError: the shapes differ. Broadcast the mask first: a mask smaller than its values
-            would be summed too few times.
+        ValueError: the shapes differ. The mask is not broadcast, because the sum of a smaller mask
+            would be too small.
 
     Example:
         >>> import jax.numpy as jnp
@@ -37,9 +35,9 @@ def masked_mean(values: Array, mask: Array) -> Array:
     if jnp.shape(values) != jnp.shape(mask):
         raise ValueError(
             f"values {jnp.shape(values)} and mask {jnp.shape(mask)} differ in shape; "
-            "use jnp.broadcast_to(mask, values.shape) so that each value has its own weight."
+            "use jnp.broadcast_to(mask, values.shape)."
         )
-    dtype = jnp.promote_types(values.dtype, jnp.float32)
+    dtype = accumulation_dtype(values)
     weights = mask.astype(dtype)
     kept = jnp.where(weights > 0, values, 0).astype(dtype)
     count = weights.sum()

@@ -1,37 +1,37 @@
-"""Scores: how alike two embeddings are.
+"""Scores: the similarity of two embeddings.
 
-A score is any function `(x [N, D], y [M, E]) -> [N, M]`. Those made here are a `Score`: the inner
-product of two embeddings, which lets a loss go over the pairs tile by tile without ever storing
-the N x M matrix. Any other function works too, at the price of the matrix.
+A score is any function `(x [N, D], y [M, E]) -> [N, M]`. The scores defined here are inner
+products, a `Score`, which lets a loss process the pairs tile by tile without storing the N x M
+matrix. Other functions work too, but form the matrix.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from sslax import checks
+from sslax.ops.dtypes import at_least_float32
+from sslax.types import Array
 
-Array = jax.Array
 ScoreFunction = Callable[[Array, Array], Array]
 
 
 def l2_normalize(x: Array, *, epsilon: float = 1e-6) -> Array:
-    """Divides each vector by its length.
+    """Scales vectors to unit length.
 
     ```
     y = x / max(|x|, epsilon)
     ```
 
-    The zero vector stays zero, with a finite gradient.
+    Zero vectors stay zero, with a finite gradient.
 
     Args:
         x: `[..., D]`.
-        epsilon: vectors shorter than this are divided by it instead.
+        epsilon: smallest length to divide by.
 
     Returns:
-        `[..., D]`, in float32 at least.
+        `[..., D]`, float32 or wider.
 
     Example:
         >>> import jax.numpy as jnp
@@ -39,7 +39,7 @@ def l2_normalize(x: Array, *, epsilon: float = 1e-6) -> Array:
         >>> losses.l2_normalize(jnp.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
         [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = at_least_float32(x)
     square = (x * x).sum(-1, keepdims=True)
     return x / jnp.sqrt(jnp.maximum(square, epsilon**2))
 
@@ -77,10 +77,10 @@ def bilinear(weight: Array) -> Score:
     """The score `s(x, y) = x W y^T` of contrastive predictive coding.
 
     Args:
-        weight: `[D, E]`, usually learned: gradients reach it.
+        weight: W, `[D, E]`, usually learned.
 
     Returns:
-        A score of x `[N, D]` and y `[M, E]`.
+        A score of x `[N, D]` and y `[M, E]`. Gradients flow to `weight`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -89,8 +89,8 @@ def bilinear(weight: Array) -> Score:
         >>> score(jnp.eye(2), jnp.array([[3.0]])).tolist()
         [[6.0], [0.0]]
 
-    van den Oord et al., `Representation Learning with Contrastive Predictive Coding
-    <https://arxiv.org/abs/1807.03748>`_, 2018.
+    van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018,
+    arXiv:1807.03748.
     """
     checks.assert_rank(weight, 2)
     return Score(lambda x: x @ weight, _identity)

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from sslax import checks, ops
 from sslax.errors import check_choice
 from sslax.measures.totals import Score, image_means, indicator, masked_score, merge, totals
+from sslax.ops.dtypes import accumulation_dtype
 from sslax.types import Array
 
 # First and last row, first and last column, as fractions of height and width.
@@ -392,7 +393,7 @@ def _depth_errors(
     min_depth: float,
     max_depth: float,
 ) -> dict[str, Score]:
-    dtype = jnp.promote_types(jnp.result_type(depth, truth), jnp.float32)
+    dtype = accumulation_dtype(depth, truth)
     scale = jnp.broadcast_to(jnp.asarray(scale, dtype), (len(depth),))[:, None, None]
     # Masked pixels are set to 1, so that none of their values can turn into NaN.
     depth = jnp.where(mask, depth.astype(dtype) * scale, 1.0)

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 
 from sslax import checks, ops
 from sslax.measures.totals import Score, indicator, masked_score
+from sslax.ops.dtypes import accumulation_dtype
 from sslax.types import Array
 
 # Ranges of the true speed in pixels, [low, high).
@@ -39,7 +40,7 @@ def endpoint_error(flow: ArrayLike, truth: ArrayLike) -> Array:
     """
     checks.assert_equal_shape([flow, truth])
     checks.assert_axis_dimension(flow, -1, 2)
-    dtype = jnp.promote_types(jnp.result_type(flow, truth), jnp.float32)
+    dtype = accumulation_dtype(flow, truth)
     difference = jnp.asarray(flow, dtype) - jnp.asarray(truth, dtype)
     return jnp.sqrt(jnp.sum(difference**2, -1))
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sslax import checks
+from sslax.ops.dtypes import accumulation_dtype
 from sslax.types import Array
 
 
@@ -64,7 +65,7 @@ def masked_score(values: Array, mask: Array) -> Score:
     """
     checks.assert_equal_shape([values, mask])
     axes = tuple(range(1, values.ndim))
-    dtype = jnp.promote_types(values.dtype, jnp.float32)
+    dtype = accumulation_dtype(values)
     pixels = jnp.sum(mask, axes, dtype=jnp.int32)
     total = jnp.sum(jnp.where(mask, values, 0), axes, dtype=dtype)
     return Score(total / jnp.maximum(pixels, 1), pixels)

@@ -1,4 +1,20 @@
-"""Array operations without parameters: warps, cameras, image maths, occlusion."""
+"""Array operations without trained parameters: warps, cameras, image processing, occlusion masks.
+
+Notation, shared with `sslax.losses`, which adds the symbols of embeddings:
+
+- `[B, H, W, C]`: a batch of B images of height H and width W with C channels, float in [0, 1].
+  `[..., H, W, C]` allows any leading axes.
+- `p = (x, y)`: a pixel, x to the right and y down, in pixels. Pixel centers are at integer
+  coordinates.
+- Flow `[B, H, W, 2]`, `(x, y)` in pixels, belongs to the target image: the target pixel `p`
+  corresponds to the source pixel `p + flow(p)`.
+- Disparity `[B, H, W]` is positive, in pixels of its own resolution.
+- Depth `[B, H, W]` is measured along the optical axis, in the unit of the translation.
+- `K` in camera equations: the intrinsic matrix `[B, 3, 3]`, in pixels of its image.
+- A pose `[B, 4, 4]` takes points from the target camera to the source camera.
+- Masks are 1 (or True) where a pixel is valid.
+- "float32 or wider": computed and returned in float32, or in float64 if the inputs are float64.
+"""
 
 from sslax.ops.camera import (
     backproject,
@@ -26,9 +42,9 @@ from sslax.ops.color import (
     soft_encode_ab,
 )
 from sslax.ops.image import (
-    census,
+    census_transform,
     gaussian_blur,
-    gaussian_taps,
+    gaussian_kernel,
     image_gradients,
     image_pyramid,
     resize,
@@ -51,7 +67,7 @@ __all__ = [
     "annealed_mean",
     "backproject",
     "bilinear_sample",
-    "census",
+    "census_transform",
     "crop_intrinsics",
     "depth_to_disparity",
     "disparity_to_depth",
@@ -61,7 +77,7 @@ __all__ = [
     "forward_backward_difference",
     "forward_backward_mask",
     "gaussian_blur",
-    "gaussian_taps",
+    "gaussian_kernel",
     "image_gradients",
     "image_pyramid",
     "in_gamut_ab_bins",

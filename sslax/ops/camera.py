@@ -1,32 +1,32 @@
 """Pinhole cameras: intrinsics, projection, rigid motion, depth and disparity.
 
-Pixel centers lie at integer coordinates, `(x, y)` in pixels; the camera looks along +z, x right and
-y down; depth is z. Intrinsics are `[[fx, skew, cx], [0, fy, cy], [0, 0, 1]]` in pixels. A pose is
-a `[4, 4]` matrix that takes points of the target camera to the source camera.
+The camera looks along +z with x to the right and y down; depth is z. Intrinsics are
+`[[fx, skew, cx], [0, fy, cy], [0, 0, 1]]` in pixels. A pose is a `[4, 4]` matrix that takes points
+from the target camera to the source camera.
 
-Products are written out or asked for in full precision: the default matrix product of an
-accelerator keeps 8 to 11 bits of the mantissa, which is pixels of error in a projection.
+Small matrix products are written out: the default matrix product of an accelerator keeps 8 to 11
+bits of the mantissa, which is pixels of error in a projection.
 """
 
 import math
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 
 from sslax import checks
 from sslax.ops.warp import pixel_grid
+from sslax.types import Array
 
 
-def backproject(depth: jax.Array, intrinsics: jax.Array) -> jax.Array:
-    """Points seen by the pixels: `P(p) = depth(p) K⁻¹ (x, y, 1)`.
+def backproject(depth: Array, intrinsics: Array) -> Array:
+    """The 3D point of every pixel: `P(p) = depth(p) K⁻¹ (x, y, 1)`.
 
     Args:
         depth: `[..., H, W]`, along the optical axis.
-        intrinsics: `[..., 3, 3]`, in pixels of this resolution.
+        intrinsics: `[..., 3, 3]`, in pixels at the resolution of the depth.
 
     Returns:
-        `[..., H, W, 3]`, in the unit of the depth.
+        Points `[..., H, W, 3]` in the camera's frame, in the unit of the depth.
 
     Example:
         >>> intrinsics = jnp.array([[2.0, 0.0, 1.0], [0.0, 2.0, 0.0], [0.0, 0.0, 1.0]])
@@ -34,24 +34,23 @@ def backproject(depth: jax.Array, intrinsics: jax.Array) -> jax.Array:
         [[-2.0, 0.0, 4.0], [0.0, 0.0, 4.0]]
     """
     _check_matrix(intrinsics, 3)
-    return depth[..., None] * _rays(*depth.shape[-2:], intrinsics)
+    height, width = depth.shape[-2:]
+    return depth[..., None] * _rays(height, width, intrinsics)
 
 
-def project(
-    points: jax.Array, intrinsics: jax.Array, *, min_depth: float = 1e-3
-) -> tuple[jax.Array, jax.Array]:
-    """Pixels at which points are seen: `(x, y, 1) z = K P`.
+def project(points: Array, intrinsics: Array, *, min_depth: float = 1e-3) -> tuple[Array, Array]:
+    """Projects points into the image: `(x, y, 1) z = K P`.
 
     Args:
         points: `[..., 3]`, in the camera's frame.
-        intrinsics: `[..., 3, 3]`, in pixels; leading axes are those of the points from the left,
-            so that points `[B, H, W, 3]` go with intrinsics `[B, 3, 3]`.
-        min_depth: the nearest z that counts as in front of the camera, in the unit of the points.
+        intrinsics: `[..., 3, 3]`, in pixels; its leading axes match the first axes of the points,
+            so points `[B, H, W, 3]` go with intrinsics `[B, 3, 3]`.
+        min_depth: smallest z that counts as in front of the camera, in the unit of the points.
 
     Returns:
         Coordinates `[..., 2]`, `(x, y)` in pixels, and `in_front` `[...]` (bool): z is at least
-        `min_depth` and the point is finite. Elsewhere the coordinates are the principal point's,
-        with zero gradient.
+        `min_depth` and the point is finite. All other points get the coordinates of the principal
+        point, with zero gradient.
 
     Example:
         >>> intrinsics = jnp.array([[2.0, 0.0, 1.0], [0.0, 2.0, 0.0], [0.0, 0.0, 1.0]])
@@ -65,33 +64,33 @@ def project(
     points, in_front = _in_front(points, min_depth)
     intrinsics = _expand(intrinsics, points.ndim - 1)
     x, y = points[..., 0] / points[..., 2], points[..., 1] / points[..., 2]
-    return _stretch(x, y, intrinsics) + intrinsics[..., :2, 2], in_front
+    return _scale(x, y, intrinsics) + intrinsics[..., :2, 2], in_front
 
 
 def rigid_flow(
-    depth: jax.Array,
-    pose: jax.Array,
-    intrinsics: jax.Array,
+    depth: Array,
+    pose: Array,
+    intrinsics: Array,
     *,
-    source_intrinsics: jax.Array | None = None,
+    source_intrinsics: Array | None = None,
     min_depth: float = 1e-3,
-) -> tuple[jax.Array, jax.Array]:
-    """Flow of a still scene under the camera's motion: `flow(p) = π(K' (R P(p) + t)) - p`.
+) -> tuple[Array, Array]:
+    """Optical flow of a static scene under camera motion: `flow(p) = π(K' (R P(p) + t)) - p`.
 
-    Exactly zero under the identity, where the difference of two projections would be rounding, and
-    right for infinite depth.
+    Exactly zero for the identity pose, where the difference of two projections would leave rounding
+    errors, and correct for infinite depth.
 
     Args:
-        depth: `[..., H, W]` of the target view; not positive where unknown.
+        depth: `[..., H, W]` of the target view; zero or negative where unknown.
         pose: `[..., 4, 4]`, from the target camera to the source camera.
         intrinsics: `[..., 3, 3]` of the target camera, in pixels.
-        source_intrinsics: `[..., 3, 3]` of the source camera, where they differ.
-        min_depth: the nearest depth that counts as in front of either camera.
+        source_intrinsics: `[..., 3, 3]` of the source camera, if they differ.
+        min_depth: smallest depth that counts as in front of either camera.
 
     Returns:
-        Flow `[..., H, W, 2]`, and `valid` `[..., H, W]` (bool): the depth is known, the point lies
-        in front of the source camera and is seen between its outermost pixel centers. Points that
-        have no image have zero flow and zero gradient.
+        Flow `[..., H, W, 2]`, `(x, y)` in pixels, and `valid` `[..., H, W]` (bool): the depth is
+        known, and the point is in front of the source camera and projects within its outermost
+        pixel centers. Points behind the camera and unknown depths have zero flow and gradient.
 
     Example:
         >>> intrinsics = jnp.array([[2.0, 0.0, 1.0], [0.0, 2.0, 0.0], [0.0, 0.0, 1.0]])
@@ -100,43 +99,43 @@ def rigid_flow(
         >>> flow[0, :, 0].tolist(), valid[0].tolist()
         ([1.0, 1.0, 1.0, 1.0], [True, True, True, False])
 
-    Zhou et al., "Unsupervised Learning of Depth and Ego-Motion from Video", 2017.
+    Zhou et al., "Unsupervised Learning of Depth and Ego-Motion from Video", CVPR 2017.
     """
     depth, pose, intrinsics = jnp.asarray(depth), jnp.asarray(pose), jnp.asarray(intrinsics)
     _check_matrix(pose, 4)
     _check_matrix(intrinsics, 3)
     height, width = depth.shape[-2:]
     rays = _rays(height, width, intrinsics)
-    # All is divided by the target's depth, so that infinite depth is a rotation, and only what the
-    # motion changes is computed, so that the identity leaves no rounding.
+    # Everything is divided by the target's depth, so infinite depth leaves a pure rotation, and
+    # only the change due to the motion is computed, so the identity has no rounding error.
     known = depth >= min_depth
     inverse_depth = jnp.where(known, _reciprocal(jnp.where(known, depth, 1.0)), 0.0)
     translation = _expand(pose[..., :3, 3], depth.ndim, matrix=False)
-    turn = pose[..., :3, :3] - jnp.eye(3, dtype=pose.dtype)
-    change = _rotate(turn, rays, depth.ndim) + inverse_depth[..., None] * translation
+    rotation_change = pose[..., :3, :3] - jnp.eye(3, dtype=pose.dtype)
+    change = _rotate(rotation_change, rays, depth.ndim) + inverse_depth[..., None] * translation
     moved, in_front = _in_front(rays + change, jnp.maximum(min_depth * inverse_depth, 1e-6))
-    has_image = known & in_front
-    change = jnp.where(has_image[..., None], change, 0.0)
+    visible = known & in_front
+    change = jnp.where(visible[..., None], change, 0.0)
 
     x, y = moved[..., 0] / moved[..., 2], moved[..., 1] / moved[..., 2]
     shift = (change[..., :2] - rays[..., :2] * change[..., 2:]) / moved[..., 2:]
     target = _expand(intrinsics, depth.ndim)
-    flow = _stretch(shift[..., 0], shift[..., 1], target)
+    flow = _scale(shift[..., 0], shift[..., 1], target)
     if source_intrinsics is not None:
         _check_matrix(source_intrinsics, 3)
-        other = _expand(source_intrinsics - intrinsics, depth.ndim)
-        flow += _stretch(x, y, other) + other[..., :2, 2]
-    flow = jnp.where(has_image[..., None], flow, 0.0)
+        difference = _expand(source_intrinsics - intrinsics, depth.ndim)
+        flow += _scale(x, y, difference) + difference[..., :2, 2]
+    flow = jnp.where(visible[..., None], flow, 0.0)
     coords = pixel_grid(height, width) + flow
     last = jnp.array([width - 1, height - 1], coords.dtype)
-    return flow, has_image & jnp.all((coords >= 0) & (coords <= last), axis=-1)
+    return flow, visible & jnp.all((coords >= 0) & (coords <= last), axis=-1)
 
 
-def transform_points(pose: jax.Array, points: jax.Array) -> jax.Array:
-    """Rigid motion of points: `R P + t`.
+def transform_points(pose: Array, points: Array) -> Array:
+    """Applies a rigid motion to points: `R P + t`.
 
     Args:
-        pose: `[..., 4, 4]`; leading axes are those of the points from the left.
+        pose: `[..., 4, 4]`; its leading axes match the first axes of the points.
         points: `[..., 3]`.
 
     Returns:
@@ -153,15 +152,15 @@ def transform_points(pose: jax.Array, points: jax.Array) -> jax.Array:
     return _rotate(pose[..., :3, :3], points, rank) + _expand(pose[..., :3, 3], rank, matrix=False)
 
 
-def so3_exp(axis_angle: jax.Array) -> jax.Array:
-    """Rotation by an axis times an angle (Rodrigues).
+def so3_exp(axis_angle: Array) -> Array:
+    """Rotation matrix of an axis-angle vector (Rodrigues' formula).
 
     `R = cos θ I + (sin θ / θ) [ω]ₓ + ((1 - cos θ) / θ²) ω ωᵀ`, `θ = |ω|`
 
     Smooth everywhere; at zero its derivative is `[·]ₓ`.
 
     Args:
-        axis_angle: `[..., 3]`, radians.
+        axis_angle: `[..., 3]`, in radians.
 
     Returns:
         `[..., 3, 3]`.
@@ -182,16 +181,16 @@ def so3_exp(axis_angle: jax.Array) -> jax.Array:
     return diagonal[..., None, None] * eye + skew + cosine[..., None, None] * outer
 
 
-def se3_exp(twist: jax.Array) -> jax.Array:
-    """Rigid motion of a twist, the exponential of SE(3).
+def se3_exp(twist: Array) -> Array:
+    """Rigid motion of a twist, the exponential map of SE(3).
 
     `[R | t] = [exp ω | V ρ]`, `V = I + ((1 - cos θ) / θ²) [ω]ₓ + ((θ - sin θ) / θ³) [ω]ₓ²`
 
-    Pose networks usually predict the translation itself; that is
+    Pose networks usually predict the translation itself; for them use
     `rigid_transform(so3_exp(rotation), translation)`. To first order the two agree.
 
     Args:
-        twist: `[..., 6]`, the translation part ρ, then the axis-angle ω in radians.
+        twist: `[..., 6]`: the translational part ρ, then the axis-angle vector ω in radians.
 
     Returns:
         `[..., 4, 4]`.
@@ -211,7 +210,7 @@ def se3_exp(twist: jax.Array) -> jax.Array:
     )
 
 
-def se3_inverse(pose: jax.Array) -> jax.Array:
+def se3_inverse(pose: Array) -> Array:
     """Inverse of a rigid motion: `[Rᵀ | -Rᵀ t]`.
 
     Args:
@@ -230,8 +229,8 @@ def se3_inverse(pose: jax.Array) -> jax.Array:
     return rigid_transform(rotation, -jnp.sum(rotation * pose[..., None, :3, 3], axis=-1))
 
 
-def rigid_transform(rotation: jax.Array, translation: jax.Array) -> jax.Array:
-    """The matrix `[[R, t], [0, 1]]`.
+def rigid_transform(rotation: Array, translation: Array) -> Array:
+    """Pose matrix of a rotation and a translation: `[[R, t], [0, 1]]`.
 
     Args:
         rotation: `[..., 3, 3]`.
@@ -251,11 +250,11 @@ def rigid_transform(rotation: jax.Array, translation: jax.Array) -> jax.Array:
     return jnp.concatenate([upper, last], axis=-2)
 
 
-def euler_to_matrix(angles: jax.Array) -> jax.Array:
-    """Rotation `Rx Ry Rz` of Euler angles, as SfMLearner's pose network predicts them.
+def euler_to_matrix(angles: Array) -> Array:
+    """Rotation matrix `Rx Ry Rz` of Euler angles, the parametrization of SfMLearner.
 
     Args:
-        angles: `[..., 3]`, about x, y and z, radians.
+        angles: `[..., 3]`, about x, y and z, in radians.
 
     Returns:
         `[..., 3, 3]`.
@@ -275,12 +274,12 @@ def euler_to_matrix(angles: jax.Array) -> jax.Array:
     )
 
 
-def flip_intrinsics(intrinsics: jax.Array, width: int) -> jax.Array:
-    """Intrinsics of the image mirrored left to right: `cx → width - 1 - cx`.
+def flip_intrinsics(intrinsics: Array, width: int) -> Array:
+    """Intrinsics after a horizontal flip of the image: `cx → width - 1 - cx`.
 
     Args:
         intrinsics: `[..., 3, 3]`, in pixels.
-        width: of the image, in pixels.
+        width: image width in pixels.
 
     Returns:
         `[..., 3, 3]`.
@@ -291,18 +290,16 @@ def flip_intrinsics(intrinsics: jax.Array, width: int) -> jax.Array:
     """
     intrinsics = jnp.asarray(intrinsics)
     _check_matrix(intrinsics, 3)
-    flipped = intrinsics.at[..., 0, 1].multiply(-1)  # the skew, if there is one
+    flipped = intrinsics.at[..., 0, 1].multiply(-1)  # the skew, if any
     return flipped.at[..., 0, 2].set(width - 1 - intrinsics[..., 0, 2])
 
 
-def resize_intrinsics(
-    intrinsics: jax.Array, scale: float | jax.Array | Sequence[float]
-) -> jax.Array:
-    """Intrinsics of the image resized: `f → s f`, `c → (c + 0.5) s - 0.5`.
+def resize_intrinsics(intrinsics: Array, scale: float | Array | Sequence[float]) -> Array:
+    """Intrinsics after resizing the image: `f → s f`, `c → (c + 0.5) s - 0.5`.
 
     Args:
         intrinsics: `[..., 3, 3]`, in pixels.
-        scale: new size / old size; one number, or `(x, y)`.
+        scale: new size / old size, one number or `(x, y)`.
 
     Returns:
         `[..., 3, 3]`.
@@ -314,20 +311,18 @@ def resize_intrinsics(
     intrinsics = jnp.asarray(intrinsics)
     _check_matrix(intrinsics, 3)
     scale = jnp.broadcast_to(jnp.asarray(scale, intrinsics.dtype), (2,))
-    # The edge of the image, half a pixel before the first center, stays where it is.
+    # The fixed point is the edge of the image, half a pixel before the first center.
     half = jnp.zeros_like(intrinsics).at[..., :2, 2].set(0.5)
-    stretch = jnp.append(scale, jnp.ones_like(scale[:1]))[:, None]
-    return (intrinsics + half) * stretch - half
+    factors = jnp.append(scale, jnp.ones_like(scale[:1]))[:, None]
+    return (intrinsics + half) * factors - half
 
 
-def crop_intrinsics(
-    intrinsics: jax.Array, left: float | jax.Array, top: float | jax.Array
-) -> jax.Array:
-    """Intrinsics of a crop: `cx → cx - left`, `cy → cy - top`.
+def crop_intrinsics(intrinsics: Array, left: float | Array, top: float | Array) -> Array:
+    """Intrinsics after cropping the image: `cx → cx - left`, `cy → cy - top`.
 
     Args:
         intrinsics: `[..., 3, 3]`, in pixels.
-        left: column of the crop's first pixel; a number, or one for each of the leading axes.
+        left: column of the crop's first pixel; a scalar, or an array over the leading axes.
         top: row of the crop's first pixel.
 
     Returns:
@@ -343,23 +338,23 @@ def crop_intrinsics(
 
 
 def disparity_to_depth(
-    disparity: jax.Array,
-    focal: float | jax.Array,
-    baseline: float | jax.Array,
+    disparity: Array,
+    focal: float | Array,
+    baseline: float | Array,
     *,
-    doffs: float | jax.Array = 0.0,
-) -> jax.Array:
+    doffs: float | Array = 0.0,
+) -> Array:
     """Depth of a rectified stereo pair: `z = b f / (d + doffs)`.
 
     Args:
         disparity: `[...]`, in pixels.
-        focal: in pixels of the same resolution; broadcasts against the disparity.
-        baseline: distance of the cameras; the depth has its unit.
-        doffs: cx of the right camera minus cx of the left, in pixels (0 where they agree).
+        focal: focal length in pixels at the same resolution; broadcasts against the disparity.
+        baseline: distance between the cameras; the depth has its unit.
+        doffs: cx of the right camera minus cx of the left, in pixels; 0 if they are equal.
 
     Returns:
-        `[...]`: infinite at disparity 0, and 0 (unknown) where the disparity is unknown (infinite
-        or NaN); zero gradient at both.
+        `[...]`: infinite at disparity 0, and 0 (unknown) for an unknown disparity (infinite or
+        NaN), with zero gradient at both.
 
     Example:
         >>> disparity_to_depth(jnp.array([10.0, 0.0, jnp.inf]), 500.0, 0.2).tolist()
@@ -369,23 +364,24 @@ def disparity_to_depth(
 
 
 def depth_to_disparity(
-    depth: jax.Array,
-    focal: float | jax.Array,
-    baseline: float | jax.Array,
+    depth: Array,
+    focal: float | Array,
+    baseline: float | Array,
     *,
-    doffs: float | jax.Array = 0.0,
-) -> jax.Array:
+    doffs: float | Array = 0.0,
+) -> Array:
     """Disparity of a rectified stereo pair: `d = b f / z - doffs`.
 
     Args:
         depth: `[...]`, in the unit of the baseline.
-        focal: in pixels of the resolution of the disparity; broadcasts against the depth.
-        baseline: distance of the cameras.
-        doffs: cx of the right camera minus cx of the left, in pixels (0 where they agree).
+        focal: focal length in pixels at the resolution of the disparity; broadcasts against the
+            depth.
+        baseline: distance between the cameras.
+        doffs: cx of the right camera minus cx of the left, in pixels; 0 if they are equal.
 
     Returns:
-        `[...]`, in pixels: infinite (unknown) at depth 0, `-doffs` at infinite depth; zero gradient
-        at both.
+        `[...]`, in pixels: infinite (unknown) at depth 0, `-doffs` at infinite depth, with zero
+        gradient at both.
 
     Example:
         >>> depth_to_disparity(jnp.array([10.0, jnp.inf, 0.0]), 500.0, 0.2).tolist()
@@ -395,9 +391,9 @@ def depth_to_disparity(
 
 
 def sigmoid_to_depth(
-    activation: jax.Array, *, min_depth: float = 0.1, max_depth: float = 100.0
-) -> tuple[jax.Array, jax.Array]:
-    """Inverse depth and depth from a network's sigmoid (`disp_to_depth` of Monodepth2).
+    activation: Array, *, min_depth: float = 0.1, max_depth: float = 100.0
+) -> tuple[Array, Array]:
+    """Inverse depth and depth from a network's sigmoid output (Monodepth2's `disp_to_depth`).
 
     `d = 1/max + (1/min - 1/max) σ`, `z = 1 / d`
 
@@ -407,7 +403,7 @@ def sigmoid_to_depth(
         max_depth: depth at activation 0.
 
     Returns:
-        The inverse depth `[...]`, which the smoothness loss sees, and the depth `[...]`.
+        The inverse depth `[...]`, for the smoothness loss, and the depth `[...]`.
 
     Raises:
         ValueError: unless 0 < min_depth < max_depth.
@@ -416,40 +412,43 @@ def sigmoid_to_depth(
         >>> sigmoid_to_depth(jnp.array([0.0, 1.0]), max_depth=10.0)[1].round(3)
         Array([10. ,  0.1], dtype=float32)
 
-    Godard et al., "Digging Into Self-Supervised Monocular Depth Estimation", 2019.
+    Godard et al., "Digging Into Self-Supervised Monocular Depth Estimation", ICCV 2019.
     """
     if not 0 < min_depth < max_depth:
-        raise ValueError(f"depths from {min_depth} to {max_depth}: need 0 < min_depth < max_depth.")
+        raise ValueError(f"0 < min_depth < max_depth must hold; got {min_depth} and {max_depth}.")
     inverse_depth = 1 / max_depth + (1 / min_depth - 1 / max_depth) * activation
     return inverse_depth, 1 / inverse_depth
 
 
-def _reciprocal(x: jax.Array) -> jax.Array:
-    """`1 / x` that exchanges zero and infinity, with zero gradient there; NaN becomes zero."""
+def _reciprocal(x: Array) -> Array:
+    """`1 / x` with 1 / 0 = inf and 1 / inf = 1 / NaN = 0, all three with zero gradient."""
     usable = jnp.isfinite(x) & (x != 0)
     return jnp.where(usable, 1 / jnp.where(usable, x, 1.0), jnp.where(x == 0, jnp.inf, 0.0))
 
 
-def _check_matrix(matrix: jax.Array, size: int) -> None:
+def _check_matrix(matrix: Array, size: int) -> None:
     checks.assert_axis_dimension(matrix, -1, size)
     checks.assert_axis_dimension(matrix, -2, size)
 
 
-def _matrix(rows: list[list[jax.Array]]) -> jax.Array:
+def _matrix(rows: list[list[Array]]) -> Array:
     return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def _expand(array: jax.Array, rank: int, *, matrix: bool = True) -> jax.Array:
-    """Axes of size one after the leading axes of matrices (or vectors), for `rank` of them."""
+def _expand(array: Array, rank: int, *, matrix: bool = True) -> Array:
+    """Inserts axes of length 1, so that there are `rank` of them before the matrix (or vector)."""
     trailing = 2 if matrix else 1
     leading = array.ndim - trailing
     if leading > rank:
-        raise ValueError(f"{array.shape} has more leading axes than the {rank} it is applied to.")
+        raise ValueError(
+            f"an array of shape {array.shape} has {leading} leading axes, more than the {rank} of "
+            "the points or the depth that it applies to."
+        )
     return array.reshape(*array.shape[:leading], *(1,) * (rank - leading), *array.shape[leading:])
 
 
-def _rays(height: int, width: int, intrinsics: jax.Array) -> jax.Array:
-    """`K⁻¹ (x, y, 1)` of every pixel, `[..., H, W, 3]`."""
+def _rays(height: int, width: int, intrinsics: Array) -> Array:
+    """The viewing rays `K⁻¹ (x, y, 1)` of all pixels, `[..., H, W, 3]`."""
     intrinsics = _expand(intrinsics, intrinsics.ndim)  # [..., 1, 1, 3, 3]
     grid = pixel_grid(height, width)
     y = (grid[..., 1] - intrinsics[..., 1, 2]) / intrinsics[..., 1, 1]
@@ -457,31 +456,32 @@ def _rays(height: int, width: int, intrinsics: jax.Array) -> jax.Array:
     return jnp.stack([x, y, jnp.ones_like(x)], axis=-1)
 
 
-def _stretch(x: jax.Array, y: jax.Array, intrinsics: jax.Array) -> jax.Array:
+def _scale(x: Array, y: Array, intrinsics: Array) -> Array:
     """`(fx x + skew y, fy y)`: the intrinsics without the principal point."""
-    stretched = intrinsics[..., 0, 0] * x + intrinsics[..., 0, 1] * y
-    return jnp.stack([stretched, intrinsics[..., 1, 1] * y], axis=-1)
+    scaled = intrinsics[..., 0, 0] * x + intrinsics[..., 0, 1] * y
+    return jnp.stack([scaled, intrinsics[..., 1, 1] * y], axis=-1)
 
 
-def _rotate(rotation: jax.Array, points: jax.Array, rank: int) -> jax.Array:
-    # Three products, not a reduction, which XLA's CPU backend would not fuse with what follows.
+def _rotate(rotation: Array, points: Array, rank: int) -> Array:
+    # Three products rather than a reduction, which XLA's CPU backend would not fuse.
     matrix = _expand(rotation, rank)
-    return sum(matrix[..., i] * points[..., i, None] for i in range(3))
+    x, y, z = (matrix[..., i] * points[..., i, None] for i in range(3))
+    return x + y + z
 
 
-def _in_front(points: jax.Array, min_depth: float | jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Points with those behind the camera, or not finite, replaced by (0, 0, 1)."""
+def _in_front(points: Array, min_depth: float | Array) -> tuple[Array, Array]:
+    """Replaces points behind the camera and non-finite ones by (0, 0, 1); and which were kept."""
     in_front = (points[..., 2] >= min_depth) & jnp.all(jnp.isfinite(points), axis=-1)
     ahead = jnp.array([0.0, 0.0, 1.0], points.dtype)
     return jnp.where(in_front[..., None], points, ahead), in_front
 
 
-# Σ_k (-θ²)^k / (2k + n)! for n = 1, 2, 3, highest power first: float64's precision below θ = 0.5.
+# Σ_k (-θ²)^k / (2k + n)! for n = 1, 2, 3, highest power first; exact to float64 for θ < 0.5.
 _SERIES = [[(-1) ** k / math.factorial(2 * k + n) for k in range(7, -1, -1)] for n in (1, 2, 3)]
 
 
-def _exponential_series(omega: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`sin θ / θ`, `(1 - cos θ) / θ²` and `(θ - sin θ) / θ³` of `θ = |ω|`, smooth at zero."""
+def _exponential_series(omega: Array) -> tuple[Array, Array, Array]:
+    """`sin θ / θ`, `(1 - cos θ) / θ²` and `(θ - sin θ) / θ³` for `θ = |ω|`, smooth at zero."""
     square = jnp.sum(omega**2, axis=-1)
     small = square < 0.25
     near, far = jnp.where(small, square, 0.0), jnp.where(small, 1.0, square)
@@ -492,4 +492,5 @@ def _exponential_series(omega: jax.Array) -> tuple[jax.Array, jax.Array, jax.Arr
         (theta - jnp.sin(theta)) / (theta * far),
     )
     series = [jnp.polyval(jnp.array(c, omega.dtype), near) for c in _SERIES]
-    return tuple(jnp.where(small, s, c) for s, c in zip(series, closed))
+    first, second, third = (jnp.where(small, s, c) for s, c in zip(series, closed))
+    return first, second, third

@@ -1,6 +1,8 @@
-"""Image maths without parameters: filters, resizing, gradients, structural similarity, census."""
+"""Image processing: filters, resizing, gradients, structural similarity, the census transform."""
 
+import functools
 import itertools
+import operator
 from collections.abc import Sequence
 from functools import partial
 
@@ -9,29 +11,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from sslax import checks
-from sslax.ops.calls import computed_once
+from sslax.errors import check_choice
+from sslax.ops.dtypes import at_least_float32
+from sslax.ops.no_inline import no_inline
+from sslax.types import Array
 
 _BOX3 = (1 / 3, 1 / 3, 1 / 3)
 
 
-def separable_filter(
-    image: jax.Array, taps: Sequence[float], *, padding: str = "reflect"
-) -> jax.Array:
-    """Filters rows and columns with the same symmetric kernel.
+def separable_filter(image: Array, kernel: Sequence[float], *, padding: str = "reflect") -> Array:
+    """Filters rows and columns with the same symmetric 1D kernel.
 
-    `out(x, y) = Σ_ij t_i t_j image(x + i, y + j)`
+    `out(x, y) = Σ_ij k_i k_j image(x + i, y + j)`
 
     Args:
-        image: `[..., H, W, C]`, floating; H and W at least half the kernel's length plus one.
-        taps: the kernel `t`, of odd length and symmetric, in Python floats.
-        padding: 'reflect' mirrors about the outermost pixel's center and keeps H and W; 'valid'
-            returns only windows that lie inside, `[..., H - n + 1, W - n + 1, C]`.
+        image: `[..., H, W, C]`, floating.
+        kernel: `k`, n Python floats, n odd, symmetric.
+        padding: 'reflect' mirrors about the center of the outermost pixel and keeps H and W;
+            'valid' keeps only the windows inside the image, `[..., H - n + 1, W - n + 1, C]`.
 
     Returns:
-        The filtered image, float32 (float64 for float64 images).
+        The filtered image, float32 or wider.
 
     Raises:
-        ValueError: the kernel is even or asymmetric, or the image is smaller than the kernel needs.
+        ValueError: the kernel has even length or is asymmetric, the image is smaller than the
+            kernel needs, or `padding` is unknown.
 
     Example:
         >>> import jax.numpy as jnp
@@ -40,21 +44,35 @@ def separable_filter(
         >>> print(ops.separable_filter(image, (0.25, 0.5, 0.25))[0, :, 0])
         [1.5 3.  4.5]
     """
-    taps = tuple(float(tap) for tap in taps)
+    taps = tuple(float(tap) for tap in kernel)
     if len(taps) % 2 == 0 or taps != taps[::-1]:
-        raise ValueError(f"taps {taps} must be symmetric and of odd length, or the image moves.")
-    return _from_rows(_filter_rows(taps, padding, image.shape[-1], _to_rows(image)), image)
+        raise ValueError(f"kernel must be symmetric and of odd length, or it shifts; got {taps}.")
+    rows = _pad_for_window(len(taps), padding, image.shape[-1], _to_rows(image))
+    return _from_rows(_correlate(taps, image.shape[-1], rows), image)
 
 
-def gaussian_taps(sigma: float, size: int | None = None) -> tuple[float, ...]:
-    """The normalized kernel `t_i ∝ exp(-i² / 2σ²)`, by default 4σ to each side."""
+def gaussian_kernel(sigma: float, size: int | None = None) -> tuple[float, ...]:
+    """Normalized 1D Gaussian kernel `k_i ∝ exp(-i² / 2σ²)`.
+
+    Args:
+        sigma: σ in pixels.
+        size: length of the kernel, odd; by default it reaches 4σ to each side.
+
+    Returns:
+        The kernel as Python floats, for `separable_filter`.
+
+    Example:
+        >>> from sslax import ops
+        >>> [round(tap, 3) for tap in ops.gaussian_kernel(1.0, size=3)]
+        [0.274, 0.452, 0.274]
+    """
     radius = size // 2 if size else max(1, round(4 * sigma))
-    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    return tuple((taps / taps.sum()).tolist())
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    return tuple((kernel / kernel.sum()).tolist())
 
 
-def gaussian_blur(image: jax.Array, *, sigma: float, size: int | None = None) -> jax.Array:
-    """Gaussian blur, reflected at the border.
+def gaussian_blur(image: Array, *, sigma: float, size: int | None = None) -> Array:
+    """Gaussian blur with reflected borders.
 
     `out = G_σ * image`, `G_σ(i) ∝ exp(-i² / 2σ²)`
 
@@ -67,7 +85,7 @@ def gaussian_blur(image: jax.Array, *, sigma: float, size: int | None = None) ->
         The blurred image in the image's shape and dtype.
 
     Raises:
-        ValueError: `size` is even, or the image is smaller than half the kernel.
+        ValueError: `size` is even, or the image is smaller than the kernel needs.
 
     Example:
         >>> import jax.numpy as jnp
@@ -76,21 +94,21 @@ def gaussian_blur(image: jax.Array, *, sigma: float, size: int | None = None) ->
         0.5
     """
     if size is not None and size % 2 == 0:
-        raise ValueError(f"size is {size}; an even kernel would move the image by half a pixel.")
-    return separable_filter(image, gaussian_taps(sigma, size)).astype(image.dtype)
+        raise ValueError(f"size is {size}; an even kernel would shift the image by half a pixel.")
+    return separable_filter(image, gaussian_kernel(sigma, size)).astype(image.dtype)
 
 
-def rgb_to_gray(image: jax.Array) -> jax.Array:
-    """Luma of ITU-R BT.601: `0.299 R + 0.587 G + 0.114 B`; a gray image is returned as it is.
+def rgb_to_gray(image: Array) -> Array:
+    """Luma of ITU-R BT.601: `0.299 R + 0.587 G + 0.114 B`; a gray image is returned unchanged.
 
     Args:
         image: `[..., 3]` or `[..., 1]`, floating.
 
     Returns:
-        `[..., 1]`, float32 (float64 for float64 images).
+        `[..., 1]`, float32 or wider.
 
     Raises:
-        ValueError: the last axis holds neither one nor three channels.
+        ValueError: the last axis has neither one nor three channels.
 
     Example:
         >>> import jax.numpy as jnp
@@ -98,7 +116,7 @@ def rgb_to_gray(image: jax.Array) -> jax.Array:
         >>> print(ops.rgb_to_gray(jnp.array([[1.0, 0.0, 0.0]])))
         [[0.299]]
     """
-    image = _at_least_float32(image)
+    image = at_least_float32(image)
     if image.shape[-1] == 1:
         return image
     if image.shape[-1] != 3:
@@ -107,14 +125,14 @@ def rgb_to_gray(image: jax.Array) -> jax.Array:
     return (image * jnp.array([0.299, 0.587, 0.114], image.dtype)).sum(-1, keepdims=True)
 
 
-def image_gradients(image: jax.Array, *, stride: int = 1) -> tuple[jax.Array, jax.Array]:
+def image_gradients(image: Array, *, stride: int = 1) -> tuple[Array, Array]:
     """Forward differences along x and y.
 
     `dx(x, y) = image(x + s, y) - image(x, y)`, `dy(x, y) = image(x, y + s) - image(x, y)`
 
     Args:
         image: `[..., H, W, C]`.
-        stride: the distance `s` in pixels.
+        stride: the distance `s`, in pixels.
 
     Returns:
         `dx [..., H, W - s, C]` and `dy [..., H - s, W, C]`.
@@ -132,16 +150,16 @@ def image_gradients(image: jax.Array, *, stride: int = 1) -> tuple[jax.Array, ja
     )
 
 
-def resize(image: jax.Array, size: tuple[int, int], *, method: str = "bilinear") -> jax.Array:
-    """Resizes so that the outer edges of the image stay where they are.
+def resize(image: Array, size: tuple[int, int], *, method: str = "bilinear") -> Array:
+    """Resizes an image with its outer edges fixed (`align_corners=False`).
 
-    Pixel `x` of the result lies at `(x + 1/2) W / w - 1/2` of the image, so intrinsics follow by
-    `c -> (c + 1/2) w / W - 1/2`. 'bilinear' interpolates there (no smoothing: alias when it
-    shrinks an image); 'area' averages the image over the pixel's footprint.
+    Pixel `x` of the result is at `(x + 1/2) W / w - 1/2` in the image, so intrinsics change as
+    `c → (c + 1/2) w / W - 1/2` (`resize_intrinsics`). 'bilinear' interpolates there, without
+    antialiasing; 'area' averages the image over the footprint of the pixel.
 
     Args:
-        image: `[..., H, W, C]`, floating. Flow and disparity are in pixels: multiply them by the
-            scale yourself.
+        image: `[..., H, W, C]`, floating. The values of flow and disparity, which are in pixels,
+            are not rescaled.
         size: `(h, w)` of the result.
         method: 'bilinear' or 'area'.
 
@@ -149,7 +167,7 @@ def resize(image: jax.Array, size: tuple[int, int], *, method: str = "bilinear")
         `[..., h, w, C]` in the image's dtype.
 
     Raises:
-        ValueError: an unknown method.
+        ValueError: `method` is unknown.
 
     Example:
         >>> import jax.numpy as jnp
@@ -158,27 +176,27 @@ def resize(image: jax.Array, size: tuple[int, int], *, method: str = "bilinear")
         >>> ops.resize(image, (1, 2), method="area")[..., 0].tolist()
         [[0.5, 2.5]]
     """
-    if method not in ("bilinear", "area"):
-        raise ValueError(f"method is {method!r}; choose 'bilinear' or 'area'.")
-    out = _at_least_float32(image)
+    check_choice("method", method, ("bilinear", "area"))
+    out = at_least_float32(image)
     out = _resize_axis(out, size[0], out.ndim - 3, method)
     out = _resize_axis(out, size[1], out.ndim - 2, method)
     return out.astype(image.dtype)
 
 
-def image_pyramid(image: jax.Array, levels: int, *, method: str = "area") -> list[jax.Array]:
+def image_pyramid(image: Array, levels: int, *, method: str = "area") -> list[Array]:
     """The image at full, half, quarter, ... resolution.
 
     Args:
         image: `[..., H, W, C]`.
-        levels: how many images, the first one included; level `i` is `[H // 2^i, W // 2^i]`.
+        levels: number of images including the full-resolution one; level `i` has size
+            `(H // 2^i, W // 2^i)`.
         method: as in `resize`.
 
     Returns:
         A list of `levels` images, finest first.
 
     Raises:
-        ValueError: the image is too small for so many levels.
+        ValueError: the image is too small for that many levels.
 
     Example:
         >>> import jax.numpy as jnp
@@ -188,7 +206,7 @@ def image_pyramid(image: jax.Array, levels: int, *, method: str = "area") -> lis
     """
     height, width = image.shape[-3:-1]
     if min(height, width) >> (levels - 1) == 0:
-        raise ValueError(f"a {height} x {width} image has no {levels} levels; ask for fewer.")
+        raise ValueError(f"a {height} x {width} image is too small for {levels} levels.")
     pyramid = [image]
     for _ in range(levels - 1):
         height, width = height // 2, width // 2
@@ -197,37 +215,36 @@ def image_pyramid(image: jax.Array, levels: int, *, method: str = "area") -> lis
 
 
 def ssim(
-    a: jax.Array,
-    b: jax.Array,
+    a: Array,
+    b: Array,
     *,
     window: str = "box3",
     padding: str = "reflect",
     c1: float = 0.01**2,
     c2: float = 0.03**2,
-) -> jax.Array:
+) -> Array:
     """Structural similarity of two images, per pixel and channel; 1 where they are equal.
 
     ```
     ssim = (2 μa μb + c1)(2 σab + c2) / ((μa² + μb² + c1)(σa² + σb² + c2))
     ```
-    with means and (biased) covariances over a window around each pixel.
+    with means `μ` and (biased) covariances `σ` over a window around each pixel.
 
     Args:
         a: `[..., H, W, C]` in [0, 1].
-        b: the same shape; leading axes broadcast, so that one target meets many reconstructions
-            and its own moments are computed once.
-        window: 'box3' averages 3 x 3 pixels, as monodepth does; 'gaussian' is the original window
-            of 11 x 11 with standard deviation 1.5.
-        padding: 'reflect' keeps H and W; 'valid' returns only windows inside the image.
-        c1: constant of the means' ratio, `(0.01 L)²` for a range L of 1.
-        c2: constant of the covariances' ratio, `(0.03 L)²`.
+        b: the same shape; leading axes broadcast, so one target can be compared with many
+            reconstructions while its moments are computed once.
+        window: 'box3' averages 3 x 3 pixels, as in monodepth; 'gaussian' is the original 11 x 11
+            window with a standard deviation of 1.5.
+        padding: 'reflect' keeps H and W; 'valid' keeps only the windows inside the image.
+        c1: stabilizes the ratio of the means, `(0.01 L)²` for a range L of 1.
+        c2: stabilizes the ratio of the covariances, `(0.03 L)²`.
 
     Returns:
-        `[..., H, W, C]` in [-1, 1], float32 (float64 for float64 images). Differentiable in
-        reverse mode.
+        `[..., H, W, C]` in [-1, 1], float32 or wider. Differentiable in reverse mode only.
 
     Raises:
-        ValueError: an unknown window or padding, or an image smaller than the window needs.
+        ValueError: `window` or `padding` is unknown, or the image is smaller than the window needs.
 
     Example:
         >>> import jax.numpy as jnp
@@ -236,15 +253,15 @@ def ssim(
         >>> float(ops.ssim(image, image).min().round(4))
         1.0
 
-    Wang et al., Image quality assessment: from error visibility to structural similarity, 2004.
+    Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE
+    TIP 2004.
     """
     checks.assert_equal_shape_suffix([a, b], 3)
-    windows = {"box3": _BOX3, "gaussian": gaussian_taps(1.5, 11)}
-    if window not in windows:
-        raise ValueError(f"window is {window!r}; choose 'box3' or 'gaussian'.")
+    windows = {"box3": _BOX3, "gaussian": gaussian_kernel(1.5, 11)}
+    check_choice("window", window, windows)
     taps, channels = windows[window], a.shape[-1]
     mean = partial(_correlate, taps, channels)
-    rows_a, rows_b = (_padded(len(taps), padding, channels, _to_rows(x)) for x in (a, b))
+    rows_a, rows_b = (_pad_for_window(len(taps), padding, channels, _to_rows(x)) for x in (a, b))
     mean_a, mean_b = mean(rows_a), mean(rows_b)
     product = mean_a * mean_b
     energy = mean_a * mean_a + mean_b * mean_b
@@ -254,32 +271,34 @@ def ssim(
     return _from_rows(similarity, a)
 
 
-def census(image: jax.Array, *, radius: int = 3, softness: float = 0.81) -> jax.Array:
+def census_transform(image: Array, *, radius: int = 3, softness: float = 0.81) -> Array:
     """Soft census (ternary) transform: each pixel's neighborhood relative to its center.
 
     ```
     t_o(p) = Δ / sqrt(softness + Δ²),   Δ = 255 (gray(p + o) - gray(p))
     ```
-    It does not change when a constant is added to the image, and little when its contrast does.
+    Invariant to additive brightness changes, and nearly invariant to contrast changes.
 
     Args:
         image: `[..., H, W, C]` in [0, 1], C = 1 or 3.
         radius: the neighborhood is `2 radius + 1` pixels wide.
-        softness: in gray levels squared; below its root a difference counts in proportion.
+        softness: in gray levels squared; differences well below its square root stay proportional.
 
     Returns:
-        `[..., H, W, (2 radius + 1)²]` in (-1, 1), rows of offsets first; 0 for neighbors outside
-        the image. To compare two images use `losses.census_error`, which never holds this array.
+        `[..., H, W, (2 radius + 1)²]` in (-1, 1), offsets in row-major order; 0 for neighbors
+        outside the image. To compare two images use `losses.census_error`, which does not
+        materialize this array.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from sslax import ops
         >>> image = jnp.linspace(0, 1, 25).reshape(5, 5, 1)
-        >>> bool(jnp.allclose(ops.census(image), ops.census(image + 0.1), atol=1e-3))
+        >>> dark, bright = ops.census_transform(image), ops.census_transform(image + 0.1)
+        >>> bool(jnp.allclose(dark, bright, atol=1e-3))
         True
 
-    Zabih and Woodfill, Non-parametric local transforms, ECCV 1994; soft form of Meister et al.,
-    UnFlow, AAAI 2018.
+    Zabih and Woodfill, "Non-parametric Local Transforms for Computing Visual Correspondence", ECCV
+    1994; soft form: Meister et al., "UnFlow", AAAI 2018.
     """
     checks.assert_axis_dimension_gt(image, -3, 0)
     gray = 255 * rgb_to_gray(image)[..., 0]
@@ -295,34 +314,24 @@ def census(image: jax.Array, *, radius: int = 3, softness: float = 0.81) -> jax.
     return jnp.stack(planes, axis=-1)
 
 
-def _at_least_float32(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+# Filters work on rows of W * C values, in which neighbors are C apart: the inner loop is long, and
+# the compiled code three times faster on a CPU than with an inner axis of three channels.
 
 
-# Filters work on rows of W * C values: neighbors are C apart and the inner loop is long, which
-# compiles to three times faster code on a CPU than an inner axis of three channels.
-
-
-def _to_rows(image: jax.Array) -> jax.Array:
+def _to_rows(image: Array) -> Array:
     """`[..., H, W, C]` to `[..., H, W * C]`."""
-    return _at_least_float32(image).reshape(*image.shape[:-2], -1)
+    return at_least_float32(image).reshape(*image.shape[:-2], -1)
 
 
-def _from_rows(rows: jax.Array, image: jax.Array) -> jax.Array:
+def _from_rows(rows: Array, image: Array) -> Array:
     """The inverse of `_to_rows`, with the number of channels of `image`."""
     return rows.reshape(*rows.shape[:-1], -1, image.shape[-1])
 
 
-def _filter_rows(taps: tuple[float, ...], padding: str, channels: int, x: jax.Array) -> jax.Array:
-    """Filters `[..., H, W * C]` along both axes with symmetric taps."""
-    return _correlate(taps, channels, _padded(len(taps), padding, channels, x))
-
-
-def _padded(size: int, padding: str, channels: int, x: jax.Array) -> jax.Array:
-    """What a window of `size` pixels a side is moved over: `x`, with 'reflect' and its borders."""
+def _pad_for_window(size: int, padding: str, channels: int, x: Array) -> Array:
+    """Rows `[..., H, W * C]`, padded for a window of `size` x `size` pixels."""
+    check_choice("padding", padding, ("reflect", "valid"))
     radius = size // 2
-    if padding not in ("reflect", "valid"):
-        raise ValueError(f"padding is {padding!r}; choose 'reflect' or 'valid'.")
     height, width = x.shape[-2], x.shape[-1] // channels
     least = radius + 1 if padding == "reflect" else size
     if min(height, width) < least:
@@ -330,26 +339,30 @@ def _padded(size: int, padding: str, channels: int, x: jax.Array) -> jax.Array:
     return _reflect(radius, channels, x) if padding == "reflect" else x
 
 
-# The transposes that JAX would derive, sums of padded slices, cost several times more than these.
+# The transposes that JAX would derive for these, sums of padded slices, are several times slower.
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _correlate(taps: tuple[float, ...], channels: int, x: jax.Array) -> jax.Array:
+def _correlate(taps: tuple[float, ...], channels: int, x: Array) -> Array:
+    """Filters `[..., H, W * C]` along both axes with symmetric taps, without padding."""
     height = x.shape[-2] - len(taps) + 1
     width = x.shape[-1] - (len(taps) - 1) * channels
-    x = sum(tap * x[..., i : i + height, :] for i, tap in enumerate(taps))
-    return sum(tap * x[..., i * channels : i * channels + width] for i, tap in enumerate(taps))
+    rows = _sum([tap * x[..., i : i + height, :] for i, tap in enumerate(taps)])
+    starts = [i * channels for i in range(len(taps))]
+    return _sum([tap * rows[..., i : i + width] for i, tap in zip(starts, taps)])
 
 
-def _correlate_backward(
-    taps: tuple[float, ...], channels: int, _: None, g: jax.Array
-) -> tuple[jax.Array]:
+def _sum(terms: Sequence[Array]) -> Array:
+    return functools.reduce(operator.add, terms)
+
+
+def _correlate_backward(taps: tuple[float, ...], channels: int, _: None, g: Array) -> tuple[Array]:
     reach = len(taps) - 1
     return (_correlate(taps, channels, _zero_borders(g, rows=reach, columns=reach * channels)),)
 
 
-@partial(computed_once, static_argnames=("rows", "columns"))
-def _zero_borders(x: jax.Array, *, rows: int, columns: int) -> jax.Array:
+@partial(no_inline, static_argnames=("rows", "columns"))
+def _zero_borders(x: Array, *, rows: int, columns: int) -> Array:
     return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(rows, rows), (columns, columns)])
 
 
@@ -359,8 +372,8 @@ _correlate.defvjp(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _reflect(radius: int, channels: int, x: jax.Array) -> jax.Array:
-    """`[..., H, W * C]` with `radius` pixels at every border that mirror the pixels inside."""
+def _reflect(radius: int, channels: int, x: Array) -> Array:
+    """Adds `radius` pixels to every border of `[..., H, W * C]` that mirror the pixels inside."""
     top = [x[..., i : i + 1, :] for i in range(radius, 0, -1)]
     bottom = [x[..., -1 - i : x.shape[-2] - i, :] for i in range(1, radius + 1)]
     x = jnp.concatenate([*top, x, *bottom], axis=-2)
@@ -371,25 +384,25 @@ def _reflect(radius: int, channels: int, x: jax.Array) -> jax.Array:
     return jnp.concatenate([*left, x, *right], axis=-1)
 
 
-def _reflect_backward(radius: int, channels: int, _: None, g: jax.Array) -> tuple[jax.Array]:
-    def fold(x: jax.Array, step: int, axis: int) -> jax.Array:
-        return _add_mirrored(*_split_borders(x, radius * step, axis), step, axis)
+def _reflect_backward(radius: int, channels: int, _: None, g: Array) -> tuple[Array]:
+    def fold_columns(x: Array) -> Array:
+        return _fold_borders(_split_borders(x, radius * channels, x.ndim - 1), channels, x.ndim - 1)
 
-    # Borders first, which are small: the inside is then copied once, not for each axis.
-    parts = _split_borders(g, radius, g.ndim - 2)
-    return (_add_mirrored(*(fold(x, channels, g.ndim - 1) for x in parts), 1, g.ndim - 2),)
+    # Splitting the rows first copies the interior once rather than once per axis.
+    parts = [fold_columns(x) for x in _split_borders(g, radius, g.ndim - 2)]
+    return (_fold_borders(parts, 1, g.ndim - 2),)
 
 
-def _split_borders(x: jax.Array, border: int, axis: int) -> tuple[jax.Array, ...]:
+def _split_borders(x: Array, border: int, axis: int) -> list[Array]:
+    """The first border, the interior and the last border along an axis."""
     size = x.shape[axis]
     cuts = (0, border, size - border, size)
-    return tuple(jax.lax.slice_in_dim(x, i, j, axis=axis) for i, j in itertools.pairwise(cuts))
+    return [jax.lax.slice_in_dim(x, i, j, axis=axis) for i, j in itertools.pairwise(cuts)]
 
 
-def _add_mirrored(
-    first: jax.Array, inside: jax.Array, last: jax.Array, step: int, axis: int
-) -> jax.Array:
-    """Adds borders to the pixels that they mirror, of `step` entries of the axis each."""
+def _fold_borders(parts: Sequence[Array], step: int, axis: int) -> Array:
+    """Adds the two borders to the interior pixels they mirror; a pixel has `step` entries."""
+    first, inside, last = parts
     border, size = first.shape[axis], inside.shape[axis]
     for part, start in ((first, step), (last, size - step - border)):
         pixels = jnp.split(part, border // step, axis)
@@ -404,7 +417,7 @@ _reflect.defvjp(
 )
 
 
-def _resize_axis(x: jax.Array, size: int, axis: int, method: str) -> jax.Array:
+def _resize_axis(x: Array, size: int, axis: int, method: str) -> Array:
     length = x.shape[axis]
     if size == length:
         return x
@@ -418,8 +431,8 @@ def _resize_axis(x: jax.Array, size: int, axis: int, method: str) -> jax.Array:
     return jnp.moveaxis(out, -1, axis)
 
 
-def _upsample_axis(x: jax.Array, factor: int, axis: int) -> jax.Array:
-    """Bilinear interpolation by a whole factor: every phase mixes a pixel and one neighbor."""
+def _upsample_axis(x: Array, factor: int, axis: int) -> Array:
+    """Bilinear upsampling by an integer factor: each phase blends a pixel with one neighbor."""
     n = x.shape[axis]
     slices = partial(jax.lax.slice_in_dim, x, axis=axis)
     before = jnp.concatenate([slices(0, 1), slices(0, n - 1)], axis)
@@ -433,7 +446,7 @@ def _upsample_axis(x: jax.Array, factor: int, axis: int) -> jax.Array:
 
 
 def _area_weights(length: int, size: int) -> np.ndarray:
-    """`[size, length]`: the share of each output pixel's footprint that an input pixel covers."""
+    """`[size, length]`: the fraction of an output pixel's footprint that an input pixel covers."""
     edges = np.arange(size + 1) * (length / size)
     start, stop = edges[:-1, None], edges[1:, None]
     pixel = np.arange(length)
@@ -442,7 +455,7 @@ def _area_weights(length: int, size: int) -> np.ndarray:
 
 
 def _bilinear_weights(length: int, size: int) -> np.ndarray:
-    """`[size, length]`: hat functions around the output pixels' positions, clamped to the image."""
+    """`[size, length]`: hat functions at the output pixels' positions, clamped to the image."""
     position = (np.arange(size) + 0.5) * (length / size) - 0.5
     position = np.clip(position, 0, length - 1)[:, None]
     return np.maximum(0, 1 - abs(position - np.arange(length)))

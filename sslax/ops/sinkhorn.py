@@ -1,38 +1,38 @@
-"""Sinkhorn-Knopp: assign samples to prototypes so that all prototypes are used alike."""
+"""Sinkhorn-Knopp: soft assignments that use all prototypes equally."""
 
 import jax
 import jax.numpy as jnp
 
 from sslax import checks
-
-Array = jax.Array
+from sslax.ops.dtypes import at_least_float32
+from sslax.types import Array
 
 
 def sinkhorn(
     scores: Array, *, epsilon: float = 0.05, iterations: int = 3, axis_name: str | None = None
 ) -> Array:
-    """Soft assignments near to `softmax(scores / epsilon)` under which prototypes share alike.
+    """Balanced soft assignments of N samples to K prototypes.
 
     ```
     Q = exp(scores / epsilon); then `iterations` times:
-      divide each prototype's column by its sum over the samples,
-      divide each sample's row by its sum over the prototypes
+      divide each column (prototype) by its sum over the samples,
+      divide each row (sample) by its sum over the prototypes
     ```
 
-    The sums are of logarithms, so that no epsilon overflows.
+    Computed on logarithms, so no epsilon overflows.
 
     Args:
-        scores: `[N, K]`, of each sample with each prototype.
-        epsilon: the entropy's weight; smaller is harder.
-        iterations: of both divisions. With 0 the result is the softmax.
-        axis_name: the mapped axis over which the samples are split, inside shard_map or pmap; None
-            for global arrays.
+        scores: `[N, K]`, similarity of each sample to each prototype.
+        epsilon: weight of the entropy; smaller values give harder assignments.
+        iterations: number of times both divisions are done; 0 gives the softmax.
+        axis_name: the mapped axis that splits the samples, inside shard_map or pmap; None for
+            global arrays.
 
     Returns:
-        `[N, K]`, float32 at least; each row sums to 1, each column to about N / K.
+        `[N, K]`, float32 or wider; each row sums to 1, each column to about N / K.
 
     Raises:
-        AssertionError: scores are not a matrix.
+        AssertionError: `scores` is not a matrix.
 
     Example:
         >>> import jax.numpy as jnp
@@ -42,18 +42,19 @@ def sinkhorn(
         [[0.88 0.12]
          [0.12 0.88]]
 
-    Cuturi, `Sinkhorn Distances <https://arxiv.org/abs/1306.0895>`_, 2013; as used by Caron et al.,
-    `SwAV <https://arxiv.org/abs/2006.09882>`_, 2020.
+    Cuturi, "Sinkhorn Distances", NeurIPS 2013, arXiv:1306.0895; in SwAV: Caron et al.,
+    "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", NeurIPS 2020,
+    arXiv:2006.09882.
     """
     checks.assert_rank(scores, 2)
-    logits = scores.astype(jnp.promote_types(scores.dtype, jnp.float32)) / epsilon
+    logits = at_least_float32(scores) / epsilon
     for _ in range(iterations):
-        logits -= _log_sum_exp_of_samples(logits, axis_name)
+        logits -= _logsumexp_over_samples(logits, axis_name)
         logits -= jax.nn.logsumexp(logits, axis=1, keepdims=True)
     return jax.nn.softmax(logits, axis=1)
 
 
-def _log_sum_exp_of_samples(logits: Array, axis_name: str | None) -> Array:
+def _logsumexp_over_samples(logits: Array, axis_name: str | None) -> Array:
     if axis_name is None:
         return jax.nn.logsumexp(logits, axis=0, keepdims=True)
     largest = jax.lax.pmax(jax.lax.stop_gradient(logits).max(0, keepdims=True), axis_name)

@@ -22,10 +22,10 @@ _policies = ocp.training.preservation_policies
 
 
 class Checkpoints:
-    """The checkpoints under `directory`; as a context manager, it finishes the last save."""
+    """The checkpoints under `directory`; leaving the context waits for the last save."""
 
     def __init__(self, directory: Path) -> None:
-        """Opens (or makes) the directory; there is one folder a step in it."""
+        """Opens (or creates) the directory, which has one folder per step."""
         policy = _policies.AnyPreservationPolicy(
             [
                 _policies.LatestN(2),
@@ -78,10 +78,10 @@ class Checkpoints:
             abstract: the state as `jax.ShapeDtypeStruct`s with shardings, which may differ from
                 the ones it was saved with.
             step: this step and no other.
-            say: told when a damaged checkpoint is passed over.
+            say: is called with a message when a damaged checkpoint is skipped.
 
         Raises:
-            UserError: there are checkpoints and none can be read, or one has other parameters.
+            UserError: there are checkpoints but none can be read, or one has other parameters.
         """
         steps = self.steps[::-1] if step is None else [step]
         for candidate in steps:
@@ -103,10 +103,10 @@ class Checkpoints:
         return None
 
     def _check_parameters(self, step: int, params: PyTree) -> None:
-        """A checkpoint has the parameters of these names and shapes, if it can be read at all.
+        """Checks names and shapes of a checkpoint's parameters, if it can be read at all.
 
         Raises:
-            UserError: it has others.
+            UserError: they differ.
         """
         try:
             saved = self._checkpointer.checkpointables_metadata(step).metadata["state"]

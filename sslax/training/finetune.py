@@ -120,7 +120,7 @@ def finetune(
         ...     records,
         ...     records,
         ...     num_classes=2,
-        ...     augmentation=augment.make_views(augment.get_recipes("identity")),
+        ...     augmentation=augment.make_views(augment.get_view_recipes("identity")),
         ...     evaluation_view=augment.to_float,
         ...     recipe=Recipe(duration="20 steps", learning_rate=1.0),
         ... ).accuracy

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from sslax import data
 from sslax.methods import METHODS
 from sslax.training import checkpoint, loop, metrics, sharding, weights
-from sslax.training.plan import Build, Plan, describe, make_plan
+from sslax.training.plan import Build, Plan, describe, make_plan, without_starting_weights
 from sslax.types import TrainState
 
 
@@ -40,7 +40,12 @@ def fit(
         checkpoint.keep_description(config, spec, workdir)
 
     with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
-        state = loop.start(plan, mesh, checkpoints)
+        # A checkpoint holds whatever weights the run started from.
+        resumed = make_plan(without_starting_weights(config), **spec, methods=methods)
+        state = checkpoints.restore(resumed.abstract_state(mesh))
+        if state is None:
+            everywhere = sharding.replicated(mesh)
+            state = jax.jit(plan.initial_state, out_shardings=everywhere)()
         first = int(state.step)
         if chief:
             print(_announcement(config, plan, mesh, spec, state), flush=True)

@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from sslax import data
-from sslax.training import checkpoint, metrics, sharding
+from sslax.training import checkpoint, metrics
 from sslax.training.plan import Plan
 from sslax.training.step import compile_step
 from sslax.types import TrainState
@@ -21,12 +21,6 @@ class Writer(Protocol):
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Means over the steps since the last call."""
-
-
-def start(plan: Plan, mesh: Mesh, checkpoints: checkpoint.Checkpoints) -> TrainState:
-    """The state to go on from: the latest readable checkpoint, or a fresh one, on the mesh."""
-    restored = checkpoints.restore(plan.abstract_state(mesh))
-    return restored or jax.jit(plan.initial_state, out_shardings=sharding.replicated(mesh))()
 
 
 def run(

@@ -1,4 +1,4 @@
-"""What a run says while it trains: means over steps, `metrics.jsonl`, TensorBoard, a progress line.
+"""Metrics of a run: means over steps, `metrics.jsonl`, TensorBoard, a progress line.
 
 The loop keeps the scalars of each step on the device and fetches them together, once in
 `log_every` steps; nothing here makes the host wait for a single step.
@@ -67,10 +67,10 @@ class Meter:
 
 
 class Writer:
-    """Appends to `metrics.jsonl` and TensorBoard's event file; only the first process writes."""
+    """Appends to `metrics.jsonl` and TensorBoard's event file; for the first process alone."""
 
     def __init__(self, workdir: Path, start_step: int) -> None:
-        """Opens the files, without the lines of steps after `start_step` that a resume repeats."""
+        """Opens the files and drops the lines after `start_step`, which a resumed run repeats."""
         from tensorboardX import SummaryWriter
 
         path = workdir / "metrics.jsonl"
@@ -80,14 +80,14 @@ class Writer:
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """One line, and one point of each curve."""
+        """Writes one line, and one point of each curve."""
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         self._lines.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Finishes both files."""
+        """Closes both files."""
         self._lines.close()
         self._board.close()
 
@@ -137,7 +137,7 @@ class Progress:
         print(clear + text, end=ending, file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Leaves the live line where it is, so that what follows starts on a line of its own."""
+        """Ends the live line, so that further output starts on a new one."""
         if self._live:
             print(file=self._stream, flush=True)
 

@@ -62,7 +62,7 @@ def learning_rate(config: ConfigDict, *, batch_size: int, warmup: int, total: in
 
     rate(t) = peak · (t + 1) / warmup for t < warmup (so that the first step already learns). Then
     half a cosine from the peak down to `final_fraction` of it, `cosine(1, final_fraction)`; or,
-    with `drops`, the peak times `drop_factor` once for each of them that lies behind.
+    with `drops`, the peak times `drop_factor` for each drop that has passed.
 
     Raises:
         UserError: unknown scaling, or the warm-up leaves no step for the decay.
@@ -90,7 +90,7 @@ def decayed_leaves(params: PyTree) -> PyTree:
 
 
 def build(config: ConfigDict, rate: Schedule, total: int) -> optax.GradientTransformation:
-    """The optimizer that the `optimizer` section names, at learning rate `rate(step)`.
+    """The optimizer that the `optimizer` section names, with learning rate `rate(step)`.
 
     Weight decay, and LARS' trust ratio, spare biases and norms (`decayed_leaves`). Factors on the
     rate (`vector_rate`, `rates`) multiply the whole update of a leaf, which for all these
@@ -145,7 +145,7 @@ def scale_parts(vector_rate: float, rates: Mapping[str, float]) -> optax.Gradien
 
     Args:
         vector_rate: for leaves of at most one axis.
-        rates: by the first key of a leaf's path; a part that is not there is passed over.
+        rates: by the name of the part, the first key of a leaf's path; other names are ignored.
     """
 
     def factor(path: tuple, leaf: Array) -> float:

@@ -1,7 +1,6 @@
-"""What the variants of all configs share: the sets of images, and what fits them.
+"""Presets of data sets, shared by all configs: the data, the network's stem, batch and duration.
 
-A config names, for each of its variants, the values that are the method's own; here are the data,
-the stem of the network, the batch and the duration that go with a set, once for all methods.
+For each of its variants, a config names only the values that are particular to its method.
 """
 
 import inspect
@@ -40,7 +39,7 @@ TINY: Values = {
     "augment.size": 12,
     "optimizer.warmup": "17 %",
 }
-"""Upon the embedded data: seconds, the whole machinery, nothing learned."""
+"""On top of `EMBEDDED`: every part of a run in seconds; nothing is learned."""
 
 EMBEDDED_VIEWS: Values = {
     "augment.crop_scale": (0.5, 1.0),
@@ -53,7 +52,7 @@ EMBEDDED_VIEWS: Values = {
 """Random views of the embedded images, chosen by experiments/search_default.py."""
 
 CIFAR10_VIEWS: Values = {"augment.strength": 0.5, "augment.blur": 0.0}
-"""Random views of images of 32 pixels: weaker colors, nothing blurred."""
+"""Random views of images of 32 pixels: weaker color jitter, no blur."""
 
 CIFAR10: Values = {
     "batch_size": 512,
@@ -88,7 +87,7 @@ STL10: Values = {
     "augment.size": 96,
     "optimizer.warmup": "5 %",
 }
-"""STL-10's 100,000 unlabeled images; its labeled parts serve the evaluation."""
+"""STL-10's 100,000 unlabeled images; its labeled parts are for the evaluation."""
 
 IMAGENET100: Values = {
     "batch_size": 256,
@@ -134,7 +133,7 @@ FOLDER: Values = {
     "augment.size": 64,
     "optimizer.warmup": "5 %",
 }
-"""Images of one's own at 64 pixels; with class subfolders set config.data.labels=True."""
+"""Your own images at 64 pixels; with class subfolders, set config.data.labels=True."""
 
 _GEOMETRY: Values = {
     "batch_size": 8,

@@ -30,7 +30,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def initialize_distributed(coordinator: str, process_id: int, processes: int) -> None:
-    """Join the processes of one run; must come before anything touches a device.
+    """Joins the processes of one run; must be called before anything touches a device.
 
     With an empty `coordinator` the cluster is detected (SLURM, GKE and Cloud TPU pods, Open MPI);
     otherwise the three values are taken as given, the same `coordinator` ("host:port") everywhere.

@@ -33,13 +33,13 @@ JITTERED = {name: jax.jit(getattr(augment, name)) for name in ADJUSTMENTS}
 
 
 @pytest.mark.parametrize(("name", "argument"), POINTWISE)
-def test_adjustments_are_torchvisions(name, argument):
+def test_adjustments_equal_torchvision(name, argument):
     result = JITTERED[name](IMAGE, argument)
     np.testing.assert_allclose(result, GOLDEN[f"{name}_{argument}"], atol=5e-4)
 
 
 @pytest.mark.parametrize("name", ADJUSTMENTS)
-def test_one_channel_images_have_no_saturation_and_no_hue(name):
+def test_saturation_and_hue_do_not_change_one_channel_images(name):
     gray = IMAGE[..., :1]
     result = getattr(augment, name)(gray, 0.4)
     np.testing.assert_allclose(result, GOLDEN[f"{name}_gray"], atol=5e-4)
@@ -54,7 +54,7 @@ def test_grayscale():
 
 def test_solarize_inverts_128_and_above():
     np.testing.assert_allclose(augment.solarize(IMAGE), GOLDEN["solarize"], atol=5e-4)
-    # 8-bit images with threshold 128, exactly, at every value and on the photograph.
+    # Exact for 8-bit images with threshold 128, on the photograph and at every value.
     np.testing.assert_array_equal(
         np.round(augment.solarize(IMAGE) * 255).astype(np.uint8), GOLDEN["solarize_bytes"]
     )
@@ -69,22 +69,22 @@ def test_hue_of_gray_and_of_pure_colors():
     np.testing.assert_array_equal(augment.adjust_hue(gray, 0.3), gray)
     np.testing.assert_array_equal(augment.adjust_hue(jnp.zeros((1, 1, 3)), 0.3), 0.0)
     colors = jnp.eye(3)[None]
-    turned = augment.adjust_hue(colors, 1 / 3)
-    np.testing.assert_allclose(turned, jnp.roll(colors, 1, axis=2), atol=1e-6)
+    shifted = augment.adjust_hue(colors, 1 / 3)
+    np.testing.assert_allclose(shifted, jnp.roll(colors, 1, axis=2), atol=1e-6)
     np.testing.assert_allclose(augment.adjust_hue(IMAGE, 0.0), IMAGE, atol=1e-6)
 
 
-def test_jitter_in_every_order_is_torchvisions():
-    """All 24 orders of factors 1.6, 1.7, 1.8 and hue 0.2, clamps between them included."""
+def test_jitter_in_every_order_equals_torchvision():
+    """All 24 orders with factors 1.6, 1.7, 1.8 and hue 0.2, clipped between operations."""
     orders = np.array(list(itertools.permutations(range(4))))
     blends = np.array([[op for op in order if op < 3] for order in orders])
     before_hue = np.argmax(orders == 3, axis=1)
     factors = jnp.array([1.6, 1.7, 1.8])
     image = IMAGE[:12, :12]
-    jitter = partial(color._jitter, image, factors, jnp.float32(0.2), turn_hue=True)
+    jitter = partial(color._jitter, image, factors, jnp.float32(0.2), shift_hue=True)
     results = jax.jit(jax.vmap(jitter))(blends, before_hue)
     np.testing.assert_allclose(results, GOLDEN["jitter_orders"], atol=5e-4)
-    # The orders really differ, so this test can tell them apart.
+    # The orders give different results, so the test can tell them apart.
     gaps = np.abs(GOLDEN["jitter_orders"][:, None] - GOLDEN["jitter_orders"]).max(axis=(2, 3, 4))
     assert np.median(gaps) > 0.02
 
@@ -126,7 +126,7 @@ def test_color_jitter_on_one_channel_is_brightness_and_contrast():
     assert np.abs(changed - gray).max() > 0.02
 
 
-def test_random_operations_happen_as_often_as_said():
+def test_random_operations_have_their_probability():
     image = jnp.array([[[0.9, 0.2, 0.1]]])
     keys = jax.random.split(jax.random.key(3), 4096)
     for operation, probability in [
@@ -138,7 +138,7 @@ def test_random_operations_happen_as_often_as_said():
         assert abs(share - probability) < 4 * np.sqrt(probability * (1 - probability) / 4096)
 
 
-def test_mistakes_are_named():
+def test_errors():
     with pytest.raises(ValueError, match=r"hue in \[0, 0.5\]"):
         augment.color_jitter(jax.random.key(0), IMAGE, hue=0.6)
     with pytest.raises(ValueError, match="channels last"):

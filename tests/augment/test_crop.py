@@ -3,7 +3,6 @@
 from functools import partial
 from pathlib import Path
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,21 +31,21 @@ resized_crop = jax.jit(augment.resized_crop, static_argnames="size")
 
 
 @pytest.mark.parametrize("case", range(len(BOXES)))
-def test_resized_crop_is_torchvisions(case):
+def test_resized_crop_equals_torchvision(case):
     name, box, size = BOXES[case]
     image = PHOTOGRAPHS[name]
     crop = resized_crop(image, *box, size=size)
-    chex.assert_shape(crop, (*size, 3))
-    # The golden values are float16: half a thousandth at most.
+    assert crop.shape == (*size, 3)
+    # The golden values are float16, with errors of up to 2.5e-4.
     np.testing.assert_allclose(crop, GOLDEN[f"crop_{case}"], atol=4e-4)
-    # torchvision rounds 8-bit crops, and their weights, to integers.
+    # torchvision rounds 8-bit crops and their weights to integers.
     np.testing.assert_allclose(crop * 255, GOLDEN[f"crop_bytes_{case}"], atol=1.01)
     np.testing.assert_allclose(
         crop, resized_crop(image / np.float32(255), *box, size=size), atol=1e-6
     )
 
 
-def test_traced_boxes_under_vmap_are_the_single_crops():
+def test_vmap_over_boxes_equals_single_crops():
     image = jnp.asarray(PHOTOGRAPHS["astronaut"])
     boxes = jnp.array([[0, 0, 64, 64], [3, 7, 20, 31], [50, 60, 1, 4]])
     crops = jax.jit(jax.vmap(lambda box: augment.resized_crop(image, *box, size=24)))(boxes)
@@ -54,14 +53,14 @@ def test_traced_boxes_under_vmap_are_the_single_crops():
         np.testing.assert_allclose(crop, resized_crop(image, *box, size=24), atol=1e-6)
 
 
-def test_a_crop_does_not_see_beyond_its_border():
+def test_a_crop_ignores_pixels_outside_its_box():
     image = jnp.zeros((16, 16, 1)).at[4:12, 6:13].set(1.0)
     for size in (5, 8, 21):
         crop = exact_jit(lambda image, size=size: resized_crop(image, 4, 6, 8, 7, size=size))
         np.testing.assert_allclose(crop(image), 1.0, atol=1e-6)
 
 
-def test_resize_is_the_crop_of_everything_and_exact_at_equal_size():
+def test_resize_equals_the_crop_of_the_whole_image_and_is_exact_at_equal_size():
     image = jnp.asarray(PHOTOGRAPHS["astronaut"])
     np.testing.assert_array_equal(augment.resize(image, size=64), augment.to_float(image))
     np.testing.assert_allclose(augment.resize(image, size=24), GOLDEN["crop_0"], atol=4e-4)
@@ -75,7 +74,7 @@ def test_center_crop():
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (224, 300), (20, 100)])
-def test_boxes_have_torchvisions_distribution(height, width):
+def test_boxes_have_the_distribution_of_torchvision(height, width):
     draws = 20_000
     keys = jax.random.split(jax.random.key(1), draws)
     boxes = jax.jit(jax.vmap(lambda key: augment.sample_box(key, height, width)))(keys)
@@ -96,7 +95,7 @@ def test_boxes_have_torchvisions_distribution(height, width):
         np.testing.assert_allclose(np.quantile(values, quantiles), golden, rtol=0.03, atol=0.02)
 
 
-def test_fallback_is_the_largest_central_box_of_allowed_aspect():
+def test_fallback_is_the_largest_central_box_with_an_allowed_aspect():
     for height, width, expected in [
         (10, 40, (0, 13, 10, 13)),
         (40, 10, (13, 0, 13, 10)),
@@ -107,7 +106,7 @@ def test_fallback_is_the_largest_central_box_of_allowed_aspect():
         assert tuple(int(x) for x in box) == expected
 
 
-def test_random_resized_crop_of_everything_is_the_image():
+def test_random_resized_crop_of_the_whole_image_is_the_image():
     image = PHOTOGRAPHS["astronaut"]
     crop = augment.random_resized_crop(
         jax.random.key(0), image, size=64, scale=(1.0, 1.0), ratio=(1.0, 1.0)
@@ -125,7 +124,7 @@ def test_random_flip_flips_half():
     assert abs(flipped.mean() - 0.5) < 4 * 0.5 / 64
 
 
-def test_mistakes_are_named():
+def test_errors():
     image = jnp.zeros((4, 4, 3))
     with pytest.raises(ValueError, match="size must be positive"):
         augment.resize(image, size=0)

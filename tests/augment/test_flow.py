@@ -1,4 +1,4 @@
-"""Pairs of frames: exact flow under maps of the plane, and what both frames share."""
+"""Augmentation of frame pairs: exact flow under affine maps, and what both frames share."""
 
 from functools import partial
 
@@ -32,25 +32,25 @@ def moved(matrix, points):
     return points @ matrix[:2, :2].T + matrix[:2, 2]
 
 
-def test_maps_read_within_the_frame_and_differ_between_frames_and_examples(maps):
+def test_maps_read_inside_the_frame_and_differ_between_frames_and_examples(maps):
     corners = np.array([[x, y] for x in (0, SIZE[1] - 1) for y in (0, SIZE[0] - 1)], np.float64)
-    places = np.stack([[moved(m, corners) for m in pair] for pair in maps])
-    assert places.min() > -0.01 and (places <= np.array(SIZE[::-1]) - 1 + 0.01).all()
+    positions = np.stack([[moved(m, corners) for m in pair] for pair in maps])
+    assert positions.min() > -0.01 and (positions <= np.array(SIZE[::-1]) - 1 + 0.01).all()
     apart = np.abs(maps[:, 0] - maps[:, 1]).max((1, 2))
-    assert (apart > 1e-3).mean() > 0.8  # the others found no place within the frame
+    assert (apart > 1e-3).mean() > 0.8  # no draw fit for the others
     assert len({float(m[0, 0, 0]) for m in maps}) > 40
     determinants = maps[:, 0, 0, 0] * maps[:, 0, 1, 1] - maps[:, 0, 0, 1] * maps[:, 0, 1, 0]
-    assert 10 < (determinants < 0).sum() < 54  # one of the flips and not the other
+    assert 10 < (determinants < 0).sum() < 54  # exactly one of the two flips
     assert 0.3 < np.abs(determinants).min() < np.abs(determinants).max() <= 1.0
 
 
 @pytest.mark.parametrize("recipe", [MOVES, MOVES._replace(zoom=(0.5, 0.6))])
-def test_both_frames_alike_without_a_relative_motion_and_flips_alone_where_nothing_fits(recipe):
+def test_equal_maps_without_relative_motion_and_only_flips_if_nothing_fits(recipe):
     draw = jax.jit(jax.vmap(lambda key: flow.sample_affine(key, SIZE, recipe)))
     first, second = draw(jax.random.split(jax.random.key(0), 8))
     np.testing.assert_array_equal(first, second)
-    whole = np.abs(np.abs(first[:, :2, :2]) - np.eye(2)).max((1, 2)) < 1e-6
-    assert whole.all() == (recipe is not MOVES)
+    only_flips = np.abs(np.abs(first[:, :2, :2]) - np.eye(2)).max((1, 2)) < 1e-6
+    assert only_flips.all() == (recipe is not MOVES)
 
 
 def test_the_inverse(maps):
@@ -61,26 +61,26 @@ def test_the_inverse(maps):
 
 
 def test_an_affine_flow_stays_exact(maps):
-    """Bilinear interpolation has no error of an affine field: compared with its closed form."""
+    """Bilinear interpolation of an affine field is exact: compared with the closed form."""
     linear, constant = np.array([[0.05, -0.03], [0.02, 0.04]]), np.array([1.25, -0.5])
     field = grid(*SIZE) @ linear.T + constant
     firsts, seconds = jnp.asarray(np.moveaxis(maps[:8], 1, 0), jnp.float32)
-    made, inside = jax.jit(jax.vmap(flow.affine_flow, (None, 0, 0)))(
+    result, inside = jax.jit(jax.vmap(flow.warp_affine_flow, (None, 0, 0)))(
         jnp.asarray(field, jnp.float32), firsts, seconds
     )
     for i in range(8):
-        places = moved(maps[i, 0], grid(*SIZE))
-        ends = moved(np.linalg.inv(maps[i, 1]), places + places @ linear.T + constant)
+        read = moved(maps[i, 0], grid(*SIZE))
+        ends = moved(np.linalg.inv(maps[i, 1]), read + read @ linear.T + constant)
         expected = ends - grid(*SIZE)
         np.testing.assert_allclose(
-            np.asarray(made[i])[inside[i]], expected[inside[i]], rtol=1e-5, atol=2e-4
+            np.asarray(result[i])[inside[i]], expected[inside[i]], rtol=1e-5, atol=2e-4
         )
-        well = ((places >= 0.01) & (places <= np.array(SIZE[::-1]) - 1.01)).all(-1)
-        assert inside[i][well].all()
+        clearly_inside = ((read >= 0.01) & (read <= np.array(SIZE[::-1]) - 1.01)).all(-1)
+        assert inside[i][clearly_inside].all()
 
 
-def test_moved_frames_match_along_the_moved_flow(maps):
-    """A smooth texture and its translation: the new second frame, read along the new flow."""
+def test_warped_frames_match_along_the_warped_flow(maps):
+    """A translated smooth texture: the new flow warps the new second frame to the first."""
 
     def texture(points):
         x, y = points[..., 0], points[..., 1]
@@ -89,10 +89,11 @@ def test_moved_frames_match_along_the_moved_flow(maps):
     shift = np.array([2.0, -1.0])
     first, second = texture(grid(*SIZE)), texture(grid(*SIZE) - shift)
     one, two = jnp.asarray(maps[0], jnp.float32)
-    new_first, _ = flow.affine_image(jnp.asarray(first, jnp.float32)[..., None], one)
-    new_second, _ = flow.affine_image(jnp.asarray(second, jnp.float32)[..., None], two)
-    made, inside = flow.affine_flow(jnp.broadcast_to(jnp.float32(shift), (*SIZE, 2)), one, two)
-    ends = grid(*SIZE) + np.asarray(made)
+    new_first, _ = flow.warp_affine(jnp.asarray(first, jnp.float32)[..., None], one)
+    new_second, _ = flow.warp_affine(jnp.asarray(second, jnp.float32)[..., None], two)
+    field = jnp.broadcast_to(jnp.float32(shift), (*SIZE, 2))
+    new_flow, inside = flow.warp_affine_flow(field, one, two)
+    ends = grid(*SIZE) + np.asarray(new_flow)
     read = np.asarray(flow.bilinear_sample(new_second, jnp.asarray(ends, jnp.float32))[0])
     seen = np.asarray(inside) & ((ends >= 0) & (ends <= np.array(SIZE[::-1]) - 1)).all(-1)
     assert seen.mean() > 0.5
@@ -101,37 +102,40 @@ def test_moved_frames_match_along_the_moved_flow(maps):
     assert np.abs(np.asarray(new_second - new_first))[..., 0][seen].mean() > 0.05
 
 
-def test_a_still_pair_that_moves_together_stays_exactly_still(maps):
+def test_zero_flow_stays_zero_under_equal_maps(maps):
     matrix = jnp.asarray(maps[1, 0], jnp.float32)
-    made, _ = flow.affine_flow(jnp.zeros((*SIZE, 2)), matrix, matrix)
-    np.testing.assert_allclose(made, 0.0, atol=1e-4)
+    result, _ = flow.warp_affine_flow(jnp.zeros((*SIZE, 2)), matrix, matrix)
+    np.testing.assert_allclose(result, 0.0, atol=1e-4)
 
 
-# Views.
+# Frame pairs of a batch.
 
 
 def pair(count=6, size=SIZE, channels=3):
     return np.random.default_rng(0).integers(0, 256, (count, 2, *size, channels), dtype=np.uint8)
 
 
-def views_of(recipe, images, index=None, key=1):
+def augment(recipe, images, index=None, key=1):
     batch = {"image": images, "index": jnp.arange(len(images)) if index is None else index}
-    return jax.jit(flow.flow_views(recipe))(jax.random.key(key), batch)
+    return jax.jit(flow.make_frame_pairs(recipe))(jax.random.key(key), batch)
 
 
 def test_identity_changes_nothing():
     images = pair()
-    made = views_of(flow.get_flow_recipe("identity"), images)
-    np.testing.assert_allclose(made["image"], images / 255, atol=1e-6)
-    np.testing.assert_array_equal(made["input"], made["image"])
+    result = augment(flow.get_flow_recipe("identity"), images)
+    assert result.keys() == {"image", "index", "frames", "input"}
+    assert result["image"].dtype == jnp.uint8
+    np.testing.assert_array_equal(result["image"], images)
+    np.testing.assert_allclose(result["frames"], images / 255, atol=1e-6)
+    np.testing.assert_array_equal(result["input"], result["frames"])
 
 
-def test_flips_are_exact_and_of_both_frames():
+def test_flips_are_exact_and_apply_to_both_frames():
     images = pair(24)
     recipe = flow.FlowRecipe(affine=flow.AffineRecipe(flip=0.5, flip_vertical=0.5))
-    made = np.asarray(views_of(recipe, images)["image"])
+    frames = np.asarray(augment(recipe, images)["frames"])
     seen = set()
-    for image, result in zip(images.astype(np.float32) / np.float32(255), made):
+    for image, result in zip(images.astype(np.float32) / np.float32(255), frames):
         kinds = [
             (a, b) for a in (1, -1) for b in (1, -1) if np.allclose(image[:, ::a, ::b], result)
         ]
@@ -140,19 +144,20 @@ def test_flips_are_exact_and_of_both_frames():
     assert len(seen) == 4
 
 
-def test_the_cut_is_the_frames_at_its_offset():
+def test_the_input_is_a_crop_of_the_full_frames_at_its_offset():
     images = pair(8)
-    recipe = flow.FlowRecipe(size=(10, 12), whole=True)
-    made = views_of(recipe, images)
-    offsets = np.asarray(made["offset"]).astype(int)
+    recipe = flow.FlowRecipe(size=(10, 12), full_frames=True)
+    result = augment(recipe, images)
+    offsets = np.asarray(result["offset"]).astype(int)
     assert len({tuple(o) for o in offsets}) > 4
+    np.testing.assert_array_equal(result["image"], images)
     for i, (x, y) in enumerate(offsets):
-        np.testing.assert_allclose(made["image"][i], images[i] / 255, atol=1e-6)
-        part = images[i, :, y : y + 10, x : x + 12] / 255
-        np.testing.assert_allclose(made["input"][i], part, atol=1e-6)
-    cut = views_of(recipe._replace(whole=False), images)
-    assert "offset" not in cut
-    np.testing.assert_array_equal(cut["image"], made["input"])
+        np.testing.assert_allclose(result["frames"][i], images[i] / 255, atol=1e-6)
+        crop = images[i, :, y : y + 10, x : x + 12] / 255
+        np.testing.assert_allclose(result["input"][i], crop, atol=1e-6)
+    cropped = augment(recipe._replace(full_frames=False), images)
+    assert "offset" not in cropped
+    np.testing.assert_array_equal(cropped["frames"], result["input"])
 
 
 COLORS = flow.FlowRecipe(
@@ -163,42 +168,42 @@ COLORS = flow.FlowRecipe(
 def test_colors_are_shared_unless_asymmetric_and_never_reach_the_loss():
     same = np.repeat(pair(24)[:, :1], 2, axis=1)
     for share, bounds in ((0.0, (0, 0)), (0.5, (4, 20)), (1.0, (24, 24))):
-        made = views_of(COLORS._replace(asymmetric=share), same)
-        np.testing.assert_allclose(made["image"], same / 255, atol=1e-6)
-        change = np.abs(np.asarray(made["input"]) - same / 255).max((1, 2, 3, 4))
+        result = augment(COLORS._replace(asymmetric=share), same)
+        np.testing.assert_allclose(result["frames"], same / 255, atol=1e-6)
+        change = np.abs(np.asarray(result["input"]) - same / 255).max((1, 2, 3, 4))
         assert (change > 1e-3).all()
-        apart = np.abs(made["input"][:, 0] - made["input"][:, 1]).max((1, 2, 3)) > 1e-5
-        assert bounds[0] <= apart.sum() <= bounds[1], (share, apart.sum())
+        differ = np.abs(result["input"][:, 0] - result["input"][:, 1]).max((1, 2, 3)) > 1e-5
+        assert bounds[0] <= differ.sum() <= bounds[1], (share, differ.sum())
 
 
 def test_swapped_channels_are_shared_and_noise_is_not():
     same = np.repeat(pair(16)[:, :1], 2, axis=1)
-    made = np.asarray(views_of(flow.FlowRecipe(swap_channels=1.0), same)["input"])
-    np.testing.assert_array_equal(made[:, 0], made[:, 1])
-    np.testing.assert_allclose(np.sort(made), np.sort(same / np.float32(255)), atol=1e-6)
-    assert np.abs(made - same / 255).max() > 0.1
-    noisy = np.asarray(views_of(flow.FlowRecipe(noise=0.05), same)["input"]) - same / 255
-    assert 0.005 < np.abs(noisy).mean() < 0.05
-    assert np.abs(noisy[:, 0] - noisy[:, 1]).mean() > 0.005
-    assert np.abs(np.diff(noisy, axis=-1)).mean() > 0.003  # not one number for an image
+    swapped = np.asarray(augment(flow.FlowRecipe(swap_channels=1.0), same)["input"])
+    np.testing.assert_array_equal(swapped[:, 0], swapped[:, 1])
+    np.testing.assert_allclose(np.sort(swapped), np.sort(same / np.float32(255)), atol=1e-6)
+    assert np.abs(swapped - same / 255).max() > 0.1
+    noise = np.asarray(augment(flow.FlowRecipe(noise=0.05), same)["input"]) - same / 255
+    assert 0.005 < np.abs(noise).mean() < 0.05
+    assert np.abs(noise[:, 0] - noise[:, 1]).mean() > 0.005
+    assert np.abs(np.diff(noise, axis=-1)).mean() > 0.003  # independent in each channel
 
 
-def test_the_eraser_paints_boxes_of_the_second_frame_in_its_mean():
+def test_the_eraser_fills_boxes_of_the_second_frame_with_its_mean():
     images = pair(16)
     recipe = flow.FlowRecipe(erase=1.0, erase_side=(0.2, 0.4), erase_boxes=2)
-    made = views_of(recipe, images)
-    image, seen = np.asarray(made["image"]), np.asarray(made["input"])
-    np.testing.assert_array_equal(seen[:, 0], image[:, 0])
-    changed = (np.abs(seen[:, 1] - image[:, 1]) > 1e-6).any(-1)
+    result = augment(recipe, images)
+    frames, erased = np.asarray(result["frames"]), np.asarray(result["input"])
+    np.testing.assert_array_equal(erased[:, 0], frames[:, 0])
+    changed = (np.abs(erased[:, 1] - frames[:, 1]) > 1e-6).any(-1)
     share = changed.mean((1, 2))
     assert (share > 0.02).all() and (share < 0.25).all()
     for i in range(16):
-        painted = seen[i, 1][changed[i]]
-        mean = np.broadcast_to(image[i, 1].mean((0, 1)), painted.shape)
-        np.testing.assert_allclose(painted, mean, atol=1e-5)
-    rare = views_of(recipe._replace(erase=0.5), images)
-    touched = (np.asarray(rare["input"][:, 1]) != np.asarray(rare["image"][:, 1])).any((1, 2, 3))
-    assert 2 < touched.sum() < 14
+        filled = erased[i, 1][changed[i]]
+        mean = np.broadcast_to(frames[i, 1].mean((0, 1)), filled.shape)
+        np.testing.assert_allclose(filled, mean, atol=1e-5)
+    half = augment(recipe._replace(erase=0.5), images)
+    changed = (np.asarray(half["input"][:, 1]) != np.asarray(half["frames"][:, 1])).any((1, 2, 3))
+    assert 2 < changed.sum() < 14
 
 
 def test_blur_is_shared():
@@ -206,65 +211,66 @@ def test_blur_is_shared():
     frames = jnp.stack([frames, frames], axis=1)
     recipe = flow.FlowRecipe(blur=0.5, blur_sigma=(0.5, 1.0))
     keys = jax.random.split(jax.random.key(0), 8)
-    made = np.asarray(jax.jit(jax.vmap(lambda k, x: flow.jitter_pair(k, x, recipe)))(keys, frames))
-    np.testing.assert_array_equal(made[:, 0], made[:, 1])
-    spread = made.std((1, 2, 3, 4)) / np.asarray(frames).std((1, 2, 3, 4))
+    blur = jax.jit(jax.vmap(lambda k, x: flow.photometric_augmentation(k, x, recipe)))
+    result = np.asarray(blur(keys, frames))
+    np.testing.assert_array_equal(result[:, 0], result[:, 1])
+    spread = result.std((1, 2, 3, 4)) / np.asarray(frames).std((1, 2, 3, 4))
     blurred = spread < 0.8
     assert blurred.any() and not blurred.all()
     np.testing.assert_allclose(spread[~blurred], 1, rtol=1e-5)
 
 
-def test_a_range_of_blur_must_be_positive():
+def test_the_range_of_blur_must_be_positive():
     with pytest.raises(ValueError, match="blur_sigma must be a positive, increasing pair"):
         flow.get_flow_recipe("identity", blur=0.5, blur_sigma=(0.0, 1.0))
 
 
-def test_an_occluder_covers_only_its_boxes_by_noise_or_by_another_part():
+def test_an_occluder_fills_only_its_boxes_with_noise_or_another_part():
     image = jnp.asarray(pair(1, (24, 24))[0, 0], jnp.float32) / 255
     draw = jax.jit(jax.vmap(partial(flow.random_occluder, image=image)))
-    made = np.asarray(draw(jax.random.split(jax.random.key(0), 16)))
-    changed = (made != np.asarray(image)).any(-1)
+    result = np.asarray(draw(jax.random.split(jax.random.key(0), 16)))
+    changed = (result != np.asarray(image)).any(-1)
     assert (changed.mean((1, 2)) < 0.3).all() and (changed.mean((1, 2)) > 0).all()
     known = {tuple(pixel) for pixel in np.asarray(image).reshape(-1, 3).tolist()}
-    pasted = [all(tuple(p) in known for p in m[c].tolist()) for m, c in zip(made, changed)]
+    pasted = [all(tuple(p) in known for p in m[c].tolist()) for m, c in zip(result, changed)]
     assert 0 < sum(pasted) < 16
 
 
 def test_an_example_depends_on_its_index_alone():
     images = pair(4)
     recipe = flow.get_flow_recipe("smurf", size=(10, 12), affine={"rotate": 0.1, "zoom": (1, 1.4)})
-    made = views_of(recipe, images)
-    turned = views_of(recipe, images[::-1], index=jnp.arange(4)[::-1])
-    for name in ("image", "input", "offset"):
-        np.testing.assert_allclose(made[name], turned[name][::-1], atol=1e-6)
+    result = augment(recipe, images)
+    reversed_ = augment(recipe, images[::-1], index=jnp.arange(4)[::-1])
+    for name in ("image", "frames", "input", "offset"):
+        np.testing.assert_allclose(result[name], reversed_[name][::-1], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(flow.FLOW_RECIPES))
 @pytest.mark.parametrize("channels", [1, 3])
-def test_recipes_make_finite_images_within_their_range(name, channels):
+def test_published_recipes_keep_images_in_range(name, channels):
     images = pair(2, channels=channels)
-    made = views_of(flow.get_flow_recipe(name), images)
-    assert made["input"].shape == images.shape
-    for name in ("image", "input"):
-        assert made[name].min() >= 0 and made[name].max() <= 1
+    result = augment(flow.get_flow_recipe(name), images)
+    assert result["input"].shape == images.shape
+    for name in ("frames", "input"):
+        assert result[name].min() >= 0 and result[name].max() <= 1
 
 
-def test_mistakes_are_named():
+def test_errors():
     batch = {"image": jnp.zeros((1, 2, 8, 8, 3)), "index": jnp.arange(1)}
-    with pytest.raises(ValueError, match="nothing that large"):
-        flow.flow_views(flow.FlowRecipe(size=(9, 8)))(jax.random.key(0), batch)
-    with pytest.raises(ValueError, match="flow"):
-        views = flow.flow_views(flow.FlowRecipe(size=(4, 4)))
-        views(jax.random.key(0), {**batch, "flow": jnp.zeros((1, 8, 8, 2))})
+    with pytest.raises(ValueError, match="smaller than the crop"):
+        flow.make_frame_pairs(flow.FlowRecipe(size=(9, 8)))(jax.random.key(0), batch)
+    with pytest.raises(ValueError, match="has flow, which this augmentation does not update"):
+        crop = flow.make_frame_pairs(flow.FlowRecipe(size=(4, 4)))
+        crop(jax.random.key(0), {**batch, "flow": jnp.zeros((1, 8, 8, 2))})
     with pytest.raises(ValueError, match="'index'"):
-        flow.flow_views(flow.FlowRecipe())(jax.random.key(0), {"image": batch["image"]})
+        flow.make_frame_pairs(flow.FlowRecipe())(jax.random.key(0), {"image": batch["image"]})
     with pytest.raises(ValueError, match="probability"):
-        flow.flow_views(flow.FlowRecipe(erase=1.5))
-    with pytest.raises(ValueError, match="'smurf'"):
+        flow.make_frame_pairs(flow.FlowRecipe(erase=1.5))
+    with pytest.raises(ValueError, match='did you mean "smurf"'):
         flow.get_flow_recipe("smurv")
-    with pytest.raises(ValueError, match="'rotate'"):
+    with pytest.raises(ValueError, match='did you mean "rotate"'):
         flow.get_flow_recipe("smurf", affine={"rotat": 0.1})
     with pytest.raises(ValueError, match="zoom"):
         flow.sample_affine(jax.random.key(0), SIZE, flow.AffineRecipe(zoom=(0.0, 1.0)))
     with pytest.raises(ValueError, match="side"):
-        flow.random_boxes(jax.random.key(0), SIZE, side=(0.5, 0.2))
+        flow.random_box_mask(jax.random.key(0), SIZE, side=(0.5, 0.2))

@@ -1,4 +1,4 @@
-"""Chromatic aberration: what removes it, and what renders it against scipy's interpolation."""
+"""Chromatic aberration: removing it, and adding it, against scipy's interpolation."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from sslax import augment
 BYTES = data.astronaut()[::16, ::20]
 PHOTOGRAPH = jnp.asarray(np.float32(BYTES / 255))  # [32, 26, 3]
 GRAY = PHOTOGRAPH[..., :1]
-RENDER = jax.jit(augment.render_aberration)
+ABERRATE = jax.jit(augment.chromatic_aberration)
 KEYS = jax.random.split(jax.random.key(0), 600)
 
 
@@ -28,7 +28,7 @@ def test_one_channel_is_kept(dropped):
     np.testing.assert_allclose(augment.drop_colors(KEYS[5], PHOTOGRAPH), dropped[5], atol=1e-6)
 
 
-def test_the_others_are_noise_around_its_mean(dropped):
+def test_the_other_channels_are_noise_around_its_mean(dropped):
     for image in dropped[:5]:
         kept = (image == PHOTOGRAPH).all(axis=(0, 1))
         channel, (first, second) = image[..., kept][..., 0], np.moveaxis(image[..., ~kept], -1, 0)
@@ -44,7 +44,7 @@ def test_dropping_commutes_with_centering(dropped):
     np.testing.assert_allclose(centered, dropped[0] - 0.5, atol=1e-6)
 
 
-def test_the_projection_is_the_papers():
+def test_the_projection_equals_the_papers():
     a = np.array([[-1.0, 2.0, -1.0]])
     matrix = np.eye(3) - a.T @ a / (a @ a.T)
     result = augment.project_colors(PHOTOGRAPH)
@@ -54,39 +54,39 @@ def test_the_projection_is_the_papers():
 
 
 @pytest.mark.parametrize(("red", "blue"), [(1.07, 0.95), (0.6, 1.0), (1.5, 3.0)])
-def test_aberration_is_scipys_magnification(red, blue):
-    result = RENDER(PHOTOGRAPH, scale_red=red, scale_blue=blue)
+def test_aberration_equals_magnification_by_scipy(red, blue):
+    result = ABERRATE(PHOTOGRAPH, scale_red=red, scale_blue=blue)
     center = (np.array(PHOTOGRAPH.shape[:2]) - 1)[:, None, None] / 2
-    places = np.mgrid[:32, :26]
+    positions = np.mgrid[:32, :26]
     for channel, scale in enumerate((red, 1.0, blue)):
-        source = center + (places - center) / scale
+        source = center + (positions - center) / scale
         expected = map_coordinates(BYTES[..., channel] / 255, source, order=1, mode="nearest")
         np.testing.assert_allclose(result[..., channel], expected, atol=5e-6)
 
 
-def test_no_aberration_is_the_image():
-    result = RENDER(PHOTOGRAPH, scale_red=1.0, scale_blue=1.0)
+def test_a_scale_of_one_is_the_identity():
+    result = ABERRATE(PHOTOGRAPH, scale_red=1.0, scale_blue=1.0)
     np.testing.assert_allclose(result, PHOTOGRAPH, atol=1e-6)
     np.testing.assert_array_equal(
-        augment.render_aberration(GRAY, scale_red=2.0, scale_blue=0.5), GRAY
+        augment.chromatic_aberration(GRAY, scale_red=2.0, scale_blue=0.5), GRAY
     )
 
 
-def test_aberration_moves_edges_outwards():
+def test_aberration_moves_edges_outward():
     disc = np.hypot(*(np.mgrid[:41, :41] - 20)) <= 10
     image = jnp.asarray(np.repeat(disc[..., None], 3, -1), jnp.float32)
-    area = RENDER(image, scale_red=1.2, scale_blue=0.8).sum(axis=(0, 1)) / disc.sum()
+    area = ABERRATE(image, scale_red=1.2, scale_blue=0.8).sum(axis=(0, 1)) / disc.sum()
     np.testing.assert_allclose(area, [1.2**2, 1.0, 0.8**2], rtol=0.03)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.013])
 def test_gradient_to_the_scale(scale):
-    """Central differences; at 1, where every source lies on a pixel, they straddle the kink."""
+    """Central differences; at 1, where all positions are pixels, they average both slopes."""
     weight = jnp.asarray(np.random.default_rng(0).random(PHOTOGRAPH.shape), jnp.float32)
 
     @jax.jit
     def value(red):
-        return jnp.sum(weight * RENDER(PHOTOGRAPH, scale_red=red, scale_blue=1.0))
+        return jnp.sum(weight * ABERRATE(PHOTOGRAPH, scale_red=red, scale_blue=1.0))
 
     step = 2e-4
     difference = (value(scale + step) - value(scale - step)) / (2 * step)
@@ -103,7 +103,7 @@ def test_gradients_are_finite_on_flat_images():
     for function in (
         lambda x: augment.drop_colors(KEYS[0], x),
         augment.project_colors,
-        lambda x: augment.render_aberration(x, scale_red=1.0, scale_blue=1.0),
+        lambda x: augment.chromatic_aberration(x, scale_red=1.0, scale_blue=1.0),
     ):
         with pytest.raises(ValueError, match="channels last"):
             function(two)

@@ -1,4 +1,4 @@
-"""Recipes, and views of a batch: keys, layout, sharding."""
+"""View recipes, and the views of a batch: keys, layout, sharding."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from sslax import augment
 
 PHOTOGRAPH = data.astronaut()[::8, ::8]
 RNG = jax.random.key(7)
-VIEWS = jax.jit(augment.make_views(augment.get_recipes("byol", size=12)))
+AUGMENT = jax.jit(augment.make_views(augment.get_view_recipes("byol", size=12)))
 
 
 @pytest.fixture(scope="module")
@@ -25,77 +25,83 @@ def batch():
 
 
 @pytest.fixture(scope="module")
-def views(batch):
-    return VIEWS(RNG, batch)
+def augmented(batch):
+    return AUGMENT(RNG, batch)
 
 
-def test_views_of_a_batch(batch, views):
-    image = np.asarray(views["image"])
-    assert image.shape == (8, 2, 12, 12, 3) and image.dtype == np.float32
-    assert image.min() >= 0.0 and image.max() <= 1.0 + 1e-6
-    assert image.std() > 0.1
-    for name in ("index", "label"):
-        np.testing.assert_array_equal(views[name], batch[name])
+@pytest.fixture(scope="module")
+def views(augmented):
+    return augmented["views"]
+
+
+def test_views_of_a_batch(batch, augmented):
+    assert augmented.keys() == {*batch, "views"}
+    views = np.asarray(augmented["views"])
+    assert views.shape == (8, 2, 12, 12, 3) and views.dtype == np.float32
+    assert views.min() >= 0.0 and views.max() <= 1.0 + 1e-6
+    assert views.std() > 0.1
+    for name in batch:
+        assert augmented[name].dtype == batch[name].dtype
+        np.testing.assert_array_equal(augmented[name], batch[name])
     # The two views of an example differ, and so do those of another step.
-    gap = np.abs(image[:, 0] - image[:, 1]).mean(axis=(1, 2, 3))
+    gap = np.abs(views[:, 0] - views[:, 1]).mean(axis=(1, 2, 3))
     assert gap.min() > 0.01
-    later = VIEWS(jax.random.fold_in(RNG, 1), batch)["image"]
-    assert np.abs(image - later).mean(axis=(2, 3, 4)).min() > 0.01
+    later = AUGMENT(jax.random.fold_in(RNG, 1), batch)["views"]
+    assert np.abs(views - later).mean(axis=(2, 3, 4)).min() > 0.01
 
 
-def test_views_depend_on_the_index_and_not_on_the_place_in_the_batch(batch, views):
+def test_views_depend_on_the_index_and_not_on_the_position_in_the_batch(batch, views):
     order = np.array([5, 2, 7, 0, 1, 6, 4, 3])
-    permuted = VIEWS(RNG, {k: v[order] for k, v in batch.items()})
-    np.testing.assert_allclose(permuted["image"], views["image"][order], atol=1e-6)
-    small = VIEWS(RNG, {k: v[3:4] for k, v in batch.items()})
-    np.testing.assert_allclose(small["image"][0], views["image"][3], atol=1e-6)
-    moved = VIEWS(RNG, {**batch, "index": batch["index"] + 1})
-    assert np.abs(moved["image"] - views["image"]).mean(axis=(1, 2, 3, 4)).min() > 0.01
+    permuted = AUGMENT(RNG, {k: v[order] for k, v in batch.items()})["views"]
+    np.testing.assert_allclose(permuted, views[order], atol=1e-6)
+    single = AUGMENT(RNG, {k: v[3:4] for k, v in batch.items()})["views"]
+    np.testing.assert_allclose(single[0], views[3], atol=1e-6)
+    other = AUGMENT(RNG, {**batch, "index": batch["index"] + 1})["views"]
+    assert np.abs(other - views).mean(axis=(1, 2, 3, 4)).min() > 0.01
 
 
-def test_float_images_give_the_views_of_bytes(batch, views):
+def test_float_images_give_the_same_views_as_uint8(batch, views):
     image = augment.to_float(batch["image"])
-    result = VIEWS(RNG, {**batch, "image": image})
-    np.testing.assert_allclose(result["image"], views["image"], atol=1e-6)
+    result = AUGMENT(RNG, {**batch, "image": image})
+    np.testing.assert_allclose(result["views"], views, atol=1e-6)
 
 
-def test_eight_devices_agree_with_one_and_exchange_nothing(batch, views):
+def test_eight_devices_agree_with_one_without_communication(batch, views):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     sharded = jax.device_put(batch, sharding)
     rng = jax.device_put(RNG, NamedSharding(mesh, PartitionSpec()))
-    compiled = VIEWS.lower(rng, sharded).compile()
-    result = compiled(rng, sharded)["image"]
+    compiled = AUGMENT.lower(rng, sharded).compile()
+    result = compiled(rng, sharded)["views"]
     assert result.sharding.is_equivalent_to(sharding, result.ndim)
-    np.testing.assert_allclose(result, views["image"], atol=1e-6)
+    np.testing.assert_allclose(result, views, atol=1e-6)
     program = compiled.as_text()
     collectives = ("all-gather", "all-reduce", "all-to-all", "collective", "reduce-scatter")
     assert [name for name in collectives if name in program] == []
 
 
-def test_equal_recipes_give_what_unequal_ones_would(batch):
-    """Equal recipes are compiled once, together; their views are the same as one by one."""
-    first, second = augment.get_recipes("moco_v2", size=12)
-    together = jax.jit(augment.make_views((first, second)))(RNG, batch)["image"]
-    apart = jax.jit(augment.make_views((first, second._replace(flip=0.500001))))(RNG, batch)
-    np.testing.assert_allclose(together, apart["image"], atol=1e-6)
+def test_equal_recipes_are_compiled_once_and_give_the_same_views(batch):
+    first, second = augment.get_view_recipes("moco_v2", size=12)
+    equal = jax.jit(augment.make_views((first, second)))(RNG, batch)["views"]
+    unequal = jax.jit(augment.make_views((first, second._replace(flip=0.500001))))(RNG, batch)
+    np.testing.assert_allclose(equal, unequal["views"], atol=1e-6)
 
 
 @pytest.fixture(scope="module")
 def multi_crop(batch):
     """With and without local views; few operations, which compile fast."""
-    views = augment.get_recipes("mae", size=8) * 2
+    views = augment.get_view_recipes("mae", size=8) * 2
     local = augment.get_local_recipes("dino", 5, size=6, jitter=0.0, grayscale=0.0)
-    alone = jax.jit(augment.make_views(views))(RNG, batch)
-    make = jax.jit(augment.make_views(views, local))
-    return make, make(RNG, batch), alone
+    without = jax.jit(augment.make_views(views))(RNG, batch)
+    with_local = jax.jit(augment.make_views(views, local))
+    return with_local, with_local(RNG, batch), without
 
 
-def test_local_views_leave_the_others_as_they_are(multi_crop):
-    _, result, alone = multi_crop
-    np.testing.assert_allclose(result["image"], alone["image"], atol=1e-6)
-    assert "local" not in alone
-    local = np.asarray(result["local"])
+def test_local_views_do_not_change_the_other_views(multi_crop):
+    _, result, without = multi_crop
+    np.testing.assert_allclose(result["views"], without["views"], atol=1e-6)
+    assert "local_views" not in without
+    local = np.asarray(result["local_views"])
     assert local.shape == (8, 5, 6, 6, 3) and local.dtype == np.float32
     assert local.min() >= 0.0 and local.max() <= 1.0 + 1e-6
     # No two local views of an example are the same.
@@ -104,50 +110,51 @@ def test_local_views_leave_the_others_as_they_are(multi_crop):
 
 
 def test_local_views_depend_on_the_index_alone(batch, multi_crop):
-    make, result, _ = multi_crop
+    with_local, result, _ = multi_crop
     order = np.array([5, 2, 7, 0, 1, 6, 4, 3])
-    permuted = make(RNG, {k: v[order] for k, v in batch.items()})
-    np.testing.assert_allclose(permuted["local"], result["local"][order], atol=1e-6)
+    permuted = with_local(RNG, {k: v[order] for k, v in batch.items()})["local_views"]
+    np.testing.assert_allclose(permuted, result["local_views"][order], atol=1e-6)
 
 
-def test_no_key_serves_twice(batch):
-    """Views of one size and one recipe, global and local, are all different draws."""
+def test_no_key_is_used_twice(batch):
+    """All views, global and local, of one recipe and size are different draws."""
     crop = augment.ViewRecipe(size=8, crop_scale=(0.1, 0.9))
     result = jax.jit(augment.make_views((crop,) * 5, (crop,) * 5))(RNG, batch)
-    views = np.concatenate([result["image"], result["local"]], axis=1)
+    views = np.concatenate([result["views"], result["local_views"]], axis=1)
     gaps = np.abs(views[:, :, None] - views[:, None]).mean(axis=(3, 4, 5))
     assert gaps[:, ~np.eye(10, dtype=bool)].min() > 1e-3
 
 
 def test_local_views_on_eight_devices(batch, multi_crop):
-    make, result, _ = multi_crop
+    with_local, result, _ = multi_crop
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     sharded = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
-    local = make(jax.device_put(RNG, NamedSharding(mesh, PartitionSpec())), sharded)["local"]
+    rng = jax.device_put(RNG, NamedSharding(mesh, PartitionSpec()))
+    local = with_local(rng, sharded)["local_views"]
     assert local.sharding.is_equivalent_to(sharded["image"].sharding, local.ndim)
-    np.testing.assert_allclose(local, result["local"], atol=1e-6)
+    np.testing.assert_allclose(local, result["local_views"], atol=1e-6)
 
 
 def test_identity_is_the_image_to_the_bit(batch):
-    views = jax.jit(augment.make_views(augment.RECIPES["identity"]))(RNG, batch)["image"]
+    identity = augment.make_views(augment.VIEW_RECIPES["identity"])
+    views = jax.jit(identity)(RNG, batch)["views"]
     np.testing.assert_array_equal(views[:, 0], augment.to_float(batch["image"]))
-    small = jax.jit(augment.make_views(augment.get_recipes("identity", size=8)))(RNG, batch)[
-        "image"
-    ]
+    resized = augment.make_views(augment.get_view_recipes("identity", size=8))
+    small = jax.jit(resized)(RNG, batch)["views"]
     expected = augment.resize(batch["image"][2, :, 2:18], size=8)
     np.testing.assert_allclose(small[2, 0], expected, atol=1e-6)
 
 
 def test_one_channel_images():
     image = jnp.asarray(PHOTOGRAPH[None, :16, :16, :1])
-    views = augment.make_views(augment.get_recipes("simclr"))
-    result = jax.jit(views)(RNG, {"image": image, "index": jnp.array([3])})["image"]
-    assert result.shape == (1, 2, 16, 16, 1)
-    assert np.all(np.isfinite(result)) and np.std(result) > 0.05
+    simclr = augment.make_views(augment.get_view_recipes("simclr"))
+    views = jax.jit(simclr)(RNG, {"image": image, "index": jnp.array([3])})["views"]
+    assert views.shape == (1, 2, 16, 16, 1)
+    assert np.all(np.isfinite(views)) and np.std(views) > 0.05
 
 
 def test_gray_comes_before_or_after_the_jitter():
-    """A gray image has no hue to turn; an image turned and then gray is another gray."""
+    """A hue shift does not change a gray image, but it changes the gray values of colors."""
     image = jnp.asarray(PHOTOGRAPH[:16, :16])
     always = augment.ViewRecipe(jitter=1.0, contrast=0.9, grayscale=1.0)
     for first in (True, False):
@@ -158,7 +165,7 @@ def test_gray_comes_before_or_after_the_jitter():
         assert (np.abs(gap).max() < 1e-3) == first
 
 
-def test_knobs_of_one_operation_leave_the_others_alone():
+def test_changing_one_operation_does_not_change_the_draws_of_others():
     image = jnp.asarray(PHOTOGRAPH[:16, :16])
     recipe = augment.ViewRecipe(crop_scale=(0.1, 1.0))
     plain = augment.make_view(RNG, image, recipe)
@@ -166,7 +173,7 @@ def test_knobs_of_one_operation_leave_the_others_alone():
     np.testing.assert_allclose(solarized, augment.solarize(plain), atol=1e-6)
 
 
-def test_recipes_have_the_papers_numbers():
+def test_recipes_have_the_published_values():
     def row(r):
         jitter = (r.jitter, r.brightness, r.contrast, r.saturation, r.hue)
         return (r.crop_scale, r.flip, jitter, r.grayscale, r.blur, r.solarize, r.grayscale_first)
@@ -189,26 +196,26 @@ def test_recipes_have_the_papers_numbers():
         "mae": [(small_crop, 0.5, (0.0,) * 5, 0.0, 0.0, 0.0, False)],
         "supervised": [(crop, 0.5, (0.0,) * 5, 0.0, 0.0, 0.0, False)],
     }.items():
-        assert [row(recipe) for recipe in augment.RECIPES[name]] == rows
+        assert [row(recipe) for recipe in augment.VIEW_RECIPES[name]] == rows
     local = {name: row(recipe) for name, recipe in augment.LOCAL_RECIPES.items()}
     assert local == {
         "swav": ((0.05, 0.14), *simclr[1:]),
         "dino": ((0.05, 0.4), *byol_1[1:4], 0.5, 0.0, False),
     }
-    for recipes in (*augment.RECIPES.values(), augment.LOCAL_RECIPES.values()):
+    for recipes in (*augment.VIEW_RECIPES.values(), augment.LOCAL_RECIPES.values()):
         for recipe in recipes:
             assert recipe.blur_sigma == (0.1, 2.0) and recipe.crop_ratio == (3 / 4, 4 / 3)
             assert recipe.solarize_threshold == 0.5 and recipe.strength == 1.0
 
 
-def test_mistakes_are_named(batch):
-    with pytest.raises(ValueError, match="did you mean 'simclr'"):
-        augment.get_recipes("simcrl")
-    with pytest.raises(ValueError, match="did you mean 'solarize'"):
-        augment.get_recipes("byol", solarize=0.0)
-    with pytest.raises(ValueError, match="did you mean 'dino'"):
+def test_errors(batch):
+    with pytest.raises(ValueError, match="recipe is 'simcrl': did you mean \"simclr\""):
+        augment.get_view_recipes("simcrl")
+    with pytest.raises(ValueError, match="field is 'solarzie': did you mean \"solarize\""):
+        augment.get_view_recipes("byol", solarzie=0.0)
+    with pytest.raises(ValueError, match='did you mean "dino"'):
         augment.get_local_recipes("dion", 2)
-    with pytest.raises(ValueError, match="did you mean 'size'"):
+    with pytest.raises(ValueError, match='did you mean "size"'):
         augment.get_local_recipes("dino", 2, sise=8)
     with pytest.raises(ValueError, match="at least 0; got -1"):
         augment.get_local_recipes("dino", -1)
@@ -222,7 +229,7 @@ def test_mistakes_are_named(batch):
         augment.make_views([augment.ViewRecipe(size=8), augment.ViewRecipe(size=4)])
     with pytest.raises(ValueError, match="blur is a probability"):
         augment.make_views([augment.ViewRecipe(blur=1.5)])
-    with pytest.raises(ValueError, match="one recipe for each view"):
+    with pytest.raises(ValueError, match="one recipe per view"):
         augment.make_views([])
     with pytest.raises(ValueError, match="has no 'index'"):
-        VIEWS(RNG, {"image": batch["image"]})
+        AUGMENT(RNG, {"image": batch["image"]})

@@ -538,7 +538,7 @@ def mistaken(tmp_path):
         ("video", "outer", {}, "outer has no images; inner in it has some"),
         ("video", "numbers.txt", {}, "numbers.txt is no image"),
         ("video", "broken", {}, "a.png cannot be read as an image"),
-        ("video", "film.mp4", {}, "pip install imageio-ffmpeg.*ffmpeg -i"),
+        ("video", "film.mp4", {}, r"pip install 'sslax\[video\]'.*ffmpeg -i"),
         ("video", "frames/f8.png", {"video": True}, "is one image: give a folder"),
         ("video", "sizes", {"video": True}, "f9 has 9 x 9 pixels and the image before it 24 x 16"),
         ("video", "frames", {"output": "file"}, r"--output=\S*file is a file; name a folder"),

@@ -19,14 +19,14 @@ def x64():
 
 @pytest.fixture(scope="session")
 def representation():
-    """Inputs, values and gradients made by experiments/golden/representation_losses.py."""
+    """Inputs, values and gradients from experiments/golden/representation_losses.py."""
     with np.load(pathlib.Path(__file__).parent / "golden" / "representation.npz") as values:
         return dict(values)
 
 
 @pytest.fixture
 def check_golden(representation, x64):
-    """The mean of a loss, and its gradient in each argument, equal the reference's."""
+    """Checks the mean of a loss and its gradients against the reference."""
 
     def check(loss, name, *arguments, rtol=1e-7):
         def mean(*arguments):
@@ -45,8 +45,8 @@ def check_golden(representation, x64):
 
 @pytest.fixture
 def check_derivatives(x64):
-    """The derivative of a function's weighted sum equals its central difference; so does the
-    second derivative where `order` is 2."""
+    """Checks the derivatives of a function's weighted sum, up to `order`, against central
+    differences."""
 
     def check(function, *arguments, order=1, step=1e-5, rtol=1e-6):
         rng = np.random.default_rng(3)
@@ -77,16 +77,16 @@ def check_derivatives(x64):
 
 @pytest.fixture(scope="session")
 def check_parallel():
-    """A loss and its gradients are the same on one device, and on eight however they are used.
+    """Checks that a loss and its gradients are the same on one device and on eight.
 
-    `loss(temperature, weights, a, b, axis_name)` with a and b `[N, D]`, split over the devices,
-    and the temperature and weights `[D, D]` the same on all. It returns rows or a scalar. Not
-    `every_way` leaves out uses that differ in JAX's part alone.
+    `loss(temperature, weights, a, b, axis_name)` takes a and b `[N, D]`, split over the devices,
+    and a temperature and weights `[D, D]` that are the same on all, and returns rows or a scalar.
+    `all_transforms` adds the gradient outside shard_map, which differs in JAX's code only.
     """
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     in_specs = (P(), P(), P("data"), P("data"))
 
-    def check(loss, a, b, *, every_way=False, rtol=2e-5):
+    def check(loss, a, b, *, all_transforms=False, rtol=2e-5):
         arguments = jnp.float32(0.3), jnp.eye(a.shape[1]) + 0.3, a, b
         rows = jax.eval_shape(lambda *x: loss(*x, None), *arguments).shape != ()
         out_specs = P("data") if rows else P()
@@ -120,13 +120,13 @@ def check_parallel():
         sharded = [jax.device_put(x, NamedSharding(mesh, s)) for x, s in zip(arguments, in_specs)]
         compare("global arrays", one_device(*sharded))
 
-        # shard_map as it is by default: the derivative of the mean over devices.
+        # shard_map with its default check: the derivative of the mean over devices.
         def checked(*arguments):
             return gradient(lambda *x: jax.lax.pmean(local(*x).mean(), "data"))(*arguments)
 
         compare("gradient inside", mapped(checked, (P(), in_specs), True)(*sharded))
 
-        # pmap, which is shard_map without its check: the mean over devices of the derivative.
+        # pmap, and shard_map without the check: the mean over devices of the derivative.
         def unchecked(*arguments):
             return jax.lax.pmean(gradient(local, (0, 1))(*arguments), "data")
 
@@ -137,9 +137,9 @@ def check_parallel():
         for device in (0, 5):
             compare("pmap", jax.tree.map(lambda x, i=device: x[i], inside), parameters)
 
-        if not every_way:
+        if not all_transforms:
             return
-        # The derivative of a shard_map.
+        # The derivative outside shard_map.
         for check_vma in (True, False):
             outside = gradient(mapped(local, out_specs, check_vma))
             compare(f"gradient outside, check_vma={check_vma}", jax.jit(outside)(*sharded))

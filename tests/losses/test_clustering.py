@@ -18,9 +18,9 @@ def test_equals_reference(check_golden, representation):
     )
 
 
-def test_derivatives_pass_by_the_codes(check_derivatives):
-    """The codes are constants: where every prediction is uniform, moving the scores of the code
-    views changes nothing but the predictions."""
+def test_codes_are_constants(check_derivatives):
+    """With one code view, its scores have no gradient, and those of the other view have that of
+    the predictions alone."""
     scores = jnp.float32(np.random.default_rng(0).uniform(-1, 1, (4, 2, 3)))
     total = jax.jit(jax.grad(lambda s: losses.swapped_prediction(s, code_views=1).sum()))
     gradient = total(scores)
@@ -52,11 +52,11 @@ def test_equal_scores_and_sharp_codes_stay_finite():
         assert jnp.isfinite(value) and jnp.isfinite(gradient).all()
 
 
-def test_mistakes_are_named():
+def test_errors():
     scores = jnp.ones((4, 2, 3))
     with pytest.raises(ValueError, match="two views"):
         losses.swapped_prediction(scores[:, :1], code_views=1)
-    with pytest.raises(ValueError, match="3 of 2 views"):
+    with pytest.raises(ValueError, match="code_views is 3 of 2 views"):
         losses.swapped_prediction(scores, code_views=3)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="swapped_prediction expects"):
         losses.swapped_prediction(scores, queue=jnp.ones((5, 1, 3)))

@@ -28,13 +28,13 @@ def test_disparity_consistency_equals_loops(golden):
         np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
-def test_constant_disparity_agrees_except_where_it_leaves_the_image():
+def test_constant_disparity_is_consistent_inside_the_image():
     disparity = jnp.full((1, 4, 10), 3.0)
-    (left, seen_left), (right, seen_right) = losses.disparity_consistency(disparity, disparity)
+    (left, valid_left), (right, valid_right) = losses.disparity_consistency(disparity, disparity)
     np.testing.assert_array_equal(left, 0)
     np.testing.assert_array_equal(right, 0)
-    np.testing.assert_array_equal(seen_left[0, 0], np.arange(10) >= 3)
-    np.testing.assert_array_equal(seen_right[0, 0], np.arange(10) < 7)
+    np.testing.assert_array_equal(valid_left[0, 0], np.arange(10) >= 3)
+    np.testing.assert_array_equal(valid_right[0, 0], np.arange(10) < 7)
 
 
 def test_disparity_gradient_reaches_both_maps_and_is_finite_at_zero(golden):
@@ -59,7 +59,7 @@ def test_forward_backward_error_equals_loops(golden):
     np.testing.assert_allclose(np.where(valid[0], error[0], np.nan), expected, rtol=1e-4)
 
 
-def test_forward_backward_gradient_is_zero_where_the_flows_agree():
+def test_forward_backward_gradient_is_zero_for_consistent_flows():
     def loss(forward, backward):
         return losses.masked_mean(*losses.forward_backward_error(forward, backward))
 

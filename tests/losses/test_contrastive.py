@@ -1,4 +1,4 @@
-"""Contrastive losses against references, in tiles and dense, on one device and on eight."""
+"""Contrastive losses against references, tiled and dense, on one device and on eight."""
 
 from functools import partial
 
@@ -19,8 +19,8 @@ def embeddings(n, dimensions=3, seed=0):
     return jnp.float32(a), jnp.float32(a + rng.standard_normal(a.shape))
 
 
-def of_two_views(a, b, *, axis_name=None, **options):
-    """The supervised loss of both views; the labels repeat on each device as they do in LABELS."""
+def sup_con_of_two_views(a, b, *, axis_name=None, **options):
+    """The supervised loss of both views, with the labels of each device's part of the batch."""
     labels = LABELS[: a.shape[0]]
     if axis_name is not None:
         first = jax.lax.axis_index(axis_name) * a.shape[0]
@@ -30,13 +30,13 @@ def of_two_views(a, b, *, axis_name=None, **options):
 
 
 QUEUE = embeddings(10, seed=5)[0]
-EVERY_WAY = ("nt_xent", 2), ("info_nce", 2)
+ALL_TRANSFORMS = ("nt_xent", 2), ("info_nce", 2)
 LOSSES = {
     "info_nce": losses.info_nce,
     "info_nce_queue": partial(losses.info_nce, negatives=QUEUE),
     "nt_xent": losses.nt_xent,
     "decoupled": partial(losses.decoupled_contrastive, sigma=0.5),
-    "sup_con": of_two_views,
+    "sup_con": sup_con_of_two_views,
     "sigmoid": partial(losses.sigmoid_contrastive, bias=-1.0),
 }
 
@@ -87,7 +87,7 @@ def test_nt_xent_orders_first_views_before_second_views():
 
 @pytest.mark.parametrize(("name", "tile"), [("nt_xent", 5), ("info_nce", 100)])
 def test_tiles_equal_dense(name, tile):
-    """An odd number of ragged tiles (the references see an even one), and a single tile."""
+    """An odd number of tiles, the last one padded, and a single tile."""
     a, b = embeddings(21)
     weights = jnp.linspace(0.5, 1.5, 42)
 
@@ -112,10 +112,10 @@ def test_one_device_equals_eight(check_parallel, name, tile):
     def loss(temperature, weights, a, b, axis_name):
         options = {"temperature": temperature, "tile": tile, "axis_name": axis_name}
         if name == "info_nce_queue":
-            options["negatives"] = QUEUE @ weights  # the same on all devices, and learned
+            options["negatives"] = QUEUE @ weights  # the same on all devices, with a gradient
         return LOSSES[name](a @ weights, b @ weights, **options)
 
-    check_parallel(loss, *embeddings(24), every_way=(name, tile) in EVERY_WAY)
+    check_parallel(loss, *embeddings(24), all_transforms=(name, tile) in ALL_TRANSFORMS)
 
 
 @pytest.mark.parametrize("score", ["dot", "bilinear", "learned"])
@@ -146,7 +146,7 @@ def test_info_nce_takes_any_score(score):
 
 
 @pytest.mark.parametrize("tile", [None, 3])
-def test_derivatives_of_both_orders(check_derivatives, tile):
+def test_first_and_second_derivatives(check_derivatives, tile):
     a, b = embeddings(4)
 
     def loss(a, b, temperature):
@@ -158,7 +158,7 @@ def test_derivatives_of_both_orders(check_derivatives, tile):
             jax.jvp(lambda a: loss(a, b, 0.4), (a,), (a,))
 
 
-def test_derivatives_of_both_orders_in_a_rectangle(check_derivatives):
+def test_first_and_second_derivatives_of_a_rectangular_matrix(check_derivatives):
     a, b = embeddings(4)
 
     def loss(a, b, temperature):
@@ -169,7 +169,7 @@ def test_derivatives_of_both_orders_in_a_rectangle(check_derivatives):
 
 @pytest.mark.parametrize("tile", [None, 3])
 def test_equal_and_zero_embeddings(check_derivatives, tile):
-    """Where nothing tells embeddings apart the loss is that of guessing; nothing is NaN."""
+    """Indistinguishable embeddings have the loss of chance, and finite gradients."""
     a, b = embeddings(4)
     same = jnp.ones((4, 3))
 
@@ -180,7 +180,7 @@ def test_equal_and_zero_embeddings(check_derivatives, tile):
     np.testing.assert_allclose(loss(same, same), jnp.log(7.0), rtol=1e-5)
     np.testing.assert_allclose(loss(0 * a, 0 * b), jnp.log(7.0), rtol=1e-5)
     check_derivatives(loss, same, same)
-    # The zero vector's own neighborhood, where length is constant, is a millionth wide.
+    # Vectors shorter than epsilon = 1e-6 are scaled by a constant; the step stays below it.
     check_derivatives(loss, a.at[1].set(0), b, step=1e-8, rtol=1e-4)
 
 
@@ -219,7 +219,7 @@ def test_vmap_over_batches():
         np.testing.assert_allclose(ours, gradient(x, y), rtol=1e-5, atol=1e-6)
 
 
-def test_large_batch_makes_no_matrix():
+def test_a_large_batch_does_not_form_the_matrix():
     """65,536 embeddings: their similarity matrix would take 16 GiB, the loss takes 128 MiB."""
     a = jax.ShapeDtypeStruct((32_768, 64), jnp.float32)
     step = jax.jit(jax.value_and_grad(lambda a, b: losses.nt_xent(a, b).mean(), (0, 1)))
@@ -227,7 +227,7 @@ def test_large_batch_makes_no_matrix():
     assert memory.temp_size_in_bytes < 128 * 2**20
 
 
-def test_sup_con_with_labels_of_images_is_nt_xent():
+def test_sup_con_with_one_label_per_image_is_nt_xent():
     a, b = embeddings(5)
     expected = jax.jit(losses.nt_xent)(a, b)
     ours = jax.jit(losses.sup_con)(jnp.concatenate([a, b]), jnp.tile(jnp.arange(5), 2))
@@ -251,15 +251,15 @@ def test_triplet_at_equal_embeddings():
     np.testing.assert_allclose(far, jax.nn.softplus(jnp.linalg.norm(a - b, axis=1)), rtol=1e-5)
 
 
-def test_mistakes_are_named():
+def test_errors():
     a, b = embeddings(4)
     with pytest.raises(ValueError, match="temperature"):
         losses.nt_xent(a, b, temperature=0.0)
     with pytest.raises(ValueError, match="no negatives"):
         losses.decoupled_contrastive(a[:1], b[:1])
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="nt_xent expects"):
         losses.nt_xent(a, b[:3])
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="info_nce expects"):
         losses.info_nce(a[None], b[None])
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="info_nce expects"):
         losses.info_nce(a, b, negatives=QUEUE[:, :2])

@@ -1,4 +1,4 @@
-"""Derivatives equal central differences where the tests of a loss do not say so themselves."""
+"""Derivatives against central differences, of losses whose own tests do not check them."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,20 +11,20 @@ def random(*shape, scale=1.0, seed=0):
     return scale * np.random.default_rng(seed).standard_normal(shape)
 
 
-ZERO_AND_ELSEWHERE = np.array([0.0, 0.02, -0.3, 2.0])
+RESIDUALS = np.array([0.0, 0.02, -0.3, 2.0])
 FLOW, OTHER_FLOW = random(2, 1, 3, 4, 2)
 DISPARITY = 1 + np.abs(random(2, 1, 3, 5))
 ERRORS = np.abs(random(2, 3, 4))
 TARGET = random(2, 2, 2, seed=1)
 VECTORS = random(3, 4, 5)
 
-# Function, arguments, and the highest order of derivative it is smooth enough for.
+# Function, arguments, highest order of derivative that exists.
 CASES = {
-    "charbonnier": (lambda x: losses.charbonnier(x, epsilon=0.1), [ZERO_AND_ELSEWHERE], 2),
-    "robust_l1": (lambda x: losses.robust_l1(x, epsilon=0.1), [ZERO_AND_ELSEWHERE], 2),
-    # It has a kink at zero, where its slope is zero by definition.
-    "robust_power": (lambda x: losses.robust_power(x, epsilon=0.1), [ZERO_AND_ELSEWHERE[1:]], 2),
-    "explainability": (losses.explainability_regularization, [ZERO_AND_ELSEWHERE], 2),
+    "charbonnier": (lambda x: losses.charbonnier(x, epsilon=0.1), [RESIDUALS], 2),
+    "robust_l1": (lambda x: losses.robust_l1(x, epsilon=0.1), [RESIDUALS], 2),
+    # Without zero, where it has a kink.
+    "robust_power": (lambda x: losses.robust_power(x, epsilon=0.1), [RESIDUALS[1:]], 2),
+    "explainability": (losses.explainability_regularization, [RESIDUALS], 2),
     "masked_mean": (losses.masked_mean, [ERRORS[0], ERRORS[1]], 2),
     "l2_normalize": (losses.l2_normalize, [VECTORS[0]], 2),
     "triplet": (losses.triplet, list(VECTORS), 1),

@@ -1,6 +1,6 @@
-"""What treats examples one by one gives the same on one device and on eight, and moves no example.
+"""Functions that treat examples independently: equal on one device and on eight, no communication.
 
-Losses in which examples meet are tested beside their definitions, with `check_parallel`.
+Losses in which examples interact have tests with `check_parallel` in their own files.
 """
 
 import jax
@@ -15,7 +15,7 @@ from sslax import losses, ops
 EXAMPLES, HEIGHT, WIDTH = 8, 7, 9
 
 
-def a_batch() -> dict:
+def make_batch() -> dict:
     rng = np.random.default_rng(0)
 
     def uniform(*shape, high=1.0):
@@ -51,10 +51,10 @@ def minimum_reprojection(x):
 
 def smoothness(x, **options):
     one = lambda field, image: losses.edge_aware_smoothness(field, image, **options)  # noqa: E731
-    return jax.vmap(one)(x["left"], x["image"])  # the batch's loss is the mean of its examples'
+    return jax.vmap(one)(x["left"], x["image"])  # the loss of the batch is their mean
 
 
-# Every function: a batch `[B, ...]` to arrays `[B, ...]`.
+# Functions from a batch `[B, ...]` to arrays `[B, ...]`.
 FUNCTIONS = {
     "forward_backward_difference": lambda x: ops.forward_backward_difference(
         x["forward"], x["backward"]
@@ -94,23 +94,23 @@ FUNCTIONS = {
 }
 
 
-def _floating(tree: dict) -> dict:
+def _float_leaves(tree: dict) -> dict:
     return {k: v for k, v in tree.items() if jnp.issubdtype(v.dtype, jnp.floating)}
 
 
 def values_and_gradients(batch: dict) -> dict:
-    """Of every function, and of its weighted sum: `{name: (values, gradient)}`."""
+    """`{name: (values, gradient of their weighted sum)}` of every function."""
 
-    def of(function):
+    def value_and_gradient(function):
         def total(floating):
             values = function(batch | floating)
             leaves = [v for v in jax.tree.leaves(values) if jnp.issubdtype(v.dtype, jnp.floating)]
             return sum((((0.5 + v) * v).sum() for v in leaves), jnp.float32(0)), values
 
-        gradient, values = jax.grad(total, has_aux=True)(_floating(batch))
+        gradient, values = jax.grad(total, has_aux=True)(_float_leaves(batch))
         return values, gradient
 
-    return {name: of(function) for name, function in FUNCTIONS.items()}
+    return {name: value_and_gradient(function) for name, function in FUNCTIONS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -120,24 +120,24 @@ def mesh():
 
 @pytest.fixture(scope="module")
 def expected():
-    result = jax.tree.map(np.asarray, jax.jit(values_and_gradients)(a_batch()))
+    result = jax.tree.map(np.asarray, jax.jit(values_and_gradients)(make_batch()))
     for name, (values, gradient) in result.items():
         assert all(np.isfinite(v).all() and v.any() for v in jax.tree.leaves(values)), name
-        moves = any(g.any() for g in gradient.values())
-        assert moves != name.endswith(("_mask", "_confidence")), name  # those have no gradient
+        has_gradient = any(g.any() for g in gradient.values())
+        assert has_gradient != name.endswith(("_mask", "_confidence")), name
     return result
 
 
-@pytest.mark.parametrize("way", ["global arrays", "shard_map", "shard_map unchecked", "pmap"])
-def test_one_device_equals_eight(mesh, expected, way):
-    batch, spec = a_batch(), P("data")
-    if way == "global arrays":
+@pytest.mark.parametrize("transform", ["global arrays", "shard_map", "shard_map unchecked", "pmap"])
+def test_one_device_equals_eight(mesh, expected, transform):
+    batch, spec = make_batch(), P("data")
+    if transform == "global arrays":
         sharded = jax.device_put(batch, NamedSharding(mesh, spec))
         step = jax.jit(values_and_gradients).lower(sharded).compile()
         for message in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
             assert message not in step.as_text()
         result = step(sharded)
-    elif way == "pmap":
+    elif transform == "pmap":
         parts = jax.tree.map(lambda x: x[:, None], batch)
         result = jax.pmap(values_and_gradients)(parts)
         result = jax.tree.map(lambda x: np.asarray(x)[:, 0], result)
@@ -147,7 +147,7 @@ def test_one_device_equals_eight(mesh, expected, way):
             mesh=mesh,
             in_specs=spec,
             out_specs=spec,
-            check_vma=way == "shard_map",
+            check_vma=transform == "shard_map",
         )
         result = jax.jit(step)(batch)
     assert jax.tree.structure(result) == jax.tree.structure(expected)
@@ -157,9 +157,9 @@ def test_one_device_equals_eight(mesh, expected, way):
             np.testing.assert_allclose(ours, theirs, atol=2e-5 * scale, err_msg=name)
 
 
-def test_a_masked_mean_of_sharded_arrays_is_that_of_the_whole_batch(mesh):
+def test_masked_mean_of_sharded_arrays_equals_one_device(mesh):
     values = jnp.arange(24.0).reshape(8, 3) ** 2
-    mask = jnp.tri(8, 3, -1)  # the first device has nothing valid, and the others unequal numbers
+    mask = jnp.tri(8, 3, -1)  # nothing valid on the first device, unequal counts elsewhere
     expected = jax.value_and_grad(losses.masked_mean)(values, mask)
     assert abs(expected[0] - losses.masked_mean(values, jnp.ones_like(mask))) > 1
 
@@ -168,14 +168,14 @@ def test_a_masked_mean_of_sharded_arrays_is_that_of_the_whole_batch(mesh):
     text = step.lower(*sharded).compile().as_text()
     assert "all-reduce" in text and "all-gather" not in text
 
-    def of_all(values, mask):
-        """Inside shard_map and pmap both sums cross the devices before the division."""
+    def global_mean(values, mask):
+        """Inside shard_map and pmap both sums are reduced over devices before the division."""
         count = jax.lax.psum(mask.sum(), "data")
         return jax.lax.psum(losses.masked_mean(values, mask) * mask.sum(), "data") / count
 
     def mapped(check_vma):
         return jax.shard_map(
-            of_all, mesh=mesh, in_specs=P("data"), out_specs=P(), check_vma=check_vma
+            global_mean, mesh=mesh, in_specs=P("data"), out_specs=P(), check_vma=check_vma
         )
 
     results = [step(*sharded)]
@@ -183,5 +183,5 @@ def test_a_masked_mean_of_sharded_arrays_is_that_of_the_whole_batch(mesh):
     for value, gradient in results:
         np.testing.assert_allclose(value, expected[0], rtol=1e-6)
         np.testing.assert_allclose(gradient, expected[1], rtol=1e-6)
-    per_device = jax.pmap(of_all, axis_name="data")(values[:, None], mask[:, None])
+    per_device = jax.pmap(global_mean, axis_name="data")(values[:, None], mask[:, None])
     np.testing.assert_allclose(per_device, jnp.full(8, expected[0]), rtol=1e-6)

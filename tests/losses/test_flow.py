@@ -1,4 +1,4 @@
-"""The sequence loss against its definition, and with targets that are not known everywhere."""
+"""The sequence loss against its definition, and with partly unknown targets."""
 
 import pathlib
 
@@ -25,7 +25,7 @@ def test_sequence_loss_equals_its_definition(golden):
     np.testing.assert_allclose(losses.sequence_weights(4), [0.8**3, 0.8**2, 0.8, 1], rtol=1e-6)
 
 
-def test_unknown_and_too_long_targets_leave_no_trace(golden):
+def test_unknown_and_too_long_targets_are_ignored(golden):
     flows, target = golden["flows"], golden["forward"]
     target = target.at[0, 0, 0].set(jnp.nan).at[1, 1].set(jnp.inf).at[2, 2].set(300.0)
     mask = jnp.ones(target.shape[:2]).at[3, 3].set(0)
@@ -59,5 +59,5 @@ def test_gradient_grows_with_the_iteration_and_is_zero_at_the_target(golden):
 def test_bfloat16_and_wrong_shapes(golden):
     flows, target = golden["flows"].astype(jnp.bfloat16), golden["forward"]
     assert losses.sequence_loss(flows, target)[0].dtype == jnp.float32
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="sequence_loss expects"):
         losses.sequence_loss(flows[0], target)

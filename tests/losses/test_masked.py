@@ -1,4 +1,4 @@
-"""Masked reconstruction against torch's arithmetic, and with nothing masked."""
+"""Masked reconstruction against PyTorch, and without masked patches."""
 
 from functools import partial
 
@@ -17,18 +17,18 @@ def patches(shape=(2, 4, 6)):
 
 def test_equals_reference(check_golden, representation):
     a, b = (representation[name].reshape(2, 3, -1) for name in "ab")
-    hidden = representation["hidden"]
-    count = hidden.sum(1)
+    masked = representation["hidden"]
+    count = masked.sum(1)
 
     def of_all_patches(predictions, targets):
-        rows = losses.masked_reconstruction(predictions, targets, hidden, normalize=True)
+        rows = losses.masked_reconstruction(predictions, targets, masked, normalize=True)
         return (rows * count).sum() / count.sum()
 
     check_golden(of_all_patches, "masked_reconstruction", a, b)
 
 
 @pytest.mark.parametrize("penalty", [jnp.square, jnp.abs])
-def test_is_the_mean_over_hidden_patches(penalty):
+def test_is_the_mean_over_masked_patches(penalty):
     predictions, targets = patches()
     mask = np.array([[1, 0, 1, 0], [0, 0, 0, 1]], bool)
     ours = losses.masked_reconstruction(predictions, targets, mask, penalty=penalty)
@@ -37,7 +37,7 @@ def test_is_the_mean_over_hidden_patches(penalty):
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
-def test_nothing_hidden_is_zero_with_zero_gradient():
+def test_no_masked_patch_gives_zero_with_zero_gradient():
     predictions, targets = patches()
     mask = jnp.array([[0, 0, 0, 0], [1, 1, 0, 0]])
 
@@ -49,7 +49,7 @@ def test_nothing_hidden_is_zero_with_zero_gradient():
     assert (gradient[0] == 0).all() and jnp.abs(gradient[1, :2]).min() > 0
 
 
-def test_even_patches_stay_finite(check_derivatives):
+def test_constant_patches_have_finite_gradients(check_derivatives):
     predictions, _ = patches()
     targets, mask = jnp.ones_like(predictions), jnp.ones(predictions.shape[:2])
     loss = partial(losses.masked_reconstruction, targets=targets, mask=mask, normalize=True)
@@ -69,9 +69,9 @@ def test_bfloat16_is_reduced_in_float32():
     np.testing.assert_allclose(coarse, fine, rtol=0.02)
 
 
-def test_mistakes_are_named():
+def test_errors():
     predictions, targets = patches((2, 4, 1))
     with pytest.raises(ValueError, match="normalize=False"):
         losses.masked_reconstruction(predictions, targets, jnp.ones((2, 4)), normalize=True)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="masked_reconstruction expects"):
         losses.masked_reconstruction(predictions, targets, jnp.ones((2, 3)))

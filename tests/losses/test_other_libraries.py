@@ -20,7 +20,7 @@ LOSSES = {
 
 @pytest.fixture(scope="module", params=LOSSES)
 def plain(request):
-    """A loss, two views, a linear layer's weights and bias, and what plain JAX makes of them."""
+    """A loss, two views, the weights and bias of a linear layer, and results in plain JAX."""
     rng = np.random.default_rng(0)
     a, b = jnp.float32(rng.standard_normal((2, 16, 8)))
     weights, bias = jnp.float32(rng.standard_normal((8, 4))), jnp.float32(rng.standard_normal(4))
@@ -45,7 +45,7 @@ def check(ours, theirs):
 def test_flax_nnx(plain):
     try:
         from flax import nnx
-    except Exception as error:  # some pairs of versions of Flax and JAX do not go together
+    except Exception as error:  # some versions of Flax and JAX are incompatible
         pytest.skip(f"flax.nnx does not import: {error}")
     loss, views, (weights, bias), value, gradients = plain
     model = nnx.Linear(8, 4, rngs=nnx.Rngs(0))

@@ -1,4 +1,4 @@
-"""Photometric losses against torch and loops in float64, at generic points and at singular ones."""
+"""Photometric losses against PyTorch and loops in float64, at generic and at singular points."""
 
 import pathlib
 from functools import partial
@@ -95,21 +95,21 @@ def test_census_error_and_gradient_equal_loops(golden):
         np.testing.assert_allclose(gradient, reference, atol=2e-3 * abs(reference).max())
 
 
-def test_census_error_is_zero_at_a_constant_shift_of_brightness(golden):
+def test_census_error_is_invariant_to_brightness(golden):
     a = golden["images"][0]
     loss = lambda b: losses.census_error(a, b)[0].mean()  # noqa: E731
     value, gradient = jax.jit(jax.value_and_grad(loss))(a)
     np.testing.assert_allclose(value, 0, atol=1e-6)
-    # Rounding of the gray levels, 1e-5 of 255, is all that is left.
+    # Only rounding errors of the gray levels, 1e-5 of 255, remain.
     scale = jnp.abs(jax.jit(jax.grad(loss))(a[::-1])).max()
     np.testing.assert_allclose(gradient, 0, atol=2e-3 * scale)
     np.testing.assert_allclose(loss(a + 0.1), 0, atol=1e-4)
     assert loss(a[::-1]) > 1
 
 
-def test_what_a_mask_hides_leaves_no_trace_in_the_census_error(golden):
-    # The images are equal except where the mask is 0. Multiplied into both images, the mask would
-    # leave its outline; left out, what it hides would reach its neighbors.
+def test_masked_pixels_do_not_affect_the_census_error(golden):
+    # The images are equal except where the mask is 0. Multiplying both images by the mask would
+    # leave its outline; ignoring it, masked pixels would affect their neighbors.
     a = golden["images"][0]
     mask = jnp.ones(a.shape[:2], bool).at[4:7, 4:7].set(False)
 
@@ -121,7 +121,7 @@ def test_what_a_mask_hides_leaves_no_trace_in_the_census_error(golden):
     hidden = jnp.where(mask[..., None], a, 1 - a)
     np.testing.assert_allclose(value_and_grad(hidden, mask)[0], 0, atol=1e-6)
     assert value_and_grad(hidden, jnp.ones_like(mask))[0] > 1
-    # Away from the mask nothing changes, and no gradient reaches what is hidden.
+    # Nothing changes away from the mask, and masked pixels have no gradient.
     b = golden["images"][1]
     plain, _ = losses.census_error(a, b, radius=2)
     masked, valid = losses.census_error(a, b, mask=mask, radius=2)
@@ -130,7 +130,7 @@ def test_what_a_mask_hides_leaves_no_trace_in_the_census_error(golden):
     gradient = value_and_grad(b, mask)[1]
     np.testing.assert_array_equal(gradient[~mask], 0)
     assert (gradient[mask] != 0).mean() > 0.9
-    # Everything occluded: a loss of zero and a gradient of zero, not NaN.
+    # Everything masked: zero loss and zero gradient, not NaN.
     value, gradient = value_and_grad(b, jnp.zeros_like(mask))
     assert value == 0
     np.testing.assert_array_equal(gradient, 0)
@@ -139,7 +139,7 @@ def test_what_a_mask_hides_leaves_no_trace_in_the_census_error(golden):
 def test_masked_census_gradient_equals_finite_differences():
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
-        a, b = rng.random((2, 5, 6, 1)) / 100  # a few gray levels: where the transform is curved
+        a, b = rng.random((2, 5, 6, 1)) / 100  # a few gray levels, where the transform is nonlinear
         mask, cotangent = jnp.asarray(rng.random((5, 6)) > 0.3), jnp.asarray(rng.random((5, 6)))
 
         @jax.jit
@@ -152,7 +152,7 @@ def test_masked_census_gradient_equals_finite_differences():
         np.testing.assert_allclose(gradient, numerical_gradient(loss, b), rtol=1e-5, atol=1e-4)
 
 
-def test_minimum_reprojection_equals_the_minimum_over_everything(golden):
+def test_minimum_reprojection_equals_pytorch(golden):
     a, *sources = golden["images"]
     sources = jnp.stack(sources)
     identity = losses.photometric_error(a, jnp.roll(sources, 1, 2))
@@ -170,7 +170,7 @@ def test_minimum_reprojection_equals_the_minimum_over_everything(golden):
     np.testing.assert_allclose(gradient, reference, atol=1e-3 * abs(reference).max())
 
 
-def test_ties_keep_their_gradient_and_a_key_draws_half_of_them():
+def test_ties_are_kept_and_a_key_breaks_them_at_random():
     errors = jnp.full((1, 40, 50), 0.2)
     _, mask = losses.minimum_reprojection(errors, identity_errors=errors)
     assert mask.all()
@@ -181,7 +181,7 @@ def test_ties_keep_their_gradient_and_a_key_draws_half_of_them():
         losses.minimum_reprojection(errors, key=key)
 
 
-def test_a_source_read_outside_its_image_does_not_compete():
+def test_invalid_sources_are_ignored():
     errors = jnp.array([[[0.0, 0.3, 0.0]], [[0.5, 0.4, 0.0]]])
     valid = jnp.array([[[0, 1, 0]], [[1, 1, 0]]])
     error, mask = losses.minimum_reprojection(errors, valid=valid)
@@ -206,8 +206,8 @@ def test_explainability_is_the_cross_entropy_with_one():
     )
 
 
-def test_sharded_shard_mapped_and_per_device_values_are_one(golden):
-    """The whole stack on a batch of 8: on one device, sharded, under shard_map and under pmap."""
+def test_sharded_shard_map_and_pmap_equal_one_device(golden):
+    """All losses combined on a batch of 8: on one device, sharded, under shard_map and pmap."""
     rng = np.random.default_rng(0)
     target, source, other = jnp.asarray(rng.random((3, 8, 10, 12, 3)), jnp.float32)
 
@@ -215,7 +215,7 @@ def test_sharded_shard_mapped_and_per_device_values_are_one(golden):
         errors = losses.photometric_error(target, jnp.stack([source, other]))
         error, mask = losses.minimum_reprojection(errors, identity_errors=errors[1:] * 1.1)
         census, valid = losses.census_error(target, source, radius=1)
-        # A ratio of sums over the batch: both sums cross the devices before the division.
+        # A ratio of sums over the batch: both are reduced over devices before the division.
         total = reduce(jnp.stack([(mask * error).sum(), mask.sum(), (valid * census).sum()]))
         return total[0] / total[1] + 1e-3 * total[2] / valid.size
 
@@ -230,7 +230,7 @@ def test_sharded_shard_mapped_and_per_device_values_are_one(golden):
 
     def summed(source, target, other):
         reduce = lambda x: jax.lax.psum(x, "data")  # noqa: E731
-        # `valid.size` counts one device's pixels.
+        # `valid.size` is the number of pixels of one device.
         errors = losses.photometric_error(target, jnp.stack([source, other]))
         error, mask = losses.minimum_reprojection(errors, identity_errors=errors[1:] * 1.1)
         census, valid = losses.census_error(target, source, radius=1)
@@ -255,11 +255,11 @@ def test_bfloat16_images_give_float32_losses(golden):
     assert losses.census_error(a, b)[0].dtype == jnp.float32
 
 
-def test_mistakes_are_named(golden):
+def test_errors(golden):
     a, b, _ = golden["images"]
-    with pytest.raises(ValueError, match="lies in"):
+    with pytest.raises(ValueError, match="must be in"):
         losses.photometric_error(a, b, ssim_weight=85)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="photometric_error expects"):
         losses.photometric_error(a, b[:-1])
     with pytest.raises(ValueError, match="3 "):
         losses.census_error(a[..., :2], b[..., :2])

@@ -1,4 +1,4 @@
-"""The masked mean, with invalid values and with nothing valid."""
+"""The masked mean, with invalid values and with empty masks."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import pytest
 from sslax import losses
 
 
-def test_counts_valid_values_alone():
+def test_masked_values_are_ignored():
     values = jnp.array([[1.0, jnp.nan], [5.0, jnp.inf]])
     mask = jnp.array([[True, False], [True, False]])
     value, gradient = jax.value_and_grad(losses.masked_mean)(values, mask)
@@ -16,13 +16,13 @@ def test_counts_valid_values_alone():
     np.testing.assert_array_equal(gradient, [[0.5, 0], [0.5, 0]])
 
 
-def test_takes_weights():
+def test_masks_may_be_weights():
     np.testing.assert_allclose(
         losses.masked_mean(jnp.array([1.0, 5.0]), jnp.array([0.75, 0.25])), 2.0
     )
 
 
-def test_nothing_valid_is_zero_with_zero_gradient():
+def test_empty_masks_give_zero_with_zero_gradient():
     value, gradients = jax.value_and_grad(losses.masked_mean, (0, 1))(jnp.ones(3), jnp.zeros(3))
     assert value == 0
     assert all((g == 0).all() for g in gradients)
@@ -34,6 +34,6 @@ def test_bfloat16_is_summed_in_float32():
     assert mean == 1 and mean.dtype == jnp.float32
 
 
-def test_another_shape_is_named():
+def test_shapes_must_be_equal():
     with pytest.raises(ValueError, match="broadcast_to"):
         losses.masked_mean(jnp.ones((2, 3)), jnp.ones((2, 1)))

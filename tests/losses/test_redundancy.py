@@ -1,4 +1,4 @@
-"""Redundancy losses against references, by D x D and by N x N matrices, on one device and eight."""
+"""Redundancy losses against references, with D x D and N x N matrices, on one device and eight."""
 
 from functools import partial
 
@@ -34,15 +34,15 @@ def test_cross_correlation():
 
 
 def test_equal_views_have_ones_on_the_diagonal():
-    """Not (N - 1) / N, which a deviation over N - 1 would give."""
+    """Rather than (N - 1) / N, which the unbiased standard deviation would give."""
     a, _ = embeddings(4, 3)
     diagonal = jnp.diagonal(losses.cross_correlation(a, a))
     np.testing.assert_allclose(diagonal, 1, atol=1e-4)
 
 
 @pytest.mark.parametrize("dimensions", [4, 15, 16, 40])
-def test_either_matrix_gives_the_same(dimensions):
-    """Eight examples: 16 dimensions and more take N x N matrices."""
+def test_both_matrix_forms_are_equal(dimensions):
+    """For eight examples, N x N matrices are used from 16 dimensions on."""
     a, b = embeddings(8, dimensions)
     matrix = correlation(a, b)
     diagonal = np.diagonal(matrix)
@@ -59,7 +59,7 @@ def test_either_matrix_gives_the_same(dimensions):
 
 
 @pytest.mark.parametrize("dimensions", [3, 12])
-def test_derivatives_of_both_orders(check_derivatives, dimensions):
+def test_first_and_second_derivatives(check_derivatives, dimensions):
     a, b = embeddings(5, dimensions)
     check_derivatives(losses.barlow_twins, a, b, order=2)
     check_derivatives(losses.vicreg, a, b, order=2)
@@ -67,11 +67,11 @@ def test_derivatives_of_both_orders(check_derivatives, dimensions):
 
 @pytest.mark.parametrize("dimensions", [3, 12])
 def test_collapsed_embeddings(dimensions):
-    """Dimensions that do not vary: worst value, finite gradient, and one that leads away."""
+    """Constant dimensions have the largest loss and a finite, nonzero gradient."""
     a, b = embeddings(4, dimensions)
-    still = a.at[:, 0].set(1.0)
+    collapsed = a.at[:, 0].set(1.0)
     for loss in (losses.barlow_twins, losses.vicreg):
-        value, gradient = jax.jit(jax.value_and_grad(loss, (0, 1)))(still, b)
+        value, gradient = jax.jit(jax.value_and_grad(loss, (0, 1)))(collapsed, b)
         assert jnp.isfinite(value) and all(jnp.isfinite(g).all() for g in gradient)
         assert jnp.abs(gradient[0]).max() > 0
         value, gradient = jax.jit(jax.value_and_grad(loss))(jnp.ones_like(a), jnp.ones_like(a))
@@ -88,7 +88,7 @@ def test_one_device_equals_eight(check_parallel, dimensions):
         barlow_twins = losses.barlow_twins(a, b, axis_name=axis_name)
         return barlow_twins + 0.01 * losses.vicreg(a, b, axis_name=axis_name)
 
-    check_parallel(loss, *embeddings(16, dimensions), every_way=dimensions == 3)
+    check_parallel(loss, *embeddings(16, dimensions), all_transforms=dimensions == 3)
 
 
 def test_cross_correlation_over_devices():
@@ -106,7 +106,7 @@ def test_bfloat16_is_reduced_in_float32():
         np.testing.assert_allclose(coarse, loss(a, b), rtol=0.02)
 
 
-def test_no_square_matrix_of_many_dimensions():
+def test_many_dimensions_do_not_form_the_matrix():
     """8,192 dimensions: a D x D matrix would take 256 MiB, the loss takes 64 MiB."""
     a = jax.ShapeDtypeStruct((64, 8192), jnp.float32)
     for loss in (losses.barlow_twins, losses.vicreg):
@@ -114,10 +114,10 @@ def test_no_square_matrix_of_many_dimensions():
         assert memory.temp_size_in_bytes < 64 * 2**20
 
 
-def test_mistakes_are_named():
+def test_errors():
     a, b = embeddings(4, 3)
     with pytest.raises(ValueError, match="two examples"):
         losses.vicreg(a[:1], b[:1])
     for loss in (losses.barlow_twins, losses.vicreg, losses.cross_correlation):
-        with pytest.raises(AssertionError):
+        with pytest.raises(AssertionError, match=f"^{loss.__name__} expects"):
             loss(a, b[:, :2])

@@ -745,7 +745,7 @@ def test_knobs_of_the_methods(shapes, name, variant, overrides, metrics, predict
         ("monodepth2", {"monodepth2.pose.kind": "common"}, {}, "pose.kind is 'common'"),
         ("monodepth2", {}, {"images": 2}, "takes 3 frame"),
         ("monodepth", {}, {"images": 3}, "and the target's partner"),
-        ("sfm_learner", {"augment.recipe": "sfm_lerner"}, {}, "did you mean 'sfm_learner'"),
+        ("sfm_learner", {"augment.recipe": "sfm_lerner"}, {}, 'did you mean "sfm_learner"'),
         (
             "monodepth2",
             {"data.frames": 1, "data.stereo": True, "monodepth2.velocity_weight": 1.0},

@@ -32,7 +32,7 @@ from sslax.types import Flow, FlowField, Model, Variables
 
 B, H, W = 2, 24, 32
 SIZE = (32, 48)  # of what is shared by several tests
-IDENTITY = augment.flow_views(augment.FlowRecipe())
+IDENTITY = augment.make_frame_pairs(augment.FlowRecipe())
 
 
 def pyramid(*flows):

@@ -254,7 +254,7 @@ def test_the_order_of_examples_does_not_matter():
     method = smurf_multi_frame.smurf_multi_frame(
         seeing(1.0),
         seeing(4.0),
-        augmentation=smurf_multi_frame.triplet_augmentation(augment.flow_views(recipe)),
+        augmentation=smurf_multi_frame.triplet_augmentation(augment.make_frame_pairs(recipe)),
         fusion_steps=4,
     )
     image = np.random.default_rng(3).integers(0, 255, (4, 3, H, W, 3), dtype=np.uint8)
@@ -344,7 +344,7 @@ def test_the_pseudo_labels_follow_the_augmentation():
     recipe = augment.get_flow_recipe(
         "smurf", size=(8, 12), jitter=0.0, erase=0.0, affine={"flip": 0.5}
     )
-    pairs = augment.flow_views(recipe)
+    pairs = augment.make_frame_pairs(recipe)
     image = np.random.default_rng(4).integers(0, 255, (6, 3, H, W, 3), dtype=np.uint8)
     batch = {"image": image, "index": np.arange(6)}
     augmented = smurf_multi_frame.triplet_augmentation(pairs)(jax.random.key(0), batch)
@@ -382,7 +382,7 @@ def test_configs_build(variant, load_config):
     first = load_config("smurf", variant)  # the network has to be the same
     assert first.model == config.model
     assert first.smurf.network == own.network
-    own.teacher_from = "nowhere"  # read when a run starts, not before
+    own.teacher_from = None  # as for a run whose checkpoints have the teacher
     method = smurf_multi_frame.build(config, 100)
     size = tuple(config.data.size) or (436, 1024)
     batch = {

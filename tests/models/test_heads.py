@@ -7,6 +7,7 @@ import pytest
 import scipy.special
 
 from sslax.models import Classifier, DINOHead, Projector, Prototypes, TileClassifier, from_linen
+from sslax.models.compose import Network
 
 
 def features():
@@ -112,13 +113,26 @@ def test_prototypes_of_zero_features_are_finite_with_their_gradient():
 
 
 def test_dino_head_equals_the_formula():
-    model = from_linen(DINOHead(hidden=7, bottleneck=3, outputs=5))
-    params, state = jax.jit(model.init)(jax.random.key(0), features())
-    params = jax.tree.map(lambda leaf: 10 * leaf + 0.1, params)
-    out, _ = jax.jit(lambda p: model.apply(p, state, features(), True))(params)
+    """The head with its last layer, the prototypes."""
+    parts = {"head": DINOHead(hidden=7, bottleneck=3), "prototypes": Prototypes(5)}
+    network = Network({name: from_linen(module) for name, module in parts.items()})
+
+    @jax.jit
+    def run(x):
+        variables = network.init(forward, jax.random.key(0), x)
+        params = jax.tree.map(lambda leaf: 10 * leaf + 0.1, variables.params)
+        out, _ = network.apply(forward, variables._replace(params=params), x)
+        return params, out
+
+    def forward(net, x):
+        return net.prototypes(net.head(x))
+
+    params, out = run(features())
     x = np.asarray(features(), np.float64)
     for i in (1, 2, 3):
-        layer = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params[f"linear{i}"])
+        layer = jax.tree.map(
+            lambda leaf: np.asarray(leaf, np.float64), params["head"][f"linear{i}"]
+        )
         x = x @ layer["kernel"] + layer["bias"]
         x = x * scipy.special.ndtr(x) if i < 3 else x
     c = np.asarray(params["prototypes"]["kernel"], np.float64)
@@ -161,8 +175,8 @@ def test_tile_classifier_starts_at_chance(knobs):
 
 HEADS = [
     (Prototypes(5), (16, 6)),
-    (DINOHead(hidden=7, bottleneck=3, outputs=5), (16, 6)),
-    (DINOHead(hidden=7, bottleneck=3, outputs=5, norm=True), (16, 6)),
+    (DINOHead(hidden=7, bottleneck=3), (16, 6)),
+    (DINOHead(hidden=7, bottleneck=3, norm=True), (16, 6)),
     (TileClassifier(4, embed=8, hidden=7), (4, 3, 6)),
     (TileClassifier(4, embed=8, norm=False), (4, 3, 6)),
 ]

@@ -18,7 +18,7 @@ def x64():
 
 @pytest.fixture(scope="session")
 def golden():
-    """`golden('warp')`: the arrays of golden/warp.npz, made by experiments/golden/warp.py."""
+    """`golden('warp')`: the arrays of golden/warp.npz, from experiments/golden/warp.py."""
     return lambda name: np.load(pathlib.Path(__file__).parent / "golden" / f"{name}.npz")
 
 

@@ -1,3 +1,5 @@
+"""Cameras against other libraries, their geometry, gradients and intrinsics."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,7 @@ def grid():
     return np.stack(np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT)), axis=-1)
 
 
-# Against other codes.
+# Against other libraries.
 
 
 def test_projection_equals_kornia(golden, x64):
@@ -55,7 +57,7 @@ def test_motions_are_exact_in_float32(golden):
     np.testing.assert_allclose(
         se3_exp(data["twists"].astype(np.float32)), data["scipy_poses"], atol=2e-6
     )
-    # On both sides of the change from the series to the closed form, |ω| = 0.5.
+    # On both sides of the switch from the series to the closed form at |ω| = 0.5.
     for angle in [0.499, 0.501]:
         rotation = so3_exp(np.float32([0, 0, angle]))
         expected = [np.cos(angle), -np.sin(angle), 0]
@@ -65,7 +67,7 @@ def test_motions_are_exact_in_float32(golden):
 # Geometry.
 
 
-def test_identity_has_exactly_no_flow():
+def test_identity_has_exactly_zero_flow():
     flow, valid = rigid_flow(depths(), np.eye(4, dtype=np.float32), INTRINSICS)
     assert not np.any(flow)
     assert valid.all()
@@ -84,7 +86,7 @@ def test_plane_moves_by_its_homography():
     np.testing.assert_allclose(flow, moved[..., :2] / moved[..., 2:] - grid(), atol=2e-4)
 
 
-def test_rotation_moves_every_depth_alike_and_infinity_only_rotates():
+def test_rotation_flow_does_not_depend_on_depth_and_infinite_depth_only_rotates():
     pose = se3_exp(np.float32([0, 0, 0, 0.02, -0.05, 0.1]))
     flow, valid = rigid_flow(depths(0), pose, INTRINSICS)
     other, _ = rigid_flow(depths(1), pose, INTRINSICS)
@@ -96,7 +98,7 @@ def test_rotation_moves_every_depth_alike_and_infinity_only_rotates():
 
 
 def test_camera_moving_right_sees_the_scene_move_left():
-    # The source camera stands 0.5 to the right: its points lie 0.5 to the left.
+    # The source camera is 0.5 to the right, so points move 0.5 to the left.
     pose = np.eye(4, dtype=np.float32)
     pose[0, 3] = -0.5
     flow, valid = rigid_flow(depths(), pose, INTRINSICS)
@@ -116,17 +118,19 @@ def test_source_camera_may_differ():
     np.testing.assert_allclose(flow + grid(), ops.project(points, source)[0], atol=1e-4)
 
 
-def test_points_without_an_image_are_invalid_with_finite_gradients():
+def test_invisible_points_are_invalid_with_finite_gradients():
     depth = depths()
     depth[0, :6] = [0, -1, np.nan, np.inf, 1e-30, -np.inf]
-    back = np.diag([-1.0, 1, -1, 1]).astype(np.float32)  # turned about: all lies behind
+    back = np.diag([-1.0, 1, -1, 1]).astype(
+        np.float32
+    )  # turned around: all points are behind the camera
 
     def loss(depth, pose, intrinsics):
         flow, valid = ops.rigid_flow(depth, pose, intrinsics)
         return jnp.sum(flow**2), (flow, valid)
 
     gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))
-    near = se3_exp(np.float32([0.1, 0, -2.5, 0, 0.01, 0]))  # some points pass behind
+    near = se3_exp(np.float32([0.1, 0, -2.5, 0, 0.01, 0]))  # some points move behind the camera
     for pose in [back, near, np.eye(4, dtype=np.float32)]:
         gradients, (flow, valid) = gradient(depth, pose, INTRINSICS)
         assert all(np.isfinite(x).all() for x in [flow, *gradients])
@@ -145,7 +149,7 @@ def test_points_without_an_image_are_invalid_with_finite_gradients():
     assert np.any(slope[5]) and not np.any(slope[:5])
 
 
-def test_inverse_undoes_a_motion():
+def test_inverse():
     pose = se3_exp(np.random.default_rng(0).standard_normal((5, 6)).astype(np.float32))
     inverse = ops.se3_inverse(pose)
     np.testing.assert_allclose(np.asarray(inverse) @ np.asarray(pose), [np.eye(4)] * 5, atol=2e-6)
@@ -173,7 +177,7 @@ def test_batches_equal_vmap():
     np.testing.assert_allclose(ops.backproject(depth, intrinsics), points, rtol=1e-6)
     coords, _ = jax.vmap(ops.project)(points, intrinsics)
     np.testing.assert_allclose(ops.project(points, intrinsics)[0], coords, rtol=1e-6)
-    # There and back: what backproject sees, project puts at its pixel.
+    # Projecting backprojected points gives their pixels.
     y, x = np.mgrid[:4, :5]
     np.testing.assert_allclose(
         coords, np.broadcast_to(np.stack([x, y], -1), coords.shape), atol=1e-4
@@ -183,25 +187,25 @@ def test_batches_equal_vmap():
 # Gradients.
 
 
-def test_derivatives_equal_finite_differences_at_zero_rotation_too(check_derivatives):
+def test_derivatives_equal_finite_differences_also_at_zero_rotation(check_derivatives):
     twist = np.array([0.3, -0.2, 0.1, 0.4, -0.7, 0.2])
-    still = twist * [1, 1, 1, 0, 0, 0]
-    ramp = np.arange(16.0).reshape(4, 4)  # keeps sums of squares from being stationary at zero
+    no_rotation = twist * [1, 1, 1, 0, 0, 0]
+    ramp = np.arange(16.0).reshape(4, 4)  # so that sums of squares are not stationary at zero
 
-    def motions(twist, still, angles):
-        pose = ops.se3_exp(jnp.stack([twist, still]))
+    def motions(twist, no_rotation, angles):
+        pose = ops.se3_exp(jnp.stack([twist, no_rotation]))
         return jnp.append(pose + ramp, ops.euler_to_matrix(angles) + ramp[:3, :3])
 
-    check_derivatives(motions, twist, still, np.zeros(3))
+    check_derivatives(motions, twist, no_rotation, np.zeros(3))
 
     def flows(depth, twists, intrinsics):
         return ops.rigid_flow(depth, ops.se3_exp(twists), intrinsics * INTRINSICS)[0]
 
-    twists = 0.1 * np.stack([twist, still])
+    twists = 0.1 * np.stack([twist, no_rotation])
     check_derivatives(flows, depths(0, (2, 2, 3)), twists, np.ones((2, 3, 3)))
 
 
-def test_derivative_at_zero_rotation_is_the_generators():
+def test_derivative_at_zero_rotation_equals_the_generators():
     slopes = jax.jit(jax.jacobian(ops.so3_exp))(jnp.zeros(3))
     generators = np.zeros((3, 3, 3))
     for i in range(3):
@@ -210,7 +214,7 @@ def test_derivative_at_zero_rotation_is_the_generators():
     np.testing.assert_array_equal(slopes, generators)
 
 
-# Changes of the image.
+# Flip, resize and crop.
 
 
 def test_intrinsics_follow_flip_resize_and_crop():
@@ -239,7 +243,8 @@ def test_intrinsics_follow_flip_resize_and_crop():
 
 
 def test_resized_intrinsics_agree_with_a_resized_image():
-    # A ramp is linear, so averaging pairs of pixels is exact: the halved image of x is x' there.
+    # Averaging pairs of pixels of a linear ramp is exact: the halved x image holds positions in the
+    # full image.
     ramp = np.broadcast_to(np.arange(16, dtype=np.float32), (8, 16))
     halved = ramp.reshape(4, 2, 8, 2).mean((1, 3))
     camera = np.float32([[10, 0, 7.5], [0, 10, 3.5], [0, 0, 1]])
@@ -251,7 +256,7 @@ def test_resized_intrinsics_agree_with_a_resized_image():
 # Depth and disparity.
 
 
-def test_disparity_and_depth_invert_each_other():
+def test_disparity_and_depth_are_inverse():
     # Calibration of Middlebury's motorcycle at the resolution of scikit-image, in mm.
     focal, baseline, doffs = 994.978, 193.001, 31.086
     disparity = np.float32([7.19, 38.7, 59.91])
@@ -279,9 +284,9 @@ def test_sigmoid_to_depth_spans_the_range():
 
 
 def test_shapes_are_checked():
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="backproject expects"):
         ops.backproject(depths(), np.eye(4))
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="se3_exp expects"):
         ops.se3_exp(np.zeros(3))
     with pytest.raises(ValueError, match="leading axes"):
         ops.project(np.ones(3, np.float32), np.ones((2, 3, 3), np.float32))

@@ -1,4 +1,4 @@
-"""Lab against scikit-image in float64; the classes of the ab plane against NumPy."""
+"""Lab against scikit-image in float64; the quantized ab plane against NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def bins():
     return ops.in_gamut_ab_bins(step=10)
 
 
-def test_lab_is_scikits_in_float64(x64):
+def test_lab_equals_scikit_image_in_float64(x64):
     dark = corners([0.0, 1e-4, 0.01, 0.039, 0.0405, 0.05])
     rgb = np.concatenate([RGB.reshape(-1, 3), COLORS, corners([0.0, 1.0]), dark])
     expected = color.rgb2lab(rgb)
@@ -52,7 +52,7 @@ def test_lab_in_float32():
         ops.rgb_to_lab(jnp.zeros((4, 4, 1)))
 
 
-def test_grays_have_no_color():
+def test_grays_have_zero_ab():
     lab = TO_LAB(jnp.broadcast_to(jnp.linspace(0, 1, 50)[:, None], (50, 3)))
     assert np.abs(lab[:, 1:]).max() < 0.01
     assert (np.diff(lab[:, 0]) > 0).all() and lab[0, 0] == 0
@@ -85,15 +85,15 @@ def test_gradients_below_black_at_black_and_at_the_kinks(value):
         np.testing.assert_allclose(back @ jacobian, np.eye(3), atol=0.1)
 
 
-def test_bins_are_those_that_colors_fall_into(bins):
+def test_bins_are_those_that_contain_colors(bins):
     assert bins.shape == (261, 2) and bins.dtype == np.float32
     np.testing.assert_array_equal(bins, 10 * np.round(bins / 10))
     np.testing.assert_array_equal(bins, np.unique(bins, axis=0))  # sorted, each once
     table = set(map(tuple, bins))
-    # scikit-image's Lab of every fifth level: no color without a bin.
+    # Every color on a grid of every fifth level has a bin.
     ab = color.rgb2lab(corners(np.arange(0, 256, 5) / 255))[:, 1:]
-    found = set(map(tuple, 10 * np.floor(ab / 10 + 0.5)))
-    assert found <= table and len(found) > 250
+    occupied = set(map(tuple, 10 * np.floor(ab / 10 + 0.5)))
+    assert occupied <= table and len(occupied) > 250
     assert (0, 0) in table and (-90, 50) not in table
     assert len(ops.in_gamut_ab_bins(step=20)) < 100
     with pytest.raises(ValueError, match="positive; got 0"):
@@ -102,7 +102,7 @@ def test_bins_are_those_that_colors_fall_into(bins):
 
 @pytest.mark.parametrize(("neighbors", "sigma"), [(1, 5.0), (5, 5.0), (10, 3.0)])
 def test_soft_targets(bins, neighbors, sigma):
-    # Random colors have no ties, which NumPy would break in another way.
+    # Random colors have no ties, which NumPy would break differently.
     ab = color.rgb2lab(COLORS).reshape(20, 20, 3)[..., 1:]
     targets = jax.jit(lambda ab: ops.soft_encode_ab(ab, bins, neighbors=neighbors, sigma=sigma))(
         jnp.asarray(ab, jnp.float32)
@@ -124,19 +124,19 @@ def test_soft_targets_at_a_bin_and_far_away(bins):
     cross = {(20, -30): 1, (30, -30): around, (10, -30): around}
     cross |= {(20, -20): around, (20, -40): around}
     for center, share in cross.items():
-        place = np.flatnonzero((bins == center).all(-1))
-        np.testing.assert_allclose(targets[0, place], share / (1 + 4 * around), rtol=1e-4)
-    # Where every Gaussian underflows the shares still sum to 1.
+        index = np.flatnonzero((bins == center).all(-1))
+        np.testing.assert_allclose(targets[0, index], share / (1 + 4 * around), rtol=1e-4)
+    # Targets sum to 1 even where every Gaussian underflows.
     np.testing.assert_allclose(targets.sum(-1), 1, rtol=1e-5)
-    for knobs, message in (({"neighbors": 262}, "1, ..., 261"), ({"sigma": 0.0}, "positive")):
+    for options, message in (({"neighbors": 262}, "1, ..., 261"), ({"sigma": 0.0}, "positive")):
         with pytest.raises(ValueError, match=message):
-            ops.soft_encode_ab(ab, bins, **knobs)
+            ops.soft_encode_ab(ab, bins, **options)
 
 
 def test_annealed_mean(bins):
     logits = RNG.normal(size=(4, 6, 261)) * 3
     for temperature in (0.38, 1.0):
-        # Zhang's form: probabilities first, to the power of 1 / T, normalized again.
+        # The paper's form: probabilities to the power 1 / T, renormalized.
         shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
         shares = shares ** (1 / temperature)
         expected = shares / shares.sum(-1, keepdims=True) @ bins.astype(float)
@@ -148,7 +148,7 @@ def test_annealed_mean(bins):
         ops.annealed_mean(jnp.asarray(logits), bins, temperature=0)
 
 
-def test_encoding_and_mean_bring_the_color_back(bins):
+def test_annealed_mean_inverts_soft_encoding(bins):
     ab = jnp.asarray(LAB[..., 1:], jnp.float32)
     targets = ops.soft_encode_ab(ab, bins)
     back = ops.annealed_mean(jnp.log(jnp.maximum(targets, 1e-9)), bins, temperature=1.0)
@@ -158,19 +158,19 @@ def test_encoding_and_mean_bring_the_color_back(bins):
 def test_histogram_gives_the_prior(bins):
     ab = LAB[..., 1:]
     counts = jax.jit(ops.ab_histogram)(jnp.asarray(ab, jnp.float32), bins)
-    # Squares of a regular grid: the nearest center is the rounded color.
+    # On a regular grid the nearest center is the rounded color.
     rounded, expected = np.unique(
         10 * np.floor(ab.reshape(-1, 2) / 10 + 0.5), axis=0, return_counts=True
     )
     assert counts.dtype == np.int32 and counts.sum() == ab[..., 0].size
     for center, count in zip(rounded, expected):
         assert counts[np.flatnonzero((bins == center).all(-1))[0]] == count
-    weights = losses.color_class_balance(counts)
+    weights = losses.class_rebalancing_weights(counts)
     assert weights[np.argmax(counts)] == weights.min()
     np.testing.assert_allclose((weights * counts).sum() / counts.sum(), 1, rtol=1e-5)
 
 
-def test_vmap_is_a_loop(bins):
+def test_vmap_equals_a_loop(bins):
     images = jnp.asarray(RGB[:6].reshape(2, 3, -1, 3), jnp.float32)
 
     def encode(image):

@@ -34,7 +34,7 @@ def test_masks_equal_loops_over_pixels(flows):
 
 
 @pytest.mark.parametrize("shift", [(4, 0), (-3, 0), (0, 2), (2, -5)])
-def test_a_constant_shift_hides_exactly_that_border(shift):
+def test_a_constant_shift_occludes_its_border(shift):
     height, width = 9, 12
     forward = jnp.broadcast_to(jnp.array(shift, jnp.float32), (1, height, width, 2))
     x, y = np.meshgrid(np.arange(width) + shift[0], np.arange(height) + shift[1])
@@ -43,9 +43,9 @@ def test_a_constant_shift_hides_exactly_that_border(shift):
     np.testing.assert_array_equal(range_map_mask(-forward)[0], visible)
 
 
-def test_a_passing_foreground_hides_what_it_covers():
-    # A 3-pixel object in columns 2..4 moves 4 to the right over a still background: columns 6..8
-    # of the first frame are covered, and nothing else.
+def test_a_moving_foreground_occludes_what_it_covers():
+    # An object in columns 2 to 4 moves 4 pixels to the right over a static background: exactly
+    # columns 6 to 8 of the first frame are occluded.
     forward = jnp.zeros((1, 9, 12, 2)).at[:, :, 2:5, 0].set(4.0)
     backward = jnp.zeros((1, 9, 12, 2)).at[:, :, 6:9, 0].set(-4.0)
     visible = np.ones((9, 12), bool)
@@ -54,7 +54,7 @@ def test_a_passing_foreground_hides_what_it_covers():
     np.testing.assert_array_equal(range_map_mask(backward)[0], visible)
 
 
-def test_masks_carry_no_gradient(flows):
+def test_masks_have_no_gradient(flows):
     _, forward, backward = flows
 
     def soft(forward, backward):
@@ -65,9 +65,9 @@ def test_masks_carry_no_gradient(flows):
         np.testing.assert_array_equal(gradient, 0)
 
 
-def test_zero_flow_sees_everything_and_bfloat16_keeps_whole_pixels():
-    still = jnp.zeros((1, 4, 300, 2), jnp.bfloat16)
-    assert forward_backward_mask(still, still).all()
-    moved = still.at[..., 0].set(1)
+def test_zero_flow_has_no_occlusion_and_bfloat16_flow_keeps_positions_exact():
+    zero = jnp.zeros((1, 4, 300, 2), jnp.bfloat16)
+    assert forward_backward_mask(zero, zero).all()
+    moved = zero.at[..., 0].set(1)
     assert range_map_mask(-moved).sum() == 4 * 299
     assert forward_backward_mask(moved, -moved).sum() == 4 * 299

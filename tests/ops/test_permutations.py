@@ -1,4 +1,4 @@
-"""Jigsaw permutations: distinct, far apart, the same every time."""
+"""Jigsaw permutations: distinct, far apart, deterministic."""
 
 import itertools
 
@@ -14,7 +14,7 @@ def distances(permutations):
 
 
 def test_usual_set_is_far_apart():
-    """100 of the 362,880 permutations of nine tiles; a random set has pairs 5 apart or less."""
+    """100 of the 362,880 permutations of nine tiles; random sets have smaller distances."""
     chosen = ops.jigsaw_permutations(100, seed=0)
     assert chosen.shape == (100, 9) and chosen.dtype == np.int32
     np.testing.assert_array_equal(np.sort(chosen, 1), np.tile(np.arange(9), (100, 1)))
@@ -23,7 +23,7 @@ def test_usual_set_is_far_apart():
     assert distances(np.array([rng.permutation(9) for _ in range(100)])).min() < 6
 
 
-def test_each_is_the_farthest_from_those_before():
+def test_each_permutation_is_the_farthest_from_the_previous_ones():
     chosen = ops.jigsaw_permutations(10, tiles=5, seed=3)
     everything = np.array(list(itertools.permutations(range(5))))
     for count in range(1, 10):
@@ -31,11 +31,11 @@ def test_each_is_the_farthest_from_those_before():
         assert (chosen[count] != chosen[:count]).sum(-1).min() == nearest.max()
 
 
-def test_first_nine_differ_in_every_place():
+def test_the_first_nine_differ_at_every_position():
     assert distances(ops.jigsaw_permutations(9)).min() == 9
 
 
-def test_depends_on_the_seed_alone():
+def test_the_result_depends_on_the_seed_alone():
     first, again, other = (ops.jigsaw_permutations(5, tiles=6, seed=s) for s in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
@@ -43,13 +43,13 @@ def test_depends_on_the_seed_alone():
     np.testing.assert_array_equal(longer[:5], first)
 
 
-def test_may_be_all_of_them():
+def test_all_permutations_can_be_chosen():
     chosen = ops.jigsaw_permutations(24, tiles=4)
     assert len({tuple(row) for row in chosen.tolist()}) == 24
 
 
-def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="do not exist"):
+def test_errors():
+    with pytest.raises(ValueError, match=r"count must be in 1, ..., 6"):
         ops.jigsaw_permutations(7, tiles=3)
     with pytest.raises(ValueError, match="too many permutations"):
         ops.jigsaw_permutations(7, tiles=16)

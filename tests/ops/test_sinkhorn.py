@@ -1,4 +1,4 @@
-"""Sinkhorn-Knopp against multiplication in float64, sharp scores, and eight devices."""
+"""Sinkhorn-Knopp against the multiplicative form in float64, large scores, eight devices."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from sslax import ops
 SCORES = np.random.default_rng(0).uniform(-1, 1, (16, 5))
 
 
-def by_multiplication(scores, epsilon, iterations):
+def multiplicative_sinkhorn(scores, epsilon, iterations):
     q = np.exp(scores / epsilon)
     for _ in range(iterations):
         q = q / q.sum(0)
@@ -21,9 +21,9 @@ def by_multiplication(scores, epsilon, iterations):
 
 
 @pytest.mark.parametrize(("epsilon", "iterations"), [(0.05, 3), (0.5, 1)])
-def test_equals_multiplication(epsilon, iterations):
+def test_equals_the_multiplicative_form(epsilon, iterations):
     ours = ops.sinkhorn(jnp.float32(SCORES), epsilon=epsilon, iterations=iterations)
-    expected = by_multiplication(SCORES, epsilon, iterations)
+    expected = multiplicative_sinkhorn(SCORES, epsilon, iterations)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
@@ -33,7 +33,7 @@ def test_is_balanced():
     np.testing.assert_allclose(ours.sum(0), 16 / 5, rtol=1e-3)
 
 
-def test_sharp_scores_do_not_overflow():
+def test_large_scores_do_not_overflow():
     scores = jnp.float32(SCORES) * 1000
     assert not jnp.isfinite(jnp.exp(scores / 0.05)).all()
     ours = ops.sinkhorn(scores, epsilon=0.05, iterations=3)
@@ -59,7 +59,7 @@ def test_one_device_equals_eight():
     assert jnp.abs(expected[1]).max() > 1
 
 
-def test_gradient_equals_differences(x64):
+def test_gradient_equals_finite_differences(x64):
     scores, weights = jnp.asarray(SCORES), jnp.arange(80.0).reshape(16, 5)
 
     def total(scores):

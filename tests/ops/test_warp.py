@@ -1,3 +1,5 @@
+"""Warps against other libraries, their conventions, gradients, transformations and devices."""
+
 import functools
 
 import jax
@@ -30,13 +32,13 @@ def total(f, *args):
     return jnp.sum(f(*args)[0] ** 2)
 
 
-# Values and gradients against other codes.
+# Values and gradients against other libraries.
 
 
 def test_sample_equals_torch_with_gradients(golden, x64):
     data = golden("warp")
     image, coords = jnp.array(data["image"]), jnp.array(data["coords"])
-    # No coordinate of the set is a whole number, where torch takes one slope or none.
+    # No coordinate is an integer, where PyTorch takes another slope.
     names = {p: [p] for p in PADDINGS}
     names["border"] += ["border_half_pixel"]
     names["zeros"] += ["zeros_half_pixel"]
@@ -90,7 +92,7 @@ def test_splat_equals_definition_and_is_the_adjoint_of_the_warp():
 # Conventions.
 
 
-def test_stereo_pair_is_reconstructed_in_the_stated_direction(stereo):
+def test_disparity_direction_on_a_stereo_pair(stereo):
     left, right, disparity = stereo
     known = np.isfinite(disparity)
 
@@ -104,7 +106,7 @@ def test_stereo_pair_is_reconstructed_in_the_stated_direction(stereo):
     assert error(np.asarray(wrong[0]), np.asarray(inside[0])) > 0.15
     assert error(right, known) > 0.15
 
-    # The right view from the left, at the disparities carried over to the right's frame.
+    # The right view from the left, with the disparities splatted to the right view.
     flow = np.stack([-disparity, np.zeros_like(disparity)], axis=-1)[None]
     carried = np.stack([np.where(known, disparity, 0), known], axis=-1)[None].astype(np.float32)
     carried = np.asarray(splat(carried, flow))[0]
@@ -137,7 +139,7 @@ def test_zero_flow_is_the_identity():
     image = random(2, 5, 7, 3)
     for padding in PADDINGS:
         warped, valid = warp_flow(image, np.zeros((2, 5, 7, 2), np.float32), padding=padding)
-        # The last row and column are reached from the pixel before, and so rounded.
+        # The last row and column are interpolated from the previous pixel, with rounding.
         np.testing.assert_array_equal(warped[:, :-1, :-1], image[:, :-1, :-1])
         np.testing.assert_allclose(warped, image, atol=1e-6)
         assert valid.all()
@@ -152,7 +154,7 @@ def test_valid_includes_the_outermost_centers_and_nothing_beyond():
     assert not bilinear_sample(image, beyond)[1].any()
 
 
-def test_coordinates_without_a_place_are_invalid_and_finite():
+def test_non_finite_coordinates_are_invalid_with_finite_values():
     image = random(4, 5, 2)
     bad = [np.nan, np.inf, -np.inf, 3e38, -3e38]
     coords = np.array([[b, 1.5] for b in bad] + [[1.5, b] for b in bad], np.float32)
@@ -172,7 +174,7 @@ def test_coordinates_without_a_place_are_invalid_and_finite():
     assert not np.any(gradients)
 
 
-def test_constant_shift_covers_all_but_its_border():
+def test_range_map_of_a_constant_shift():
     def shift(x, y):
         return np.full((1, 6, 8, 2), [x, y], np.float32)
 
@@ -189,7 +191,7 @@ def test_constant_shift_covers_all_but_its_border():
     np.testing.assert_array_equal(range_map(flow)[0, 0], [0, 1, 2])
 
 
-def test_lone_rows_columns_and_pixels():
+def test_single_rows_columns_and_pixels():
     for height, width in [(1, 1), (1, 4), (4, 1)]:
         image, flow = random(2, height, width, 2), random(2, height, width, 2, seed=1)
         reflected, _ = warp_flow(image, flow, padding="reflection")
@@ -207,7 +209,7 @@ def test_lone_rows_columns_and_pixels():
 
 def test_gradients_equal_finite_differences(check_derivatives):
     image = random(1, 3, 4, 2)
-    # Far enough from whole coordinates for the step of the differences.
+    # Coordinates stay away from integers by more than the step of the differences.
     flow = np.random.default_rng(1).integers(-2, 3, (1, 3, 4, 2)) + 0.2
     flow += np.random.default_rng(2).uniform(0, 0.6, (1, 3, 4, 2))
     check_derivatives(lambda i, f: ops.warp_flow(i, f)[0], image, flow)
@@ -215,7 +217,7 @@ def test_gradients_equal_finite_differences(check_derivatives):
     check_derivatives(ops.splat, image, flow)
 
 
-def test_slope_at_whole_coordinates_is_that_of_the_right_and_at_the_last_pixel_of_the_left():
+def test_slope_at_integer_coordinates_is_the_right_one_and_the_left_one_at_the_last_pixel():
     image = random(1, 4, 5, 1)
     for padding in PADDINGS:
 
@@ -236,7 +238,7 @@ def test_slope_at_whole_coordinates_is_that_of_the_right_and_at_the_last_pixel_o
     np.testing.assert_allclose(-by_rows[0], slope[..., 0], atol=1e-6)
 
 
-def test_half_precision_images_interpolate_and_accumulate_in_float32():
+def test_half_precision_images_are_interpolated_and_summed_in_float32():
     image, flow = random(1, 6, 7, 3), random(1, 6, 7, 2, seed=1)
     for dtype, tolerance in [(jnp.bfloat16, 2e-2), (jnp.float16, 2e-3)]:
         rounded = jnp.asarray(image, dtype)
@@ -245,7 +247,7 @@ def test_half_precision_images_interpolate_and_accumulate_in_float32():
         assert warped.dtype == dtype
         np.testing.assert_array_equal(warped, exact.astype(dtype))
         np.testing.assert_allclose(np.float32(warped), warp_flow(image, flow)[0], atol=tolerance)
-    # 4096 samples of one pixel: bfloat16 sums would stop at 256.
+    # 4096 samples of one pixel: a sum in bfloat16 would stop at 256.
     ones = jnp.ones((2, 2, 1), jnp.bfloat16)
 
     def sample(image):
@@ -259,7 +261,7 @@ def test_half_precision_images_interpolate_and_accumulate_in_float32():
 # Transformations and devices.
 
 
-def test_transformations_agree():
+def test_vmap_checkpoint_and_forward_mode_agree():
     image, flow = random(2, 3, 4, 2), random(2, 3, 4, 2, seed=1)
 
     def loss(image, flow):
@@ -279,7 +281,7 @@ def test_transformations_agree():
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_image_gradient_is_compiled_only_if_asked_for():
+def test_image_gradient_is_compiled_only_if_needed():
     image, flow = random(2, 4, 5, 2), random(2, 4, 5, 2, seed=1)
 
     def loss(i, f):
@@ -319,7 +321,7 @@ def everything(image, flow):
     return (*values, *gradients)
 
 
-def test_batch_sharded_warps_move_no_image(mesh):
+def test_sharded_warps_need_no_communication(mesh):
     image, flow = random(8, 4, 5, 2), random(8, 4, 5, 2, seed=1)
     expected = jax.jit(everything)(image, flow)
 
@@ -341,20 +343,20 @@ def test_batch_sharded_warps_move_no_image(mesh):
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
-# Mistakes.
+# Errors.
 
 
-def test_mistakes_are_named():
+def test_errors():
     image, flow = random(1, 4, 5, 2), random(1, 4, 5, 2)
     with pytest.raises(TypeError, match="convert it to float32"):
         ops.warp_flow((image * 255).astype(np.uint8), flow)
-    with pytest.raises(TypeError, match="cannot place a sample"):
+    with pytest.raises(TypeError, match="too coarse for pixels"):
         ops.bilinear_sample(image[0], jnp.zeros((3, 2), jnp.bfloat16))
-    with pytest.raises(ValueError, match="choose one of"):
+    with pytest.raises(ValueError, match="Known: border, reflection, symmetric, zeros"):
         ops.warp_flow(image, flow, padding="wrap")
     with pytest.raises(ValueError, match="ratio of the widths"):
         ops.warp_disparity(image, np.zeros((1, 2, 3), np.float32))
     with pytest.raises(ValueError, match="x \\+ d"):
         ops.warp_disparity(image, flow[..., 0], direction=0)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="warp_flow expects"):
         ops.warp_flow(image, np.zeros((2, 4, 5, 2), np.float32))

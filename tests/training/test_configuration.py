@@ -6,7 +6,8 @@ import pytest
 import runs
 
 from sslax.errors import UserError
-from sslax.training import configuration, train
+from sslax.training import configuration
+from sslax.training.plan import make_plan
 
 
 @pytest.mark.parametrize(
@@ -17,10 +18,50 @@ def test_durations(duration, steps):
     assert configuration.steps_of(duration, batch_size=32, steps_per_epoch=10) == steps
 
 
-@pytest.mark.parametrize("duration", ["10", "ten epochs", "3 minutes", "", "-1 steps"])
-def test_what_is_no_duration_is_refused(duration):
+@pytest.mark.parametrize(
+    ("duration", "steps"),
+    [
+        ("5 %", 10),
+        ("0.05", 10),
+        ("12.5%", 25),
+        ("100 %", 200),
+        ("1", 200),
+        ("0", 0),
+        ("3 epochs", 30),
+    ],
+)
+def test_durations_within_a_run_may_be_a_part_of_it(duration, steps):
+    found = configuration.steps_of(duration, batch_size=32, steps_per_epoch=10, total=200)
+    assert found == steps
+
+
+@pytest.mark.parametrize("duration", ["101 %", "1.5", "10"])
+def test_more_than_the_whole_run_is_refused(duration):
+    with pytest.raises(UserError, match="is more than the whole run"):
+        configuration.steps_of(duration, batch_size=32, steps_per_epoch=10, total=200)
+
+
+@pytest.mark.parametrize(
+    "duration",
+    ["ten epochs", "3 minutes", "", "-1 steps", "-5 %", "1.2.3 steps", ". steps", "1e999 steps"],
+)
+@pytest.mark.parametrize("total", [None, 200])
+def test_what_is_no_duration_is_refused(duration, total):
     with pytest.raises(UserError, match="is no duration; write a number and a unit"):
+        configuration.steps_of(duration, batch_size=32, steps_per_epoch=10, total=total)
+
+
+@pytest.mark.parametrize("duration", ["5 %", "0.05", "10"])
+def test_the_whole_run_is_no_part_of_itself(duration):
+    with pytest.raises(UserError, match=r'is no duration; .* "1e6 examples"\.$'):
         configuration.steps_of(duration, batch_size=32, steps_per_epoch=10)
+
+
+def test_the_duration_of_a_run_is_no_part_of_it(load_config):
+    config = load_config("simclr", "tiny")
+    config.duration = "5 %"
+    with pytest.raises(UserError, match='"5 %" is no duration'):
+        make_plan(config, examples=64, image_shape=(28, 28, 1), classes=None)
 
 
 def test_unknown_key_names_its_neighbor():
@@ -47,11 +88,15 @@ CONFIGS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "variant"), CONFIGS)
-def test_every_variant_of_every_config_makes_a_plan(load_config, name, variant):
-    config = load_config(name, variant)
-    if "teacher_from" in config.get(name, {}):
-        config[name].teacher_from = "nowhere"  # read when a run starts
+# Training images of the sets that variants are for; of their own kind, a plausible number.
+EXAMPLES = {"": 8000, "cifar10": 50_000, "stl10": 100_000, "imagenet100": 126_689}
+EXAMPLES |= {"imagenet": 1_281_167, "kitti": 39_810}
+
+
+def plan_of(config, variant, examples):
+    """The plan of a variant on images such as its data set has."""
+    if "teacher_from" in config.get(config.method, {}):
+        config[config.method].teacher_from = None  # as for a run whose checkpoints have the teacher
     classes = None
     if (images := config.data.frames + config.data.stereo) > 1:  # that belong together
         shape = (images, *(config.data.size or (384, 512)), 3)
@@ -59,9 +104,27 @@ def test_every_variant_of_every_config_makes_a_plan(load_config, name, variant):
         side = max(config.augment.size, 32)
         shape = (side, side, len(config.model.mean))
         classes = None if variant else 10
-    plan = train.make_plan(config, examples=8192, image_shape=shape, classes=classes)
-    assert plan.steps > 0 and plan.checkpoint_every % plan.log_every == 0
+    plan = make_plan(config, examples=examples, image_shape=shape, classes=classes)
     assert plan.batch["image"].shape == (config.batch_size, *shape)
+    return plan
+
+
+@pytest.mark.parametrize(("name", "variant"), CONFIGS)
+def test_every_variant_of_every_config_makes_a_plan(load_config, name, variant):
+    plan = plan_of(load_config(name, variant), variant, examples=8192)
+    assert plan.steps > 0 and plan.checkpoint_every % plan.log_every == 0
+
+
+@pytest.mark.parametrize(("name", "variant"), CONFIGS)
+def test_every_variant_can_be_shortened_by_its_duration_alone(load_config, name, variant):
+    """Nothing else is in steps or epochs of the long run: the rate still rises and falls."""
+    config = load_config(name, variant)
+    config.duration = "300 steps"
+    examples = EXAMPLES.get(variant.partition("_")[0], 20_000)
+    plan = plan_of(config, variant, examples)
+    assert plan.steps == 300
+    first, middle, last = (float(plan.rate(step)) for step in (0, 150, 299))
+    assert first > 0.0 and last < 0.5 * middle
 
 
 def test_a_variant_keeps_what_it_does_not_name(load_config):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import runs
 
-from sslax.inference import use
+from sslax.inference.run import open_run, read_state
 from sslax.training import sharding
 
 OPTIONS = ("--config.duration=6 steps", "--config.evaluate.at_end=False")
@@ -19,8 +19,7 @@ def _free_port():
 
 
 def _params(workdir):
-    _, plan = use.read_plan(workdir)
-    return use.read_state(workdir, plan, sharding.make_mesh(jax.devices()[:1])).params
+    return read_state(open_run(workdir), sharding.make_mesh(jax.devices()[:1])).params
 
 
 def _assert_close(ours, theirs):

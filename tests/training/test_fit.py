@@ -159,7 +159,7 @@ def test_predict_writes_features_of_a_folder(workdir, images, tmp_path):
         ({"optimizer__warmup": "12 steps"}, "warm-up takes 12 of 12 steps"),
         ({"model__name": "resnet19"}, 'did you mean "resnet18"'),
         ({"augment__crop_scale": (0.5,)}, "crop_scale is a range, two numbers"),
-        ({"augment__recipe": "simcl"}, "did you mean 'simclr'"),
+        ({"augment__recipe": "simcl"}, 'did you mean "simclr"'),
         ({"batch_size": 12}, "does not divide over 8 devices"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import runs
 
-from sslax.inference import use
+from sslax.inference.run import open_run, read_state
 from sslax.training import metrics, sharding
 
 
@@ -31,9 +31,7 @@ def undisturbed(tmp_path_factory, cache):
 
 
 def final_state(workdir):
-    _, plan = use.read_plan(workdir)
-    mesh = sharding.make_mesh(jax.devices()[:1])
-    state = use.read_state(workdir, plan, mesh)
+    state = read_state(open_run(workdir), sharding.make_mesh(jax.devices()[:1]))
     return state._replace(rng=jax.random.key_data(state.rng))
 
 
@@ -75,7 +73,7 @@ def test_killed_many_times(tmp_path, undisturbed, cache):
     status, output = runs.finish(
         runs.start(runs.command(tmp_path, *OPTIONS), runs.environment(cache))
     )
-    assert status == 0 and "Going on from step" in output, output
+    assert status == 0 and "Resuming from step" in output, output
     assert_same_run(tmp_path, undisturbed)
 
 
@@ -89,22 +87,23 @@ def test_sigterm_saves_and_exits_cleanly(tmp_path, undisturbed, cache):
     status, output = runs.finish(
         runs.start(runs.command(tmp_path, *OPTIONS), runs.environment(cache))
     )
-    assert status == 0 and f"Going on from step {stopped}." in output, output
+    assert status == 0 and f"Resuming from step {stopped}." in output, output
     state, expected = final_state(tmp_path), final_state(undisturbed)
     jax.tree.map(np.testing.assert_array_equal, state, expected)
 
 
 def test_a_finished_run_is_not_repeated(undisturbed, cache):
     before = (undisturbed / "metrics.jsonl").read_text()
-    encoder = undisturbed / "encoder.safetensors"
-    written = encoder.read_bytes()
+    encoder, network = (undisturbed / f"{name}.safetensors" for name in ("encoder", "network"))
+    written = encoder.read_bytes(), network.read_bytes()
     encoder.unlink()  # as if it had been killed before that
+    network.unlink()
     status, output = runs.finish(
         runs.start(runs.command(undisturbed, *OPTIONS), runs.environment(cache))
     )
     assert status == 0, output
     assert (undisturbed / "metrics.jsonl").read_text() == before
-    assert encoder.read_bytes() == written
+    assert (encoder.read_bytes(), network.read_bytes()) == written
 
 
 def test_another_config_is_refused_in_one_sentence(undisturbed, cache):

@@ -191,6 +191,6 @@ def build_augmentation(section: ConfigDict, snippet: Snippet) -> Augmentation:
     knobs = plain(section)
     try:
         recipe = augment.get_frame_recipe(knobs.pop("recipe"), **knobs)
-        return augment.frame_views(recipe, stereo=snippet.stereo)
+        return augment.make_frames(recipe, stereo=snippet.stereo)
     except ValueError as error:
         raise UserError(f"config.augment: {error}") from error

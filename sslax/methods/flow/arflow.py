@@ -92,9 +92,9 @@ def arflow(
     R    = mean_{T visible} ρ(f(T I, T I') - T f_0)
     ```
     R is a second pass of the network, on frames that are transformed: moved in the plane, which
-    the flow follows exactly (`affine_flow`), with other colors, and with parts of the second frame
-    painted over, so that the first pass knows flow that the second one cannot see. The pixels that
-    count are those that are visible in the first pass, moved alike.
+    the flow follows exactly (`warp_affine_flow`), with other colors, and with parts of the second
+    frame painted over, so that the first pass knows flow that the second one cannot see. The pixels
+    that count are those that are visible in the first pass, moved alike.
 
     The network's flows, at a quarter of the frames' resolution and below, are enlarged by four
     before they are compared, as the authors do.
@@ -113,7 +113,7 @@ def arflow(
         level_weights: w_l, finest first, at least as many as the network has.
         analogy_weight: w_a, or a schedule of it; where it is 0 the second pass is skipped.
         spatial: how frames are moved in the second pass; None for not at all.
-        appearance: how their colors change, by `jitter_pair`; None for not at all.
+        appearance: how their colors change, by `photometric_augmentation`; None for not at all.
         occluder: paint over parts of the second frame.
 
     Raises:
@@ -276,13 +276,13 @@ def transform(
     if transformation.spatial is not None:
         size = frames.shape[1:3]
         maps = jnp.stack(augment.sample_affine(affine_key, size, transformation.spatial))
-        frames, _ = jax.vmap(augment.affine_image)(frames, maps)
-        flows, inside = jax.vmap(augment.affine_flow)(flows, maps, maps[::-1])
+        frames, _ = jax.vmap(augment.warp_affine)(frames, maps)
+        flows, inside = jax.vmap(augment.warp_affine_flow)(flows, maps, maps[::-1])
         # A pixel counts where all the pixels that it is interpolated from count.
-        moved, _ = jax.vmap(augment.affine_image)(visible[..., None], maps)
+        moved, _ = jax.vmap(augment.warp_affine)(visible[..., None], maps)
         visible = (moved[..., 0] > 0.999) & inside
     if transformation.appearance is not None:
-        frames = augment.jitter_pair(color_key, frames, transformation.appearance)
+        frames = augment.photometric_augmentation(color_key, frames, transformation.appearance)
     if transformation.occluder:
         frames = jnp.stack([frames[0], augment.random_occluder(paint_key, frames[1])])
     return frames, flows, visible.astype(jnp.float32)

@@ -48,7 +48,7 @@ def build_augmentation(section: ConfigDict) -> Augmentation:
         knobs.pop("size")  # (): the size of the frames
     try:
         recipe = augment.get_flow_recipe(knobs.pop("recipe"), **knobs)
-        return augment.flow_views(recipe)
+        return augment.make_frame_pairs(recipe)
     except ValueError as error:
         raise UserError(f"config.augment: {error}") from error
 

@@ -3,9 +3,9 @@
 Stone et al., SMURF: Self-Teaching Multi-Frame Unsupervised RAFT with Full-Image Warping, CVPR 2021.
 """
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,6 @@ from sslax.methods.flow.method import (
     whole_network,
 )
 from sslax.methods.flow.terms import magnitude
-from sslax.models.deferred import Weights, start_from
 from sslax.types import (
     Array,
     Batch,
@@ -35,6 +34,7 @@ from sslax.types import (
     Method,
     Model,
     Pictures,
+    PyTree,
     Variables,
 )
 
@@ -286,8 +286,8 @@ def triplet_augmentation(augmentation: Augmentation) -> Augmentation:
     All three are moved and cropped alike; colors change in 'input' alone, which has the last two.
 
     Args:
-        augmentation: as `augment.flow_views` returns it: an example's key depends on `rng` and its
-            index alone.
+        augmentation: as `augment.make_frame_pairs` returns it: an example's key depends on `rng`
+            and its index alone.
     """
 
     def augment_triplets(rng: Array, batch: Batch) -> Batch:
@@ -309,38 +309,49 @@ _FILE = "network.safetensors"  # in the folder of a finished run
 _COMMAND = "`python -m sslax.main --config=configs/smurf.py --workdir={}`"
 
 
-def read_teacher(source: str, like: Weights) -> Weights:
-    """The weights of the flow network that a finished run trained.
+def start_from(network: Model, source: str) -> Model:
+    """The network, initialized with the weights of a finished run, which are read once.
 
     Args:
+        network: of the same parameters.
         source: the run's folder, or a file network.safetensors.
-        like: `(params, model_state)` with the shapes that they must have.
 
     Raises:
-        UserError: there is no finished run, it learns no flow, or its network is another.
+        UserError: from `init`, there is no finished run, it learns no flow, or its network is
+            another.
     """
     knob, command = f"{_KNOB}={source}", _COMMAND.format(source)
-    path = Path(source).expanduser()
-    if not (path / _FILE if path.is_dir() else path).is_file():
-        raise UserError(f"{knob} holds no finished run: first run {command}.")
-    params, model_state, metadata = models.read_variables(path, file=_FILE)
-    method = metadata.get("method", "unknown")
-    if method not in TEACHERS:
-        raise UserError(f"{knob} is a run of {method}, which learns no flow: first run {command}.")
-    found = params, model_state
-    if jax.tree.map(jnp.shape, found) != jax.tree.map(jnp.shape, like):
-        raise UserError(
-            f"The network of {knob} is another one: its config.model and config.{method}.network "
-            "have to be this run's config.model and config.smurf_multi_frame.network."
-        )
-    return found
+
+    @cache
+    def read() -> tuple[PyTree, PyTree, dict[str, Any]]:
+        path = Path(source).expanduser()
+        if not (path / _FILE if path.is_dir() else path).is_file():
+            raise UserError(f"{knob} holds no finished run: first run {command}.")
+        return models.read_variables(path, file=_FILE)
+
+    def init(rng: Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        *weights, metadata = read()
+        method = metadata.get("method", "unknown")
+        if method not in TEACHERS:
+            raise UserError(
+                f"{knob} is a run of {method}, which learns no flow: first run {command}."
+            )
+        like = jax.eval_shape(network.init, rng, x)
+        if jax.tree.map(jnp.shape, tuple(weights)) != jax.tree.map(jnp.shape, like):
+            raise UserError(
+                f"The network of {knob} is another one: its config.model and "
+                f"config.{method}.network have to be this run's config.model and "
+                "config.smurf_multi_frame.network."
+            )
+        return jax.tree.map(jnp.asarray, tuple(weights))
+
+    return network._replace(init=init)
 
 
 def build(config: ConfigDict, steps: int) -> Method:
     """SMURF's second stage from the sections `model`, `augment` and `smurf_multi_frame`.
 
-    `teacher_from` is read when a run initializes its variables, and not where a checkpoint, which
-    holds the teacher, replaces them.
+    `teacher_from` None is for a run whose checkpoints hold the teacher already.
 
     Raises:
         UserError: no teacher; an unknown knob, or one out of its range.
@@ -348,7 +359,7 @@ def build(config: ConfigDict, steps: int) -> Method:
     knobs = plain(config.smurf_multi_frame)
     check_choice("config.smurf_multi_frame.occlusion", knobs["occlusion"], OCCLUSIONS)
     source, iterations = knobs.pop("teacher_from"), knobs.pop("teacher_iterations")
-    if not source:
+    if source == "":
         raise UserError(
             f"{_KNOB} has to name the folder of a finished first stage: run "
             f"{_COMMAND.format('FOLDER')}."
@@ -356,11 +367,10 @@ def build(config: ConfigDict, steps: int) -> Method:
     del knobs["network"]
     shared = from_config.shared_arguments(config)
     changes = {"iterations": iterations} if iterations else {}
+    teacher = from_config.build_network(config, **changes)
     return smurf_multi_frame(
         **shared | {"augmentation": triplet_augmentation(shared["augmentation"])},
-        teacher=start_from(
-            from_config.build_network(config, **changes), partial(read_teacher, source)
-        ),
+        teacher=teacher if source is None else start_from(teacher, source),
         student=from_config.build_network(config, both=False),
         **knobs,
     )

@@ -47,7 +47,7 @@ def absolute_location(
     def cut(key: Array, view: Array) -> Batch:
         def one(key: Array) -> tuple[Array, Array]:
             position_key, color_key = jax.random.split(key)
-            pixels, position = augment.patch_at(position_key, view, patch=patch)
+            pixels, position = augment.random_patch(position_key, view, patch=patch)
             pixels = hide_colors(color_key, augment.standardize(pixels), colors)
             return pixels, augment.location_class(position, bins)
 

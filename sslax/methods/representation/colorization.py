@@ -89,7 +89,7 @@ def colorization(
         targets = ops.soft_encode_ab(batch["ab"], bins, neighbors=neighbors, sigma=sigma)
         nearest = jnp.argmax(targets, axis=-1)
         cross_entropy = -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
-        weight = losses.color_class_balance(prior, gamma=gamma)[nearest]
+        weight = losses.class_rebalancing_weights(prior, gamma=gamma)[nearest]
         colored = jnp.broadcast_to(batch["colored"][:, None, None], cross_entropy.shape)
         value = losses.masked_mean(weight * cross_entropy, colored)
         hit = (jnp.argmax(logits, axis=-1) == nearest).astype(jnp.float32)

@@ -168,7 +168,7 @@ def build_augmentation(section: ConfigDict) -> Augmentation:
     shared = {name: value for name, value in knobs.items() if name not in ("size", "crop_scale")}
     try:
         small = augment.get_local_recipes(recipe, **{**shared, **local}) if local["count"] else ()
-        return augment.make_views(augment.get_recipes(recipe, **knobs), small)
+        return augment.make_views(augment.get_view_recipes(recipe, **knobs), small)
     except ValueError as error:
         raise UserError(f"config.augment: {error}") from error
 

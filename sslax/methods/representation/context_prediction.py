@@ -68,7 +68,9 @@ def context_prediction(
 
     def obscure(key: Array, patch: Array) -> Array:
         resolution_key, color_key = jax.random.split(key)
-        patch = augment.down_up(resolution_key, patch, probability=down_up, smallest=smallest)
+        patch = augment.random_downsample(
+            resolution_key, patch, probability=down_up, min_pixels=smallest
+        )
         # Standardized first: the noise in a dropped channel must stay weak.
         return hide_colors(color_key, augment.standardize(patch), colors)
 

@@ -3,6 +3,8 @@
 Pathak et al., Context Encoders: Feature Learning by Inpainting, CVPR 2016.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -53,100 +55,46 @@ def inpainting(
     w = adversarial_weight if discriminator else 0.0
     parts = {"encoder": encoder, "decoder": decoder}
     network = Network(parts | ({"discriminator": discriminator} if discriminator else {}))
-
-    def dig(key: Array, view: Array) -> Batch:
-        height, width = view.shape[:2]
-        if hole == "region":
-            hidden = weight = augment.random_region_mask(key, height, width)
-        else:
-            side = min(height, width) // 2
-            painted = augment.center_mask(height, width, side=side)
-            hidden = augment.center_mask(height, width, side=side, overlap=overlap)
-            weight = jnp.where(hidden, 1.0, overlap_weight * painted)
-        hidden, weight = (x.astype(jnp.float32)[..., None] for x in (hidden, weight))
-        seen = jnp.where(hidden > 0, jnp.asarray(fill, view.dtype), view)
-        return {"input": seen, "target": view, "weight": weight}
-
-    with_hole = common.pretext_task(augmentation, dig)
-
-    def painted_part(images: Array) -> Array:
-        """The part of images `[B, H, W, ...]` that the decoder paints."""
-        if hole == "region":
-            return images
-        height, width = images.shape[1:3]
-        side = min(height, width) // 2
-        top, left = (height - side) // 2, (width - side) // 2
-        return images[:, top : top + side, left : left + side]
+    cut = partial(cut_hole, hole=hole, overlap=overlap, overlap_weight=overlap_weight, fill=fill)
+    with_hole = common.pretext_task(augmentation, cut)
 
     def paint(net: Parts, batch: Batch) -> tuple[Array, Array]:
         """Features, and the painting."""
         encoding = net.encoder(batch["input"])
         deepest = [*encoding.stages.values()][-1]  # a map: a painter has to know where things are
-        return encoding.features, net.decoder(
-            {"features": deepest, "like": painted_part(batch["target"])}
-        )
-
-    def judge(net: Parts, images: Array) -> Array:
-        return net.discriminator(images)
+        like = painted_part(batch["target"], hole)
+        return encoding.features, net.decoder({"features": deepest, "like": like})
 
     def paint_and_judge(net: Parts, batch: Batch) -> Array:
-        _, painting = paint(net, batch)
-        return judge(net, painting)
+        return judge(net, paint(net, batch)[1])
 
     def init(rng: Array, batch: Batch) -> Variables:
         return network.init(paint_and_judge if discriminator else paint, rng, batch)
-
-    def adversarial(
-        variables: Variables, painting: Array, target: Array
-    ) -> tuple[Array, Metrics, Variables]:
-        """Loss of the painter, weighted, and of the discriminator; metrics, and moved state."""
-        held = jax.lax.stop_gradient(variables.params)
-        real, variables = network.apply(judge, variables, target, train=True)
-        fake, variables = network.apply(
-            judge, variables, jax.lax.stop_gradient(painting), train=True
-        )
-        frozen = variables._replace(params=held)
-        fooled, _ = network.apply(judge, frozen, painting, train=True)
-        critic = (jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))) / 2
-        painter = jnp.mean(jax.nn.softplus(-fooled))
-        metrics = {
-            "critic_loss": critic,
-            "critic_accuracy": (jnp.mean(real > 0) + jnp.mean(fake < 0)) / 2,
-            "painter_loss": painter,
-        }
-        return w * painter + critic, metrics, variables
 
     def loss(
         variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
         (features, painting), variables = network.apply(paint, variables, batch, train=True)
-        target, weight = painted_part(batch["target"]), painted_part(batch["weight"])
+        target, weight = (painted_part(batch[name], hole) for name in ("target", "weight"))
         # Outside of a random region the painting is the image: the critic looks at the hole.
         painting = jnp.where(weight > 0, painting, target)
         mean = jnp.sum(weight * target, (0, 1, 2)) / jnp.sum(weight)
         error = _weighted_square(painting - target, weight)
         chance = _weighted_square(target - mean[None, None, None], weight)
-        value, chance_of_all = (1 - w) * error, chance
         metrics = {"l2": error, "l2_at_chance": chance, **common.embedding_metrics(features)}
+        value, metrics["loss_at_chance"] = (1 - w) * error, chance
         if discriminator:
-            contest, more, variables = adversarial(variables, painting, target)
+            contest, more, variables = adversarial(network, variables, painting, target, w)
             value, metrics = value + contest, metrics | more
-            chance_of_all = (1 - w) * chance + (1 + w) * jnp.log(2.0)
-        metrics["loss_at_chance"] = chance_of_all
+            metrics["loss_at_chance"] = (1 - w) * chance + (1 + w) * jnp.log(2.0)
         metrics, features = jax.lax.stop_gradient((metrics, features[:, None]))
         return value, LossOutput(variables.model_state, variables.extra, metrics, features)
 
     def visualize(variables: Variables, batch: Batch, rng: Array) -> Pictures:
         batch = with_hole(rng, batch)
         (_, painting), _ = network.apply(paint, variables, batch)
-        height, width = batch["input"].shape[1:3]
-        rest = [(full - part) // 2 for full, part in zip((height, width), painting.shape[1:3])]
-        padding = [
-            (before, full - part - before)
-            for before, full, part in zip(rest, (height, width), painting.shape[1:3])
-        ]
-        whole = jnp.pad(painting, [(0, 0), *padding, (0, 0)])
-        filled = jnp.where(batch["weight"] > 0, jnp.clip(whole, 0.0, 1.0), batch["input"])
+        painting = jnp.clip(_padded(painting, batch["input"].shape[1:3]), 0.0, 1.0)
+        filled = jnp.where(batch["weight"] > 0, painting, batch["input"])
         return {"image": batch["target"], "hole": batch["input"], "filled": filled}
 
     return common.encoder_method(
@@ -157,6 +105,87 @@ def inpainting(
         loss=loss,
         visualize=visualize,
     )
+
+
+def cut_hole(
+    key: Array,
+    view: Array,
+    *,
+    hole: str,
+    overlap: int,
+    overlap_weight: float,
+    fill: tuple[float, ...],
+) -> Batch:
+    """The pretext task of one view `[H, W, C]`; the knobs are those of `inpainting`.
+
+    Returns:
+        'input', the view with a hole; 'target', the view; and 'weight' `[H, W, 1]` of the squared
+        error, 0 where nothing is painted.
+    """
+    height, width = view.shape[:2]
+    if hole == "region":
+        hidden = weight = augment.random_region_mask(key, height, width)
+    else:
+        side = min(height, width) // 2
+        painted = augment.center_mask(height, width, side=side)
+        hidden = augment.center_mask(height, width, side=side, overlap=overlap)
+        weight = jnp.where(hidden, 1.0, overlap_weight * painted)
+    hidden, weight = (x.astype(jnp.float32)[..., None] for x in (hidden, weight))
+    seen = jnp.where(hidden > 0, jnp.asarray(fill, view.dtype), view)
+    return {"input": seen, "target": view, "weight": weight}
+
+
+def painted_part(images: Array, hole: str) -> Array:
+    """The part of images `[B, H, W, ...]` that the decoder paints."""
+    if hole == "region":
+        return images
+    height, width = images.shape[1:3]
+    side = min(height, width) // 2
+    top, left = (height - side) // 2, (width - side) // 2
+    return images[:, top : top + side, left : left + side]
+
+
+def judge(net: Parts, images: Array) -> Array:
+    """Forward pass of the discriminator alone."""
+    return net.discriminator(images)
+
+
+def adversarial(
+    network: Network, variables: Variables, painting: Array, target: Array, weight: float
+) -> tuple[Array, Metrics, Variables]:
+    """The contest of painter and discriminator.
+
+    Args:
+        network: with a part `discriminator`.
+        variables: of the method.
+        painting: `[B, h, w, C]`.
+        target: likewise.
+        weight: of the painter's loss.
+
+    Returns:
+        The weighted loss of the painter plus that of the discriminator, each with a gradient to
+        its own parameters alone; metrics; and the variables with the moved state.
+    """
+    real, variables = network.apply(judge, variables, target, train=True)
+    fake, variables = network.apply(judge, variables, jax.lax.stop_gradient(painting), train=True)
+    frozen = variables._replace(params=jax.lax.stop_gradient(variables.params))
+    fooled, _ = network.apply(judge, frozen, painting, train=True)
+    critic = (jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))) / 2
+    painter = jnp.mean(jax.nn.softplus(-fooled))
+    metrics = {
+        "critic_loss": critic,
+        "critic_accuracy": (jnp.mean(real > 0) + jnp.mean(fake < 0)) / 2,
+        "painter_loss": painter,
+    }
+    return weight * painter + critic, metrics, variables
+
+
+def _padded(painting: Array, size: tuple[int, int]) -> Array:
+    """A painting of the central part, with zeros around it, `[B, H, W, C]`."""
+    parts = painting.shape[1:3]
+    before = [(whole - part) // 2 for whole, part in zip(size, parts)]
+    after = [whole - part - rest for whole, part, rest in zip(size, parts, before)]
+    return jnp.pad(painting, [(0, 0), *zip(before, after), (0, 0)])
 
 
 def _weighted_square(difference: Array, weight: Array) -> Array:

@@ -50,7 +50,7 @@ def jigsaw(
 
     def shuffle(key: Array, view: Array) -> Batch:
         tile_key, color_key, order_key = jax.random.split(key, 3)
-        cut = augment.grid_tiles(tile_key, view, grid=round(tiles**0.5), tile=tile, jitter=jitter)
+        cut = augment.jigsaw_tiles(tile_key, view, grid=round(tiles**0.5), tile=tile, jitter=jitter)
         shape = (tiles, 1, 1, cut.shape[-1])
         shift = jax.random.uniform(color_key, shape, minval=-color_jitter, maxval=color_jitter)
         order = jax.random.randint(order_key, (), 0, len(permutations))

@@ -39,7 +39,7 @@ def mae(
 
     def hide(key: Array, view: Array) -> Batch:
         tokens = (view.shape[0] // patch) * (view.shape[1] // patch)
-        keep, hidden = augment.random_keep(key, tokens, ratio=mask_ratio)
+        keep, hidden = augment.random_masking(key, tokens, ratio=mask_ratio)
         return {"input": view, "keep": keep, "hidden": hidden}
 
     masked = common.pretext_task(augmentation, hide)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from sslax.models.kernels.backend import on_cpu
-from sslax.ops.calls import computed_once
+from sslax.ops.no_inline import no_inline
 
 
 def reflect_pad(x: jax.Array, radius: int = 1) -> jax.Array:
@@ -75,7 +75,7 @@ def _pad(x: jax.Array, radius: int, mode: str) -> jax.Array:
     return x
 
 
-@functools.partial(computed_once, static_argnames=("radius", "skip", "axis"))
+@functools.partial(no_inline, static_argnames=("radius", "skip", "axis"))
 def _pad_borders(x: jax.Array, *, radius: int, skip: int, axis: int) -> jax.Array:
     size = x.shape[axis]
     before, after = _borders(x, radius, axis, skip)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from sslax.models.kernels.backend import on_cpu
-from sslax.ops.calls import computed_once
+from sslax.ops.no_inline import no_inline
 
 _WINDOW = [(i, j) for i in range(3) for j in range(3)]
 
@@ -54,7 +54,7 @@ def _forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return y, (x, y)
 
 
-@computed_once
+@no_inline
 def _argmax(x: jax.Array, y: jax.Array) -> jax.Array:
     """Index in `_WINDOW` of each window's maximum y, the first where pixels tie; int8."""
     h, w = y.shape[1:3]

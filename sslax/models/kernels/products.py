@@ -30,7 +30,7 @@ import numpy as np
 from jax import lax
 
 from sslax.models.kernels import borders, chunks
-from sslax.ops.calls import computed_once
+from sslax.ops.no_inline import no_inline
 
 _CHUNK = 1 << 22  # elements of the im2col array of one loop step: 16 MB
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -204,7 +204,7 @@ def _kernel_gradient(
     xs, gs = chunks.split(x, size), chunks.split(g, size)
     product = partial(jnp.einsum, "nijc,nijk->ick", preferred_element_type=jnp.float32)
 
-    @computed_once
+    @no_inline
     def side_by_side(folded: jax.Array) -> jax.Array:
         return jnp.concatenate([folded[:, :, b : b + w] for b in range(taps)], axis=-1)
 

@@ -1,10 +1,10 @@
-"""What is kept from being computed again."""
+"""Calls that are not inlined."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sslax.ops.calls import computed_once
+from sslax.ops.no_inline import no_inline
 
 
 def squares(x, y):
@@ -19,12 +19,12 @@ def readers(function):
     return jax.jit(jax.vmap(jax.value_and_grad(total, (0, 1))))
 
 
-def test_same_values_and_derivatives_and_a_call_that_stays():
+def test_values_and_derivatives_are_the_same_and_the_call_remains():
     x, y = np.random.default_rng(0).random((2, 3, 8)).astype(np.float32)
-    once, plain = readers(computed_once(squares)), readers(squares)
+    once, plain = readers(no_inline(squares)), readers(squares)
     for a, b in zip(jax.tree.leaves(once(x, y)), jax.tree.leaves(plain(x, y)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
     counts = [f.lower(x, y).compile().as_text().count(" call(") for f in (once, plain)]
-    # One call forwards, and its transpose.
+    # The call and its transpose.
     assert counts[1] == 0
     assert counts[0] == (2 if jax.default_backend() == "cpu" else 0)

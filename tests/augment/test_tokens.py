@@ -1,0 +1,220 @@
+"""Masks of tokens: counts, ranges, disjointness, distributions."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslax import augment
+
+COUNT = 4000
+KEYS = jax.random.split(jax.random.key(0), COUNT)
+GRID = (14, 14)
+
+
+def draw(keys=KEYS, **options):
+    """Blocks of all keys, as NumPy arrays, in one compiled call."""
+    sample = functools.partial(augment.random_token_blocks, **{"grid": GRID, **options})
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(sample))(keys))
+
+
+def as_grid(tokens, mask, grid=GRID):
+    """`[..., H, W]` bool: which cells of the grid the real tokens occupy."""
+    cells = np.zeros((*tokens.shape[:-1], grid[0] * grid[1]), bool)
+    np.put_along_axis(cells, tokens, True, axis=-1)
+    # Padding repeats a real token.
+    assert (cells.sum(-1) == mask.sum(-1)).all()
+    return cells.reshape(*tokens.shape[:-1], *grid)
+
+
+def rectangles(cells):
+    """First rows and columns, heights and widths of `[N, H, W]` blocks, which must be full."""
+    rows, columns = cells.any(2), cells.any(1)
+    height, width = rows.sum(1), columns.sum(1)
+    assert (cells.sum((1, 2)) == height * width).all()
+    return rows.argmax(1), columns.argmax(1), height, width
+
+
+@pytest.fixture(scope="module")
+def blocks():
+    return draw()
+
+
+def test_shapes_and_padding(blocks):
+    assert blocks.context.shape == blocks.context_mask.shape == (COUNT, 172)
+    assert blocks.targets.shape == blocks.target_mask.shape == (COUNT, 4, 42)
+    assert blocks.context.dtype == blocks.targets.dtype == np.int32
+    for tokens, mask in (
+        (blocks.context, blocks.context_mask),
+        (blocks.targets, blocks.target_mask),
+    ):
+        assert mask.dtype == bool and tokens.min() >= 0 and tokens.max() < 196
+        assert (mask[..., :-1] >= mask[..., 1:]).all()  # real tokens first
+        # Real tokens increase, padding repeats the first one.
+        increases = np.diff(tokens, axis=-1) > 0
+        assert increases[mask[..., 1:]].all()
+        first = np.broadcast_to(tokens[..., :1], tokens.shape)
+        np.testing.assert_array_equal(tokens[~mask], first[~mask])
+
+
+def test_targets_are_four_blocks_of_one_size_in_range(blocks):
+    cells = as_grid(blocks.targets, blocks.target_mask)
+    _, _, height, width = (x.reshape(COUNT, 4) for x in rectangles(cells.reshape(-1, *GRID)))
+    assert (height == height[:, :1]).all() and (width == width[:, :1]).all()
+    # Areas before rounding are 29 to 39 tokens, aspect ratios 0.75 to 1.5.
+    assert (height * width).min() >= 24 and (height * width).max() <= 42
+    assert np.abs(np.mean(height * width) - np.mean(np.floor(196 * np.linspace(0.15, 0.2)))) < 1
+    sizes, counts = np.unique(np.stack([height[:, 0], width[:, 0]], -1), axis=0, return_counts=True)
+    # The same formula on continuous draws.
+    rng = np.random.default_rng(0)
+    area = np.floor(196 * rng.uniform(0.15, 0.2, 400_000))
+    aspect = rng.uniform(0.75, 1.5, 400_000)
+    sides = np.round(np.stack([np.sqrt(area * aspect), np.sqrt(area / aspect)], -1))
+    expected = {
+        tuple(s): n / 400_000 for s, n in zip(*np.unique(sides, axis=0, return_counts=True))
+    }
+    for size, count in zip(sizes, counts):
+        share = expected[tuple(size)]
+        assert abs(count / COUNT - share) < 5 * np.sqrt(share / COUNT) + 2e-3
+    assert sum(expected[tuple(size)] for size in sizes) > 0.99
+
+
+def test_positions_of_targets_are_uniform_and_independent(blocks):
+    cells = as_grid(blocks.targets, blocks.target_mask)
+    top, left, height, width = (x.reshape(COUNT, 4) for x in rectangles(cells.reshape(-1, *GRID)))
+    chosen = (height[:, 0] == 6) & (width[:, 0] == 6)
+    for first in (top[chosen], left[chosen]):
+        counts = np.bincount(first.ravel(), minlength=9)
+        assert len(counts) == 9  # up to the last row and column
+        expected = first.size / 9
+        assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+    columns = np.concatenate([top[chosen], left[chosen]], axis=1).T
+    correlation = np.corrcoef(columns) - np.eye(8)
+    assert np.abs(correlation).max() < 5 / np.sqrt(chosen.sum())
+
+
+def test_context_is_a_square_block_without_the_targets(blocks):
+    context = as_grid(blocks.context, blocks.context_mask)
+    covered = as_grid(blocks.targets, blocks.target_mask).any(1)
+    assert not (context & covered).any()
+    assert blocks.context_mask.sum(1).min() >= 10
+    # All cells of the smallest rectangle around the context are context or target tokens.
+    sides = []
+    for cells, targets in zip(context, covered):
+        rows, columns = np.nonzero(cells)
+        box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert (cells | targets)[box].all()
+        sides.append(max(rows.max() - rows.min(), columns.max() - columns.min()) + 1)
+    # Sides of 13 (areas of 166 to 182 tokens) and 14 (areas above).
+    sides = np.array(sides)
+    assert sides.max() == 14
+    assert 0.35 < (sides == 14).mean() < 0.45  # 0.44, unless targets hide an outer row
+
+
+def test_one_size_key_gives_one_size():
+    @jax.jit
+    def sample(rng, size_key):
+        keys = augment.example_keys(rng, jnp.arange(64))
+        sample = functools.partial(augment.random_token_blocks, grid=GRID, size_key=size_key)
+        return jax.vmap(sample)(keys)
+
+    areas = []
+    for rng in jax.random.split(jax.random.key(5), 12):
+        # The key that the keys of the examples are derived from may serve as the size key.
+        mask = np.asarray(sample(rng, rng).target_mask).sum(-1)
+        assert (mask == mask[0, 0]).all()
+        areas.append(int(mask[0, 0]))
+    assert len(set(areas)) > 3
+
+
+def test_same_key_same_blocks_one_at_a_time_and_batched(blocks):
+    sample = jax.jit(functools.partial(augment.random_token_blocks, grid=GRID))
+    for i in (0, 17):
+        for single, batched in zip(sample(KEYS[i]), blocks):
+            np.testing.assert_array_equal(single, batched[i])
+    assert (blocks.targets[0] != blocks.targets[1]).any()
+
+
+def test_the_context_has_at_least_min_context_tokens():
+    """Tokens from outside all blocks are added, and tokens of targets only if necessary."""
+    # Context blocks of about 44 tokens; four targets of up to 42 leave 28 tokens at least.
+    blocks = draw(KEYS[:500], context_scale=(0.2, 0.25), min_context=28)
+    context = as_grid(blocks.context, blocks.context_mask)
+    covered = as_grid(blocks.targets, blocks.target_mask).any(1)
+    count = blocks.context_mask.sum(1)
+    assert count.min() == 28 < count.max() and not (context & covered).any()
+
+    blocks = draw(KEYS[:500], min_context=140)
+    context = as_grid(blocks.context, blocks.context_mask)
+    covered = as_grid(blocks.targets, blocks.target_mask).any(1)
+    outside = (~covered).sum((1, 2))
+    assert (context.sum((1, 2)) >= 140).all() and outside.min() < 140
+    overlap = (context & covered).sum((1, 2))
+    np.testing.assert_array_equal(overlap, np.maximum(140 - outside, 0))
+
+
+def test_a_small_grid_keeps_its_promises():
+    blocks = draw(KEYS[:500], grid=(4, 4), min_context=4)
+    context = as_grid(blocks.context, blocks.context_mask, (4, 4))
+    covered = as_grid(blocks.targets, blocks.target_mask, (4, 4)).any(1)
+    assert (context.sum((1, 2)) >= 4).all()
+    assert (((context & covered).sum((1, 2)) == 0) | ((~covered).sum((1, 2)) < 4)).all()
+
+
+def test_max_context_keeps_a_random_subset(blocks):
+    few = draw(max_context=60)
+    assert few.context.shape == (COUNT, 60)
+    count = blocks.context_mask.sum(1)
+    np.testing.assert_array_equal(few.context_mask.sum(1), np.minimum(count, 60))
+    np.testing.assert_array_equal(few.targets, blocks.targets)
+    every, kept_cells = (as_grid(x.context, x.context_mask) for x in (blocks, few))
+    assert not (kept_cells & ~every).any()
+    # A token is kept with probability 60 / count, whatever its row.
+    probability = np.minimum(1, 60 / count)[:, None, None]
+    kept, expected = kept_cells.sum((0, 2)), (every * probability).sum((0, 2))
+    assert np.abs(kept - expected).max() < 5 * np.sqrt(expected.max())
+
+
+def test_grids_need_not_be_square_and_blocks_may_fill_them():
+    blocks = draw(KEYS[:50], grid=(6, 10), targets=2, target_scale=(0.1, 0.1), min_context=3)
+    cells = as_grid(blocks.targets, blocks.target_mask, (6, 10)).reshape(-1, 6, 10)
+    _, _, height, width = rectangles(cells)
+    assert len(cells) == 100 and set((height * width).tolist()) <= {4, 6}
+    full = draw(KEYS[:4], grid=(2, 2), target_scale=(1.0, 1.0), min_context=1)
+    assert full.targets.shape == (4, 4, 4) and full.target_mask.all()
+
+
+def test_errors():
+    sample = functools.partial(augment.random_token_blocks, KEYS[0])
+    with pytest.raises(ValueError, match="scale must be a positive, increasing pair"):
+        sample(GRID, target_scale=(0.2, 0.1))
+    with pytest.raises(ValueError, match="aspect must be a positive, increasing pair"):
+        sample(GRID, target_aspect=(0.0, 1.0))
+    with pytest.raises(ValueError, match="at most 1"):
+        sample(GRID, context_scale=(0.5, 1.5))
+    with pytest.raises(ValueError, match="targets, the number of target blocks"):
+        sample(GRID, targets=0)
+    for options in ({"min_context": 0}, {"min_context": 197}, {"max_context": 9}):
+        with pytest.raises(ValueError, match="cannot have between"):
+            sample(GRID, **options)
+
+
+@pytest.mark.parametrize(("tokens", "ratio", "kept"), [(16, 0.75, 4), (9, 0.5, 5), (5, 0.0, 5)])
+def test_random_masking(tokens, ratio, kept):
+    mask_tokens = jax.vmap(lambda key: augment.random_masking(key, tokens, ratio=ratio))
+    visible, mask = map(np.asarray, jax.jit(mask_tokens)(KEYS[:2000]))
+    assert visible.shape == (2000, kept) and visible.dtype == np.int32
+    assert mask.shape == (2000, tokens) and mask.dtype == bool
+    assert (np.diff(visible, axis=1) > 0).all() and (mask.sum(axis=1) == tokens - kept).all()
+    assert not np.take_along_axis(mask, visible, axis=1).any()
+    # Each token, and each pair of tokens, is kept equally often.
+    seen = (~mask).astype(float)
+    share = kept / tokens
+    assert np.abs(seen.mean(axis=0) - share).max() <= 5 * np.sqrt(share * (1 - share) / 2000)
+    pairs = (seen.T @ seen / 2000)[~np.eye(tokens, dtype=bool)]
+    pair_share = share * (kept - 1) / (tokens - 1)
+    assert np.abs(pairs - pair_share).max() <= 5 * np.sqrt(pair_share * (1 - pair_share) / 2000)
+    with pytest.raises(ValueError, match=r"ratio must be in \[0, 1\)"):
+        augment.random_masking(KEYS[0], tokens, ratio=1.0)
