@@ -25,9 +25,10 @@ FAST = (
     *(f"tests/data/test_{name}.py" for name in ("fitting", "files")),
     *(f"tests/training/test_{name}.py" for name in ("configuration", "metrics", "optim")),
 )
-FAST_METHOD = "tests/methods/test_methods.py", "[simclr]"
+TABLE = "tests/methods/test_methods.py"  # each test for each method
+FAST_METHOD = "[simclr]"
 SLOW = (
-    *("_eight", "sharded", "derivatives", "tests/losses/test_devices.py"),
+    *("_eight", "sharded", "derivatives", "shortened", "tests/losses/test_devices.py"),
     "tests/measures/test_representation.py",
 )
 
@@ -55,8 +56,22 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 def pytest_collection_modifyitems(items):
     for item in items:
         fast = item.nodeid.startswith(FAST) and not any(word in item.nodeid for word in SLOW)
-        if fast or all(part in item.nodeid for part in FAST_METHOD):
+        if fast or (item.nodeid.startswith(TABLE) and FAST_METHOD in item.nodeid):
             item.add_marker(pytest.mark.fast)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A worker takes a file at a time, whose tests share what they compile; of the table of
+    methods, which is as long as half of the other files together, a method at a time."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file, _, test = nodeid.partition("::")
+            return file + test.partition("[")[2] if file == TABLE else file
+
+    return Scheduler(config, log)
 
 
 @pytest.fixture(scope="session")
