@@ -46,6 +46,23 @@ def test_composing_undoes_relative_poses(drive):
     np.testing.assert_allclose(apart[7], relative[7] @ relative[8] @ relative[9], atol=1e-10)
 
 
+@pytest.mark.parametrize("frames", [2, 3, 5])
+def test_motions_of_overlapping_records_compose_to_the_trajectory(frames):
+    """Records of consecutive frames, each with poses from its target to all of its frames."""
+    rng = np.random.default_rng(3)
+    trajectory = motions(0.3 * rng.normal(size=(9, 3)), rng.normal(size=(9, 3)))
+    trajectory = np.linalg.inv(trajectory[0]) @ trajectory
+    target = frames // 2
+    poses = np.stack(
+        [
+            np.linalg.inv(trajectory[i : i + frames]) @ trajectory[i + target]
+            for i in range(9 - frames + 1)
+        ]
+    )
+    composed = pose.compose_poses(pose.consecutive_motions(poses))
+    np.testing.assert_allclose(composed, trajectory, atol=1e-9)
+
+
 def test_direction_of_relative_poses():
     """The pose takes points of camera 1 to camera 0: a point ahead of camera 1, seen by both."""
     trajectory = motions([[0, 0, 0], [0, np.pi / 2, 0]], [[0, 0, 0], [0, 0, 10.0]])

@@ -4,7 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sslax import figures
+from sslax.tasks import TASKS
 from sslax.training import checkpoint, sharding
+from sslax.types import Features, FlowField, InverseDepth
 
 
 def on(devices, batch):
@@ -87,19 +90,43 @@ def test_saved_restored_and_continued_on_one_device_to_the_bit_and_on_eight(tiny
 
 def test_predictions_are_of_single_images_and_the_pictures_can_be_drawn(tiny):
     state, images = tiny.state(), tiny.batch["image"]
-    outputs, shown = tiny.look(state, tiny.batch)
-    if "features" in outputs:
-        assert outputs["features"].ndim == 2
-    assert {leaf.shape[0] for leaf in jax.tree.leaves(outputs)} == {len(images)}
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(outputs))
+    task = tiny.plan.method.task
+    prediction, pictures = tiny.look(state, tiny.batch)
+    assert type(prediction) is TASKS[type(task)].prediction
+    shapes = {path: leaf.shape for path, leaf in leaves(prediction)}
+    assert shapes == expected_shapes(prediction, task, images)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(prediction))
+
     half = len(images) // 2
     changed = np.concatenate([images[:half], 255 - images[half:]])
     others, _ = tiny.look(state, {**tiny.batch, "image": changed})
-    for (path, ours), (_, theirs) in zip(leaves(others), leaves(outputs)):
+    for (path, ours), (_, theirs) in zip(leaves(others), leaves(prediction)):
         np.testing.assert_allclose(ours[:half], theirs[:half], rtol=1e-4, atol=1e-5, err_msg=path)
         if "visible" not in path:  # everything is, before anything moves
             assert np.abs(ours[half:] - theirs[half:]).max() > 1e-6, path
-    for title, column in shown.items():
-        assert column.ndim == 4 and column.shape[0] == len(images), title
-        assert column.shape[-1] in (1, 3), title
-        assert column.min() >= 0.0 and column.max() <= 1.0, title
+
+    for title, column in pictures.items():
+        if not isinstance(column, InverseDepth | FlowField):
+            assert column.min() >= 0.0 and column.max() <= 1.0, title
+        drawn = figures.maps.colorize(column)
+        assert drawn.ndim == 4 and drawn.shape[0] == len(images), title
+        assert drawn.shape[-1] in (1, 3), title
+
+
+def expected_shapes(prediction, task, images):
+    """Shapes of a prediction's leaves by path, as the types of predictions document them."""
+    count, *_, height, width, _ = images.shape
+    if isinstance(prediction, Features):
+        widths = {name: stage.shape[-1] for name, stage in prediction.stages.items()}
+        shapes = {f".stages['{name}']": (count, width) for name, width in widths.items()}
+        return {".features": (count, prediction.features.shape[-1]), **shapes}
+    shapes = {
+        ".depth": (count, height, width),
+        ".disparity": (count, height, width),
+        ".pose": (count, getattr(task, "frames", 1), 4, 4),
+        ".flow": (count, height, width, 2),
+        ".backward": (count, height, width, 2),
+        ".visible": (count, height, width),
+    }
+    predicted = [name for name, leaf in prediction._asdict().items() if leaf is not None]
+    return {f".{name}": shapes[f".{name}"] for name in predicted}

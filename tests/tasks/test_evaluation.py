@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+import sslax
 from sslax import data, models
 from sslax.errors import UserError
 from sslax.inference.run import Run
@@ -48,12 +49,15 @@ def workdir(load_config, tmp_path_factory):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """What the protocol was given; the protocol itself is tested elsewhere."""
+    """What the protocol is given, call by call; its number is that of the call.
+
+    The protocol itself is tested in tests/measures.
+    """
     calls = []
 
     def evaluate_features(train, train_labels, test, test_labels, *, num_classes):
         calls.append((train["features"], train_labels, test["features"], test_labels, num_classes))
-        return {"knn": 0.25}
+        return {"knn": float(len(calls))}
 
     monkeypatch.setattr(representation.protocol, "evaluate_features", evaluate_features)
     return calls
@@ -62,21 +66,28 @@ def measured(monkeypatch):
 def test_another_set_is_brought_to_the_encoder_and_written_elsewhere(workdir, measured, tmp_path):
     path = write(tmp_path / "bright birds.npz", shape=(20, 16, 3), count=90, classes=3)
     results = evaluation.evaluate_run(workdir, other={"source": "npz", "path": path})
-    assert results["knn"] == results["knn_untrained"] == results["knn_pixels"] == 0.25
-    trained, untrained, pixels = measured
-    for features, labels, test_features, test_labels, classes in measured:
-        assert (len(features), len(labels), len(test_features), len(test_labels)) == (
-            60,
-            60,
-            30,
-            30,
-        )
+    numbers = {name: value for name, value in results.items() if not name.startswith("alignment")}
+    assert numbers == {"knn": 1.0, "knn_untrained": 2.0, "knn_pixels": 3.0, "step": 2}
+    archive = np.load(path)
+    for _, labels, _, test_labels, classes in measured:
+        np.testing.assert_array_equal(labels, archive["y_train"])
+        np.testing.assert_array_equal(test_labels, archive["y_test"])
         assert classes == 3
-    assert pixels[0].shape[1] == SIDE * SIDE  # 20 x 16 in color before
-    assert np.any(np.asarray(trained[0]) != np.asarray(untrained[0]))
+    # The images as the encoder has to see them: 12 x 12 and gray; 20 x 16 and colored before.
+    section = data.defaults()
+    section.update(source="npz", path=path, image_size=SIDE, channels=1)
+    dataset = data.load(section)
+    trained, untrained, pixels = measured
+    encoder = sslax.load(workdir)
+    for part, source in ((0, dataset.train), (2, dataset.test)):
+        images = np.stack([source[i]["image"] for i in range(len(source))])
+        assert images.shape[1:] == (SIDE, SIDE, 1)
+        np.testing.assert_allclose(trained[part], encoder(images), rtol=1e-3, atol=1e-5)
+        assert np.abs(trained[part] - untrained[part]).max() > 1e-3
+        expected = images.reshape(len(images), -1) / 255
+        np.testing.assert_allclose(pixels[part], expected, rtol=1e-5, atol=1e-6)
     written = json.loads((workdir / "results-bright-birds.json").read_text())
     assert written == {name: pytest.approx(value) for name, value in results.items()}
-    assert written["step"] == 2
     assert (workdir / "results.json").read_text() == '{"knn": 0.5}\n'
 
 
@@ -84,7 +95,7 @@ def test_alignment_is_the_mean_squared_distance_of_two_views(workdir):
     """Against NumPy, from the run's own views of the same images."""
     subject = evaluation.open_subject(workdir)
     plan, variables, test = subject.run.plan, subject.networks[""], subject.dataset.test
-    found = representation._alignment(subject, variables)
+    numbers = representation._alignment(subject, variables)
     images = test.images[batches.random_rows(test, 512)]
     batch = {"image": images, "index": np.arange(len(images), dtype=np.int32)}
     views = plan.method.augment(jax.random.key(plan.seed), batch)["views"]
@@ -96,7 +107,7 @@ def test_alignment_is_the_mean_squared_distance_of_two_views(workdir):
     )
     u, v = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (x, y))
     expected = np.mean(np.sum((u - v) ** 2, axis=1))
-    assert found == {"alignment": pytest.approx(expected, rel=1e-3)}
+    assert numbers == {"alignment": pytest.approx(expected, rel=1e-3)}
     assert expected > 1e-4
     single = subject.run.config.copy_and_resolve_references()
     single.augment.recipe = "supervised"
@@ -118,7 +129,7 @@ def test_encoders_that_see_no_images_are_given_what_predict_gives_them(method, l
     np.testing.assert_allclose(encoding.features, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_fine_tuning_stands_beside_its_baseline(workdir):
+def test_fine_tuning_has_its_baseline(workdir):
     results = evaluation.finetune_run(workdir, fractions=[1.0, 0.5], duration="6 steps")
     names = {"finetune", "finetune_untrained"}
     names |= {"finetune_50_percent", "finetune_50_percent_untrained"}
