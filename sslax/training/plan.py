@@ -142,4 +142,7 @@ def without_starting_weights(config: ConfigDict) -> ConfigDict:
     """A copy that reads no weights to start from: for runs whose checkpoints hold them."""
     config = config.copy_and_resolve_references()
     config.model.encoder_from = ""
+    section = config.get(config.method, {})
+    if "teacher_from" in section:
+        section.teacher_from = None
     return config

@@ -863,7 +863,7 @@ def test_mistakes_in_configs_are_named(load_config):
     config = load_config("arflow", "tiny")
     with config.unlocked():
         config.arflow.spatial.rotat = 0.1
-    with pytest.raises(UserError, match="'rotate'"):
+    with pytest.raises(UserError, match='did you mean "rotate"'):
         arflow.build(config, 10)
 
 

@@ -195,7 +195,7 @@ def test_color_decoder_starts_at_chance_and_keeps_places():
 
 def test_stage_that_does_not_exist_is_named():
     _, x, _ = CASES["color"]
-    with pytest.raises(ValueError, match="no stage 'c'; there are"):
+    with pytest.raises(ValueError, match="stage of the decoder is 'c'"):
         ColorDecoder(5, ("c",)).init(jax.random.key(0), x, train=True)
 
 

@@ -160,7 +160,7 @@ def test_groups_count_in_training_only(variables):
     np.testing.assert_array_equal(BatchNorm(train=False, groups=3).apply(variables, x), plain)
     module = BatchNorm(train=True, groups=3)
     module.init(jax.random.key(0), x)
-    with pytest.raises(ValueError, match="8 examples do not fall into 3 equal groups"):
+    with pytest.raises(ValueError, match="cannot split 8 examples into 3 equal groups"):
         module.apply(variables, x, mutable=["batch_stats"])
 
 

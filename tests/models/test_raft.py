@@ -193,7 +193,7 @@ def test_sizes_are_continued_and_cut(tiny):
     apply = exact_jit(lambda x: model.apply(params, state, x, False)[0])
     padded = jnp.pad(pair[:, :, :13, :19], ((0, 0), (0, 0), (0, 3), (0, 5), (0, 0)), mode="edge")
     np.testing.assert_array_equal(apply(pair[:, :, :13, :19]), apply(padded)[..., :13, :19, :])
-    with pytest.raises(ValueError, match="no 2 levels"):
+    with pytest.raises(ValueError, match="too small for 2 levels"):
         apply(pair[:, :, :8])
     with pytest.raises(ValueError, match="Known: dense"):
         RAFT(correlation="sparse").init(jax.random.key(0), pair, train=False)
