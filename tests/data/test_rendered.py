@@ -30,9 +30,9 @@ def opened(kind, **more):
     return rendered.load(config(source="scenes", size=SIZE, scenes=knobs, **fields))
 
 
-def error(source, **fields):
+def error(module, **fields):
     with pytest.raises(DataError) as caught:
-        source.load(config(**fields))
+        module.load(config(**fields))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

@@ -411,6 +411,7 @@ def test_every_method_has_a_reference():
     elsewhere = {"monodepth", "monodepth2", "sfm_learner"}  # test_depth_methods.py
     elsewhere |= {"arflow", "smurf", "uflow", "unflow"}  # test_flow_methods.py
     elsewhere |= {"smurf_multi_frame"}  # test_smurf_multi_frame.py
+    elsewhere |= {"ijepa"}  # test_ijepa.py
     assert set(methods.METHODS) <= set(CASES) | elsewhere
 
 

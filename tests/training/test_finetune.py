@@ -101,8 +101,10 @@ def test_the_first_step_is_nesterovs_on_batch_statistics(variables):
     error = 1 / CLASSES - np.eye(CLASSES)[TRAIN.labels]
     rate = 1.9 * 0.5 * 48 / 256  # Nesterov: gradient + 0.9 x velocity, which is the gradient
     expected = -rate * features.T @ error / 48
-    np.testing.assert_allclose(params["classifier"]["kernel"], expected, atol=1e-6)
-    np.testing.assert_allclose(params["classifier"]["bias"], 0, atol=1e-7)  # equal classes
+    np.testing.assert_allclose(params["classifier"]["linear"]["kernel"], expected, atol=1e-6)
+    np.testing.assert_allclose(
+        params["classifier"]["linear"]["bias"], 0, atol=1e-7
+    )  # equal classes
     for ours, theirs in zip(leaves(params["encoder"]), leaves(variables[0])):
         np.testing.assert_array_equal(ours, theirs)  # no gradient passes a classifier of zeros
     for ours, theirs in zip(leaves(model_state), leaves(state)):
@@ -133,6 +135,6 @@ def test_mistakes_are_named(variables):
 
     with pytest.raises(
         UserError,
-        match=r"diverged: .*loss became NaN or infinite at step 0; lower the learning rate of 2\.",
+        match=r"diverged: .*loss.* became NaN or infinite at step 0; lower the learning rate",
     ):
         tuned(variables, model=MODEL._replace(apply=overflowing))
