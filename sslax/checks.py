@@ -25,7 +25,7 @@ def _public_name(frame: FrameType) -> str | None:
     know, and `__call__` after its class.
     """
     module = frame.f_globals.get("__name__", "")
-    if module == __name__ or module.partition(".")[0] in _TRANSPARENT:
+    if frame.f_code.co_filename == __file__ or module.partition(".")[0] in _TRANSPARENT:
         return None
     qualname = frame.f_code.co_qualname.removesuffix(".__call__")
     parts = qualname.replace(".<locals>", "").split(".")
