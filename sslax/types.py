@@ -227,6 +227,8 @@ class Method(NamedTuple):
             each column, and under it an image `[B, h, w, C]` in [0, 1], or a map, per example.
         encoder: `(variables) -> (params, model_state)` of the encoder to take away.
         preprocess: `images -> x`, from images `[N, H, W, C]` in [0, 1] to that encoder's input.
+        evaluation_view: `images -> images` of the size that encoder is evaluated at, from
+            images as the data set gives them.
         references: `(variables) -> {name: Variables}`, other networks inside `extra` that are worth
             evaluating beside the trained one, such as a frozen teacher.
     """
@@ -240,6 +242,7 @@ class Method(NamedTuple):
     visualize: Callable[[Variables, Batch, Array], Pictures]
     encoder: Callable[[Variables], tuple[PyTree, PyTree]]
     preprocess: Callable[[Array], Any]
+    evaluation_view: Callable[[Array], Array] = lambda images: images
     references: Callable[[Variables], dict[str, Variables]] = lambda variables: {}
 
 

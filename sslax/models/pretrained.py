@@ -54,7 +54,7 @@ class Description:
 
     Attributes:
         architecture: the `model` section of the config that it was built from.
-        size: (H, W) in pixels of the images that it was trained with.
+        size: (H, W) in pixels of the images that it was trained with, and is evaluated on.
         channels: of these images, 1 or 3.
         preprocessing: name of what is done to images first, a key of `PREPROCESSING`; "custom" if
             it has no name, and then `load_encoder` cannot build the module.

@@ -132,7 +132,8 @@ def fit_weights(
 
     Where the first convolution of a ResNet takes F times the channels that its weights have,
     because its input is F stacked frames, the weights are repeated and divided by F: equal frames
-    then give what one of them gave.
+    then give what one of them gave. Where a ViT learned its positions on another grid of patches,
+    they are interpolated.
 
     Args:
         arrays: what `read_weights` returns, or parameters and model state.
@@ -158,6 +159,8 @@ def fit_weights(
     wanted = flatten(tree)
     if _FIRST in wanted and _FIRST in flat:
         flat[_FIRST] = _repeat_channels(flat[_FIRST], wanted[_FIRST].shape[-2])
+    if _POSITION in wanted and _POSITION in flat:
+        flat[_POSITION] = _other_grid(flat[_POSITION], wanted[_POSITION].shape)
     try:
         check_like(wanted, flat, str(source))
     except ValueError as error:
@@ -171,11 +174,18 @@ def fit_weights(
 
 
 _FIRST = "params/conv1/kernel"
+_POSITION = "params/position"
 
 
 def _repeat_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     frames, rest = divmod(channels, kernel.shape[-2])
     return kernel if rest or frames < 2 else np.tile(kernel, (1, 1, frames, 1)) / frames
+
+
+def _other_grid(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | jax.Array:
+    """Positions `[h, w, width]` for another grid, as the ViT interpolates them itself."""
+    same_width = len(table.shape) == len(shape) and table.shape[-1] == shape[-1]
+    return jax.image.resize(table, shape, "bicubic") if same_width else table
 
 
 def load_torchvision_resnet(

@@ -153,7 +153,7 @@ def finetune_run(
                 augmentation=common.build_augmentation(
                     ConfigDict({"recipe": "supervised", **crops})
                 ),
-                evaluation_view=common.build_evaluation_view(config.augment),
+                evaluation_view=subject.run.plan.method.evaluation_view,
                 recipe=_recipe(config.model.name, duration, learning_rate, trained=not suffix),
                 mesh=subject.mesh,
                 workers=config.data.workers,

@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import models
@@ -32,7 +34,8 @@ def save_encoder(
         image_shape: (..., H, W, C) of the images in a batch.
         step: that the variables belong to.
     """
-    *_, height, width, channels = image_shape
+    image = jax.ShapeDtypeStruct((1, *image_shape[-3:]), jnp.uint8)
+    _, height, width, channels = jax.eval_shape(method.evaluation_view, image).shape
     description = models.Description(
         architecture=config.model,
         size=(height, width),

@@ -28,10 +28,11 @@ def numbered(tree):
 
 @pytest.fixture
 def left_behind(load_config, tmp_path):
-    """`(name) -> (config, plan, variables)`; the files of such a run are in `tmp_path`."""
+    """`(name, **changes) -> (config, plan, variables)`; such a run's files are in `tmp_path`."""
 
-    def write(name):
+    def write(name, **changes):
         config = load_config(name, "tiny")
+        config.update_from_flattened_dict(changes)
         plan = make_plan(config, **describe(data.load(config.data)))
         variables = numbered(jax.eval_shape(plan.initial_state).variables)
         weights.save_network(tmp_path / weights.NETWORK, config, variables, step=7)
@@ -73,7 +74,7 @@ def test_the_encoder_of_dino_is_the_teacher(left_behind, tmp_path):
 
     facts = (description.method, description.task, description.step, description.channels)
     assert facts == ("dino", "representation", 7, 1)
-    assert description.size == plan.batch["image"].shape[1:3]
+    assert description.size == (side, side) != plan.batch["image"].shape[1:3]
     assert description.mean == tuple(config.model.mean)
     assert description.architecture["blocks"] == tuple(config.model.blocks)
 
@@ -104,11 +105,30 @@ def test_a_loaded_encoder_preprocesses_as_the_method_does(
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "task"), [("simclr", Representation), ("sfm_learner", Depth), ("uflow", Flow)]
-)
-def test_the_task_is_written_down(left_behind, tmp_path, name, task):
-    _, plan, _ = left_behind(name)
-    assert type(plan.method.task) is task
-    _, _, metadata = models.read_variables(tmp_path / weights.ENCODER)
-    assert metadata["encoder"]["task"] == task.__name__.lower()
+@pytest.mark.parametrize("name", ["mae", "context_prediction"])
+def test_learned_positions_fit_the_size_that_the_encoder_is_evaluated_at(
+    left_behind, tmp_path, name
+):
+    """Not that of the data set's images; context prediction learns those of a patch."""
+    vit = {"model.name": "vit_micro", "model.width": 0.25, "model.blocks": (1,), "model.patch": 2}
+    learned = {"model.position": "learned", "model.pool": "mean", "model.patch_stem": 0}
+    _, plan, variables = left_behind(name, **vit, **learned)
+    module, loaded, description = sslax.load_encoder(tmp_path)
+    *_, channels = plan.batch["image"].shape
+    images = np.random.default_rng(0).integers(0, 256, (2, *description.size, channels))
+    images = images.astype(np.uint8)
+    expected = jax.jit(plan.method.predict)(variables, {"image": images}).features
+    features = jax.jit(module.apply)(loaded, images).features
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", [Representation(), Depth(metric=True), Flow()])
+def test_the_task_is_written_down(load_config, tmp_path, task):
+    config = load_config("simclr", "tiny")
+    plan = make_plan(config, **describe(data.load(config.data)))
+    variables = jax.eval_shape(plan.initial_state).variables
+    method = plan.method._replace(task=task)
+    file = tmp_path / weights.ENCODER
+    weights.save_encoder(file, config, method, numbered(variables), image_shape=(28, 28, 1), step=1)
+    _, _, metadata = models.read_variables(file)
+    assert metadata["encoder"]["task"] == type(task).__name__.lower()

@@ -75,6 +75,7 @@ def encoder_method(
         visualize=visualize or show_views,
         encoder=encoder,
         preprocess=preprocess,
+        evaluation_view=evaluation_view,
     )
 
 
