@@ -58,7 +58,6 @@ class Task(NamedTuple):
         predict: `(predictor, batch, config) -> (prediction, kept entries)`.
         measure: `(subject, variables, parts) -> numbers by name`; no variables for baselines.
         baselines: `(subject, parts) -> {suffix: parts}`, trivial predictions to compare with.
-        table: `(results, suffixes) -> text` for the terminal.
         draw: `(subject, predicted by suffix, folder) -> None`, pictures for people.
         load: `(run, state) -> ` what `sslax.load` returns.
         resizable: whether the network works at other sizes than that of training.
@@ -73,7 +72,6 @@ class Task(NamedTuple):
     predict: Callable[[Predictor, Batch, Any], tuple[Any, dict[str, np.ndarray]]]
     measure: Callable[[Subject, Variables | None, Parts], dict[str, float]]
     baselines: Callable[[Subject, Parts], dict[str, Parts]]
-    table: Callable[[Mapping[str, float], list[str]], str]
     draw: Callable[[Subject, dict[str, Parts], Path], None]
     load: Callable[[Run, TrainState], Trained]
     resizable: bool

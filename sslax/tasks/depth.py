@@ -205,7 +205,6 @@ TASK = Task(
     predict=predict,
     measure=measure,
     baselines=baselines,
-    table=tables.table,
     draw=draw,
     load=DepthEstimator,
     resizable=True,

@@ -61,7 +61,7 @@ def evaluate_run(
         for suffix, parts in predicted.items()
         for name, value in task.measure(subject, networks.get(suffix), parts).items()
     }
-    path = _write(subject, "", results, task.table(results, [*predicted]))
+    path = _write(subject, "", results, tables.table(results, [*predicted]))
     if config.evaluate.figures:
         folder = subject.run.workdir / f"figures{subject.suffix}"
         folder.mkdir(exist_ok=True)

@@ -110,7 +110,6 @@ TASK = Task(
     predict=predict_as_is,
     measure=measure,
     baselines=baselines,
-    table=tables.table,
     draw=draw,
     load=FlowEstimator,
     resizable=True,

@@ -15,7 +15,6 @@ from sslax.inference.run import Run
 from sslax.measures import collapse
 from sslax.measures import representation as protocol
 from sslax.methods.common import merge_views, split_views
-from sslax.tasks import tables
 from sslax.tasks.base import Evaluated, Parts, Subject, Task, predict_as_is
 from sslax.tasks.batches import batches_of, parts_of, random_rows, stack_images
 from sslax.training import sharding
@@ -86,11 +85,6 @@ def baselines(subject: Subject, parts: Parts) -> dict[str, Parts]:
         rows = [protocol.pixel_features(stack_images(source, chunk)) for chunk in chunks]
         pixels[part] = Evaluated(Features(np.concatenate(rows), {}), parts[part].truth)
     return {"_pixels": pixels}
-
-
-def table(results: Mapping[str, float], suffixes: list[str]) -> str:
-    """Accuracies in percent and the measures of collapse, a column for each network."""
-    return tables.table(results, suffixes)
 
 
 def draw(subject: Subject, predicted: dict[str, Parts], folder: Path) -> None:
@@ -183,7 +177,6 @@ TASK = Task(
     predict=predict_as_is,
     measure=measure,
     baselines=baselines,
-    table=table,
     draw=draw,
     load=Encoder,
     resizable=False,
