@@ -1,9 +1,10 @@
 """One tiny run of each method, compiled once and shared by the tests of the table."""
 
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -25,8 +26,8 @@ class Tiny(NamedTuple):
     config: ConfigDict
     plan: Plan
     abstract: TrainState
-    state: Any  # (devices=1) -> the initial state, on that many devices
-    step: Any  # (devices=1) -> compiled (state, batch) -> (state, metrics)
+    state: Any  # (devices) -> the initial state, on that many devices
+    step: Any  # (devices) -> compiled (state, batch) -> (state, metrics)
     traces: list  # grows by the devices of a step whenever it is traced
     look: Any  # compiled (state, batch) -> (the prediction, the visualization)
     batch: dict
@@ -69,19 +70,29 @@ def tiny(request, load_config):
         return sharding.replicated(sharding.make_mesh(jax.devices()[:devices]))
 
     @cache
-    def state(devices=1):
+    def state(devices):
         initial = jax.jit(plan.initial_state, out_shardings=everywhere(1))
         return initial() if devices == 1 else jax.device_put(state(1), everywhere(devices))
 
     traces = []
+    abstract = jax.eval_shape(plan.initial_state)
 
     @cache
-    def step(devices=1):
-        def traced(state, batch):
-            traces.append(devices)
-            return train_step(plan.method, plan.tx, state, batch)
+    def traced():
+        """The step, traced once for any number of devices."""
+        program, result = jax.make_jaxpr(
+            partial(train_step, plan.method, plan.tx), return_shape=True
+        )(abstract, batch)
+        return jax.extend.core.jaxpr_as_fun(program), jax.tree.structure(result)
 
-        return jax.jit(traced, out_shardings=(everywhere(devices), everywhere(devices)))
+    @cache
+    def step(devices):
+        def run(state, batch):
+            traces.append(devices)
+            function, structure = traced()
+            return jax.tree.unflatten(structure, function(*jax.tree.leaves((state, batch))))
+
+        return jax.jit(run, out_shardings=(everywhere(devices), everywhere(devices)))
 
     @jax.jit
     def look(state, batch):
@@ -92,7 +103,7 @@ def tiny(request, load_config):
         name=request.param,
         config=config,
         plan=plan,
-        abstract=jax.eval_shape(plan.initial_state),
+        abstract=abstract,
         state=state,
         step=step,
         traces=traces,

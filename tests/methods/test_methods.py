@@ -32,10 +32,10 @@ def _is_key(leaf):
 
 
 def test_every_trained_leaf_moves_and_nothing_breaks(tiny):
-    state = tiny.state()
-    after, metrics = tiny.step()(state, on(1, tiny.batch))
+    state = tiny.state(1)
+    after, metrics = tiny.step(1)(state, on(1, tiny.batch))
     assert all(np.isfinite(value) for value in metrics.values()), metrics
-    after, _ = tiny.step()(after, on(1, tiny.batch))  # some start behind a zero matrix
+    after, _ = tiny.step(1)(after, on(1, tiny.batch))  # some start behind a zero matrix
     still = [
         path
         for (path, new), (_, old) in zip(leaves(after.params), leaves(state.params))
@@ -47,30 +47,31 @@ def test_every_trained_leaf_moves_and_nothing_breaks(tiny):
 
 
 def test_one_trace_and_a_falling_loss(tiny):
-    state, batch = tiny.state(), on(1, tiny.batch)
+    state, batch = tiny.state(1), on(1, tiny.batch)
     losses = []
     start = state.step
     for _ in range(12):  # the same views of the same real images, since the clock stands still
-        state, metrics = tiny.step()(state._replace(step=start), batch)
+        state, metrics = tiny.step(1)(state._replace(step=start), batch)
         losses.append(float(metrics["loss"]))
     assert np.mean(losses[-3:]) < losses[0] - 0.003 * np.abs(losses[0]), losses
     assert tiny.traces.count(1) == 1
 
 
 def test_one_device_is_eight_devices(tiny):
-    alone, together = tiny.state(1), tiny.state(8)
-    for _ in range(2):
-        alone, ours = tiny.step(1)(alone, on(1, tiny.batch))
+    state = tiny.state(1)
+    for _ in range(2):  # from the same state: steps magnify how sums are rounded
+        together = jax.device_put(state, jax.tree.leaves(tiny.state(8))[0].sharding)
+        state, ours = tiny.step(1)(state, on(1, tiny.batch))
         together, theirs = tiny.step(8)(together, on(8, tiny.batch))
         for name, value in ours.items():
             np.testing.assert_allclose(theirs[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
-    for (path, ours), (_, theirs) in zip(leaves(alone), leaves(together)):
-        np.testing.assert_allclose(theirs, ours, rtol=2e-3, atol=2e-4, err_msg=path)
+        for (path, one), (_, eight) in zip(leaves(state), leaves(together)):
+            np.testing.assert_allclose(eight, one, rtol=2e-3, atol=2e-4, err_msg=path)
 
 
 def test_saved_restored_and_continued_on_one_device_to_the_bit_and_on_eight(tiny, tmp_path):
     batch = on(1, tiny.batch)
-    state, _ = tiny.step()(tiny.state(), batch)
+    state, _ = tiny.step(1)(tiny.state(1), batch)
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state, score=0.0)
 
@@ -80,7 +81,7 @@ def test_saved_restored_and_continued_on_one_device_to_the_bit_and_on_eight(tiny
         with checkpoint.Checkpoints(tmp_path) as checkpoints:
             return checkpoints.restore(like)
 
-    (undisturbed, _), (resumed, _) = (tiny.step()(s, batch) for s in (state, restored(1)))
+    (undisturbed, _), (resumed, _) = (tiny.step(1)(s, batch) for s in (state, restored(1)))
     for (path, ours), (_, theirs) in zip(leaves(resumed), leaves(undisturbed)):
         np.testing.assert_array_equal(ours, theirs, err_msg=path)
     elsewhere, _ = tiny.step(8)(restored(8), on(8, tiny.batch))
@@ -89,7 +90,7 @@ def test_saved_restored_and_continued_on_one_device_to_the_bit_and_on_eight(tiny
 
 
 def test_predictions_are_of_single_images_and_the_pictures_can_be_drawn(tiny):
-    state, images = tiny.state(), tiny.batch["image"]
+    state, images = tiny.state(1), tiny.batch["image"]
     task = tiny.plan.method.task
     prediction, pictures = tiny.look(state, tiny.batch)
     assert type(prediction) is TASKS[type(task)].prediction
