@@ -38,18 +38,20 @@ jax.config.update("jax_num_cpu_devices", 8)
 # Compilation dominates: code is generated without LLVM's optimization (XLA's own passes stay),
 # which takes 0.6 of the time, and XLA's older way of generating the code of fusions takes less than
 # half as long as the one through MLIR; what one test compiled, another with the same program reads
-# back. Programs started by tests have the flag as well. Later versions may not know it.
+# back. Programs started by tests have all of this as well. Later versions may not know the flag.
 _COMPILE = os.environ.get("SSLAX_COMPILE", "quick")
 if _COMPILE not in ("quick", "default"):
     raise pytest.UsageError(f"SSLAX_COMPILE={_COMPILE}; it is quick, if not set, or default.")
 if _COMPILE == "quick":
     jax.config.update("jax_disable_most_optimizations", True)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
     if jax.__version_info__ < (0, 11):
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
 _CACHE = tempfile.mkdtemp(prefix="compiled")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", _CACHE)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

@@ -20,12 +20,11 @@ def command(workdir, *options, variant="tiny"):
     ]
 
 
-def environment(cache, devices=1):
-    """One or more CPU devices, and a compilation cache that the runs of a test share."""
+def environment(devices=1):
+    """One or more CPU devices, and the compilation cache of the tests."""
     return os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "PYTHONPATH": str(ROOT),
     }

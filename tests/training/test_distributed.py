@@ -28,11 +28,8 @@ def _assert_close(ours, theirs):
 
 
 def test_two_processes_get_the_result_of_one(tmp_path):
-    cache = tmp_path / "compiled"
     single = tmp_path / "single"
-    status, output = runs.finish(
-        runs.start(runs.command(single, *OPTIONS), runs.environment(cache))
-    )
+    status, output = runs.finish(runs.start(runs.command(single, *OPTIONS), runs.environment()))
     assert status == 0, output
 
     together = tmp_path / "together"
@@ -47,7 +44,7 @@ def test_two_processes_get_the_result_of_one(tmp_path):
                 f"--process_id={i}",
                 "--num_processes=2",
             ),
-            runs.environment(cache, devices=4),
+            runs.environment(devices=4),
         )
         for i in range(2)
     ]

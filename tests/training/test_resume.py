@@ -11,21 +11,13 @@ import runs
 from sslax.inference.run import open_run, read_state
 from sslax.training import metrics, sharding
 
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
-
-
 OPTIONS = ("--config.duration=40 steps", "--config.evaluate.at_end=False")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, cache):
+def undisturbed(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed")
-    status, output = runs.finish(
-        runs.start(runs.command(workdir, *OPTIONS), runs.environment(cache))
-    )
+    status, output = runs.finish(runs.start(runs.command(workdir, *OPTIONS), runs.environment()))
     assert status == 0, output
     return workdir
 
@@ -59,7 +51,7 @@ def saving(workdir):
     )
 
 
-def test_killed_many_times(tmp_path, undisturbed, cache):
+def test_killed_many_times(tmp_path, undisturbed):
     conditions = [
         lambda: (tmp_path / "config.json").exists(),  # before the first step
         lambda: lines(tmp_path) >= 3,  # after a checkpoint
@@ -67,51 +59,47 @@ def test_killed_many_times(tmp_path, undisturbed, cache):
         lambda: lines(tmp_path) >= 14,  # between checkpoints
     ]
     for condition in conditions:
-        process = runs.start(runs.command(tmp_path, *OPTIONS), runs.environment(cache))
+        process = runs.start(runs.command(tmp_path, *OPTIONS), runs.environment())
         runs.interrupt_when(process, condition)
         assert runs.finish(process)[0] == -signal.SIGKILL
-    status, output = runs.finish(
-        runs.start(runs.command(tmp_path, *OPTIONS), runs.environment(cache))
-    )
+    status, output = runs.finish(runs.start(runs.command(tmp_path, *OPTIONS), runs.environment()))
     assert status == 0 and "Resuming from step" in output, output
     assert_same_run(tmp_path, undisturbed)
 
 
-def test_sigterm_saves_and_exits_cleanly(tmp_path, undisturbed, cache):
-    process = runs.start(runs.command(tmp_path, *OPTIONS), runs.environment(cache))
+def test_sigterm_saves_and_exits_cleanly(tmp_path, undisturbed):
+    process = runs.start(runs.command(tmp_path, *OPTIONS), runs.environment())
     runs.interrupt_when(process, lambda: lines(tmp_path) >= 3, signal.SIGTERM)
     status, output = runs.finish(process)
     assert status == 0 and "the same command goes on from there" in output, output
     stopped = int(final_state(tmp_path).step)
     assert f"Stopped at step {stopped};" in output and 6 <= stopped < 40
-    status, output = runs.finish(
-        runs.start(runs.command(tmp_path, *OPTIONS), runs.environment(cache))
-    )
+    status, output = runs.finish(runs.start(runs.command(tmp_path, *OPTIONS), runs.environment()))
     assert status == 0 and f"Resuming from step {stopped}." in output, output
     state, expected = final_state(tmp_path), final_state(undisturbed)
     jax.tree.map(np.testing.assert_array_equal, state, expected)
 
 
-def test_a_finished_run_is_not_repeated(undisturbed, cache):
+def test_a_finished_run_is_not_repeated(undisturbed):
     before = (undisturbed / "metrics.jsonl").read_text()
     encoder, network = (undisturbed / f"{name}.safetensors" for name in ("encoder", "network"))
     written = encoder.read_bytes(), network.read_bytes()
     encoder.unlink()  # as if it had been killed before that
     network.unlink()
     status, output = runs.finish(
-        runs.start(runs.command(undisturbed, *OPTIONS), runs.environment(cache))
+        runs.start(runs.command(undisturbed, *OPTIONS), runs.environment())
     )
     assert status == 0, output
     assert (undisturbed / "metrics.jsonl").read_text() == before
     assert (encoder.read_bytes(), network.read_bytes()) == written
 
 
-def test_another_config_is_refused_in_one_sentence(undisturbed, cache):
+def test_another_config_is_refused_in_one_sentence(undisturbed):
     before = (undisturbed / "config.json").read_text()
     rate = json.loads(before)["optimizer"]["learning_rate"]
     options = (*OPTIONS, "--config.optimizer.learning_rate=0.7")
     status, output = runs.finish(
-        runs.start(runs.command(undisturbed, *options), runs.environment(cache))
+        runs.start(runs.command(undisturbed, *options), runs.environment())
     )
     assert status == 1 and "Traceback" not in output
     assert f"config.optimizer.learning_rate: was {rate}, now 0.7" in output
