@@ -1,8 +1,8 @@
-"""Assertions on ranks and shapes, for the first lines of public array functions.
+"""Checks of ranks, shapes and values, for the first lines of public array functions.
 
-Names and behavior follow Chex, which is not imported because it would make Abseil a dependency of
-every project that uses a loss. A failed assertion names the public function that was called and
-the shapes it was given.
+Names and behavior of the assertions follow Chex, which is not imported because it would make Abseil
+a dependency of every project that uses a loss. A message names the public function that the user
+called. Values are checked where they are known, that is, outside `jit`, `vmap` and `grad`.
 """
 
 import sys
@@ -10,8 +10,14 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from sslax.types import Array
+
+# The packages of public functions, which call each other.
+_LIBRARY = ("sslax.augment", "sslax.losses", "sslax.measures", "sslax.ops")
 # Libraries whose frames lie between a function and its caller.
 _TRANSPARENT = ("jax", "functools", "contextlib")
 # Names of helpers, and of lambdas and comprehensions.
@@ -24,9 +30,6 @@ def _public_name(frame: FrameType) -> str | None:
     A function defined inside another one is named after the outer one, which is the one that users
     know, and `__call__` after its class.
     """
-    module = frame.f_globals.get("__name__", "")
-    if frame.f_code.co_filename == __file__ or module.partition(".")[0] in _TRANSPARENT:
-        return None
     qualname = frame.f_code.co_qualname.removesuffix(".__call__")
     parts = qualname.replace(".<locals>", "").split(".")
     if any(part.startswith(_NOT_PUBLIC) for part in parts):
@@ -35,14 +38,137 @@ def _public_name(frame: FrameType) -> str | None:
 
 
 def _caller() -> str:
-    """Name of the innermost public function on the call stack."""
+    """Name of the public function that was called from outside of this library's functions."""
     frame: FrameType | None = sys._getframe(1)
+    name = None
     while frame is not None:
-        name = _public_name(frame)
-        if name is not None:
-            return name
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith(_LIBRARY):
+            name = _public_name(frame) or name
+        elif frame.f_code.co_filename != __file__ and module.partition(".")[0] not in _TRANSPARENT:
+            name = name or _public_name(frame)
+            if name is not None:
+                break
         frame = frame.f_back
-    return "The caller"
+    return name or "The caller"
+
+
+def value_error(message: str) -> ValueError:
+    """A `ValueError` whose message names the public function that was called.
+
+    Example:
+        >>> def half(size):
+        ...     raise value_error(f"size must be even; got {size}.")
+        >>> half(3)
+        Traceback (most recent call last):
+        ValueError: half: size must be even; got 3.
+    """
+    return ValueError(f"{_caller()}: {message}")
+
+
+def type_error(message: str) -> TypeError:
+    """A `TypeError` whose message names the public function that was called."""
+    return TypeError(f"{_caller()}: {message}")
+
+
+def _is_known(value: Any) -> bool:
+    """Whether the value can be looked at: it is neither traced nor spread over processes."""
+    if isinstance(value, jax.core.Tracer):
+        return False
+    return not isinstance(value, jax.Array) or value.is_fully_addressable
+
+
+def positive(name: str, value: float | Array) -> float | Array:
+    """A positive number or array, such as a temperature.
+
+    A traced value cannot be refused: where it is not positive it becomes NaN, so that the result
+    is not silently wrong.
+
+    Raises:
+        ValueError: the value is known, and not positive and finite.
+
+    Example:
+        >>> def soften(x, temperature):
+        ...     return x / positive("temperature", temperature)
+        >>> soften(1.0, jnp.array(0.0))
+        Traceback (most recent call last):
+        ValueError: soften: temperature must be positive and finite; got 0.0.
+        >>> jax.jit(soften)(1.0, 0.0).item()
+        nan
+    """
+    if _is_known(value):
+        values = np.asarray(value, np.float64)
+        if not ((values > 0) & np.isfinite(values)).all():
+            raise value_error(f"{name} must be positive and finite; got {value}.")
+        return value
+    return jnp.where((value > 0) & jnp.isfinite(value), value, jnp.nan)
+
+
+def assert_positive(**numbers: int | float) -> None:
+    """Each option, by its name, is positive and finite."""
+    for name, number in numbers.items():
+        positive(name, number)
+
+
+def assert_size(size: Sequence[int]) -> None:
+    """A size is two positive integers, height and width."""
+    sides = [isinstance(side, int | np.integer) and side > 0 for side in size]
+    if sides != [True, True]:
+        raise value_error(f"size is a height and a width in pixels, positive integers; got {size}.")
+
+
+def assert_integer(name: str, array: Any) -> None:
+    """The array has an integer dtype.
+
+    Raises:
+        TypeError: it has another one.
+    """
+    dtype = array.dtype if hasattr(array, "dtype") else np.asarray(array).dtype
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise type_error(f"{name} must be integers; got {dtype}.")
+
+
+def assert_floating(image: Any) -> None:
+    """The image has a floating dtype.
+
+    Raises:
+        TypeError: it has another one, whose range is not known.
+    """
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        raise type_error(f"the image has dtype {image.dtype}; convert it to float32 in [0, 1].")
+
+
+def assert_finite(name: str, array: Any) -> None:
+    """The array has no NaN and no infinity, if its values are known.
+
+    Raises:
+        ValueError: it has one.
+    """
+    if not _is_known(array):
+        return
+    with jax.ensure_compile_time_eval():
+        finite = bool(jnp.isfinite(jnp.asarray(array)).all())
+    if not finite:
+        raise value_error(f"{name} must be finite; some are NaN or infinite.")
+
+
+def assert_unit_range(*images: Array) -> None:
+    """Images are in [0, 1], if their values are known; overshoot of half the range is accepted.
+
+    Raises:
+        ValueError: they have another range, such as 0 to 255.
+        TypeError: they have integer dtypes.
+    """
+    for image in images:
+        assert_floating(image)
+        if _is_known(image) and image.size:
+            with jax.ensure_compile_time_eval():  # where a known image is read by a traced function
+                low, high = float(image.min()), float(image.max())
+            if low < -0.5 or high > 1.5:
+                raise value_error(
+                    f"images must be in [0, 1]; these reach from {low:.3g} to {high:.3g}. Divide "
+                    "8-bit values by 255."
+                )
 
 
 def _fail(expected: str, arrays: Sequence[Any]) -> NoReturn:
@@ -101,6 +227,17 @@ def assert_shape(arrays: Any, shape: Sequence[int | None]) -> None:
         matches = [want in (None, have) for want, have in zip(shape, np.shape(array))]
         if np.ndim(array) != len(shape) or not all(matches):
             _fail(f"an array of shape {list(shape)}", [array])
+
+
+def assert_same_examples(a: Any, b: Any, rank: int) -> None:
+    """Two batches that may lack leading axes have equal last `rank` axes and equally many examples.
+
+    The first axis of the one with fewer axes, that of its examples, must not be broadcast.
+    """
+    assert_equal_shape_suffix([a, b], rank)
+    axis = -max(rank, min(np.ndim(a), np.ndim(b)))
+    if np.shape(a)[axis] != np.shape(b)[axis]:
+        _fail("arrays with equally many examples", [a, b])
 
 
 def assert_axis_dimension(array: Any, axis: int, length: int) -> None:

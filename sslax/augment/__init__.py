@@ -3,6 +3,9 @@
 Most functions take one image `[H, W, C]`; use `jax.vmap` for batches. `make_views`, `make_frames`
 and `make_frame_pairs` return functions `(rng, batch) -> batch` that add to a batch: random views of
 images, frames of videos and stereo pairs for depth, and frame pairs for optical flow.
+
+Results are float32, or have the dtype of the image where the docstring does not say so. All
+functions are differentiable with respect to images, in forward and reverse mode.
 """
 
 from sslax.augment.blur import blur_kernel_size, gaussian_blur, random_gaussian_blur

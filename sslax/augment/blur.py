@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from sslax import checks
 from sslax.augment.image import apply_separable, assert_float_image
 from sslax.augment.validation import check_positive_range
 from sslax.types import Array
@@ -31,12 +32,15 @@ def _blur_weights(size: int, sigma: Array, kernel_size: int) -> Array:
     """`[size, size]` weights of the blur along one axis, including the reflected borders."""
     radius = kernel_size // 2
     if radius >= size:
-        raise ValueError(f"kernel_size {kernel_size} needs more than {radius} pixels; got {size}.")
-    tap = jnp.arange(-radius, radius + 1)
+        raise checks.value_error(
+            f"kernel_size {kernel_size} needs more than {radius} pixels; got {size}."
+        )
+    sigma = jnp.asarray(sigma, jnp.float32)
+    tap = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
     total = jnp.sum(jnp.exp(-(tap**2) / (2 * sigma**2)))
 
     def gaussian(offset: Array) -> Array:
-        weight = jnp.exp(-(offset**2) / (2 * sigma**2)) / total
+        weight = jnp.exp(-(offset.astype(jnp.float32) ** 2) / (2 * sigma**2)) / total
         return jnp.where(jnp.abs(offset) <= radius, weight, 0.0)
 
     target, source = jnp.arange(size)[:, None], jnp.arange(size)
@@ -65,7 +69,7 @@ def gaussian_blur(image: Array, sigma: Array, *, kernel_size: int) -> Array:
         `[H, W, C]` float32.
 
     Raises:
-        ValueError: `kernel_size` is even, or too large for the image.
+        ValueError: `sigma` is not positive, or `kernel_size` is even or too large for the image.
 
     Example:
         >>> import jax.numpy as jnp
@@ -75,7 +79,9 @@ def gaussian_blur(image: Array, sigma: Array, *, kernel_size: int) -> Array:
     """
     assert_float_image(image)
     if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be odd and positive; got {kernel_size}.")
+        raise checks.value_error(f"kernel_size must be odd and positive; got {kernel_size}.")
+    checks.assert_rank(sigma, 0)
+    sigma = jnp.asarray(checks.positive("sigma", sigma), jnp.float32)
     rows, columns = (_blur_weights(size, sigma, kernel_size) for size in image.shape[:2])
     return apply_separable(image, rows, columns)
 
@@ -110,6 +116,6 @@ def random_gaussian_blur(
         True
     """
     check_positive_range("sigma", sigma)
-    chance, u = jax.random.uniform(key, (2,))
+    chance, u = jax.random.uniform(key, (2,), jnp.float32)
     blurred = gaussian_blur(image, sigma[0] + (sigma[1] - sigma[0]) * u, kernel_size=kernel_size)
-    return jnp.where(chance < probability, blurred, image)
+    return jnp.where(chance < probability, blurred, image.astype(jnp.float32))

@@ -29,7 +29,9 @@ def assert_color_image(image: Array) -> None:
     """
     assert_float_image(image)
     if image.shape[-1] not in (1, 3):
-        raise ValueError(f"expected 1 (gray) or 3 (RGB) channels last; got shape {image.shape}.")
+        raise checks.value_error(
+            f"expected 1 (gray) or 3 (RGB) channels last; got shape {image.shape}."
+        )
 
 
 def _gray(image: Array) -> Array:
@@ -41,6 +43,7 @@ def _gray(image: Array) -> Array:
 
 
 def _blend(image: Array, base: Array | float, factor: Array) -> Array:
+    factor = jnp.asarray(factor, image.dtype)
     return jnp.clip(factor * image + (1.0 - factor) * base, 0.0, 1.0)
 
 
@@ -86,6 +89,7 @@ def adjust_brightness(image: Array, factor: Array) -> Array:
         1.0
     """
     assert_color_image(image)
+    checks.assert_unit_range(image)
     return _blend(image, 0.0, factor)
 
 
@@ -108,6 +112,7 @@ def adjust_contrast(image: Array, factor: Array) -> Array:
         Array([0.375, 0.625], dtype=float32)
     """
     assert_color_image(image)
+    checks.assert_unit_range(image)
     return _blend(image, jnp.mean(_gray(image)), factor)
 
 
@@ -130,6 +135,7 @@ def adjust_saturation(image: Array, factor: Array) -> Array:
         Array([[[0.2989, 0.2989, 0.2989]]], dtype=float32)
     """
     assert_color_image(image)
+    checks.assert_unit_range(image)
     if image.shape[-1] == 1:
         return image
     return _blend(image, _gray(image), factor)
@@ -158,6 +164,7 @@ def adjust_hue(image: Array, shift: Array) -> Array:
         Array([[[0., 1., 1.]]], dtype=float32)
     """
     assert_color_image(image)
+    checks.assert_unit_range(image)
     if image.shape[-1] == 1:
         return image
     red, green, blue = (image[..., c : c + 1] for c in range(3))
@@ -171,7 +178,7 @@ def adjust_hue(image: Array, shift: Array) -> Array:
             value == green, 2.0 + (blue - red) * per_chroma, 4.0 + (red - green) * per_chroma
         ),
     )
-    k = hue + 6.0 * shift + jnp.array([5.0, 3.0, 1.0], image.dtype)
+    k = hue + 6.0 * jnp.asarray(shift, image.dtype) + jnp.array([5.0, 3.0, 1.0], image.dtype)
     k = k - 6.0 * jnp.floor(k / 6.0)
     return value - chroma * jnp.clip(jnp.minimum(k, 4.0 - k), 0.0, 1.0)
 
@@ -194,6 +201,7 @@ def solarize(image: Array, *, threshold: float = 0.5) -> Array:
         Array([0.25, 0.25], dtype=float32)
     """
     assert_float_image(image)
+    checks.assert_unit_range(image)
     return jnp.where(image >= threshold, 1.0 - image, image)
 
 
@@ -231,9 +239,10 @@ def color_jitter(
         (2, 2, 3)
     """
     assert_color_image(image)
+    checks.assert_unit_range(image)
     strengths = (brightness, contrast, saturation)
     if min(strengths) < 0 or not 0 <= hue <= 0.5:
-        raise ValueError(
+        raise checks.value_error(
             f"brightness, contrast, saturation must be at least 0 and hue in [0, 0.5]; "
             f"got {strengths} and {hue}."
         )
@@ -245,7 +254,7 @@ def _sample_jitter(
     key: Array, *, strengths: tuple[float, float, float], hue: float, probability: float
 ) -> tuple[Array, Array, Array, Array]:
     """Factors `[3]`, hue shift, order of the blends `[3]`, number of blends before the shift."""
-    u = jax.random.uniform(key, (7,))
+    u = jax.random.uniform(key, (7,), jnp.float32)
     active = u[0] < probability
     low = np.array([max(0.0, 1.0 - s) for s in strengths], np.float32)
     high = np.array([1.0 + s for s in strengths], np.float32)

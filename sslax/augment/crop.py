@@ -26,15 +26,15 @@ class Box(NamedTuple):
 
 def _height_and_width(size: Size) -> tuple[int, int]:
     height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1:
-        raise ValueError(f"size must be positive; got {size}.")
+    checks.assert_size((height, width))
     return height, width
 
 
 def resize_weights(start: Scalar, extent: Scalar, source: int, target: int) -> Array:
     """`[target, source]` weights that resize pixels [start, start + extent) to `target` pixels."""
     pixel = jnp.arange(source, dtype=jnp.float32)
-    scale = jnp.asarray(extent, jnp.float32) / target
+    start, extent = jnp.asarray(start, jnp.float32), jnp.asarray(extent, jnp.float32)
+    scale = extent / target
     center = start + (jnp.arange(target, dtype=jnp.float32) + 0.5) * scale - 0.5
     # Antialiasing: the triangle filter widens with the reduction.
     support = jnp.maximum(scale, 1.0)
@@ -116,7 +116,7 @@ def sample_box(
     check_positive_range("scale", scale)
     check_positive_range("ratio", ratio)
     tries = 10
-    u = jax.random.uniform(key, (2 * tries + 2,))
+    u = jax.random.uniform(key, (2 * tries + 2,), jnp.float32)
     area, aspect, position = jnp.split(u, [tries, 2 * tries])
     area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
     aspect = jnp.exp(math.log(ratio[0]) + math.log(ratio[1] / ratio[0]) * aspect)
@@ -239,7 +239,7 @@ def center_crop(image: Array, *, size: Size) -> Array:
     checks.assert_rank(image, 3)
     height, width = _height_and_width(size)
     if height > image.shape[0] or width > image.shape[1]:
-        raise ValueError(
+        raise checks.value_error(
             f"a {image.shape[:2]} image is too small for a {height, width} crop; resize it first."
         )
     # Python rounds half to even, as torchvision does.

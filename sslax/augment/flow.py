@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sslax import checks
 from sslax.augment.blur import random_gaussian_blur
@@ -20,6 +21,7 @@ from sslax.augment.image import to_float
 from sslax.augment.keys import batch_keys
 from sslax.augment.validation import check_positive_range, check_probability, replace_fields
 from sslax.errors import check_choice
+from sslax.ops.dtypes import accumulated, at_least_float32
 from sslax.ops.warp import bilinear_sample, pixel_grid
 from sslax.types import Array, Batch
 
@@ -183,13 +185,13 @@ def sample_affine(key: Array, size: Size, recipe: AffineRecipe) -> tuple[Array, 
     for name in ("zoom", "squeeze"):
         check_positive_range(name, getattr(recipe, name))
     flip_key, map_key = jax.random.split(key)
-    chance = jax.random.uniform(flip_key, (2,))
-    probabilities = jnp.array([recipe.flip, recipe.flip_vertical])
-    signs = jnp.where(chance < probabilities, -1.0, 1.0)
-    flips = _about_center(jnp.diag(signs), jnp.zeros(2), size)
+    chance = jax.random.uniform(flip_key, (2,), jnp.float32)
+    probabilities = jnp.array([recipe.flip, recipe.flip_vertical], jnp.float32)
+    signs = jnp.where(chance < probabilities, jnp.float32(-1), jnp.float32(1))
+    flips = _about_center(jnp.diag(signs), jnp.zeros(2, jnp.float32), size)
     if not _has_affine(recipe):
         return flips, flips
-    u = jax.random.uniform(map_key, (_TRIES, 2, 5))
+    u = jax.random.uniform(map_key, (_TRIES, 2, 5), jnp.float32)
     first = _compose(jax.vmap(lambda u: _affine(u[0], recipe, size, 1.0))(u), flips)
     second = _compose(jax.vmap(lambda u: _affine(u[1], recipe, size, recipe.relative))(u), first)
     fits = _reads_inside(jnp.stack([first, second]), size)
@@ -222,7 +224,7 @@ def _affine(u: Array, recipe: AffineRecipe, size: Size, fraction: float) -> Arra
     """The map of five uniform numbers; `fraction` scales it, 0 gives the identity."""
 
     def enlargement(u: Array, bounds: Range) -> Array:
-        low, high = jnp.log(jnp.array(bounds))
+        low, high = jnp.log(jnp.array(bounds, jnp.float32))
         return jnp.exp(fraction * (low + (high - low) * u))
 
     angle = fraction * recipe.rotate * (2 * u[0] - 1)
@@ -238,7 +240,7 @@ def _about_center(linear: Array, shift: Array, size: Size) -> Array:
     center = (jnp.array(size[::-1], jnp.float32) - 1) / 2
     offset = center + shift - _matvec(linear, center)
     top = jnp.concatenate([linear, offset[:, None]], axis=1)
-    return jnp.concatenate([top, jnp.array([[0.0, 0.0, 1.0]])])
+    return jnp.concatenate([top, jnp.array([[0.0, 0.0, 1.0]], jnp.float32)])
 
 
 # Small products are written out, for full precision on every device.
@@ -264,6 +266,7 @@ def invert_affine(matrix: Array) -> Array:
         [0.5, 0.0, -2.0]
     """
     checks.assert_shape(matrix, (3, 3))
+    matrix = at_least_float32(matrix)
     (a, b), (c, d) = matrix[:2, :2]
     linear = jnp.stack([jnp.stack([d, -b]), jnp.stack([-c, a])]) / (a * d - b * c)
     offset = -_matvec(linear, matrix[:2, 2])
@@ -282,6 +285,7 @@ def apply_affine(matrix: Array, points: Array) -> Array:
     """
     checks.assert_shape(matrix, (3, 3))
     checks.assert_axis_dimension(points, -1, 2)
+    matrix, points = accumulated(matrix, points)
     return _matvec(matrix[:2, :2], points) + matrix[:2, 2]
 
 
@@ -328,7 +332,8 @@ def warp_affine_flow(flow: Array, first: Array, second: Array) -> tuple[Array, A
     """
     checks.assert_rank(flow, 3)
     checks.assert_axis_dimension(flow, -1, 2)
-    grid = pixel_grid(*flow.shape[:2])
+    flow, first, second = accumulated(flow, first, second)
+    grid = pixel_grid(*flow.shape[:2]).astype(flow.dtype)
     read, inside = bilinear_sample(flow, apply_affine(first, grid))
     # The difference of the maps rather than of positions, which are hundreds of pixels: static
     # pixels get a flow of exactly zero.
@@ -359,16 +364,16 @@ def random_box_mask(key: Array, size: Size, *, side: Range = (0.13, 0.27), boxes
         25
     """
     if len(side) != 2 or not 0 < side[0] <= side[1] <= 1:
-        raise ValueError(f"side must be an increasing pair in (0, 1]; got {side}.")
+        raise checks.value_error(f"side must be an increasing pair in (0, 1]; got {side}.")
     height, width = size
     count_key, box_key = jax.random.split(key)
-    u = jax.random.uniform(box_key, (boxes, 4))
+    u = jax.random.uniform(box_key, (boxes, 4), jnp.float32)
     sides = jnp.round((side[0] + (side[1] - side[0]) * u[:, :2]) * min(size))
-    corner = jnp.floor(u[:, 2:] * (jnp.array([height, width]) - sides + 1))
-    used = jnp.arange(boxes) <= jax.random.randint(count_key, (), 0, boxes)
+    corner = jnp.floor(u[:, 2:] * (jnp.array([height, width], jnp.float32) - sides + 1))
+    used = jnp.arange(boxes) <= jax.random.randint(count_key, (), 0, boxes, jnp.int32)
 
     def inside(axis: int) -> Array:
-        pixel = jnp.arange(size[axis])
+        pixel = jnp.arange(size[axis], dtype=jnp.float32)
         start = corner[:, axis, None]
         return (pixel >= start) & (pixel < start + sides[:, axis, None])
 
@@ -440,8 +445,10 @@ def random_occluder(key: Array, image: Array, *, side: Range = (0.1, 0.3), boxes
     height, width, _ = image.shape
     mask = random_box_mask(box_key, (height, width), side=side, boxes=boxes)
     noise = jax.random.uniform(noise_key, image.shape, image.dtype)
-    u = jax.random.uniform(shift_key, (2,), minval=0.25, maxval=0.75)
-    shifted = jnp.roll(image, (u * jnp.array([height, width])).astype(jnp.int32), axis=(0, 1))
+    u = jax.random.uniform(shift_key, (2,), jnp.float32, minval=0.25, maxval=0.75)
+    shifted = jnp.roll(
+        image, (u * jnp.array([height, width], jnp.float32)).astype(jnp.int32), axis=(0, 1)
+    )
     filling = jnp.where(jax.random.bernoulli(kind_key), noise, shifted)
     return jnp.where(mask[..., None], filling, image)
 
@@ -529,13 +536,14 @@ def _blur_frames(key: Array, frames: Array, recipe: FlowRecipe) -> Array:
             key, frame, kernel_size=kernel_size, sigma=(low, high), probability=recipe.blur
         )
 
-    return jax.vmap(blur)(frames)
+    return jax.vmap(blur)(frames).astype(frames.dtype)
 
 
 def _add_noise(key: Array, frames: Array, largest: float) -> Array:
     sigma_key, noise_key = jax.random.split(key)
-    sigma = largest * jax.random.uniform(sigma_key, (2, 1, 1, 1))
-    return jnp.clip(frames + sigma * jax.random.normal(noise_key, frames.shape), 0.0, 1.0)
+    sigma = largest * jax.random.uniform(sigma_key, (2, 1, 1, 1), jnp.float32)
+    noise = sigma * jax.random.normal(noise_key, frames.shape, jnp.float32)
+    return jnp.clip(frames + noise.astype(frames.dtype), 0.0, 1.0)
 
 
 def make_frame_pairs(recipe: FlowRecipe) -> Callable[[Array, Batch], Batch]:
@@ -608,9 +616,9 @@ def _crop_frames(key: Array, frames: Array, size: Size | None) -> tuple[Array, A
     """A random crop of both frames, and its first row and column."""
     if size is None or tuple(size) == frames.shape[1:3]:
         return frames, jnp.zeros(2, jnp.int32)
-    slack = jnp.array([have - want for have, want in zip(frames.shape[1:3], size)])
-    corner = jax.random.randint(key, (2,), 0, slack + 1)
-    start = (0, *corner, 0)
+    slack = np.array([have - want for have, want in zip(frames.shape[1:3], size)], np.int32)
+    corner = jax.random.randint(key, (2,), 0, slack + 1, jnp.int32)
+    start = (np.int32(0), *corner, np.int32(0))
     return jax.lax.dynamic_slice(frames, start, (2, *size, frames.shape[-1])), corner
 
 
@@ -620,13 +628,13 @@ def _check_recipe(recipe: FlowRecipe) -> None:
     for name in ("flip", "flip_vertical"):
         check_probability(name, getattr(recipe.affine, name))
     if recipe.size is not None and (len(recipe.size) != 2 or min(recipe.size) < 1):
-        raise ValueError(f"size is a height and a width in pixels; got {recipe.size}.")
+        raise checks.value_error(f"size is a height and a width in pixels; got {recipe.size}.")
 
 
 def _check_batch(batch: Batch, recipe: FlowRecipe) -> None:
     have = batch["image"].shape[2:4]
     if recipe.size and any(want > side for want, side in zip(recipe.size, have)):
-        raise ValueError(
+        raise checks.value_error(
             f"the frames, {have}, are smaller than the crop, size={tuple(recipe.size)}; choose a "
             "smaller crop or larger frames."
         )
@@ -634,7 +642,7 @@ def _check_batch(batch: Batch, recipe: FlowRecipe) -> None:
     moves = _has_affine(affine) or affine.flip > 0 or affine.flip_vertical > 0
     truth = [name for name in _GROUND_TRUTH if name in batch]
     if truth and (moves or recipe.size):
-        raise ValueError(
+        raise checks.value_error(
             f"the batch has {', '.join(truth)}, which this augmentation does not update; leave it "
             "out, or neither crop nor move the frames."
         )

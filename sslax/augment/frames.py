@@ -123,7 +123,9 @@ def random_flip_frames(
         flipped["intrinsics"] = flip_intrinsics(sample["intrinsics"], frames.shape[2])
     if "baseline" in sample and not pair:
         flipped["baseline"] = -sample["baseline"]
-    chosen = {name: jnp.where(flips, x, sample[name]) for name, x in flipped.items()}
+    chosen = {
+        name: jnp.where(flips, x, sample[name].astype(x.dtype)) for name, x in flipped.items()
+    }
     return {**sample, **chosen}
 
 
@@ -155,11 +157,13 @@ def random_zoom_frames(key: Array, sample: Batch, *, zoom: Range = (1.0, 1.15)) 
     Zhou et al., "Unsupervised Learning of Depth and Ego-Motion from Video", CVPR 2017.
     """
     if len(zoom) != 2 or not 1 <= zoom[0] <= zoom[1]:
-        raise ValueError(f"zoom must be an increasing pair of numbers of at least 1; got {zoom}.")
+        raise checks.value_error(
+            f"zoom must be an increasing pair of numbers of at least 1; got {zoom}."
+        )
     frames = sample["frames"]
     checks.assert_rank(frames, 4)
     sides = jnp.array(frames.shape[2:0:-1], jnp.float32)  # width, height
-    u_scale, u_corner = jax.random.uniform(key, (2, 2))
+    u_scale, u_corner = jax.random.uniform(key, (2, 2), jnp.float32)
     scale = zoom[0] + (zoom[1] - zoom[0]) * u_scale
     corner = u_corner * (scale - 1) * sides
     columns, rows = (
@@ -216,10 +220,12 @@ def random_exposure(
     """
     for name, value in (("gamma", gamma), ("gain", gain), ("tint", tint)):
         check_positive_range(name, value)
+    checks.assert_unit_range(images)
     channels = images.shape[-1]
-    u = jax.random.uniform(key, (3 + channels,))
+    u = jax.random.uniform(key, (3 + channels,), jnp.float32)
     exponent = gamma[0] + (gamma[1] - gamma[0]) * u[1]
     factor = (gain[0] + (gain[1] - gain[0]) * u[2]) * (tint[0] + (tint[1] - tint[0]) * u[3:])
+    exponent, factor = exponent.astype(images.dtype), factor.astype(images.dtype)
     exposed = jnp.clip(factor * images**exponent, 0.0, 1.0)
     return jnp.where(u[0] < probability, exposed, images)
 
@@ -261,7 +267,7 @@ def make_frames(recipe: FrameRecipe, *, stereo: bool = False) -> Callable[[Array
         checks.assert_rank(batch["image"], 5)
         truth = [name for name in GROUND_TRUTH if name in batch]
         if moves and truth:
-            raise ValueError(
+            raise checks.value_error(
                 f"the batch has {', '.join(truth)}, which flips and zooms do not update; leave it "
                 "out, or set flip=0.0 and zoom=(1.0, 1.0)."
             )

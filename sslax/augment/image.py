@@ -20,6 +20,7 @@ def to_float(image: Array) -> Array:
 
     Raises:
         TypeError: the image has another integer dtype, whose range is unknown.
+        ValueError: a float image has another range, such as 0 to 255.
 
     Example:
         >>> import jax.numpy as jnp
@@ -29,7 +30,8 @@ def to_float(image: Array) -> Array:
     if image.dtype == jnp.uint8:
         return image.astype(jnp.float32) / 255
     if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise TypeError(f"images must be uint8, or float in [0, 1]; got {image.dtype}.")
+        raise checks.type_error(f"images must be uint8, or float in [0, 1]; got {image.dtype}.")
+    checks.assert_unit_range(image)
     return image.astype(jnp.float32)
 
 
@@ -42,7 +44,9 @@ def assert_float_image(image: Array) -> None:
     """
     checks.assert_rank(image, 3)
     if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise TypeError(f"expected a float image in [0, 1], got {image.dtype}; use to_float first.")
+        raise checks.type_error(
+            f"expected a float image in [0, 1], got {image.dtype}; use to_float first."
+        )
 
 
 def apply_separable(image: Array, rows: Array, columns: Array) -> Array:
@@ -69,6 +73,7 @@ def apply_separable(image: Array, rows: Array, columns: Array) -> Array:
     assert_float_image(image)
     checks.assert_shape(rows, (None, image.shape[0]))
     checks.assert_shape(columns, (None, image.shape[1]))
+    image, rows, columns = (x.astype(jnp.float32) for x in (image, rows, columns))
     # With [H, C, W] both are plain matrix products, without a transpose between them. Full float32
     # precision, because lower ones err by more than one gray level.
     x = jnp.moveaxis(image, 2, 1)

@@ -46,7 +46,7 @@ def batch_keys(rng: Array, batch: Batch) -> Array:
         (2,)
     """
     if "index" not in batch:
-        raise ValueError(
+        raise checks.value_error(
             "the batch has no 'index' [B], the examples' positions in the data set, which their "
             "random keys are derived from; add it."
         )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sslax import checks
 from sslax.augment.image import apply_separable
 from sslax.types import Array
 
@@ -39,10 +40,12 @@ def center_mask(height: int, width: int, *, side: int, overlap: int = 0) -> Arra
     Pathak et al., "Context Encoders: Feature Learning by Inpainting", CVPR 2016, arXiv:1604.07379:
     a square of half the image's side, and a band of 4 pixels for images of 128.
     """
-    if side > min(height, width):
-        raise ValueError(f"a square of {side} pixels does not fit into a {(height, width)} image.")
+    if not 1 <= side <= min(height, width):
+        raise checks.value_error(
+            f"a square of {side} pixels does not fit into a {(height, width)} image."
+        )
     if overlap < 0 or 2 * overlap >= side:
-        raise ValueError(
+        raise checks.value_error(
             f"overlap must be in 0, ..., {(side - 1) // 2} for a square of {side} pixels; "
             f"got {overlap}."
         )
@@ -77,11 +80,11 @@ def random_block_mask(key: Array, height: int, width: int, *, blocks: int, side:
     small squares that cover up to a quarter of the image.
     """
     if blocks < 1 or not 1 <= side <= min(height, width):
-        raise ValueError(
+        raise checks.value_error(
             f"a {(height, width)} image cannot have {blocks} squares of {side} pixels."
         )
     last = np.array([height - side, width - side], np.int32)
-    corners = jax.random.randint(key, (blocks, 2), 0, last + 1)
+    corners = jax.random.randint(key, (blocks, 2), 0, last + 1, jnp.int32)
 
     def inside(size: int, first: Array) -> Array:
         return (jnp.arange(size) >= first[:, None]) & (jnp.arange(size) < first[:, None] + side)
@@ -128,27 +131,27 @@ def random_region_mask(
     Pathak et al., "Context Encoders: Feature Learning by Inpainting", CVPR 2016, arXiv:1604.07379.
     """
     if not 0 <= share[0] <= share[1] <= 1:
-        raise ValueError(f"share must be an increasing pair in [0, 1]; got {share}.")
+        raise checks.value_error(f"share must be an increasing pair in [0, 1]; got {share}.")
     if cells <= 0:
-        raise ValueError(f"cells must be positive; got {cells}.")
+        raise checks.value_error(f"cells must be positive; got {cells}.")
     cell = min(height, width) / cells
     # Cubic interpolation reads two grid points beyond each side of the image.
     points = [math.ceil(size / cell) + 4 for size in (height, width)]
-    u = jax.random.uniform(key, (3 + math.prod(points),))
+    u = jax.random.uniform(key, (3 + math.prod(points),), jnp.float32)
     rows = _cubic_weights(height, points[0], cell, u[0])
     columns = _cubic_weights(width, points[1], cell, u[1])
     field = apply_separable(u[3:].reshape(*points, 1), rows, columns)
     count = jnp.round(height * width * (share[0] + (share[1] - share[0]) * u[2]))
     # By rank rather than by value, so that ties cannot change the number of hidden pixels.
-    hidden = jnp.arange(field.size) < count
+    hidden = jnp.arange(field.size) < count.astype(jnp.int32)
     mask = jnp.zeros(field.size, bool).at[jnp.argsort(field.ravel())].set(hidden)
     return mask.reshape(height, width)
 
 
 def _cubic_weights(size: int, points: int, cell: float, offset: Array) -> Array:
     """`[size, points]` weights of a cubic interpolation between points `cell` pixels apart."""
-    position = 1.0 + offset + jnp.arange(size) / cell
-    t = jnp.abs(jnp.arange(points) - position[:, None])
+    position = 1.0 + offset + jnp.arange(size, dtype=jnp.float32) / cell
+    t = jnp.abs(jnp.arange(points, dtype=jnp.float32) - position[:, None])
     near = (1.5 * t - 2.5) * t * t + 1.0
     far = ((2.5 - 0.5 * t) * t - 4.0) * t + 2.0
     return jnp.where(t < 1, near, jnp.where(t < 2, far, 0.0))

@@ -23,14 +23,14 @@ def _windows(image: Array, corners: Array, size: int) -> Array:
     shape = (size, size, image.shape[2])
 
     def window(corner: Array) -> Array:
-        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), shape)
+        return jax.lax.dynamic_slice(image, (*corner, np.int32(0)), shape)
 
     return jax.vmap(window)(corners)
 
 
 def _assert_at_least(name: str, value: int, least: int) -> None:
     if value < least:
-        raise ValueError(f"{name} must be at least {least}; got {value}.")
+        raise checks.value_error(f"{name} must be at least {least}; got {value}.")
 
 
 def jigsaw_tiles(key: Array, image: Array, *, grid: int = 3, tile: int, jitter: int) -> Array:
@@ -73,13 +73,13 @@ def jigsaw_tiles(key: Array, image: Array, *, grid: int = 3, tile: int, jitter: 
     cell = size // grid
     room = (cell - tile) // 2
     if np.any(room < jitter):
-        raise ValueError(
+        raise checks.value_error(
             f"a {tuple(map(int, size))} image has {grid} x {grid} cells of {tuple(map(int, cell))} "
             f"pixels; a tile of {tile} with a jitter of {jitter} needs {tile + 2 * jitter}."
         )
     rows, columns = np.divmod(np.arange(grid * grid), grid)
     corners = np.stack([rows, columns], 1) * cell + (size - grid * cell) // 2 + room
-    shifts = jax.random.randint(key, (grid * grid, 2), -jitter, jitter + 1)
+    shifts = jax.random.randint(key, (grid * grid, 2), -jitter, jitter + 1, jnp.int32)
     return _windows(image, corners.astype(np.int32) + shifts, tile)
 
 
@@ -133,15 +133,15 @@ def patch_pair(
     margin = patch + gap + jitter
     needed = patch + 2 * margin
     if min(height, width) < needed:
-        raise ValueError(
+        raise checks.value_error(
             f"a patch of {patch} and its neighbors, with a gap of {gap} and a jitter of {jitter}, "
             f"need {needed} x {needed} pixels; got {height} x {width}."
         )
     center_key, direction_key, shift_key = jax.random.split(key, 3)
     last = np.array([height, width], np.int32) - margin - patch
-    center = jax.random.randint(center_key, (2,), margin, last + 1)
-    direction = jax.random.randint(direction_key, (), 0, len(_NEIGHBORS))
-    shift = jax.random.randint(shift_key, (2,), -jitter, jitter + 1)
+    center = jax.random.randint(center_key, (2,), margin, last + 1, jnp.int32)
+    direction = jax.random.randint(direction_key, (), 0, len(_NEIGHBORS), jnp.int32)
+    shift = jax.random.randint(shift_key, (2,), -jitter, jitter + 1, jnp.int32)
     neighbor = center + (patch + gap) * jnp.asarray(_NEIGHBORS)[direction] + shift
     return _windows(image, jnp.stack([center, neighbor]), patch), direction
 
@@ -180,10 +180,13 @@ def random_patch(key: Array, image: Array, *, patch: int) -> tuple[Array, Array]
     _assert_at_least("patch", patch, 1)
     height, width = image.shape[:2]
     if patch > min(height, width):
-        raise ValueError(f"a {(height, width)} image has no patch of {patch} x {patch} pixels.")
+        raise checks.value_error(
+            f"a {(height, width)} image has no patch of {patch} x {patch} pixels."
+        )
     slack = np.array([height - patch, width - patch], np.int32)
-    corner = jax.random.randint(key, (2,), 0, slack + 1)
-    position = jnp.where(slack > 0, corner / np.maximum(slack, 1), 0.5)
+    corner = jax.random.randint(key, (2,), 0, slack + 1, jnp.int32)
+    share = corner.astype(jnp.float32) / np.maximum(slack, 1).astype(np.float32)
+    position = jnp.where(slack > 0, share, 0.5)
     return _windows(image, corner[None], patch)[0], position
 
 
@@ -230,7 +233,7 @@ def rotations(image: Array) -> Array:
     """
     checks.assert_rank(image, 3)
     if image.shape[0] != image.shape[1]:
-        raise ValueError(
+        raise checks.value_error(
             f"a {image.shape[:2]} image is not square, so rotations change its shape; crop a "
             "square first."
         )
@@ -263,6 +266,8 @@ def standardize(patch: Array, *, floor: float = 1 / 255) -> Array:
     ECCV 2016, arXiv:1603.09246.
     """
     assert_float_image(patch)
+    checks.assert_positive(floor=floor)
+    patch = patch.astype(jnp.float32)
     centered = patch - patch.mean((0, 1), keepdims=True)
     variance = jnp.square(centered).mean((0, 1), keepdims=True)
     # The floor is applied before the root, whose slope at zero is infinite.
@@ -303,21 +308,22 @@ def random_downsample(
     assert_float_image(patch)
     height, width = patch.shape[:2]
     if not 1 <= min_pixels <= height * width:
-        raise ValueError(
+        raise checks.value_error(
             f"min_pixels must be in 1, ..., {height * width} for a patch of {height} x {width}; "
             f"got {min_pixels}."
         )
-    chance, amount = jax.random.uniform(key, (2,))
+    chance, amount = jax.random.uniform(key, (2,), jnp.float32)
     factor = jnp.sqrt(min_pixels / (height * width) * (1 - amount) + amount)
     rows, columns = (_round_trip_weights(side, side * factor) for side in (height, width))
-    return jnp.where(chance < probability, apply_separable(patch, rows, columns), patch)
+    small = apply_separable(patch, rows, columns)
+    return jnp.where(chance < probability, small, patch.astype(jnp.float32))
 
 
 def _round_trip_weights(size: int, small: Array) -> Array:
     """`[size, size]` weights that resize an axis to `small` pixels, rounded, and back."""
     small = jnp.clip(jnp.round(small), 1, size)
     scale = size / small
-    pixel = jnp.arange(size)
+    pixel = jnp.arange(size, dtype=jnp.float32)
     # `small` is traced, so the small axis is stored in `size` rows: the rows beyond `small` repeat
     # its last pixel, and the upsampling ignores them.
     center = (jnp.minimum(pixel, small - 1) + 0.5) * scale - 0.5

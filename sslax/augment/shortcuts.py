@@ -51,7 +51,7 @@ def drop_colors(key: Array, patch: Array, *, noise_std: float = 0.01) -> Array:
     if channels == 1:
         return patch
     choice_key, noise_key = jax.random.split(key)
-    choice = jax.random.randint(choice_key, (), 0, channels)
+    choice = jax.random.randint(choice_key, (), 0, channels, jnp.int32)
     kept = jax.nn.one_hot(choice, channels, dtype=patch.dtype)
     channel = jnp.sum(kept * patch, axis=-1, keepdims=True)
     mean, variance = channel.mean(), channel.var()
@@ -130,14 +130,15 @@ def chromatic_aberration(image: Array, *, scale_red: Array, scale_blue: Array) -
         return apply_separable(channel, *(_magnify_weights(n, scale) for n in channel.shape[:2]))
 
     red, green, blue = (image[..., c : c + 1] for c in range(3))
-    return jnp.concatenate([magnify(red, scale_red), green, magnify(blue, scale_blue)], axis=-1)
+    red, blue = magnify(red, scale_red), magnify(blue, scale_blue)
+    return jnp.concatenate([red, green.astype(red.dtype), blue], axis=-1)
 
 
 def _magnify_weights(size: int, scale: Array) -> Array:
     """`[size, size]` weights of a bilinear magnification of one axis about its center."""
     pixel = jnp.arange(size, dtype=jnp.float32)
     center = (size - 1) / 2
-    source = center + (pixel - center) / scale
+    source = center + (pixel - center) / jnp.asarray(scale, jnp.float32)
     # y = x_0 + sum_p clip(source - p, 0, 1) (x_p+1 - x_p): the weights of a row sum to 1, and the
     # slope at an integer position is the mean of the slopes on both sides.
     passed = jnp.clip(source[:, None] - pixel[:-1], 0.0, 1.0)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sslax import checks
 from sslax.augment.validation import check_positive_range
 from sslax.types import Array
 
@@ -42,7 +43,9 @@ def random_masking(key: Array, tokens: int, *, ratio: float = 0.75) -> tuple[Arr
     He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, arXiv:2111.06377.
     """
     if tokens < 1 or not 0 <= ratio < 1:
-        raise ValueError(f"ratio must be in [0, 1) and tokens positive; got {ratio} of {tokens}.")
+        raise checks.value_error(
+            f"ratio must be in [0, 1) and tokens positive; got {ratio} of {tokens}."
+        )
     kept = tokens - int(ratio * tokens)
     visible = jnp.sort(jax.random.permutation(key, tokens)[:kept]).astype(jnp.int32)
     return visible, jnp.ones(tokens, bool).at[visible].set(False)
@@ -147,7 +150,9 @@ def random_token_blocks(
     context_sizes = _block_sizes(tuple(grid), tuple(context_scale), (1.0, 1.0))
     context_slots = _context_slots(grid, target_sizes, context_sizes, min_context, max_context)
     if targets < 1:
-        raise ValueError(f"targets, the number of target blocks, must be positive; got {targets}.")
+        raise checks.value_error(
+            f"targets, the number of target blocks, must be positive; got {targets}."
+        )
 
     size_keys = jax.random.split(jax.random.fold_in(key if size_key is None else size_key, _SIZES))
     target_key, context_key, choice_key = jax.random.split(key, 3)
@@ -193,7 +198,7 @@ def _block_sizes(
     check_positive_range("scale", scale)
     check_positive_range("aspect", aspect)
     if scale[1] > 1:
-        raise ValueError(f"a scale is a fraction of the grid, at most 1; got {scale}.")
+        raise checks.value_error(f"a scale is a fraction of the grid, at most 1; got {scale}.")
     levels = (np.arange(256) + 0.5) / 256
     area = np.floor(grid[0] * grid[1] * (scale[0] + (scale[1] - scale[0]) * levels))
     ratio = aspect[0] + (aspect[1] - aspect[0]) * levels[:, None]
@@ -217,7 +222,7 @@ def _context_slots(
     if max_context is not None:
         slots = min(slots, max_context)
     if not 1 <= min_context <= slots <= tokens:
-        raise ValueError(
+        raise checks.value_error(
             f"a {grid[0]} x {grid[1]} grid cannot have between min_context={min_context} and "
             f"max_context={max_context} context tokens."
         )
@@ -226,14 +231,14 @@ def _context_slots(
 
 def _random_corners(key: Array, grid: tuple[int, int], size: Array, count: int) -> Array:
     """`[count, 2]` first rows and columns of blocks, uniform over all that fit."""
-    return jax.random.randint(key, (count, 2), 0, jnp.array(grid) - size + 1)
+    return jax.random.randint(key, (count, 2), 0, jnp.array(grid, jnp.int32) - size + 1, jnp.int32)
 
 
 def _block_tokens(
     grid: tuple[int, int], corners: Array, size: Array, slots: int
 ) -> tuple[Array, Array]:
     """Tokens `[M, slots]` of blocks, row by row and padded, and the mask of the real ones."""
-    position = jnp.arange(slots)
+    position = jnp.arange(slots, dtype=jnp.int32)
     real = position < size[0] * size[1]
     position = jnp.where(real, position, 0)
     row, column = jnp.divmod(position, size[1])
@@ -243,7 +248,7 @@ def _block_tokens(
 
 def _inside_block(grid: tuple[int, int], corner: Array, size: Array) -> Array:
     """`[T]` bool: the token is in the block."""
-    row, column = jnp.divmod(jnp.arange(grid[0] * grid[1]), grid[1])
+    row, column = jnp.divmod(jnp.arange(grid[0] * grid[1], dtype=jnp.int32), grid[1])
     inside_rows = (row >= corner[0]) & (row < corner[0] + size[0])
     return inside_rows & (column >= corner[1]) & (column < corner[1] + size[1])
 
@@ -255,7 +260,7 @@ def _choose_context(
     count = jnp.clip(jnp.sum(in_context & ~in_target), min_context, slots)
     # Tokens by preference: of the context alone, of no block or target, of the targets.
     preference = jnp.where(in_target, 2.0, jnp.where(in_context, 0.0, 1.0))
-    order = jnp.argsort(preference + jax.random.uniform(key, in_target.shape))
+    order = jnp.argsort(preference + jax.random.uniform(key, in_target.shape, jnp.float32))
     chosen = jnp.zeros_like(in_target).at[order[:slots]].set(jnp.arange(slots) < count)
     context = jnp.argsort(~chosen, stable=True)[:slots].astype(jnp.int32)
     mask = jnp.arange(slots) < count

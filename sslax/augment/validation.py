@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple, TypeVar
 
+from sslax import checks
 from sslax.errors import check_choice
 
 Recipe = TypeVar("Recipe", bound=NamedTuple)
@@ -10,13 +11,13 @@ Recipe = TypeVar("Recipe", bound=NamedTuple)
 def check_probability(name: str, value: float) -> None:
     """Checks that an option is in [0, 1]."""
     if not 0 <= value <= 1:
-        raise ValueError(f"{name} is a probability, in [0, 1]; got {value}.")
+        raise checks.value_error(f"{name} is a probability, in [0, 1]; got {value}.")
 
 
 def check_positive_range(name: str, value: tuple[float, float]) -> None:
     """Checks that an option is a pair of positive numbers, the first not above the second."""
     if len(value) != 2 or not 0 < value[0] <= value[1]:
-        raise ValueError(f"{name} must be a positive, increasing pair; got {value}.")
+        raise checks.value_error(f"{name} must be a positive, increasing pair; got {value}.")
 
 
 def replace_fields(recipe: Recipe, fields: dict[str, Any]) -> Recipe:

@@ -162,7 +162,9 @@ def get_local_recipes(name: str, count: int, **fields: Any) -> tuple[ViewRecipe,
     """
     check_choice("recipe", name, LOCAL_RECIPES)
     if count < 0:
-        raise ValueError(f"count, the number of small crops, must be at least 0; got {count}.")
+        raise checks.value_error(
+            f"count, the number of small crops, must be at least 0; got {count}."
+        )
     return (replace_fields(LOCAL_RECIPES[name], fields),) * count
 
 
@@ -172,7 +174,7 @@ def _check_recipe(recipe: ViewRecipe) -> None:
     for name in ("crop_scale", "crop_ratio", "blur_sigma", "erase_scale"):
         value = getattr(recipe, name)
         if value is not None and len(value) != 2:
-            raise ValueError(f"{name} is a range, two numbers; got {value}.")
+            raise checks.value_error(f"{name} is a range, two numbers; got {value}.")
 
 
 def make_view(key: Array, image: Array, recipe: ViewRecipe) -> Array:
@@ -288,12 +290,12 @@ def make_views(
     """
     recipes, local_recipes = tuple(recipes), tuple(local_recipes)
     if not recipes:
-        raise ValueError("make_views needs one recipe per view; got none.")
+        raise checks.value_error("make_views needs one recipe per view; got none.")
     for recipe in recipes + local_recipes:
         _check_recipe(recipe)
     for group in (recipes, local_recipes):
         if len({recipe.size for recipe in group}) > 1:
-            raise ValueError(
+            raise checks.value_error(
                 f"views are stacked, so their sizes must be equal; got {[r.size for r in group]}. "
                 "Pass small crops as local_recipes."
             )

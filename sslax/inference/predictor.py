@@ -76,12 +76,16 @@ def check_images(images: np.ndarray) -> np.ndarray:
     """Images as uint8, or as float32 in [0, 1].
 
     Raises:
-        UserError: they are of another type or range, or there is none.
+        UserError: they are of another type or range, not finite, or there is none.
     """
     if images.dtype != np.uint8:
         if not np.issubdtype(images.dtype, np.floating):
             raise UserError(f"Images are uint8, or float in [0, 1]; got {images.dtype}.")
         images = images.astype(np.float32)
+        if not np.isfinite(images).all():
+            raise UserError(
+                "Some pixels are NaN or infinite; replace them, for example with np.nan_to_num."
+            )
         if images.size and (images.min() < -0.01 or images.max() > 1.01):
             raise UserError(
                 "Float images lie in [0, 1]; these reach from "

@@ -14,6 +14,11 @@ Notation, which adds to that of `sslax.ops`:
 - `temperature` divides similarities. `epsilon` keeps a division or a root finite.
 - Masks are 1 (or True) where a value counts.
 - "float32 or wider": computed and returned in float32, or in float64 if the inputs are float64.
+- Integers are promoted to float32, except images, whose range they leave open: they are refused.
+- Values (temperatures, the range of images) are checked where they are known, that is, not under
+  jit; a traced temperature that is not positive gives NaN.
+- Derivatives: forward mode, reverse mode and their compositions, such as Hessian-vector products,
+  unless the docstring says "reverse mode only": then `grad` and `grad` of `grad`, but not `jvp`.
 - `axis_name`: None for global arrays (one device, or jit over sharded arrays); inside shard_map or
   pmap the name of the mapped axis that splits the batch. Values and gradients are the same.
 """

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from sslax import checks
+from sslax.ops.dtypes import accumulated
 from sslax.ops.sinkhorn import sinkhorn
 from sslax.types import Array
 
@@ -42,7 +43,8 @@ def swapped_prediction(
 
     Raises:
         AssertionError: `scores` or `queue` has the wrong shape.
-        ValueError: there are fewer than two views, or fewer views than code views.
+        ValueError: there are fewer than two views, or fewer views than code views; a temperature or
+            `epsilon` is not positive.
 
     Example:
         >>> import jax.numpy as jnp
@@ -59,21 +61,22 @@ def swapped_prediction(
     checks.assert_rank(scores, 3)
     views = scores.shape[1]
     if not (views >= 2 and 1 <= code_views <= views):
-        raise ValueError(
+        raise checks.value_error(
             f"code_views is {code_views} of {views} views; pass scores [N, V, K] of at least two "
             "views, and code_views in 1, ..., V."
         )
     to_assign = scores[:, :code_views]
     if queue is not None:
         checks.assert_shape(queue, (None, code_views, scores.shape[2]))
-        to_assign = jnp.concatenate([to_assign, queue])
+        to_assign = jnp.concatenate(accumulated(to_assign, queue))
     codes = jax.vmap(
         lambda s: sinkhorn(s, epsilon=epsilon, iterations=iterations, axis_name=axis_name),
         in_axes=1,
         out_axes=1,
     )(jax.lax.stop_gradient(to_assign))[: scores.shape[0]]
-    scores = scores.astype(codes.dtype)
-    predictions = jax.nn.log_softmax(scores / temperature)
+    checks.assert_rank(temperature, 0)
+    temperature = jnp.asarray(checks.positive("temperature", temperature), codes.dtype)
+    predictions = jax.nn.log_softmax(scores.astype(codes.dtype) / temperature)
     cross_entropy = -jnp.einsum("nvk,nwk->nvw", codes, predictions)
     other_view = ~jnp.eye(code_views, views, dtype=bool)
     return jnp.where(other_view, cross_entropy, 0).sum((1, 2)) / (code_views * (views - 1))

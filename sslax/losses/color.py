@@ -38,7 +38,7 @@ def class_rebalancing_weights(prior: Array, *, gamma: float = 0.5, alpha: float 
     """
     checks.assert_rank(prior, 1)
     if not 0 <= gamma <= 1:
-        raise ValueError(f"gamma, a mixture weight, must be in [0, 1]; got {gamma}.")
+        raise checks.value_error(f"gamma, a mixture weight, must be in [0, 1]; got {gamma}.")
     prior = at_least_float32(prior)
     prior = prior / prior.sum()
     # With gamma = 0 the weight of a bin that never occurs would be infinite; it gets 0.

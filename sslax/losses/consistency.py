@@ -6,7 +6,7 @@ Both losses return an error and the mask of the pixels that can be compared, for
 
 from sslax import checks
 from sslax.losses.photometric import charbonnier, l1
-from sslax.ops.dtypes import accumulation_dtype
+from sslax.ops.dtypes import accumulated
 from sslax.ops.occlusion import forward_backward_difference
 from sslax.ops.warp import warp_disparity
 from sslax.types import Array
@@ -43,8 +43,7 @@ def disparity_consistency(left: Array, right: Array) -> tuple[ErrorAndMask, Erro
     """
     checks.assert_rank([left, right], 3)
     checks.assert_equal_shape([left, right])
-    dtype = accumulation_dtype(left, right)
-    left, right = left.astype(dtype), right.astype(dtype)
+    left, right = accumulated(left, right)
     right_at_match, valid_left = warp_disparity(right[..., None], left, direction=-1)
     left_at_match, valid_right = warp_disparity(left[..., None], right, direction=1)
     return (

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from sslax import checks
 from sslax.losses.pairwise import LOG_SUM_EXP, SOFTPLUS_SUM, reduce_rows
 from sslax.losses.scores import Score, ScoreFunction, cosine, l2_normalize
-from sslax.ops.dtypes import accumulation_dtype, at_least_float32
+from sslax.ops.dtypes import accumulated, floating_dtype
 from sslax.types import Array
 
 
@@ -48,7 +48,8 @@ def info_nce(
         temperature: divides the score; a number or a scalar array.
         score: `(x [N, D], y [M, E]) -> [N, M]`: `cosine`, `dot`, `bilinear(weight)` or any other
             function. Only a `Score` is computed in tiles; other functions form the whole matrix.
-        tile: number of rows and columns computed at a time; None chooses it.
+        tile: number of rows and columns computed at a time, differentiable in reverse mode only;
+            None chooses it, or computes a small matrix at once.
         axis_name: the mapped axis that splits the batch; None for global arrays.
 
     Returns:
@@ -56,7 +57,7 @@ def info_nce(
 
     Raises:
         AssertionError: queries and keys are not two matrices with the same number of rows.
-        ValueError: the temperature is not positive.
+        ValueError: the temperature is not positive, or a single query has no negatives.
 
     Example:
         >>> import jax.numpy as jnp
@@ -71,28 +72,31 @@ def info_nce(
     """
     checks.assert_rank([queries, keys], 2)
     checks.assert_equal_shape_prefix([queries, keys], 1)
-    _check_temperature(temperature)
+    temperature = _positive_temperature(temperature)
     if negatives is not None:
         checks.assert_shape(negatives, (None, keys.shape[1]))
+    else:
+        _check_has_negatives(queries, axis_name)
 
+    dtype = floating_dtype(queries, keys)
+    queries, keys = queries.astype(dtype), keys.astype(dtype)
     if isinstance(score, Score):
-        dtype = jnp.result_type(queries, keys)
-        rows = (score.row(queries) / temperature).astype(dtype)
+        rows = _divide(score.row(queries), temperature).astype(dtype)
         columns = score.column(keys).astype(dtype)
         positive = _row_products(rows, columns)
         if negatives is not None:
-            columns = score.column(negatives).astype(dtype)
+            columns = score.column(negatives.astype(dtype)).astype(dtype)
         shared = negatives is not None
         total = reduce_rows(
             LOG_SUM_EXP, rows, columns, shared=shared, tile=tile, axis_name=axis_name
         )
     else:
         score_of_pair = jax.vmap(lambda query, key: score(query[None], key[None])[0, 0])
-        positive = score_of_pair(queries, keys) / temperature
-        others = keys if negatives is None else negatives
+        positive = _divide(score_of_pair(queries, keys), temperature)
+        others = keys if negatives is None else negatives.astype(dtype)
         if negatives is None and axis_name is not None:
             others = jax.lax.all_gather(keys, axis_name, tiled=True)
-        total = jax.nn.logsumexp(score(queries, others) / temperature, axis=1)
+        total = jax.nn.logsumexp(_divide(score(queries, others), temperature), axis=1)
     if negatives is not None:
         total = jnp.logaddexp(total, positive)
     return total - positive
@@ -117,7 +121,8 @@ def nt_xent(
         a: `[N, D]`, embeddings of the first views.
         b: `[N, D]`, embeddings of the second views, in the same order.
         temperature: divides the cosine; a number or a scalar array.
-        tile: number of rows and columns computed at a time; None chooses it.
+        tile: number of rows and columns computed at a time, differentiable in reverse mode only;
+            None chooses it, or computes a small matrix at once.
         axis_name: the mapped axis that splits the batch; None for global arrays.
 
     Returns:
@@ -126,7 +131,7 @@ def nt_xent(
 
     Raises:
         AssertionError: a and b are not two matrices of the same shape.
-        ValueError: the temperature is not positive.
+        ValueError: the temperature is not positive, or N = 1, which leaves no negatives.
 
     Example:
         >>> import jax.numpy as jnp
@@ -138,6 +143,7 @@ def nt_xent(
     arXiv:2002.05709.
     """
     a, b = _normalize_views(a, b, temperature)
+    _check_has_negatives(a, axis_name)
     z = _interleave(a, b)
     total = reduce_rows(LOG_SUM_EXP, z, exclude=1, tile=tile, axis_name=axis_name)
     return _losses_by_view(total, _row_products(a, b))
@@ -169,7 +175,8 @@ def decoupled_contrastive(
         temperature: divides the cosine; a number or a scalar array.
         sigma: upweights hard positives (DCLW; 0.5 in the paper); None weights all pairs equally.
             The weights have no gradient.
-        tile: number of rows and columns computed at a time; None chooses it.
+        tile: number of rows and columns computed at a time, differentiable in reverse mode only;
+            None chooses it, or computes a small matrix at once.
         axis_name: the mapped axis that splits the batch; None for global arrays.
 
     Returns:
@@ -177,7 +184,7 @@ def decoupled_contrastive(
 
     Raises:
         AssertionError: a and b are not two matrices of the same shape.
-        ValueError: the temperature is not positive, or N = 1, which leaves no negatives.
+        ValueError: the temperature or sigma is not positive, or N = 1, which leaves no negatives.
 
     Example:
         >>> import jax.numpy as jnp
@@ -188,13 +195,13 @@ def decoupled_contrastive(
     Yeh et al., "Decoupled Contrastive Learning", ECCV 2022, arXiv:2110.06848.
     """
     a, b = _normalize_views(a, b, temperature)
-    if a.shape[0] * (1 if axis_name is None else jax.lax.axis_size(axis_name)) < 2:
-        raise ValueError("a single pair has no negatives; pass at least two images.")
+    _check_has_negatives(a, axis_name)
     z = _interleave(a, b)
     total = reduce_rows(LOG_SUM_EXP, z, exclude=2, tile=tile, axis_name=axis_name)
     positive = _row_products(a, b)
     if sigma is not None:
-        cosines = jax.lax.stop_gradient(positive * temperature)
+        checks.assert_positive(sigma=sigma)
+        cosines = jax.lax.stop_gradient(positive * jnp.asarray(temperature, positive.dtype))
         similarity = jnp.exp((cosines - 1) / sigma)
         mean = similarity.mean()
         if axis_name is not None:
@@ -225,15 +232,19 @@ def sup_con(
         embeddings: `[N, D]`.
         labels: `[N]`, integers.
         temperature: divides the cosine; a number or a scalar array.
-        tile: number of rows and columns computed at a time; None chooses it.
+        tile: number of rows and columns computed at a time, differentiable in reverse mode only;
+            None chooses it, or computes a small matrix at once.
         axis_name: the mapped axis that splits the batch; None for global arrays.
 
     Returns:
-        `[N]`, float32 or wider; 0 for an embedding without positives. To average over the others:
-        `masked_mean(loss, loss > 0)`.
+        `[N]`, float32 or wider; 0 for an embedding without positives, which the paper's loss does
+        not have. The mean over the others is the `masked_mean` with the mask
+        `(labels[:, None] == labels).sum(1) > 1`; `loss > 0` is another mask, because the loss of a
+        well-separated embedding rounds to 0.
 
     Raises:
         AssertionError: `embeddings` is not a matrix, or `labels` not a vector of the same length.
+        TypeError: the labels are not integers.
         ValueError: the temperature is not positive.
 
     Example:
@@ -246,8 +257,8 @@ def sup_con(
     """
     checks.assert_rank([embeddings, labels], [2, 1])
     checks.assert_equal_shape_prefix([embeddings, labels], 1)
-    _check_temperature(temperature)
-    z = (l2_normalize(embeddings) / jnp.sqrt(temperature)).astype(embeddings.dtype)
+    checks.assert_integer("labels", labels)
+    (z,) = _normalize_by_root(temperature, embeddings)
     total = reduce_rows(LOG_SUM_EXP, z, exclude=1, tile=tile, axis_name=axis_name)
     mean, positives = _mean_over_positives(z.astype(total.dtype), labels, axis_name)
     return jnp.where(positives > 0, total - mean, 0)
@@ -266,7 +277,7 @@ def _mean_over_positives(z: Array, labels: Array, axis_name: str | None) -> tupl
     classes = all_z.shape[0]
     _, index = jnp.unique(all_labels, return_inverse=True, size=classes)
     sums = jax.ops.segment_sum(all_z, index, classes)
-    counts = jnp.zeros(classes, z.dtype).at[index].add(1)
+    counts = jnp.zeros(classes, z.dtype).at[index].add(jnp.ones((), z.dtype))
     index = jax.lax.dynamic_slice_in_dim(index, first, n)
     positives = counts[index] - 1
     return (z * (sums[index] - z)).sum(-1) / jnp.maximum(positives, 1), positives
@@ -294,7 +305,8 @@ def sigmoid_contrastive(
         temperature: divides the cosine; learned in the paper, where its inverse starts at 10.
         bias: added to each logit; learned in the paper, where it starts at -10 because only one
             pair in N is positive.
-        tile: number of rows and columns computed at a time; None chooses it.
+        tile: number of rows and columns computed at a time, differentiable in reverse mode only;
+            None chooses it, or computes a small matrix at once.
         axis_name: the mapped axis that splits the batch; None for global arrays.
 
     Returns:
@@ -314,13 +326,13 @@ def sigmoid_contrastive(
     """
     checks.assert_rank([a, b], 2)
     checks.assert_equal_shape([a, b])
-    _check_temperature(temperature)
-    dtype = jnp.result_type(a, b)
-    rows, columns = l2_normalize(a) / temperature, l2_normalize(b)
+    dtype = floating_dtype(a, b)
+    rows = _divide(l2_normalize(a), _positive_temperature(temperature)).astype(dtype)
+    columns = l2_normalize(b).astype(dtype)
     # The bias is one more coordinate, multiplied by 1.
     one = jnp.ones_like(columns[:, :1])
-    rows = jnp.concatenate([rows, bias * one], axis=1).astype(dtype)
-    columns = jnp.concatenate([columns, one], axis=1).astype(dtype)
+    rows = jnp.concatenate([rows, jnp.asarray(bias, dtype) * one], axis=1)
+    columns = jnp.concatenate([columns, one], axis=1)
     # -log sigmoid(x) = softplus(x) - x for positives, -log sigmoid(-x) = softplus(x) for negatives.
     total = reduce_rows(SOFTPLUS_SUM, rows, columns, tile=tile, axis_name=axis_name)
     return total - _row_products(rows, columns)
@@ -370,34 +382,45 @@ def triplet(
 
 def _distance(x: Array, y: Array) -> Array:
     """Euclidean distance of rows, with zero gradient where it is zero."""
-    difference = at_least_float32(x) - y
+    x, y = accumulated(x, y)
+    difference = x - y
     square = (difference * difference).sum(-1)
     nonzero = square > 0
     return jnp.where(nonzero, jnp.sqrt(jnp.where(nonzero, square, 1)), 0)
 
 
-def _check_temperature(temperature: float | Array) -> None:
-    if isinstance(temperature, int | float) and temperature <= 0:
-        raise ValueError(
-            f"temperature must be positive, got {temperature}; it divides the similarities (0.1 is "
-            "typical), so pass the inverse of a logit scale."
-        )
+def _positive_temperature(temperature: float | Array) -> float | Array:
+    checks.assert_rank(temperature, 0)
+    return checks.positive("temperature", temperature)
+
+
+def _divide(x: Array, temperature: float | Array) -> Array:
+    return x / jnp.asarray(temperature, x.dtype)
+
+
+def _check_has_negatives(x: Array, axis_name: str | None) -> None:
+    if x.shape[0] * (1 if axis_name is None else jax.lax.axis_size(axis_name)) < 2:
+        raise checks.value_error("a single pair has no negatives; pass at least two images.")
 
 
 def _row_products(x: Array, y: Array) -> Array:
     """Inner products of corresponding rows."""
-    dtype = accumulation_dtype(x)
-    return (x.astype(dtype) * y.astype(dtype)).sum(-1)
+    x, y = accumulated(x, y)
+    return (x * y).sum(-1)
 
 
 def _normalize_views(a: Array, b: Array, temperature: float | Array) -> tuple[Array, Array]:
     """Unit vectors divided by the root of the temperature: products of two are logits."""
     checks.assert_rank([a, b], 2)
     checks.assert_equal_shape([a, b])
-    _check_temperature(temperature)
-    dtype = jnp.result_type(a, b)
-    a, b = ((l2_normalize(x) / jnp.sqrt(temperature)).astype(dtype) for x in (a, b))
+    a, b = _normalize_by_root(temperature, a, b)
     return a, b
+
+
+def _normalize_by_root(temperature: float | Array, *arrays: Array) -> list[Array]:
+    dtype = floating_dtype(*arrays)
+    root = jnp.sqrt(_positive_temperature(temperature))
+    return [_divide(l2_normalize(x), root).astype(dtype) for x in arrays]
 
 
 def _interleave(a: Array, b: Array) -> Array:

@@ -4,10 +4,11 @@ The losses treat examples independently, so they are the same on one device and 
 """
 
 import jax
+import jax.numpy as jnp
 
 from sslax import checks
 from sslax.losses.scores import l2_normalize
-from sslax.ops.dtypes import at_least_float32
+from sslax.ops.dtypes import accumulated, at_least_float32, floating_dtype
 from sslax.types import Array
 
 
@@ -41,6 +42,7 @@ def negative_cosine(predictions: Array, targets: Array) -> Array:
     Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020, arXiv:2006.07733.
     """
     checks.assert_equal_shape([predictions, targets])
+    predictions, targets = accumulated(predictions, targets)
     return -(l2_normalize(predictions) * l2_normalize(targets)).sum(-1)
 
 
@@ -65,7 +67,8 @@ def distillation_cross_entropy(
 
     Args:
         student: `[..., K]`, logits.
-        teacher: `[..., K]`, logits; leading axes broadcast against the student's.
+        teacher: `[..., K]`, logits; leading axes broadcast against the student's, except the first
+            one, of the examples.
         center: `[K]`, the running mean of the teacher's logits (see `update_center`); None for no
             centering, if the teacher's output is balanced in another way.
         student_temperature: divides the student's logits.
@@ -75,7 +78,8 @@ def distillation_cross_entropy(
         `[...]`, float32 or wider.
 
     Raises:
-        AssertionError: the numbers of logits differ.
+        AssertionError: the numbers of logits, or of examples, differ.
+        ValueError: a temperature is not positive.
 
     Example:
         >>> import jax.numpy as jnp
@@ -88,13 +92,19 @@ def distillation_cross_entropy(
     arXiv:2104.14294.
     """
     checks.assert_equal_shape_suffix([student, teacher], 1)
-    student = at_least_float32(student)
-    teacher = at_least_float32(jax.lax.stop_gradient(teacher))
+    if student.ndim == teacher.ndim > 1:
+        checks.assert_equal_shape_prefix([student, teacher], 1)
+    student, teacher = accumulated(student, jax.lax.stop_gradient(teacher))
     if center is not None:
         checks.assert_shape(center, student.shape[-1:])
-        teacher = teacher - jax.lax.stop_gradient(center)
-    targets = jax.nn.softmax(teacher / teacher_temperature)
-    return -(targets * jax.nn.log_softmax(student / student_temperature)).sum(-1)
+        teacher = teacher - jax.lax.stop_gradient(center).astype(teacher.dtype)
+    targets = jax.nn.softmax(_divide(teacher, "teacher_temperature", teacher_temperature))
+    predictions = jax.nn.log_softmax(_divide(student, "student_temperature", student_temperature))
+    return -(targets * predictions).sum(-1)
+
+
+def _divide(logits: Array, name: str, temperature: float | Array) -> Array:
+    return logits / jnp.asarray(checks.positive(name, temperature), logits.dtype)
 
 
 def update_center(
@@ -113,7 +123,7 @@ def update_center(
         axis_name: the mapped axis that splits the batch; None for global arrays.
 
     Returns:
-        `[K]`, in the dtype of `center`, no gradient; the same on every device.
+        `[K]`, in the floating dtype of `center`, no gradient; the same on every device.
 
     Raises:
         AssertionError: the numbers of logits differ.
@@ -133,5 +143,5 @@ def update_center(
     mean = teacher.mean(0)
     if axis_name is not None:
         mean = jax.lax.pmean(mean, axis_name)
-    old = at_least_float32(jax.lax.stop_gradient(center))
-    return (momentum * old + (1 - momentum) * mean).astype(center.dtype)
+    old = jax.lax.stop_gradient(center).astype(mean.dtype)
+    return (momentum * old + (1 - momentum) * mean).astype(floating_dtype(center))

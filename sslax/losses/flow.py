@@ -25,7 +25,8 @@ def sequence_weights(iterations: int, *, gamma: float = 0.8) -> Array:
         >>> losses.sequence_weights(3, gamma=0.5).tolist()
         [0.25, 0.5, 1.0]
     """
-    return jnp.asarray(gamma, jnp.float32) ** jnp.arange(iterations - 1, -1, -1)
+    exponents = jnp.arange(iterations - 1, -1, -1, dtype=jnp.float32)
+    return jnp.asarray(gamma, jnp.float32) ** exponents
 
 
 def sequence_loss(
@@ -71,7 +72,7 @@ def sequence_loss(
     dtype = accumulation_dtype(flows, target)
     known = jnp.isfinite(target).all(-1)
     # Unknown targets are replaced first, because NaN times zero is NaN.
-    target = jnp.where(known[..., None], target, 0).astype(dtype)
+    target = jnp.where(known[..., None], target.astype(dtype), 0)
     known &= (target**2).sum(-1) < max_flow**2
     weights = sequence_weights(flows.shape[0], gamma=gamma).astype(dtype)
     errors = l1(flows.astype(dtype) - target).mean(-1)

@@ -59,7 +59,9 @@ def masked_reconstruction(
     predictions, targets, mask = (x.astype(dtype) for x in (predictions, targets, mask))
     if normalize:
         if targets.shape[-1] < 2:
-            raise ValueError("patches with one value have no variance; use normalize=False.")
+            raise checks.value_error(
+                "patches with one value have no variance; use normalize=False."
+            )
         variance = targets.var(-1, ddof=1, keepdims=True)
         targets = (targets - targets.mean(-1, keepdims=True)) * jax.lax.rsqrt(variance + 1e-6)
     errors = penalty(predictions - targets).mean(-1)

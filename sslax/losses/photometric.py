@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sslax import checks
-from sslax.ops.dtypes import accumulation_dtype, at_least_float32
+from sslax.ops.dtypes import accumulated, at_least_float32
 from sslax.ops.image import rgb_to_gray, separable_filter, ssim
 from sslax.ops.no_inline import no_inline
 from sslax.types import Array
@@ -33,16 +33,21 @@ def photometric_error(
 
     Args:
         target: `[..., H, W, C]` in [0, 1].
-        reconstruction: the same shape; leading axes broadcast, so `[S, B, H, W, C]` compares S
-            reconstructions (of S sources or scales) with one target.
+        reconstruction: the same shape; further leading axes broadcast, so `[S, B, H, W, C]`
+            compares S reconstructions (of S sources or scales) with one target. The numbers of
+            examples are equal.
         ssim_weight: w; 0 leaves the absolute difference only.
         window: window of SSIM, 'box3' or 'gaussian' (see `ops.ssim`).
 
     Returns:
-        `[..., H, W]`, float32 or wider. The gradient at equal images is zero.
+        `[..., H, W]`, float32 or wider. The gradient at equal images is zero. Differentiable in
+        reverse mode only, unless `ssim_weight` is 0.
 
     Raises:
-        ValueError: `ssim_weight` is not in [0, 1], or `window` is unknown.
+        AssertionError: sizes, channels or numbers of examples differ.
+        TypeError: an image has an integer dtype.
+        ValueError: `ssim_weight` is not in [0, 1], `window` is unknown, or the images have another
+            range, such as 0 to 255.
 
     Example:
         >>> import jax.numpy as jnp
@@ -55,9 +60,11 @@ def photometric_error(
 
     Godard et al., "Unsupervised Monocular Depth Estimation with Left-Right Consistency", CVPR 2017.
     """
-    checks.assert_equal_shape_suffix([target, reconstruction], 3)
+    _check_images(target, reconstruction)
     if not 0 <= ssim_weight <= 1:
-        raise ValueError(f"ssim_weight, a mixture weight, must be in [0, 1]; got {ssim_weight}.")
+        raise checks.value_error(
+            f"ssim_weight, a mixture weight, must be in [0, 1]; got {ssim_weight}."
+        )
     return _photometric_error(target, reconstruction, ssim_weight=ssim_weight, window=window)
 
 
@@ -66,8 +73,7 @@ def photometric_error(
 def _photometric_error(
     target: Array, reconstruction: Array, *, ssim_weight: float, window: str
 ) -> Array:
-    dtype = accumulation_dtype(target, reconstruction)
-    target, reconstruction = target.astype(dtype), reconstruction.astype(dtype)
+    target, reconstruction = accumulated(target, reconstruction)
     error = (1 - ssim_weight) * l1(target - reconstruction)
     if ssim_weight:
         similarity = ssim(target, reconstruction, window=window)
@@ -203,7 +209,7 @@ def census_error(
 
     Args:
         target: `[..., H, W, C]` in [0, 1], C = 1 or 3.
-        reconstruction: the same shape; leading axes broadcast.
+        reconstruction: the same shape; leading axes broadcast as in `photometric_error`.
         mask: `[..., H, W]`, 1 where the reconstruction is valid, for example where the warp read
             inside the source; broadcasts. None for everywhere.
         radius: the neighborhood is `2 radius + 1` pixels wide, `n = (2 radius + 1)² - 1`.
@@ -213,7 +219,14 @@ def census_error(
     Returns:
         The error `[..., H, W]` in [0, n], float32 or wider, and `valid` `[..., H, W]` (bool): the
         mask is 1 and the whole neighborhood is inside the image. UFlow's loss is the `masked_mean`
-        of `robust_power` of the error; divide the error by n + 1 for ARFlow's mean.
+        of `robust_power` of the error; divide the error by n + 1 for ARFlow's mean. Differentiable
+        in reverse mode only.
+
+    Raises:
+        AssertionError: sizes, channels or numbers of examples differ.
+        TypeError: an image has an integer dtype.
+        ValueError: `radius`, `softness` or `threshold` is not positive, or the images have another
+            range than [0, 1].
 
     Example:
         >>> import jax.numpy as jnp
@@ -226,15 +239,20 @@ def census_error(
     Meister et al., "UnFlow", AAAI 2018; Jonschkowski et al., "What Matters in Unsupervised Optical
     Flow", ECCV 2020.
     """
-    checks.assert_equal_shape_suffix([target, reconstruction], 3)
+    _check_images(target, reconstruction)
+    if radius < 1:
+        raise checks.value_error(f"radius must be at least 1; got {radius}.")
+    checks.assert_positive(softness=softness, threshold=threshold)
+    target, reconstruction = accumulated(target, reconstruction)
     gray = [255 * rgb_to_gray(image)[..., 0] for image in (target, reconstruction)]
     a, b = jnp.broadcast_arrays(*gray)
     valid = _interior(a.shape, radius)
     counted = jnp.ones(a.shape[-2:], a.dtype)
     if mask is not None:
         checks.assert_equal_shape_suffix([mask, a], 2)
-        valid &= mask > 0
-        counted = jax.lax.stop_gradient(mask > 0).astype(a.dtype)
+        given = jax.lax.stop_gradient(mask).astype(a.dtype) > 0
+        valid &= given
+        counted = given.astype(a.dtype)
     side = 2 * radius + 1
     padded = _pad(counted, radius)[..., None]
     in_patch = separable_filter(padded, (1.0,) * side, padding="valid")[..., 0]
@@ -288,8 +306,9 @@ def minimum_reprojection(
     Godard et al., "Digging Into Self-Supervised Monocular Depth Estimation", ICCV 2019.
     """
     if key is not None and identity_errors is None:
-        raise ValueError("key breaks ties with identity_errors, which is None; pass both.")
+        raise checks.value_error("key breaks ties with identity_errors, which is None; pass both.")
     has_source = jnp.ones(errors.shape[1:], bool)
+    errors = at_least_float32(errors)
     if valid is not None:
         checks.assert_equal_shape([errors, valid])
         valid = valid.astype(bool)
@@ -299,6 +318,7 @@ def minimum_reprojection(
     if identity_errors is None:
         return error, has_source
     checks.assert_equal_shape_suffix([errors, identity_errors], errors.ndim - 1)
+    identity_errors = identity_errors.astype(errors.dtype)
     if key is not None:
         draw = jax.random.normal(key, identity_errors.shape, identity_errors.dtype)
         identity_errors = identity_errors + noise * draw
@@ -328,9 +348,13 @@ def explainability_regularization(logits: Array) -> Array:
     return jax.nn.softplus(-at_least_float32(logits))
 
 
+def _check_images(target: Array, reconstruction: Array) -> None:
+    checks.assert_same_examples(target, reconstruction, 3)
+    checks.assert_unit_range(target, reconstruction)
+
+
 def _check_epsilon(epsilon: float) -> None:
-    if epsilon <= 0:
-        raise ValueError(f"epsilon must be positive, or the gradient at 0 is NaN; got {epsilon}.")
+    checks.assert_positive(epsilon=epsilon)  # or the gradient at 0 is NaN
 
 
 def _interior(shape: tuple[int, ...], border: int) -> Array:
@@ -412,5 +436,5 @@ def _pad(x: Array, radius: int) -> Array:
 
 
 def _shifted(padded: Array, corner: Array, shape: tuple[int, ...]) -> Array:
-    starts = (0,) * (padded.ndim - 2) + (corner[0], corner[1])
+    starts = (np.int32(0),) * (padded.ndim - 2) + (corner[0], corner[1])
     return jax.lax.dynamic_slice(padded, starts, (*padded.shape[:-2], *shape[-2:]))

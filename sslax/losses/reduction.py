@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from sslax import checks
 from sslax.ops.dtypes import accumulation_dtype
 from sslax.types import Array
 
@@ -33,12 +34,12 @@ def masked_mean(values: Array, mask: Array) -> Array:
         2.0
     """
     if jnp.shape(values) != jnp.shape(mask):
-        raise ValueError(
+        raise checks.value_error(
             f"values {jnp.shape(values)} and mask {jnp.shape(mask)} differ in shape; "
             "use jnp.broadcast_to(mask, values.shape)."
         )
     dtype = accumulation_dtype(values)
-    weights = mask.astype(dtype)
-    kept = jnp.where(weights > 0, values, 0).astype(dtype)
+    weights = jnp.asarray(mask).astype(dtype)
+    kept = jnp.where(weights > 0, jnp.asarray(values).astype(dtype), 0)
     count = weights.sum()
     return jnp.where(count > 0, (kept * weights).sum() / jnp.where(count > 0, count, 1), 0)

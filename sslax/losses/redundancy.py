@@ -1,8 +1,8 @@
 """Redundancy reduction: losses on the correlations of embedding dimensions over the batch.
 
 They need sums of squares over D x D matrices `A^T B`. Since `|A^T B|^2 = <A A^T, B B^T>`, two N x N
-matrices give the same sum, at a far lower cost for N << D; the cheaper form is used. Cancellation
-is harmless for N < D / 2: a D x D matrix of rank N cannot have a small off-diagonal part.
+matrices give the same sum, at a far lower cost for N << D; the cheaper form is used. It includes
+the diagonal, whose squares have to be subtracted. `_off_diagonal_squares` says when that is safe.
 
 With `axis_name=None` the arrays are global: one device, or jit over sharded arrays. With a name the
 function runs inside shard_map or pmap on each device's part of the batch, and returns the loss of
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from sslax import checks
-from sslax.ops.dtypes import at_least_float32
+from sslax.ops.dtypes import accumulated, at_least_float32
 from sslax.types import Array
 
 
@@ -30,7 +30,7 @@ def cross_correlation(
     to epsilon.
 
     Args:
-        a: `[N, D]`, embeddings of the first views.
+        a: `[N, D]`, embeddings of the first views, N > 1.
         b: `[N, D]`, embeddings of the second views, in the same order.
         epsilon: added to the variances; constant dimensions have correlation 0.
         axis_name: the mapped axis that splits the batch; None for global arrays.
@@ -40,6 +40,7 @@ def cross_correlation(
 
     Raises:
         AssertionError: a and b are not two matrices of the same shape.
+        ValueError: N = 1, which has no variance.
 
     Example:
         >>> import jax.numpy as jnp
@@ -53,8 +54,8 @@ def cross_correlation(
     """
     checks.assert_rank([a, b], 2)
     checks.assert_equal_shape([a, b])
-    n = _batch_size(a, axis_name)
-    x, y = (_standardize(z, epsilon, axis_name) for z in (a, b))
+    n = _degrees_of_freedom(a, axis_name) + 1
+    x, y = (_standardize(z, epsilon, axis_name) for z in accumulated(a, b))
     return _sum_over_axis(x.T @ y, axis_name) / n
 
 
@@ -87,6 +88,7 @@ def barlow_twins(
 
     Raises:
         AssertionError: a and b are not two matrices of the same shape.
+        ValueError: N = 1, which has no variance.
 
     Example:
         >>> import jax.numpy as jnp
@@ -102,8 +104,8 @@ def barlow_twins(
     """
     checks.assert_rank([a, b], 2)
     checks.assert_equal_shape([a, b])
-    n = _batch_size(a, axis_name)
-    x, y = (_standardize(z, epsilon, axis_name) for z in (a, b))
+    n = _degrees_of_freedom(a, axis_name) + 1
+    x, y = (_standardize(z, epsilon, axis_name) for z in accumulated(a, b))
     diagonal = _sum_over_axis((x * y).sum(0), axis_name) / n
     off_diagonal = _off_diagonal_squares(x, y, n * diagonal, axis_name) / n**2
     return ((diagonal - 1) ** 2).sum() + off_diagonal_weight * off_diagonal
@@ -126,7 +128,7 @@ def vicreg(
          + covariance_weight * (covariance_penalty(a) + covariance_penalty(b))
     ```
 
-    The D x D matrices are not formed if 2 N <= D.
+    The D x D matrices are not formed if 4 N <= D.
 
     Args:
         a: `[N, D]`, embeddings of the first views, N > 1.
@@ -155,7 +157,8 @@ def vicreg(
     """
     checks.assert_rank([a, b], 2)
     checks.assert_equal_shape([a, b])
-    difference = at_least_float32(a) - at_least_float32(b)
+    a, b = accumulated(a, b)
+    difference = a - b
     invariance = _sum_over_axis((difference**2).sum(), axis_name)
     invariance /= _batch_size(a, axis_name) * a.shape[1]
     variance = variance_hinge(a, axis_name=axis_name) + variance_hinge(b, axis_name=axis_name)
@@ -252,7 +255,9 @@ def _batch_size(x: Array, axis_name: str | None) -> int:
 def _degrees_of_freedom(x: Array, axis_name: str | None) -> int:
     freedom = _batch_size(x, axis_name) - 1
     if freedom < 1:
-        raise ValueError("a batch of one example has no variance; pass at least two examples.")
+        raise checks.value_error(
+            "a batch of one example has no variance; pass at least two examples."
+        )
     return freedom
 
 
@@ -285,12 +290,33 @@ def _gram_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Arr
 
 
 def _off_diagonal_squares(x: Array, y: Array, diagonal: Array, axis_name: str | None) -> Array:
-    """Sum of the squared off-diagonal entries of `x^T y`; `diagonal` is the diagonal of `x^T y`."""
-    if 2 * _batch_size(x, axis_name) > x.shape[1]:
-        matrix = _sum_over_axis(_gram(x) if y is x else x.T @ y, axis_name)
-        return jnp.where(jnp.eye(x.shape[1], dtype=bool), 0, matrix * matrix).sum()
+    """Sum of the squared off-diagonal entries of `x^T y`; `diagonal` is the diagonal of `x^T y`.
+
+    With N x N matrices the squared diagonal is subtracted from the sum of all squares. For
+    standardized x and y (Barlow Twins) the diagonal is at most that of the identity, the unit of
+    the loss. The variances of `x^T x` have no such bound: a few dimensions may hold nearly all of
+    the sum, and what remains would be rounding errors. So the entries of the 2 N dimensions with
+    the largest variances are computed one by one. For the others the difference is safe: of 2 N
+    vectors with N components the off-diagonal squares sum to at least as much as the squares of the
+    diagonal, if they are equally long (Welch's bound), and the others are shorter than these.
+    """
+    n, dimensions = _batch_size(x, axis_name), x.shape[1]
+    symmetric = y is x
+    if (4 if symmetric else 2) * n > dimensions:
+        matrix = _sum_over_axis(_gram(x) if symmetric else x.T @ y, axis_name)
+        return jnp.where(jnp.eye(dimensions, dtype=bool), 0, matrix * matrix).sum()
+    large = jnp.zeros((), x.dtype)
+    if symmetric:
+        _, index = jax.lax.top_k(jax.lax.stop_gradient(diagonal), 2 * n)
+        others = jnp.ones(dimensions, x.dtype).at[index].set(0)
+        matrix = _sum_over_axis(x[:, index].T @ x, axis_name)
+        # Pairs of a large and another dimension are two entries of the whole matrix.
+        entries = jnp.where(index[:, None] == jnp.arange(dimensions), 0, matrix * matrix)
+        large = (entries * (1 + others)).sum()
+        x = y = x * others
+        diagonal = diagonal * others
     all_x, all_y = x, y
     if axis_name is not None:
         all_x, all_y = jax.lax.all_gather((x, y), axis_name, tiled=True)
     squares = _sum_over_axis(((x @ all_x.T) * (y @ all_y.T)).sum(), axis_name)
-    return squares - (diagonal * diagonal).sum()
+    return large + squares - (diagonal * diagonal).sum()

@@ -8,10 +8,11 @@ matrix. Other functions work too, but form the matrix.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from sslax import checks
-from sslax.ops.dtypes import at_least_float32
+from sslax.ops.dtypes import at_least_float32, floating_dtype
 from sslax.types import Array
 
 ScoreFunction = Callable[[Array, Array], Array]
@@ -24,14 +25,18 @@ def l2_normalize(x: Array, *, epsilon: float = 1e-6) -> Array:
     y = x / max(|x|, epsilon)
     ```
 
-    Zero vectors stay zero, with a finite gradient.
+    Zero vectors stay zero, with a finite gradient. Lengths whose squares overflow or vanish are
+    computed as well as others.
 
     Args:
         x: `[..., D]`.
-        epsilon: smallest length to divide by.
+        epsilon: smallest length to divide by, positive.
 
     Returns:
         `[..., D]`, float32 or wider.
+
+    Raises:
+        ValueError: `epsilon` is not positive.
 
     Example:
         >>> import jax.numpy as jnp
@@ -39,9 +44,13 @@ def l2_normalize(x: Array, *, epsilon: float = 1e-6) -> Array:
         >>> losses.l2_normalize(jnp.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
         [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
+    checks.assert_positive(epsilon=epsilon)
     x = at_least_float32(x)
+    # The largest component is at most 1 in these units. They cancel, so they need no gradient.
+    unit = jax.lax.stop_gradient(jnp.maximum(jnp.abs(x).max(-1, keepdims=True), epsilon))
+    x = x / unit
     square = (x * x).sum(-1, keepdims=True)
-    return x / jnp.sqrt(jnp.maximum(square, epsilon**2))
+    return x / jnp.sqrt(jnp.maximum(square, (epsilon / unit) ** 2))
 
 
 class Score(NamedTuple):
@@ -62,7 +71,9 @@ class Score(NamedTuple):
     column: Callable[[Array], Array]
 
     def __call__(self, x: Array, y: Array) -> Array:
-        return self.row(x) @ self.column(y).T
+        rows, columns = self.row(x), self.column(y)
+        dtype = floating_dtype(rows, columns)
+        return rows.astype(dtype) @ columns.astype(dtype).T
 
 
 def _identity(x: Array) -> Array:
@@ -93,4 +104,9 @@ def bilinear(weight: Array) -> Score:
     arXiv:1807.03748.
     """
     checks.assert_rank(weight, 2)
-    return Score(lambda x: x @ weight, _identity)
+
+    def row(x: Array) -> Array:
+        dtype = floating_dtype(x, weight)
+        return x.astype(dtype) @ weight.astype(dtype)
+
+    return Score(row, _identity)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from sslax import checks
 from sslax.errors import check_choice
 from sslax.losses.photometric import l1
-from sslax.ops.dtypes import at_least_float32
+from sslax.ops.dtypes import accumulated
 from sslax.ops.image import image_gradients
 from sslax.types import Array
 
@@ -51,7 +51,9 @@ def edge_aware_smoothness(
         shard_map or pmap `jax.lax.pmean` of it is the value of the whole batch.
 
     Raises:
-        ValueError: `order` or `edge` is unknown, or `cross_terms` without `order=2`.
+        TypeError: the image has an integer dtype.
+        ValueError: `order` or `edge` is unknown, `cross_terms` without `order=2`, the image has
+            another range, such as 0 to 255, or the field is too small for a derivative.
 
     Example:
         >>> import jax.numpy as jnp
@@ -73,9 +75,10 @@ def edge_aware_smoothness(
     checks.assert_equal_shape_prefix([field, image], field.ndim - 1)
     check_choice("order", order, (1, 2))
     check_choice("edge", edge, ("exponential", "gaussian"))
+    checks.assert_unit_range(image)
     if cross_terms and order != 2:
-        raise ValueError("cross_terms are second derivatives; pass order=2 with them.")
-    field, image = at_least_float32(field), at_least_float32(image)
+        raise checks.value_error("cross_terms are second derivatives; pass order=2 with them.")
+    field, image = accumulated(field, image)
     if mean_normalize:
         field = field / (field.mean((-3, -2), keepdims=True) + 1e-7)
     first = image_gradients(field)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sslax import checks
+from sslax.losses.scores import l2_normalize
 from sslax.types import Array
 
 
@@ -163,7 +164,7 @@ def uniformity(z: Array, *, t: float = 2.0) -> Array:
     checks.assert_rank(z, 2)
     count = z.shape[0]
     if count < 2:
-        raise ValueError("Uniformity compares pairs of rows; pass at least 2 rows.")
+        raise checks.value_error("Uniformity compares pairs of rows; pass at least 2 rows.")
     u = _unit_rows(z)
     squared_length = jnp.sum(u * u, -1)
     cosine = jnp.matmul(u, u.T, precision=jax.lax.Precision.HIGHEST)
@@ -173,5 +174,4 @@ def uniformity(z: Array, *, t: float = 2.0) -> Array:
 
 
 def _unit_rows(z: Array) -> Array:
-    z = z.astype(jnp.float32)
-    return z * jax.lax.rsqrt(jnp.maximum(jnp.sum(z * z, -1, keepdims=True), 1e-24))
+    return l2_normalize(z.astype(jnp.float32), epsilon=1e-12)

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from sslax import checks, ops
 from sslax.errors import check_choice
 from sslax.measures.totals import Score, image_means, indicator, masked_score, merge, totals
-from sslax.ops.dtypes import accumulation_dtype
+from sslax.ops.dtypes import accumulated, accumulation_dtype
 from sslax.types import Array
 
 # First and last row, first and last column, as fractions of height and width.
@@ -232,8 +232,10 @@ def flip_average(disparity: Array, flipped: Array, *, margin: float = 0.05) -> A
     https://arxiv.org/abs/1609.03677
     """
     checks.assert_equal_shape([disparity, flipped])
+    checks.assert_positive(margin=margin)
+    disparity, flipped = accumulated(disparity, flipped)
     back = jnp.flip(flipped, -1)
-    column = jnp.linspace(0.0, 1.0, disparity.shape[-1])
+    column = jnp.linspace(0.0, 1.0, disparity.shape[-1], dtype=disparity.dtype)
     left = 1 - jnp.clip((column - margin) / margin, 0, 1)
     right = left[::-1]
     return right * disparity + left * back + (1 - left - right) * 0.5 * (disparity + back)
@@ -325,7 +327,9 @@ def evaluate_depths(
     if isinstance(scaling, str):
         check_choice("scaling", scaling, ("median", "global", "none"))
     if scaling == "global" and iter(pairs) is pairs:
-        raise ValueError("'global' scaling reads the pairs twice; pass a list, not a generator.")
+        raise checks.value_error(
+            "'global' scaling reads the pairs twice; pass a list, not a generator."
+        )
     bounds = (min_depth, max_depth) if cap_truth else (0.0, np.inf)
 
     def examples() -> Iterator[tuple[Array, Array, Array]]:

@@ -12,7 +12,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from sslax import checks
+from sslax.losses.scores import l2_normalize
 from sslax.measures._checks import check_labeled
+from sslax.ops.dtypes import at_least_float32
 from sslax.types import Array
 
 
@@ -34,7 +36,7 @@ def nearest_neighbors(
         Similarities `[M, k]` float32 in [-1, 1], and indices into the training set `[M, k]` int32.
 
     Raises:
-        ValueError: if k is larger than N.
+        ValueError: if k is not in 1, ..., N, or a feature is NaN or infinite.
 
     Example:
         >>> train = jnp.array([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0]])
@@ -44,11 +46,13 @@ def nearest_neighbors(
     """
     checks.assert_rank([train_features, test_features], 2)
     checks.assert_equal_shape_suffix([train_features, test_features], 1)
-    if k > train_features.shape[0]:
-        raise ValueError(
+    if not 1 <= k <= train_features.shape[0]:
+        raise checks.value_error(
             f"k = {k} neighbors were requested from {train_features.shape[0]} training examples; "
-            "pass a smaller k or more examples."
+            "pass a smaller k, at least 1, or more examples."
         )
+    checks.assert_finite("training features", train_features)
+    checks.assert_finite("test features", test_features)
     return _nearest(train_features, test_features, k, min(chunk_size, test_features.shape[0]))
 
 
@@ -78,7 +82,9 @@ def knn_probabilities(
         `[M, num_classes]` float32, rows summing to 1.
 
     Raises:
-        ValueError: if k is larger than N.
+        TypeError: if the labels are not integers.
+        ValueError: if k is not in 1, ..., N, a feature is NaN or infinite, or the temperature is
+            not positive.
 
     Example:
         >>> train = jnp.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
@@ -89,6 +95,8 @@ def knn_probabilities(
         0
     """
     checks.assert_shape(train_labels, (train_features.shape[0],))
+    checks.assert_integer("training labels", train_labels)
+    checks.positive("temperature", temperature)
     similarity, index = nearest_neighbors(train_features, test_features, k=k)
     return vote(similarity, jnp.asarray(train_labels)[index], num_classes, temperature)
 
@@ -118,7 +126,9 @@ def knn_accuracy(
         The accuracy as a Python float.
 
     Raises:
-        ValueError: if k is larger than N or a label lies outside [0, num_classes).
+        TypeError: if the labels are not integers.
+        ValueError: if k is not in 1, ..., N, a label lies outside [0, num_classes), a feature is
+            NaN or infinite, or the temperature is not positive.
 
     Example:
         >>> x, y = jnp.eye(2), jnp.array([0, 1])
@@ -140,8 +150,11 @@ def knn_accuracy(
 @functools.partial(jax.jit, static_argnames="num_classes")
 def vote(similarity: Array, labels: Array, num_classes: int, temperature: float) -> Array:
     """Weighted vote `[M, num_classes]` over the neighbors' similarities and labels `[M, k]`."""
-    weights = jax.nn.softmax(similarity / temperature)  # exp(s / T) itself could overflow
-    return jnp.einsum("mk,mkc->mc", weights, jax.nn.one_hot(labels, num_classes))
+    similarity = at_least_float32(similarity)
+    # exp(s / T) itself could overflow.
+    weights = jax.nn.softmax(similarity / jnp.asarray(temperature, similarity.dtype))
+    votes = jax.nn.one_hot(labels, num_classes, dtype=weights.dtype)
+    return jnp.einsum("mk,mkc->mc", weights, votes)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "chunk_size"))
@@ -156,5 +169,4 @@ def _nearest(train: Array, test: Array, k: int, chunk_size: int) -> tuple[Array,
 
 
 def _unit_rows(x: Array) -> Array:
-    x = x.astype(jnp.float32)
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+    return l2_normalize(x.astype(jnp.float32), epsilon=1e-12)

@@ -91,7 +91,9 @@ def logistic_regression(
         Accuracy, the chosen strength, and the held-out accuracies.
 
     Raises:
-        ValueError: if a label lies outside [0, num_classes), or nothing can be held out.
+        TypeError: if the labels are not integers.
+        ValueError: if a label lies outside [0, num_classes), a feature is NaN or infinite, or
+            nothing can be held out.
 
     Example:
         >>> x, y = jnp.array([[-1.0], [-2.0], [1.0], [2.0]]), jnp.array([0, 0, 1, 1])
@@ -184,7 +186,9 @@ def sgd_probe(
         Accuracy, the chosen rate, and the held-out accuracies.
 
     Raises:
-        ValueError: if a label lies outside [0, num_classes), or nothing can be held out.
+        TypeError: if the labels are not integers.
+        ValueError: if a label lies outside [0, num_classes), a feature is NaN or infinite, or
+            nothing can be held out.
 
     Example:
         >>> x, y = jnp.array([[-1.0], [-2.0], [1.0], [2.0]]), jnp.array([0, 0, 1, 1])
@@ -262,7 +266,7 @@ def few_label_accuracy(
     labels = np.asarray(train_labels)
     counts = np.bincount(labels, minlength=num_classes)
     if counts.min() < labels_per_class:
-        raise ValueError(
+        raise checks.value_error(
             f"Class {counts.argmin()} has {counts.min()} training examples; {labels_per_class} of "
             "each class are needed, so lower labels_per_class."
         )
@@ -364,8 +368,9 @@ def draw_fraction(labels: ArrayLike, fraction: float, *, seed: int = 0) -> np.nd
     """
     labels = np.asarray(labels)
     checks.assert_rank(labels, 1)
+    checks.assert_integer("labels", labels)
     if not 0 < fraction <= 1:
-        raise ValueError(f"A fraction of the labels lies in (0, 1]; got {fraction}.")
+        raise checks.value_error(f"A fraction of the labels lies in (0, 1]; got {fraction}.")
     rng = np.random.default_rng(seed)
     members = [rng.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
     return np.sort(np.concatenate([m[: max(1, round(fraction * len(m)))] for m in members]))
@@ -394,6 +399,7 @@ def held_out_mask(labels: ArrayLike, *, fraction: float = 0.2, seed: int = 0) ->
     """
     labels = np.asarray(labels)
     checks.assert_rank(labels, 1)
+    checks.assert_integer("labels", labels)
     rng = np.random.default_rng(seed)
     mask = np.zeros(labels.shape, bool)
     for c in np.unique(labels):
@@ -401,7 +407,7 @@ def held_out_mask(labels: ArrayLike, *, fraction: float = 0.2, seed: int = 0) ->
         if len(members) > 1:
             mask[members[: min(max(1, round(fraction * len(members))), len(members) - 1)]] = True
     if not mask.any():
-        raise ValueError(
+        raise checks.value_error(
             "No class has two training examples, so none can be held out for tuning; fix the "
             "hyperparameter or pass more examples."
         )
@@ -452,7 +458,9 @@ def _sgd(
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels[batch]).mean()
 
     def train(peak: Array) -> Array:
-        optimizer = optax.sgd(optax.cosine_decay_schedule(peak, epochs * steps), momentum=0.9)
+        schedule = optax.cosine_decay_schedule(peak, epochs * steps)
+        # Of floats: the schedule divides the count by a number.
+        optimizer = optax.sgd(lambda count: schedule(count.astype(x.dtype)), momentum=0.9)
 
         def step(carry: tuple, batch: Array) -> tuple:
             w, state = carry
@@ -463,7 +471,7 @@ def _sgd(
             order = jax.random.permutation(key, indices)[: steps * batch_size]
             return jax.lax.scan(step, carry, order.reshape(steps, batch_size))
 
-        w = jnp.zeros((num_classes, x.shape[1]))
+        w = jnp.zeros((num_classes, x.shape[1]), x.dtype)
         (w, _), _ = jax.lax.scan(epoch, (w, optimizer.init(w)), jax.random.split(key, epochs))
         return w
 

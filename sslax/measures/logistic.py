@@ -66,6 +66,10 @@ def fit_logistic(
     Returns:
         The fit. If its `gradient_norm` exceeds `tolerance`, it ran out of iterations.
 
+    Raises:
+        TypeError: if the labels are not integers.
+        ValueError: if a feature is NaN or infinite.
+
     Example:
         >>> x = jnp.array([[-1.0], [-2.0], [1.0], [2.0]])
         >>> fit = fit_logistic(x, jnp.array([0, 0, 1, 1]), num_classes=2, l2=0.1)
@@ -74,6 +78,8 @@ def fit_logistic(
     """
     checks.assert_rank([features, labels], [2, 1])
     checks.assert_equal_shape_prefix([features, labels], 1)
+    checks.assert_integer("labels", labels)
+    checks.assert_finite("features", features)
     count, width = features.shape
     if example_weights is None:
         example_weights = np.ones(count, np.float32)
@@ -149,9 +155,10 @@ def _newton(
 ) -> tuple[Array, Array, Array, Array]:
     """Minimizes over `w` `[K, D + 1]`; returns it with loss, gradient norm and number of steps."""
     x = append_ones(features)
-    targets = jax.nn.one_hot(labels, len(w), axis=0)
+    w, example_weights = w.astype(x.dtype), example_weights.astype(x.dtype)
+    targets = jax.nn.one_hot(labels, len(w), axis=0, dtype=x.dtype)
     share = example_weights / example_weights.sum()
-    penalty = l2 * jnp.ones(x.shape[1]).at[-1].set(0.0)
+    penalty = l2 * jnp.ones(x.shape[1], x.dtype).at[-1].set(0.0)
 
     def objective(logits: Array, w: Array) -> Array:
         cross_entropy = -jnp.sum(share * targets * jax.nn.log_softmax(logits, axis=0))

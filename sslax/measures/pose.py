@@ -255,7 +255,9 @@ def snippets(trajectory: np.ndarray, *, length: int = 5) -> np.ndarray:
     checks.assert_shape(trajectory, (None, 4, 4))
     trajectory = _rigid(trajectory)
     if len(trajectory) < length:
-        raise ValueError(f"A trajectory of {len(trajectory)} poses has no snippet of {length}.")
+        raise checks.value_error(
+            f"A trajectory of {len(trajectory)} poses has no snippet of {length}."
+        )
     starts = range(len(trajectory) - length + 1)
     return _from_first(np.stack([trajectory[i : i + length] for i in starts]))
 
@@ -505,7 +507,7 @@ def _rigid(poses: np.ndarray) -> np.ndarray:
     product = rotation @ np.swapaxes(rotation, -1, -2)
     # NaN fails the comparison too.
     if not (np.abs(product - np.eye(3)) < 1e-3).all() or (np.linalg.det(rotation) < 0).any():
-        raise ValueError(
+        raise checks.value_error(
             "poses must be rigid motions [R | t] with R a rotation: some R are not orthonormal to "
             "1e-3, are reflections, or are not finite."
         )

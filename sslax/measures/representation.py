@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from sslax import checks
 from sslax.measures import collapse, knn, linear
 from sslax.types import Array
 
@@ -82,7 +83,7 @@ def evaluate_features(
         ['effective_rank', 'embedding_std']
     """
     if set(train) != set(test) or FEATURES not in train:
-        raise ValueError(
+        raise checks.value_error(
             f"Training and test sets must name the same arrays, '{FEATURES}' among them; "
             f"got {sorted(train)} and {sorted(test)}."
         )
@@ -91,7 +92,9 @@ def evaluate_features(
     if train_labels is None or test_labels is None:
         return results
     if num_classes is None:
-        raise ValueError("Labels were given without num_classes; pass the number of classes.")
+        raise checks.value_error(
+            "Labels were given without num_classes; pass the number of classes."
+        )
 
     train_labels, test_labels = np.asarray(train_labels), np.asarray(test_labels)
     sets = (x, train_labels, z, test_labels)

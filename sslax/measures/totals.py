@@ -68,7 +68,7 @@ def masked_score(values: Array, mask: Array) -> Score:
     dtype = accumulation_dtype(values)
     pixels = jnp.sum(mask, axes, dtype=jnp.int32)
     total = jnp.sum(jnp.where(mask, values, 0), axes, dtype=dtype)
-    return Score(total / jnp.maximum(pixels, 1), pixels)
+    return Score(total / jnp.maximum(pixels, 1).astype(dtype), pixels)
 
 
 def indicator(condition: Array, values: Array) -> Array:

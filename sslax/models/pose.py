@@ -1,8 +1,10 @@
 """Pose networks: from frames to the camera motions between them.
 
-Frames are stacked on the channels, `[N, H, W, F·C]`. Motions are twists `[N, F - 1, 6]` as
-`sslax.ops.se3_exp` takes them, translation first, then axis-angle. They are scaled by 0.01, so that
-a network starts near a static camera. Between which frames a motion is, is up to the method.
+Frames are stacked on the channels, `[N, H, W, F·C]`. Motions are `[N, F - 1, 6]`: three
+numbers of translation, then three angles. They are scaled by 0.01, so that a network starts near a
+static camera. Which frames a motion is between, and whether the angles are an axis-angle vector
+(Monodepth2) or Euler angles (SfMLearner), is up to the method; either way the translation is that
+of the pose itself, `[R | t]`, unlike that of a twist that `sslax.ops.se3_exp` takes.
 """
 
 from collections.abc import Sequence

@@ -14,6 +14,10 @@ Notation, shared with `sslax.losses`, which adds the symbols of embeddings:
 - A pose `[B, 4, 4]` takes points from the target camera to the source camera.
 - Masks are 1 (or True) where a pixel is valid.
 - "float32 or wider": computed and returned in float32, or in float64 if the inputs are float64.
+- Values (the range of images, a temperature) are checked where they are known, that is, not under
+  jit.
+- Derivatives: forward mode, reverse mode and their compositions, such as Hessian-vector products,
+  unless the docstring says "reverse mode only": then `grad` and `grad` of `grad`, but not `jvp`.
 """
 
 from sslax.ops.camera import (

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from sslax import checks
+from sslax.ops.dtypes import accumulated, at_least_float32
 from sslax.ops.warp import pixel_grid
 from sslax.types import Array
 
@@ -34,6 +35,7 @@ def backproject(depth: Array, intrinsics: Array) -> Array:
         [[-2.0, 0.0, 4.0], [0.0, 0.0, 4.0]]
     """
     _check_matrix(intrinsics, 3)
+    depth, intrinsics = accumulated(depth, intrinsics)
     height, width = depth.shape[-2:]
     return depth[..., None] * _rays(height, width, intrinsics)
 
@@ -58,9 +60,9 @@ def project(points: Array, intrinsics: Array, *, min_depth: float = 1e-3) -> tup
         >>> coords[0].tolist(), in_front.tolist()
         ([2.0, 0.0], [True, False])
     """
-    points = jnp.asarray(points)
     checks.assert_axis_dimension(points, -1, 3)
     _check_matrix(intrinsics, 3)
+    points, intrinsics = accumulated(points, intrinsics)
     points, in_front = _in_front(points, min_depth)
     intrinsics = _expand(intrinsics, points.ndim - 1)
     x, y = points[..., 0] / points[..., 2], points[..., 1] / points[..., 2]
@@ -101,9 +103,9 @@ def rigid_flow(
 
     Zhou et al., "Unsupervised Learning of Depth and Ego-Motion from Video", CVPR 2017.
     """
-    depth, pose, intrinsics = jnp.asarray(depth), jnp.asarray(pose), jnp.asarray(intrinsics)
     _check_matrix(pose, 4)
     _check_matrix(intrinsics, 3)
+    depth, pose, intrinsics = accumulated(depth, pose, intrinsics)
     height, width = depth.shape[-2:]
     rays = _rays(height, width, intrinsics)
     # Everything is divided by the target's depth, so infinite depth leaves a pure rotation, and
@@ -123,10 +125,11 @@ def rigid_flow(
     flow = _scale(shift[..., 0], shift[..., 1], target)
     if source_intrinsics is not None:
         _check_matrix(source_intrinsics, 3)
+        source_intrinsics = jnp.asarray(source_intrinsics, intrinsics.dtype)
         difference = _expand(source_intrinsics - intrinsics, depth.ndim)
         flow += _scale(x, y, difference) + difference[..., :2, 2]
     flow = jnp.where(visible[..., None], flow, 0.0)
-    coords = pixel_grid(height, width) + flow
+    coords = pixel_grid(height, width).astype(flow.dtype) + flow
     last = jnp.array([width - 1, height - 1], coords.dtype)
     return flow, visible & jnp.all((coords >= 0) & (coords <= last), axis=-1)
 
@@ -148,6 +151,7 @@ def transform_points(pose: Array, points: Array) -> Array:
     """
     _check_matrix(pose, 4)
     checks.assert_axis_dimension(points, -1, 3)
+    pose, points = accumulated(pose, points)
     rank = points.ndim - 1
     return _rotate(pose[..., :3, :3], points, rank) + _expand(pose[..., :3, 3], rank, matrix=False)
 
@@ -169,7 +173,7 @@ def so3_exp(axis_angle: Array) -> Array:
         >>> so3_exp(jnp.array([0.0, 0.0, jnp.pi / 2])).round(3).tolist()
         [[-0.0, -1.0, 0.0], [1.0, -0.0, 0.0], [0.0, 0.0, 1.0]]
     """
-    axis_angle = jnp.asarray(axis_angle)
+    axis_angle = at_least_float32(axis_angle)
     checks.assert_axis_dimension(axis_angle, -1, 3)
     sine, cosine, _ = _exponential_series(axis_angle)
     x, y, z = jnp.moveaxis(sine[..., None] * axis_angle, -1, 0)
@@ -199,7 +203,7 @@ def se3_exp(twist: Array) -> Array:
         >>> se3_exp(jnp.array([1.0, 2.0, 3.0, 0.0, 0.0, 0.0]))[:3, 3].tolist()
         [1.0, 2.0, 3.0]
     """
-    twist = jnp.asarray(twist)
+    twist = at_least_float32(twist)
     checks.assert_axis_dimension(twist, -1, 6)
     rho, omega = twist[..., :3], twist[..., 3:]
     _, first, second = _exponential_series(omega)
@@ -225,6 +229,7 @@ def se3_inverse(pose: Array) -> Array:
         [-1.0, -2.0, -3.0]
     """
     _check_matrix(pose, 4)
+    pose = at_least_float32(pose)
     rotation = jnp.swapaxes(pose[..., :3, :3], -1, -2)
     return rigid_transform(rotation, -jnp.sum(rotation * pose[..., None, :3, 3], axis=-1))
 
@@ -245,6 +250,7 @@ def rigid_transform(rotation: Array, translation: Array) -> Array:
     """
     _check_matrix(rotation, 3)
     checks.assert_axis_dimension(translation, -1, 3)
+    rotation, translation = accumulated(rotation, translation)
     upper = jnp.concatenate([rotation, translation[..., None]], axis=-1)
     last = jnp.broadcast_to(jnp.array([0, 0, 0, 1], upper.dtype), (*upper.shape[:-2], 1, 4))
     return jnp.concatenate([upper, last], axis=-2)
@@ -264,6 +270,7 @@ def euler_to_matrix(angles: Array) -> Array:
         [-0.0, -1.0, 0.0]
     """
     checks.assert_axis_dimension(angles, -1, 3)
+    angles = at_least_float32(angles)
     (cx, cy, cz), (sx, sy, sz) = (jnp.moveaxis(f(angles), -1, 0) for f in (jnp.cos, jnp.sin))
     return _matrix(
         [
@@ -288,7 +295,7 @@ def flip_intrinsics(intrinsics: Array, width: int) -> Array:
         >>> flip_intrinsics(jnp.array([[2.0, 0, 1], [0, 2, 0], [0, 0, 1]]), 4)[0, 2].item()
         2.0
     """
-    intrinsics = jnp.asarray(intrinsics)
+    intrinsics = at_least_float32(intrinsics)
     _check_matrix(intrinsics, 3)
     flipped = intrinsics.at[..., 0, 1].multiply(-1)  # the skew, if any
     return flipped.at[..., 0, 2].set(width - 1 - intrinsics[..., 0, 2])
@@ -308,7 +315,7 @@ def resize_intrinsics(intrinsics: Array, scale: float | Array | Sequence[float])
         >>> resize_intrinsics(jnp.array([[2.0, 0, 1], [0, 2, 0], [0, 0, 1]]), 0.5)[:2].tolist()
         [[1.0, 0.0, 0.25], [0.0, 1.0, -0.25]]
     """
-    intrinsics = jnp.asarray(intrinsics)
+    intrinsics = at_least_float32(intrinsics)
     _check_matrix(intrinsics, 3)
     scale = jnp.broadcast_to(jnp.asarray(scale, intrinsics.dtype), (2,))
     # The fixed point is the edge of the image, half a pixel before the first center.
@@ -332,8 +339,9 @@ def crop_intrinsics(intrinsics: Array, left: float | Array, top: float | Array) 
         >>> crop_intrinsics(jnp.array([[2.0, 0, 1], [0, 2, 5], [0, 0, 1]]), 1, 2)[:2, 2].tolist()
         [0.0, 3.0]
     """
-    intrinsics = jnp.asarray(intrinsics)
+    intrinsics = at_least_float32(intrinsics)
     _check_matrix(intrinsics, 3)
+    left, top = (jnp.asarray(first, intrinsics.dtype) for first in (left, top))
     return intrinsics.at[..., 0, 2].add(-left).at[..., 1, 2].add(-top)
 
 
@@ -360,6 +368,8 @@ def disparity_to_depth(
         >>> disparity_to_depth(jnp.array([10.0, 0.0, jnp.inf]), 500.0, 0.2).tolist()
         [10.0, inf, 0.0]
     """
+    disparity = at_least_float32(disparity)
+    focal, baseline, doffs = (jnp.asarray(x, disparity.dtype) for x in (focal, baseline, doffs))
     return baseline * focal * _reciprocal(disparity + doffs)
 
 
@@ -387,6 +397,8 @@ def depth_to_disparity(
         >>> depth_to_disparity(jnp.array([10.0, jnp.inf, 0.0]), 500.0, 0.2).tolist()
         [10.0, 0.0, inf]
     """
+    depth = at_least_float32(depth)
+    focal, baseline, doffs = (jnp.asarray(x, depth.dtype) for x in (focal, baseline, doffs))
     return baseline * focal * _reciprocal(depth) - doffs
 
 
@@ -415,7 +427,10 @@ def sigmoid_to_depth(
     Godard et al., "Digging Into Self-Supervised Monocular Depth Estimation", ICCV 2019.
     """
     if not 0 < min_depth < max_depth:
-        raise ValueError(f"0 < min_depth < max_depth must hold; got {min_depth} and {max_depth}.")
+        raise checks.value_error(
+            f"0 < min_depth < max_depth must hold; got {min_depth} and {max_depth}."
+        )
+    activation = at_least_float32(activation)
     inverse_depth = 1 / max_depth + (1 / min_depth - 1 / max_depth) * activation
     return inverse_depth, 1 / inverse_depth
 
@@ -440,7 +455,7 @@ def _expand(array: Array, rank: int, *, matrix: bool = True) -> Array:
     trailing = 2 if matrix else 1
     leading = array.ndim - trailing
     if leading > rank:
-        raise ValueError(
+        raise checks.value_error(
             f"an array of shape {array.shape} has {leading} leading axes, more than the {rank} of "
             "the points or the depth that it applies to."
         )
@@ -450,7 +465,7 @@ def _expand(array: Array, rank: int, *, matrix: bool = True) -> Array:
 def _rays(height: int, width: int, intrinsics: Array) -> Array:
     """The viewing rays `K⁻¹ (x, y, 1)` of all pixels, `[..., H, W, 3]`."""
     intrinsics = _expand(intrinsics, intrinsics.ndim)  # [..., 1, 1, 3, 3]
-    grid = pixel_grid(height, width)
+    grid = pixel_grid(height, width).astype(intrinsics.dtype)
     y = (grid[..., 1] - intrinsics[..., 1, 2]) / intrinsics[..., 1, 1]
     x = (grid[..., 0] - intrinsics[..., 0, 2] - intrinsics[..., 0, 1] * y) / intrinsics[..., 0, 0]
     return jnp.stack([x, y, jnp.ones_like(x)], axis=-1)

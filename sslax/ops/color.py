@@ -28,7 +28,7 @@ _LAB_SLOPE = (29 / 6) ** 2 / 3
 
 def _to_float(array: Array) -> Array:
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"expected floats, got {array.dtype}; divide uint8 images by 255.")
+        raise checks.type_error(f"expected floats, got {array.dtype}; divide uint8 images by 255.")
     return at_least_float32(array)
 
 
@@ -73,6 +73,7 @@ def rgb_to_lab(image: Array) -> Array:
 
     Raises:
         TypeError: the image has an integer dtype.
+        ValueError: the image has another range, such as 0 to 255.
 
     Example:
         >>> import jax.numpy as jnp
@@ -81,6 +82,7 @@ def rgb_to_lab(image: Array) -> Array:
         [53 80 67]
     """
     checks.assert_axis_dimension(image, -1, 3)
+    checks.assert_unit_range(image)
     return _to_lab(_to_float(image), jnp)
 
 
@@ -144,8 +146,7 @@ def in_gamut_ab_bins(*, step: float = 10.0) -> np.ndarray:
 
     Zhang et al., "Colorful Image Colorization", ECCV 2016.
     """
-    if step <= 0:
-        raise ValueError(f"step, the side of a bin, must be positive; got {step}.")
+    checks.assert_positive(step=step)
     # RGB to Lab is continuous and invertible, so the six faces of the RGB cube cover the same part
     # of the ab plane as the whole cube.
     levels = np.linspace(0, 1, 256)
@@ -200,16 +201,17 @@ def soft_encode_ab(ab: Array, bins: Array, *, neighbors: int = 10, sigma: float 
     checks.assert_axis_dimension(ab, -1, 2)
     checks.assert_shape(bins, (None, 2))
     if not 1 <= neighbors <= len(bins):
-        raise ValueError(f"neighbors must be in 1, ..., {len(bins)} (bins); got {neighbors}.")
-    if sigma <= 0:
-        raise ValueError(f"sigma must be positive, got {sigma}.")
+        raise checks.value_error(
+            f"neighbors must be in 1, ..., {len(bins)} (bins); got {neighbors}."
+        )
+    checks.assert_positive(sigma=sigma)
     closeness, nearest = jax.lax.top_k(-_squared_distances(ab, bins), neighbors)
     weights = jax.nn.softmax(closeness / (2 * sigma**2), axis=-1)
     zeros = jnp.zeros((*ab.shape[:-1], len(bins)), weights.dtype)
     return jnp.put_along_axis(zeros, nearest, weights, axis=-1, inplace=False)
 
 
-def annealed_mean(logits: Array, bins: Array, *, temperature: float = 0.38) -> Array:
+def annealed_mean(logits: Array, bins: Array, *, temperature: float | Array = 0.38) -> Array:
     """Color of a predicted distribution: its mean after sharpening.
 
     `ab = Σ_q softmax(logits / T)_q bins_q`. T = 1 gives the mean, which looks desaturated; T → 0
@@ -218,7 +220,7 @@ def annealed_mean(logits: Array, bins: Array, *, temperature: float = 0.38) -> A
     Args:
         logits: `[..., Q]`, floating.
         bins: `[Q, 2]`, from `in_gamut_ab_bins`.
-        temperature: T, positive.
+        temperature: T, positive; a number or a scalar array.
 
     Returns:
         `[..., 2]`, float32 or wider, (a, b) of each color.
@@ -237,9 +239,9 @@ def annealed_mean(logits: Array, bins: Array, *, temperature: float = 0.38) -> A
     """
     checks.assert_shape(bins, (None, 2))
     checks.assert_axis_dimension(logits, -1, len(bins))
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}.")
-    probabilities = jax.nn.softmax(_to_float(logits) / temperature, axis=-1)
+    logits = _to_float(logits)
+    divisor = jnp.asarray(checks.positive("temperature", temperature), logits.dtype)
+    probabilities = jax.nn.softmax(logits / divisor, axis=-1)
     bins = jnp.asarray(bins, probabilities.dtype)
     return jnp.matmul(probabilities, bins, precision=jax.lax.Precision.HIGHEST)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from sslax import checks
 from sslax.errors import check_choice
-from sslax.ops.dtypes import at_least_float32
+from sslax.ops.dtypes import accumulated, at_least_float32
 from sslax.ops.no_inline import no_inline
 from sslax.types import Array
 
@@ -31,7 +31,7 @@ def separable_filter(image: Array, kernel: Sequence[float], *, padding: str = "r
             'valid' keeps only the windows inside the image, `[..., H - n + 1, W - n + 1, C]`.
 
     Returns:
-        The filtered image, float32 or wider.
+        The filtered image, float32 or wider. Differentiable in reverse mode only.
 
     Raises:
         ValueError: the kernel has even length or is asymmetric, the image is smaller than the
@@ -46,7 +46,9 @@ def separable_filter(image: Array, kernel: Sequence[float], *, padding: str = "r
     """
     taps = tuple(float(tap) for tap in kernel)
     if len(taps) % 2 == 0 or taps != taps[::-1]:
-        raise ValueError(f"kernel must be symmetric and of odd length, or it shifts; got {taps}.")
+        raise checks.value_error(
+            f"kernel must be symmetric and of odd length, or it shifts; got {taps}."
+        )
     rows = _pad_for_window(len(taps), padding, image.shape[-1], _to_rows(image))
     return _from_rows(_correlate(taps, image.shape[-1], rows), image)
 
@@ -61,12 +63,20 @@ def gaussian_kernel(sigma: float, size: int | None = None) -> tuple[float, ...]:
     Returns:
         The kernel as Python floats, for `separable_filter`.
 
+    Raises:
+        ValueError: `sigma` or `size` is not positive, or `size` is even.
+
     Example:
         >>> from sslax import ops
         >>> [round(tap, 3) for tap in ops.gaussian_kernel(1.0, size=3)]
         [0.274, 0.452, 0.274]
     """
-    radius = size // 2 if size else max(1, round(4 * sigma))
+    checks.assert_positive(sigma=sigma)
+    if size is not None and (size < 1 or size % 2 == 0):
+        raise checks.value_error(
+            f"size must be odd and positive, or the kernel shifts; got {size}."
+        )
+    radius = max(1, round(4 * sigma)) if size is None else size // 2
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     return tuple((kernel / kernel.sum()).tolist())
 
@@ -82,10 +92,11 @@ def gaussian_blur(image: Array, *, sigma: float, size: int | None = None) -> Arr
         size: length of the kernel, odd; by default it reaches 4σ to each side.
 
     Returns:
-        The blurred image in the image's shape and dtype.
+        The blurred image in the image's shape and dtype. Differentiable in reverse mode only.
 
     Raises:
-        ValueError: `size` is even, or the image is smaller than the kernel needs.
+        ValueError: `sigma` is not positive, `size` is even, or the image is smaller than the kernel
+            needs.
 
     Example:
         >>> import jax.numpy as jnp
@@ -93,8 +104,6 @@ def gaussian_blur(image: Array, *, sigma: float, size: int | None = None) -> Arr
         >>> float(ops.gaussian_blur(jnp.full((8, 8, 1), 0.5), sigma=1.0).min().round(3))
         0.5
     """
-    if size is not None and size % 2 == 0:
-        raise ValueError(f"size is {size}; an even kernel would shift the image by half a pixel.")
     return separable_filter(image, gaussian_kernel(sigma, size)).astype(image.dtype)
 
 
@@ -120,7 +129,9 @@ def rgb_to_gray(image: Array) -> Array:
     if image.shape[-1] == 1:
         return image
     if image.shape[-1] != 3:
-        raise ValueError(f"image has shape {image.shape}; its last axis must be 3 (RGB) or 1.")
+        raise checks.value_error(
+            f"image has shape {image.shape}; its last axis must be 3 (RGB) or 1."
+        )
     # A sum rather than a matrix product, which some accelerators round to bfloat16.
     return (image * jnp.array([0.299, 0.587, 0.114], image.dtype)).sum(-1, keepdims=True)
 
@@ -137,6 +148,9 @@ def image_gradients(image: Array, *, stride: int = 1) -> tuple[Array, Array]:
     Returns:
         `dx [..., H, W - s, C]` and `dy [..., H - s, W, C]`.
 
+    Raises:
+        ValueError: `stride` is not positive, or the image is not larger.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from sslax import ops
@@ -144,6 +158,11 @@ def image_gradients(image: Array, *, stride: int = 1) -> tuple[Array, Array]:
         >>> dx[..., 0].tolist(), dy[..., 0].tolist()
         ([[1.0, 1.0], [1.0, 1.0]], [[3.0, 3.0, 3.0]])
     """
+    if not 1 <= stride < min(image.shape[-3:-1]):
+        raise checks.value_error(
+            f"stride is {stride}; it must be positive and smaller than the image's sides, "
+            f"{image.shape[-3:-1]}."
+        )
     return (
         image[..., stride:, :] - image[..., :-stride, :],
         image[..., stride:, :, :] - image[..., :-stride, :, :],
@@ -167,7 +186,8 @@ def resize(image: Array, size: tuple[int, int], *, method: str = "bilinear") -> 
         `[..., h, w, C]` in the image's dtype.
 
     Raises:
-        ValueError: `method` is unknown.
+        TypeError: the image has an integer dtype.
+        ValueError: `method` is unknown, or `size` is not two positive integers.
 
     Example:
         >>> import jax.numpy as jnp
@@ -177,6 +197,8 @@ def resize(image: Array, size: tuple[int, int], *, method: str = "bilinear") -> 
         [[0.5, 2.5]]
     """
     check_choice("method", method, ("bilinear", "area"))
+    checks.assert_size(size)
+    checks.assert_floating(image)
     out = at_least_float32(image)
     out = _resize_axis(out, size[0], out.ndim - 3, method)
     out = _resize_axis(out, size[1], out.ndim - 2, method)
@@ -196,7 +218,7 @@ def image_pyramid(image: Array, levels: int, *, method: str = "area") -> list[Ar
         A list of `levels` images, finest first.
 
     Raises:
-        ValueError: the image is too small for that many levels.
+        ValueError: the image is too small for that many levels, or there are none.
 
     Example:
         >>> import jax.numpy as jnp
@@ -205,8 +227,10 @@ def image_pyramid(image: Array, levels: int, *, method: str = "area") -> list[Ar
         [(8, 12, 3), (4, 6, 3), (2, 3, 3)]
     """
     height, width = image.shape[-3:-1]
+    if levels < 1:
+        raise checks.value_error(f"levels must be at least 1; got {levels}.")
     if min(height, width) >> (levels - 1) == 0:
-        raise ValueError(f"a {height} x {width} image is too small for {levels} levels.")
+        raise checks.value_error(f"a {height} x {width} image is too small for {levels} levels.")
     pyramid = [image]
     for _ in range(levels - 1):
         height, width = height // 2, width // 2
@@ -232,8 +256,8 @@ def ssim(
 
     Args:
         a: `[..., H, W, C]` in [0, 1].
-        b: the same shape; leading axes broadcast, so one target can be compared with many
-            reconstructions while its moments are computed once.
+        b: the same shape; further leading axes broadcast, so one target can be compared with many
+            reconstructions while its moments are computed once. The numbers of examples are equal.
         window: 'box3' averages 3 x 3 pixels, as in monodepth; 'gaussian' is the original 11 x 11
             window with a standard deviation of 1.5.
         padding: 'reflect' keeps H and W; 'valid' keeps only the windows inside the image.
@@ -244,6 +268,7 @@ def ssim(
         `[..., H, W, C]` in [-1, 1], float32 or wider. Differentiable in reverse mode only.
 
     Raises:
+        AssertionError: sizes, channels or numbers of examples differ.
         ValueError: `window` or `padding` is unknown, or the image is smaller than the window needs.
 
     Example:
@@ -256,7 +281,8 @@ def ssim(
     Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE
     TIP 2004.
     """
-    checks.assert_equal_shape_suffix([a, b], 3)
+    checks.assert_same_examples(a, b, 3)
+    a, b = accumulated(a, b)
     windows = {"box3": _BOX3, "gaussian": gaussian_kernel(1.5, 11)}
     check_choice("window", window, windows)
     taps, channels = windows[window], a.shape[-1]
@@ -289,6 +315,11 @@ def census_transform(image: Array, *, radius: int = 3, softness: float = 0.81) -
         outside the image. To compare two images use `losses.census_error`, which does not
         materialize this array.
 
+    Raises:
+        TypeError: the image has an integer dtype.
+        ValueError: `radius` or `softness` is not positive, or the image has another range than
+            [0, 1].
+
     Example:
         >>> import jax.numpy as jnp
         >>> from sslax import ops
@@ -301,6 +332,10 @@ def census_transform(image: Array, *, radius: int = 3, softness: float = 0.81) -
     1994; soft form: Meister et al., "UnFlow", AAAI 2018.
     """
     checks.assert_axis_dimension_gt(image, -3, 0)
+    checks.assert_unit_range(image)
+    if radius < 1:
+        raise checks.value_error(f"radius must be at least 1; got {radius}.")
+    checks.assert_positive(softness=softness)
     gray = 255 * rgb_to_gray(image)[..., 0]
     height, width = gray.shape[-2:]
     borders = [(0, 0)] * (gray.ndim - 2) + [(radius, radius)] * 2
@@ -335,7 +370,9 @@ def _pad_for_window(size: int, padding: str, channels: int, x: Array) -> Array:
     height, width = x.shape[-2], x.shape[-1] // channels
     least = radius + 1 if padding == "reflect" else size
     if min(height, width) < least:
-        raise ValueError(f"the image is {height} x {width}; this window needs at least {least}.")
+        raise checks.value_error(
+            f"the image is {height} x {width}; this window needs at least {least}."
+        )
     return _reflect(radius, channels, x) if padding == "reflect" else x
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sslax import checks
-from sslax.ops.dtypes import accumulation_dtype, at_least_float32
+from sslax.ops.dtypes import accumulated, at_least_float32
 from sslax.ops.warp import range_map, warp_flow
 from sslax.types import Array
 
@@ -38,8 +38,7 @@ def forward_backward_difference(forward: Array, backward: Array) -> tuple[Array,
     checks.assert_equal_shape([forward, backward])
     checks.assert_axis_dimension(forward, -1, 2)
     # bfloat16 has a precision of 8 bits: a flow of 200 pixels would be off by one.
-    dtype = accumulation_dtype(forward, backward)
-    forward, backward = forward.astype(dtype), backward.astype(dtype)
+    forward, backward = accumulated(forward, backward)
     returned, valid = warp_flow(backward, forward)
     return forward + returned, valid
 

@@ -5,6 +5,8 @@ from itertools import permutations
 
 import numpy as np
 
+from sslax import checks
+
 
 def jigsaw_permutations(count: int, *, tiles: int = 9, seed: int = 0) -> np.ndarray:
     """A set of permutations with large Hamming distances, the classes of the jigsaw task.
@@ -35,11 +37,11 @@ def jigsaw_permutations(count: int, *, tiles: int = 9, seed: int = 0) -> np.ndar
     ECCV 2016, arXiv:1603.09246.
     """
     if not 1 <= tiles <= 9:
-        raise ValueError(
+        raise checks.value_error(
             f"tiles must be in 1, ..., 9, or there are too many permutations; got {tiles}."
         )
     if not 1 <= count <= math.factorial(tiles):
-        raise ValueError(
+        raise checks.value_error(
             f"count must be in 1, ..., {math.factorial(tiles)}, the number of permutations of "
             f"{tiles} tiles; got {count}."
         )

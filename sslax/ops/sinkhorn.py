@@ -33,6 +33,7 @@ def sinkhorn(
 
     Raises:
         AssertionError: `scores` is not a matrix.
+        ValueError: `epsilon` is not positive, or `iterations` negative.
 
     Example:
         >>> import jax.numpy as jnp
@@ -47,7 +48,10 @@ def sinkhorn(
     arXiv:2006.09882.
     """
     checks.assert_rank(scores, 2)
-    logits = at_least_float32(scores) / epsilon
+    if iterations < 0:
+        raise checks.value_error(f"iterations must be at least 0; got {iterations}.")
+    logits = at_least_float32(scores)
+    logits = logits / jnp.asarray(checks.positive("epsilon", epsilon), logits.dtype)
     for _ in range(iterations):
         logits -= _logsumexp_over_samples(logits, axis_name)
         logits -= jax.nn.logsumexp(logits, axis=1, keepdims=True)

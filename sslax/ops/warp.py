@@ -17,7 +17,7 @@ from jax import lax
 
 from sslax import checks
 from sslax.errors import check_choice
-from sslax.ops.dtypes import accumulation_dtype
+from sslax.ops.dtypes import accumulated, accumulation_dtype, at_least_float32
 from sslax.ops.no_inline import no_inline
 from sslax.types import Array
 
@@ -61,7 +61,9 @@ def bilinear_sample(image: Array, coords: Array, *, padding: str = "border") -> 
     checks.assert_rank(image, 3)
     checks.assert_axis_dimension(coords, -1, 2)
     if coords.dtype.itemsize < 4 or not jnp.issubdtype(coords.dtype, jnp.floating):
-        raise TypeError(f"{coords.dtype} coordinates are too coarse for pixels; use float32.")
+        raise checks.type_error(
+            f"{coords.dtype} coordinates are too coarse for pixels; use float32."
+        )
     return _sample(image, (coords[..., 0], coords[..., 1]), padding)
 
 
@@ -90,7 +92,8 @@ def warp_flow(image: Array, flow: Array, *, padding: str = "border") -> tuple[Ar
     checks.assert_rank([image, flow], 4)
     checks.assert_equal_shape_prefix([image, flow], 1)
     checks.assert_axis_dimension(flow, -1, 2)
-    coords = pixel_grid(*flow.shape[1:3]) + flow
+    flow = at_least_float32(flow)
+    coords = pixel_grid(*flow.shape[1:3]).astype(flow.dtype) + flow
     return jax.vmap(functools.partial(bilinear_sample, padding=padding))(image, coords)
 
 
@@ -125,13 +128,16 @@ def warp_disparity(
     """
     checks.assert_rank([image, disparity], [4, 3])
     if image.shape[:3] != disparity.shape:
-        raise ValueError(
+        raise checks.value_error(
             f"the disparity has shape {disparity.shape}, the image {image.shape[:3]}; resize the "
             "disparity and multiply its values by the ratio of the widths."
         )
     if direction not in (-1, 1):
-        raise ValueError(f"direction is {direction}; use -1 to sample at x - d, 1 at x + d.")
-    x = jnp.arange(image.shape[2], dtype=jnp.float32) + direction * disparity
+        raise checks.value_error(
+            f"direction is {direction}; use -1 to sample at x - d, 1 at x + d."
+        )
+    disparity = at_least_float32(disparity)
+    x = jnp.arange(image.shape[2], dtype=disparity.dtype) + direction * disparity
     return jax.vmap(lambda image, x: _sample(image, (x,), padding))(image, x)
 
 
@@ -160,8 +166,9 @@ def splat(values: Array, flow: Array) -> Array:
     checks.assert_rank([values, flow], 4)
     checks.assert_equal_shape_prefix([values, flow], 3)
     checks.assert_axis_dimension(flow, -1, 2)
-    _check_floating(values)
-    coords = pixel_grid(*flow.shape[1:3]) + flow
+    checks.assert_floating(values)
+    flow = at_least_float32(flow)
+    coords = pixel_grid(*flow.shape[1:3]).astype(flow.dtype) + flow
 
     return jax.vmap(_splat)(values, coords)
 
@@ -169,8 +176,9 @@ def splat(values: Array, flow: Array) -> Array:
 def _splat(values: Array, coords: Array) -> Array:
     """`splat` of one example: the transpose of sampling at `coords`."""
     height, width, _ = values.shape
+    faded, coords = accumulated(values, coords)
     x, y = coords[..., 0], coords[..., 1]
-    faded = values * (_fade(x, width) * _fade(y, height))[..., None]
+    faded = faded * (_fade(x, width) * _fade(y, height))[..., None]
     inside = (_into_image(x, width, "zeros"), _into_image(y, height, "zeros"))
     (sums,) = jax.linear_transpose(lambda image: _blend(_at_least_two(image), inside), faded)(faded)
     return sums.astype(values.dtype)
@@ -194,8 +202,8 @@ def range_map(flow: Array) -> Array:
     Wang et al., "Occlusion Aware Unsupervised Learning of Optical Flow", CVPR 2018.
     """
     checks.assert_rank(flow, 4)
-    ones = jnp.ones_like(flow[..., :1], dtype=accumulation_dtype(flow))
-    return splat(ones, flow)[..., 0]
+    flow = at_least_float32(flow)
+    return splat(jnp.ones_like(flow[..., :1]), flow)[..., 0]
 
 
 def pixel_grid(height: int, width: int) -> Array:
@@ -208,10 +216,14 @@ def pixel_grid(height: int, width: int) -> Array:
     Returns:
         `[height, width, 2]`, `(x, y)` in pixels, float32.
 
+    Raises:
+        ValueError: a side is not a positive integer.
+
     Example:
         >>> pixel_grid(2, 3)[1, 2].tolist()
         [2.0, 1.0]
     """
+    checks.assert_size((height, width))
     x = jnp.arange(width, dtype=jnp.float32)
     y = jnp.arange(height, dtype=jnp.float32)
     return jnp.stack(jnp.meshgrid(x, y), axis=-1)
@@ -219,7 +231,7 @@ def pixel_grid(height: int, width: int) -> Array:
 
 def _sample(image: Array, coords: tuple[Array, ...], padding: str) -> tuple[Array, Array]:
     """Values and `valid` at coordinates `(x, y)`, or at `(x,)` in each row."""
-    _check_floating(image)
+    checks.assert_floating(image)
     check_choice("padding", padding, _PADDINGS)
     sizes = image.shape[1::-1][: len(coords)]  # width, height
     valid = functools.reduce(
@@ -231,11 +243,6 @@ def _sample(image: Array, coords: tuple[Array, ...], padding: str) -> tuple[Arra
         for c, size in zip(coords, sizes):
             values = values * _repeat_channels(_fade(c, size), image.shape[2])
     return values.astype(image.dtype), valid
-
-
-def _check_floating(image: Array) -> None:
-    if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise TypeError(f"the image has dtype {image.dtype}; convert it to float32 in [0, 1].")
 
 
 def _into_image(x: Array, size: int, padding: str) -> Array:
@@ -317,7 +324,7 @@ def _value_and_slopes(image: Array, coords: tuple[Array, ...]) -> tuple[Array, .
     # every channel.
     first = jnp.sum(corners * jnp.array([width, 1], jnp.int32), axis=-1, dtype=jnp.int32)
     fx, *fy = (fraction[..., None] for fraction in fractions)
-    dtype = jnp.promote_types(image.dtype, fx.dtype)
+    dtype = accumulation_dtype(image, fx)
     pixels = image.reshape(height * width, channels)
 
     def along_row(index: Array) -> tuple[Array, Array]:
@@ -339,7 +346,7 @@ def _read(pixels: Array, index: Array) -> Array:
 def _blend(image: Array, coords: tuple[Array, ...]) -> Array:
     """The values alone, linear in `image`; the transpose is one scatter of whole blocks."""
     corners, fractions = _cell(image, coords)
-    dtype = jnp.promote_types(image.dtype, fractions[0].dtype)
+    dtype = accumulation_dtype(image, *fractions)
     hats = [jnp.stack([1 - fraction, fraction], axis=-1) for fraction in fractions]
     weights = hats[0][..., None, :] * (hats[1][..., :, None] if len(hats) == 2 else 1.0)
     block = (len(fractions), 2, image.shape[2])  # two rows, or one
@@ -364,7 +371,7 @@ def _cell(image: Array, coords: tuple[Array, ...]) -> tuple[Array, list[Array]]:
         jnp.minimum(c.astype(jnp.int32), size - 2)  # truncation equals floor: none is negative
         for c, size in zip(coords, image.shape[1::-1])
     ]
-    fractions = [c - start for c, start in zip(coords, starts)]
+    fractions = [c - start.astype(c.dtype) for c, start in zip(coords, starts)]
     left = starts[0]
     top = starts[1] if len(starts) == 2 else jnp.arange(len(left), dtype=jnp.int32)[:, None]
     return jnp.stack(jnp.broadcast_arrays(top, left), axis=-1), fractions

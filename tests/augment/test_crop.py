@@ -126,7 +126,7 @@ def test_random_flip_flips_half():
 
 def test_errors():
     image = jnp.zeros((4, 4, 3))
-    with pytest.raises(ValueError, match="size must be positive"):
+    with pytest.raises(ValueError, match="size is a height"):
         augment.resize(image, size=0)
     with pytest.raises(ValueError, match="scale must be a positive, increasing pair"):
         augment.sample_box(jax.random.key(0), 4, 4, scale=(1.0, 0.1))

@@ -263,3 +263,18 @@ def test_errors():
         losses.info_nce(a[None], b[None])
     with pytest.raises(AssertionError, match="info_nce expects"):
         losses.info_nce(a, b, negatives=QUEUE[:, :2])
+
+
+def test_the_mean_of_sup_con_counts_well_separated_anchors():
+    """Their loss rounds to 0, so `loss > 0` would drop them."""
+    labels = jnp.array([0, 0, 1, 1, 2])
+    embeddings = jnp.array([[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0.6, 0.8], [0, 0, 1]])
+    loss = losses.sup_con(embeddings, labels, temperature=0.02)
+    assert loss[0] == loss[4] == 0
+    mean = losses.masked_mean(loss, (labels[:, None] == labels).sum(1) > 1)
+    z = np.float64(embeddings)
+    s = z @ z.T / 0.02
+    np.fill_diagonal(s, -np.inf)
+    total = np.log(np.exp(s - s.max(1, keepdims=True)).sum(1)) + s.max(1)
+    expected = [total[i] - s[i, j] for i, j in ((0, 1), (1, 0), (2, 3), (3, 2))]
+    np.testing.assert_allclose(mean, np.mean(expected), rtol=1e-5)

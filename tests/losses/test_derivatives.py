@@ -1,5 +1,6 @@
 """Derivatives against central differences, of losses whose own tests do not check them."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -61,6 +62,26 @@ CASES = {
 def test_equal_finite_differences(check_derivatives, name):
     function, arguments, order = CASES[name]
     check_derivatives(function, *arguments, order=order, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-5, 1.0, 1e20, 1e37])
+def test_vectors_of_any_length_are_normalized(scale):
+    """Their squares overflow or vanish in float32."""
+    x = np.float32(VECTORS[0]) * np.float32(scale)
+    exact = np.float64(x)
+    epsilon = 1e-25
+    length = np.maximum(np.linalg.norm(exact, axis=-1, keepdims=True), epsilon)
+    ours = losses.l2_normalize(jnp.asarray(x), epsilon=epsilon)
+    np.testing.assert_allclose(ours, exact / length, rtol=1e-6)
+    # d/dx of <w, x / |x|> is (w - y <w, y>) / |x|, in units of 1 / |x|.
+    weights = VECTORS[1]
+    gradient = jax.grad(lambda x: (losses.l2_normalize(x, epsilon=epsilon) * weights).sum())(
+        jnp.asarray(x)
+    )
+    unit = exact / length
+    expected = weights - unit * (unit * weights).sum(-1, keepdims=True)
+    if 1e-20 <= scale <= 1e20:  # or it has subnormal numbers, or 1 / epsilon
+        np.testing.assert_allclose(np.float64(gradient) * length, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_normalized_vectors_have_unit_length_and_zero_stays_zero():

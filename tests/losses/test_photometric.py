@@ -263,3 +263,12 @@ def test_errors(golden):
         losses.photometric_error(a, b[:-1])
     with pytest.raises(ValueError, match="3 "):
         losses.census_error(a[..., :2], b[..., :2])
+
+
+def test_census_error_of_batches_in_float64(x64):
+    a, b = np.random.default_rng(0).uniform(size=(2, 2, 6, 7, 3))
+    error, valid = losses.census_error(jnp.asarray(a), jnp.asarray(b), radius=1)
+    assert error.dtype == jnp.float64
+    single = losses.census_error(jnp.float32(a), jnp.float32(b), radius=1)
+    np.testing.assert_allclose(error, single[0], rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(valid, single[1])

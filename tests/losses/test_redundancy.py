@@ -42,7 +42,7 @@ def test_equal_views_have_ones_on_the_diagonal():
 
 @pytest.mark.parametrize("dimensions", [4, 15, 16, 40])
 def test_both_matrix_forms_are_equal(dimensions):
-    """For eight examples, N x N matrices are used from 16 dimensions on."""
+    """For eight examples, N x N matrices are used from 16 (Barlow Twins) or 32 dimensions on."""
     a, b = embeddings(8, dimensions)
     matrix = correlation(a, b)
     diagonal = np.diagonal(matrix)
@@ -58,7 +58,35 @@ def test_both_matrix_forms_are_equal(dimensions):
     np.testing.assert_allclose(losses.variance_hinge(a, target=2.0), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dimensions", [3, 12])
+def dominated(kind, n, dimensions, scale):
+    """Embeddings whose variance is nearly all in a few dimensions."""
+    x = np.random.default_rng(0).standard_normal((n, dimensions))
+    factor = np.ones(dimensions)
+    if kind == "one":
+        factor[1] = scale
+    elif kind == "few":
+        factor[:3] = scale
+    else:
+        factor = scale * 2.0 ** -np.arange(dimensions).clip(max=40)
+    return np.float32(x * factor)
+
+
+@pytest.mark.parametrize("kind", ["one", "few", "geometric"])
+@pytest.mark.parametrize(("n", "dimensions"), [(64, 128), (16, 200), (8, 32), (40, 12)])
+def test_dominant_dimensions_do_not_cancel(kind, n, dimensions):
+    function = jax.jit(jax.value_and_grad(losses.covariance_penalty))
+    for scale in (1.0, 1e2, 1e3, 1e4):
+        x = dominated(kind, n, dimensions, scale)
+        centered = np.float64(x) - np.float64(x).mean(0)
+        covariance = centered.T @ centered / (n - 1)
+        np.fill_diagonal(covariance, 0)
+        gradient = 4 * centered @ covariance / (n - 1) / dimensions
+        ours = function(x)
+        np.testing.assert_allclose(ours[0], (covariance**2).sum() / dimensions, rtol=1e-5)
+        np.testing.assert_allclose(ours[1], gradient, atol=3e-6 * np.abs(gradient).max())
+
+
+@pytest.mark.parametrize("dimensions", [3, 24])
 def test_first_and_second_derivatives(check_derivatives, dimensions):
     a, b = embeddings(5, dimensions)
     check_derivatives(losses.barlow_twins, a, b, order=2)
@@ -81,7 +109,7 @@ def test_collapsed_embeddings(dimensions):
     np.testing.assert_allclose(losses.vicreg(ones, ones), 25 * 0.99, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dimensions", [3, 40])
+@pytest.mark.parametrize("dimensions", [3, 40, 80])
 def test_one_device_equals_eight(check_parallel, dimensions):
     def loss(temperature, weights, a, b, axis_name):
         a, b = a @ weights / temperature, b @ weights

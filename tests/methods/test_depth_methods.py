@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from sslax import augment, models, ops
 from sslax.data import scenes
@@ -68,6 +69,15 @@ def free_decoder(*, outputs):
     return Model(lambda rng, x: (LOGITS, {}), apply)
 
 
+def with_euler_angles(twists):
+    """The motions that SfMLearner describes by Euler angles, from axis-angle ones."""
+    rotation = ops.so3_exp(twists[..., 3:])
+    y = jnp.arcsin(rotation[..., 0, 2])
+    x = jnp.arctan2(-rotation[..., 1, 2], rotation[..., 2, 2])
+    z = jnp.arctan2(-rotation[..., 0, 1], rotation[..., 0, 0])
+    return jnp.concatenate([twists[..., :3], jnp.stack([x, y, z], axis=-1)], axis=-1)
+
+
 def free_twists(*, explains=False, pairs=True):
     """Twists `[B, 2, 6]` that are parameters, for pairs of frames or for all frames at once."""
 
@@ -75,7 +85,7 @@ def free_twists(*, explains=False, pairs=True):
         if pairs:
             return params["twists"].reshape(-1, 1, 6), state
         logits = tuple(value for name, value in params.items() if name.startswith("explain"))
-        twists = 0.2 * params["twists"]
+        twists = with_euler_angles(0.2 * params["twists"])
         return ((twists, logits) if explains else twists), state
 
     return Model(lambda rng, x: (pose_params(explains), {}), apply)
@@ -484,6 +494,21 @@ def test_indices_of_a_snippet(frames, stereo, source_frames, sources, target):
     inserted = geometry.insert_identity(poses, target)
     np.testing.assert_array_equal(inserted[0, target], np.eye(4))
     np.testing.assert_array_equal(inserted[:, source_frames], poses)
+
+
+def test_motions_have_the_conventions_of_their_authors():
+    """The translation is the pose's; Monodepth2's angles are axis-angle, SfMLearner's Euler."""
+    motion = np.array([1.0, -2.0, 3.0, 0.3, -0.4, 0.5])
+    axis_angle = Rotation.from_rotvec(motion[3:]).as_matrix()
+    euler = Rotation.from_euler("XYZ", motion[3:]).as_matrix()
+    assert np.abs(axis_angle - euler).max() > 0.05
+    for to_pose, rotation in (
+        (geometry.pose_from_twist, axis_angle),
+        (geometry.pose_from_euler, euler),
+    ):
+        pose = to_pose(jnp.asarray(motion))
+        np.testing.assert_allclose(pose[:3, :3], rotation, atol=1e-6)
+        np.testing.assert_allclose(pose[:3, 3], motion[:3], atol=1e-6)
 
 
 def test_pairs_of_frames_are_in_order_of_time():

@@ -46,7 +46,7 @@ def test_lab_in_float32():
     np.testing.assert_allclose(TO_RGB(lab), RGB, atol=1e-5)
     half = ops.rgb_to_lab(jnp.asarray(RGB[:2], jnp.bfloat16))
     assert half.dtype == np.float32
-    with pytest.raises(TypeError, match="got uint8"):
+    with pytest.raises(TypeError, match="dtype uint8"):
         ops.rgb_to_lab(jnp.asarray(BYTES))
     with pytest.raises(AssertionError, match="length 3 along axis -1"):
         ops.rgb_to_lab(jnp.zeros((4, 4, 1)))
@@ -96,7 +96,7 @@ def test_bins_are_those_that_contain_colors(bins):
     assert occupied <= table and len(occupied) > 250
     assert (0, 0) in table and (-90, 50) not in table
     assert len(ops.in_gamut_ab_bins(step=20)) < 100
-    with pytest.raises(ValueError, match="positive; got 0"):
+    with pytest.raises(ValueError, match="positive and finite; got 0"):
         ops.in_gamut_ab_bins(step=0)
 
 

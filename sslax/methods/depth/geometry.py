@@ -13,8 +13,13 @@ from sslax.types import Array
 
 
 def pose_from_twist(twist: Array) -> Array:
-    """Pose `[..., 4, 4]` of a twist `[..., 6]`: the translation, then the axis times the angle."""
+    """Pose `[R | t]` `[..., 4, 4]` of a motion `[..., 6]`: t, then the axis times the angle."""
     return ops.rigid_transform(ops.so3_exp(twist[..., 3:]), twist[..., :3])
+
+
+def pose_from_euler(motion: Array) -> Array:
+    """Pose `[R | t]` `[..., 4, 4]` of a motion `[..., 6]`: t, then Euler angles about x, y, z."""
+    return ops.rigid_transform(ops.euler_to_matrix(motion[..., 3:]), motion[..., :3])
 
 
 def stereo_pose(baseline: Array) -> Array:

@@ -110,7 +110,7 @@ def sfm_learner(
         loss=loss,
         to_depth=lambda maps: 1 / inverse_depth(maps),
         motion=estimate_motion,
-        to_poses=lambda motion: geometry.pose_from_twist(motion[0]),
+        to_poses=lambda motion: geometry.pose_from_euler(motion[0]),
         reconstructions=reconstructions,
     )
 
@@ -156,7 +156,7 @@ def reproject_frames(
     """
     target, sources = frames[:, snippet.target_index], frames[:, jnp.array(snippet.source_frames)]
     level = geometry.make_level(target, sources, intrinsics, maps.shape[1:3])
-    depth, poses = 1 / inverse_depth(maps), geometry.pose_from_twist(twists)
+    depth, poses = 1 / inverse_depth(maps), geometry.pose_from_euler(twists)
     images, valid = geometry.reproject(level, depth[:, None], poses)
     images, valid = images[:, 0], valid[:, 0]
     errors = losses.photometric_error(level.target[:, None], images, ssim_weight=0.0)

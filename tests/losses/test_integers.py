@@ -1,0 +1,89 @@
+"""Integers are promoted to float32 by every loss; images of integers are refused."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslax import losses
+
+
+def integers(*shape, low=-3):
+    rng = np.random.default_rng(sum(shape))
+    return jnp.asarray(rng.integers(low, 4, shape), jnp.int32)
+
+
+A, B = integers(6, 5), integers(6, 5) + integers(6, 5, low=0)[::-1]
+FLOW = integers(1, 3, 4, 2)
+LABELS = jnp.array([0, 0, 1, 1, 2, 2])
+
+CASES = {
+    "barlow_twins": (losses.barlow_twins, A, B),
+    "bilinear": (lambda a, b: losses.info_nce(a, b, score=losses.bilinear(A[:5])), A, B),
+    "charbonnier": (losses.charbonnier, A),
+    "class_rebalancing_weights": (losses.class_rebalancing_weights, integers(4, low=1)),
+    "cosine": (losses.cosine, A, B),
+    "covariance_penalty": (losses.covariance_penalty, A),
+    "cross_correlation": (losses.cross_correlation, A, B),
+    "decoupled_contrastive": (lambda a, b: losses.decoupled_contrastive(a, b, sigma=0.5), A, B),
+    "disparity_consistency": (losses.disparity_consistency, FLOW[..., 0], FLOW[..., 1]),
+    "distillation_cross_entropy": (losses.distillation_cross_entropy, A, B),
+    "dot": (lambda a, b: losses.info_nce(a, b, score=losses.dot), A, B),
+    "explainability_regularization": (losses.explainability_regularization, A),
+    "forward_backward_error": (losses.forward_backward_error, FLOW, -FLOW),
+    "info_nce": (losses.info_nce, A, B),
+    "info_nce of a function": (
+        lambda a, b: losses.info_nce(a, b, score=lambda x, y: x @ y.T),
+        A,
+        B,
+    ),
+    "info_nce with a queue": (lambda a, b: losses.info_nce(a, b, negatives=B[:3], tile=2), A, B),
+    "l1": (losses.l1, A),
+    "l2_normalize": (losses.l2_normalize, A),
+    "masked_mean": (losses.masked_mean, A, integers(6, 5, low=0)),
+    "masked_reconstruction": (
+        lambda p, t: losses.masked_reconstruction(p, t, jnp.ones((2, 3), int), normalize=True),
+        integers(2, 3, 4),
+        integers(2, 3, 4)[::-1],
+    ),
+    "minimum_reprojection": (
+        lambda e: losses.minimum_reprojection(e, valid=integers(2, 3, 4, low=0)),
+        integers(2, 3, 4, low=0),
+    ),
+    "negative_cosine": (losses.negative_cosine, A, B),
+    "nt_xent": (losses.nt_xent, A, B),
+    "nt_xent in tiles": (lambda a, b: losses.nt_xent(a, b, tile=2), A, B),
+    "robust_l1": (losses.robust_l1, A),
+    "robust_power": (losses.robust_power, A),
+    "sequence_loss": (losses.sequence_loss, jnp.stack([FLOW, 2 * FLOW]), FLOW[::-1]),
+    "sigmoid_contrastive": (losses.sigmoid_contrastive, A, B),
+    "sup_con": (lambda a: losses.sup_con(a, LABELS), A),
+    "swapped_prediction": (losses.swapped_prediction, integers(4, 2, 3)),
+    "triplet": (losses.triplet, A, B, A[::-1]),
+    "update_center": (losses.update_center, A[0], B),
+    "variance_hinge": (losses.variance_hinge, A),
+    "vicreg": (losses.vicreg, A, B),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_integers_are_promoted(name):
+    function, *arguments = CASES[name]
+    ours = function(*arguments)
+    expected = function(*(x.astype(jnp.float32) for x in arguments))
+    for x, y in zip(
+        *(values if isinstance(values, tuple) else (values,) for values in (ours, expected))
+    ):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: losses.photometric_error(x, x),
+        lambda x: losses.census_error(x, x),
+        lambda x: losses.edge_aware_smoothness(jnp.ones((2, 4, 5)), x),
+    ],
+)
+def test_images_of_integers_are_refused(call):
+    with pytest.raises(TypeError, match="convert it to float"):
+        call(jnp.ones((2, 4, 5, 3), jnp.uint8))
