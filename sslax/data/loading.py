@@ -6,6 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sslax.data import sampling
+from sslax.data.files import images
 from sslax.data.records import (
     DataError,
     Dataset,
@@ -112,12 +113,12 @@ def _check(config: ConfigDict) -> None:
         raise DataError(f"data.test_fraction={config.test_fraction} must be in [0, 1)")
     if config.image_size < 0:
         raise DataError(f"data.image_size={config.image_size} must be 0 (as stored) or positive")
-    if value_range := tuple(config.value_range):
-        if len(value_range) != 2 or not -np.inf < value_range[0] < value_range[1] < np.inf:
-            raise DataError(
-                f"data.value_range={value_range} must be two numbers, the values that become black "
-                "and white, such as (0, 4095), or ()"
-            )
+    ends = images.value_range(config)
+    if ends and not (len(ends) == 2 and -np.inf < ends[0] < ends[1] < np.inf):
+        raise DataError(
+            f"data.value_range={ends} must be two numbers, the values that become black and white, "
+            "such as (0, 4095), or ()"
+        )
     if config.workers < 0:
         raise DataError(f"data.workers={config.workers} must be 0 (one per core) or positive")
 

@@ -315,7 +315,7 @@ def _check_one_calibration(clips: Sequence[Clip], config: ConfigDict) -> None:
             raise DataError(
                 f"{other.name} has images of {size[1]} x {size[0]} pixels and {clip.name} of "
                 f"{stored[1]} x {stored[0]}, but both have the same intrinsics: give each its own "
-                "intrinsics.txt, in pixels of its images, or, where images are cropped at the right "
+                "intrinsics.txt, in pixels of its images, or, where they are cropped at the right "
                 f"or bottom, set {fitting.TRUST}"
             )
 

@@ -78,9 +78,7 @@ class Film:
         value_range: as in `Files`; for animations.
     """
 
-    def __init__(
-        self, path: Path, *, channels: int, value_range: images.ValueRange = ()
-    ) -> None:
+    def __init__(self, path: Path, *, channels: int, value_range: images.ValueRange = ()) -> None:
         self.path = path
         self.channels = channels
         self.value_range = value_range
@@ -96,9 +94,7 @@ class Film:
             yield Frame(f"{self.path.stem}_{i:06d}", picture)
 
 
-def open_frames(
-    text: str, *, channels: int, value_range: images.ValueRange = ()
-) -> Files | Film:
+def open_frames(text: str, *, channels: int, value_range: images.ValueRange = ()) -> Files | Film:
     """The frames that `--input` names: an image, several separated by commas, a folder, or a video.
 
     Args:

@@ -26,7 +26,10 @@ def check_folder(folder: Path, frames: Files | Film) -> None:
         raise UserError(f"--output={folder} is a file; name a folder.")
     if folder.suffix == ".npz":
         raise UserError(f"--output={folder}: maps are written to a folder; name one.")
-    if isinstance(frames, Film) and frames.path.resolve().with_suffix("") == folder.resolve() / "video":
+    if (
+        isinstance(frames, Film)
+        and frames.path.resolve().with_suffix("") == folder.resolve() / "video"
+    ):
         raise UserError(
             f"--output={folder} has the video {frames.path.name}, which one written there may "
             "replace: name another folder."

@@ -14,7 +14,8 @@ from sslax.data.files.maps import write_scaled_png
 from sslax.data.files.png import write_png
 from sslax.data.records import DataError
 from sslax.data.sources import cityscapes, kitti
-from sslax.data.sources.kitti import kitti_depth, read_split, traveled
+from sslax.data.sources.kitti import read_split
+from sslax.data.sources.kitti_layout import kitti_depth, traveled
 
 FOCAL, OFFSETS = 24.0, {0: 0.0, 1: -12.0, 2: 1.2, 3: -11.4}
 DATE, DRIVE = "2011_09_26", "2011_09_26/2011_09_26_drive_0001_sync"

@@ -185,7 +185,7 @@ def _opened(encoded: bytes | Path) -> Iterator["Image.Image"]:
     from PIL import Image, UnidentifiedImageError
 
     limit = headers.max_pixels()
-    if Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS < limit:
+    if Image.MAX_IMAGE_PIXELS is not None and limit > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limit  # Pillow has no other way to raise its own
     try:
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:

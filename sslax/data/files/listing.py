@@ -111,7 +111,11 @@ def tree(root: Path) -> Tree:
         entries, passed = _entries(folder)
         outputs += passed
         for entry in entries:
-            at = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real, entry.name)
+            at = (
+                os.path.realpath(entry.path)
+                if entry.is_symlink()
+                else os.path.join(real, entry.name)
+            )
             if not _is_directory(entry):
                 if entry.is_symlink():
                     linked_files.append((entry.path, at))

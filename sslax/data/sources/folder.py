@@ -104,8 +104,8 @@ def _scan(path: str, key: str, config: ConfigDict) -> tuple[FolderSource, tuple[
             continue
         if repeated := _within(found.links, root, name):
             raise DataError(
-                f"{repeated[0]} is a link to images of another class folder, and {name} has none of "
-                "its own: an image has one class, so remove the link"
+                f"{repeated[0]} is a link to images of another class folder, and {name} has no "
+                "others: an image has one class, so remove the link"
             )
         raise DataError(_no_images(str(root / name), root / name))
     counts = [len(files[name]) for name in names]
