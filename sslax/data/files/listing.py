@@ -62,20 +62,22 @@ def require_directory(path: str, key: str, source: str) -> Path:
 
 
 def directories(root: Path) -> list[Path]:
-    """The directories of data inside `root`; none where it does not exist."""
+    """The directories of data inside `root`, each once; none where it does not exist."""
     if not root.is_dir():
         return []
-    found = (Path(entry.path) for entry in _entries(root)[0] if _is_directory(entry))
-    return sorted(found, key=lambda at: natural(at.name))
+    found = [entry for entry in _entries(root)[0] if _is_directory(entry)]
+    found = sorted(_each_once(root, found), key=lambda entry: natural(entry.name))
+    return [Path(entry.path) for entry in found]
 
 
 def image_files(root: Path) -> list[str]:
-    """The image files inside `root`, in natural order; none where it does not exist."""
+    """The image files inside `root`, each once, in natural order; none where it does not exist."""
     if not root.is_dir():
         return []
     found = [entry for entry in _entries(root)[0] if is_image(entry.name)]
     found = [entry for entry in found if not _is_directory(entry)]
-    return [entry.path for entry in sorted(found, key=lambda entry: natural(entry.name))]
+    found = sorted(_each_once(root, found), key=lambda entry: natural(entry.name))
+    return [entry.path for entry in found]
 
 
 def other_files(root: Path) -> list[str]:
@@ -243,6 +245,25 @@ def _entries(folder: str | Path) -> tuple[list[os.DirEntry], list[str]]:
         and entry.name not in _LEFT_BEHIND
     ]
     return kept, [entry.path for entry in outputs]
+
+
+def _each_once(root: Path, entries: list[os.DirEntry]) -> list[os.DirEntry]:
+    """The entries of `root` without links to others of them, or to a directory that it is in."""
+    top = os.path.realpath(root)
+    known = {top, *map(str, Path(top).parents)}
+    known |= {os.path.join(top, entry.name) for entry in entries if not entry.is_symlink()}
+    kept = []
+    for entry in entries:
+        if entry.is_symlink():
+            if (at := os.path.realpath(entry.path)) in known:
+                continue
+            known.add(at)
+        kept.append(entry)
+    if repeated := len(entries) - len(kept):
+        logging.getLogger(__name__).warning(
+            "left out %d links in %s to what is read already", repeated, root
+        )
+    return kept
 
 
 def _has_predictions(entry: os.DirEntry) -> bool:
