@@ -254,7 +254,7 @@ def _check_bits(highest: int) -> None:
 def _warn_of_bits(bits: int) -> None:
     logging.getLogger(__name__).warning(
         "there are 16-bit images whose values fit %d bits, and which look dark or black: if their "
-        "camera has %d bits, set data.value_range=(0, %d), for gray images, or save them with 8",
+        "camera has %d bits, set data.value_range=(0, %d) (color images: save them with 8 bits)",
         bits,
         bits,
         (1 << bits) - 1,

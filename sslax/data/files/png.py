@@ -44,7 +44,8 @@ def read_png(path: str | os.PathLike) -> np.ndarray:
     rows = np.frombuffer(packed, np.uint8).reshape(height, -1)
     if rows[:, 0].max() > 4:
         raise DataError(f"{path} is a damaged PNG: unknown row filter; copy or download it again")
-    values = _unfilter(rows[:, 0], rows[:, 1:].reshape(height, header.width, header.pixel_bytes))
+    pixels = np.array(rows[:, 1:]).reshape(height, header.width, header.pixel_bytes)
+    values = _unfilter(rows[:, 0], pixels)
     if header.bits == 16:
         values = values.view(">u2").astype(np.uint16)
     return values[..., 0] if header.channels == 1 else values
@@ -143,14 +144,14 @@ def _inflate(path: str | os.PathLike, chunks: list[tuple[bytes, bytes]], size: i
 
 
 def _unfilter(filters: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Undoes PNG's row filters: each byte adds a prediction from those left (a), above (b) and
+    """Undoes PNG's row filters, in place: each byte adds a prediction from those left (a), above (b) and
     above left (c) of it.
 
     Pixels depend on their neighbors, but those on one anti-diagonal, x + y = t, not on each other:
     so this takes H + W steps on whole diagonals, where a loop over bytes would take seconds.
     """
     height, width, pixel = rows.shape
-    flat = rows.reshape(-1, pixel).copy()
+    flat = rows.reshape(-1, pixel)
     # The last two diagonals, with pixel (t - y, y) at y + 1; zero left of the image and above it.
     last, before = np.zeros((2, height + 1, pixel), np.int16)
     is_a, is_b, is_mean, is_paeth = ((filters == kind)[:, None] for kind in (1, 2, 3, 4))
@@ -168,4 +169,4 @@ def _unfilter(filters: np.ndarray, rows: np.ndarray) -> np.ndarray:
         pixels[...] = (pixels + prediction) & 255
         last, before = before, last
         last[below] = pixels
-    return flat.reshape(height, width, pixel)
+    return rows
