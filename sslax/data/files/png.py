@@ -144,8 +144,9 @@ def _inflate(path: str | os.PathLike, chunks: list[tuple[bytes, bytes]], size: i
 
 
 def _unfilter(filters: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Undoes PNG's row filters, in place: each byte adds a prediction from those left (a), above (b) and
-    above left (c) of it.
+    """Undoes PNG's row filters, in place.
+
+    Each byte adds a prediction from those left (a), above (b) and above left (c) of it.
 
     Pixels depend on their neighbors, but those on one anti-diagonal, x + y = t, not on each other:
     so this takes H + W steps on whole diagonals, where a loop over bytes would take seconds.
