@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from sslax.data import fitting
-from sslax.data.files import images
+from sslax.data.files import images, listing
 from sslax.data.records import DataError, ImageError, Record
 
 
@@ -25,6 +25,10 @@ class Frames(Protocol):
 
     def shape(self, i: int) -> tuple[int, int]:
         """Height and width of image i, without decoding it."""
+        ...
+
+    def runs(self) -> np.ndarray:
+        """`[N]`, equal for frames between which none is missing, and growing."""
         ...
 
 
@@ -67,26 +71,32 @@ class Clip(NamedTuple):
 class FileFrames:
     """Image files, read when asked for."""
 
-    def __init__(self, paths: Sequence[str | Path], *, channels: int = 3) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        channels: int = 3,
+        value_range: images.ValueRange = (),
+    ) -> None:
         self.paths = [str(path) for path in paths]
         self.channels = channels
+        self.value_range = value_range
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        return images.read_image(self.paths[i], channels=self.channels)
+        return images.read_image(
+            self.paths[i], channels=self.channels, value_range=self.value_range
+        )
 
     def shape(self, i: int) -> tuple[int, int]:
         """Height and width, from the file's header."""
-        from PIL import Image
+        return images.stored_size(self.paths[i])
 
-        try:
-            with Image.open(self.paths[i]) as image:
-                rotated = image.getexif().get(0x0112, 1) > 4  # EXIF's orientation
-                return image.size if rotated else image.size[::-1]
-        except Exception as error:  # decoders raise a dozen types for broken bytes
-            raise ImageError(f"{self.paths[i]} cannot be read as an image: {error}") from error
+    def runs(self) -> np.ndarray:
+        """By the numbers in the files' names, `listing.runs`."""
+        return listing.runs([Path(path).stem for path in self.paths])
 
 
 class PixelFrames:
@@ -108,6 +118,10 @@ class PixelFrames:
     def shape(self, i: int) -> tuple[int, int]:
         """Height and width."""
         return self.pixels.shape[1:3]
+
+    def runs(self) -> np.ndarray:
+        """Zeros: no frame is missing."""
+        return np.zeros(len(self.pixels), int)
 
 
 class DenseDepth:
@@ -185,8 +199,8 @@ class ClipSource:
     Args:
         clips: the clips.
         targets: `[N, 2]`, indices of a clip and of a frame in it.
-        offsets: indices of a sample's frames relative to its target; beyond the clip's ends its
-            first or last frame is repeated.
+        offsets: indices of a sample's frames relative to its target; beyond the ends of its run
+            of frames without a gap, the run's first or last frame is repeated.
         size: height and width, or () for those stored.
         cut_bottom: fraction of the rows to crop at the bottom.
         stereo: add the target's partner as the last image.
@@ -210,13 +224,17 @@ class ClipSource:
         several = len(offsets) > 1
         self.clips = list(clips)
         self.targets = targets
+        self._runs = [clip.frames.runs() for clip in clips]
+        self._sizes: dict[int, tuple[int, int]] = {}  # of the first frames of clips
         self.offsets = np.asarray(offsets)
         self.size = size
         self.cut_bottom = cut_bottom
         self.stereo = stereo
         self.distances = distances
         self.with_sequence = ground_truth and several and set(np.diff(offsets)) == {1}
-        self.sequences = np.cumsum(np.any(np.diff(targets, axis=0, prepend=0) != [0, 1], axis=1))
+        runs = [[self._runs[clip][frame]] for clip, frame in targets.tolist()]
+        steps = np.diff(np.concatenate([targets, runs], axis=1), axis=0, prepend=0)
+        self.sequences = np.cumsum(np.any(steps != [0, 1, 0], axis=1))
         self.with_depth = ground_truth and all(clip.depth is not None for clip in clips)
         self.with_pose = ground_truth and several and all(clip.poses is not None for clip in clips)
 
@@ -229,7 +247,9 @@ class ClipSource:
         views = [clip.frames[n] for n in frames.tolist()]
         if self.stereo:
             views.append(clip.partner[target])
-        _check_one_size(views, clip.name)
+        check_one_size(views, clip.name)
+        if clip.intrinsics is not None:
+            self._check_calibrated(index, views[0])
         fit = fitting.fit(views[0].shape[:2], self.size, cut_bottom=self.cut_bottom)
         record = {"image": np.stack([fitting.fit_image(view, fit) for view in views])}
         if clip.intrinsics is not None:
@@ -251,10 +271,36 @@ class ClipSource:
     def frame_indices(self, i: int) -> np.ndarray:
         """Indices of a sample's frames in its clip, int `[S]`."""
         clip, target = self.targets[i]
-        return np.clip(target + self.offsets, 0, len(self.clips[clip].frames) - 1)
+        runs = self._runs[clip]
+        first, end = np.searchsorted(runs, [runs[target], runs[target] + 1])
+        return np.clip(target + self.offsets, first, end - 1)
+
+    def _check_calibrated(self, index: int, view: np.ndarray) -> None:
+        """Refuses an image of another size than its clip's first, which intrinsics belong to."""
+        clip = self.clips[index]
+        if index not in self._sizes:
+            try:
+                self._sizes[index] = clip.frames.shape(0)
+            except ImageError:  # it is reported, or skipped, as the first frame of a sample
+                self._sizes[index] = view.shape[:2]
+        (height, width), (h, w) = self._sizes[index], view.shape[:2]
+        if (height, width) != (h, w):
+            raise DataError(
+                f"{clip.name} has images of {w} x {h} pixels, and its first of {width} x {height}, "
+                "but one camera's intrinsics are for one size: give each size a directory"
+            )
 
 
-def _check_one_size(views: Sequence[np.ndarray], name: str) -> None:
+def check_one_size(views: Sequence[np.ndarray], name: str) -> None:
+    """Refuses images of several sizes.
+
+    Args:
+        views: images `[h, w, C]` of one sample.
+        name: of the clip, for messages.
+
+    Raises:
+        DataError: naming the sizes.
+    """
     stored = {view.shape[:2] for view in views}
     if len(stored) > 1:
         sizes = " and ".join(f"{w} x {h}" for h, w in sorted(stored))

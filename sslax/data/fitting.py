@@ -11,6 +11,13 @@ import numpy as np
 
 from sslax.data.records import DataError
 
+# Limits of `check_intrinsics`.
+_OFF_CENTER = 1.15  # ratio of twice the center to the side, along both axes
+_OUTERMOST = 0.2  # and along one: the center is in the outermost tenth
+_SHORTEST, _LONGEST = 0.1, 50.0  # focal lengths, in sides of the image
+_SMALLEST = 8  # pixels of an image that is suggested
+TRUST = "data.camera.check_intrinsics=False"
+
 
 class Fit(NamedTuple):
     """A crop and a size to resize it to.
@@ -124,27 +131,69 @@ def fit_points(x: np.ndarray, y: np.ndarray, depth: np.ndarray, fit: Fit) -> np.
     return np.where(np.isfinite(nearest), nearest, np.float32(0))
 
 
-def check_intrinsics(intrinsics: np.ndarray, stored: tuple[int, int], what: str) -> None:
+def check_intrinsics(
+    intrinsics: np.ndarray,
+    stored: tuple[int, int],
+    what: str,
+    *,
+    trusted: bool = False,
+    remedy: str = f"set {TRUST}",
+) -> None:
     """Refuses intrinsics `[..., 3, 3]` that belong to images of another size.
+
+    The principal point of a camera is near the center of its images. Where it is off by more than
+    15 % along both axes, or in the outermost tenth along one, the intrinsics are those of other
+    images: of twice the size, of half of it, or turned. A focal length is neither less than a tenth
+    of the image's side (a field of view of 157 degrees) nor more than 50 times as long.
 
     Args:
         intrinsics: in pixels.
         stored: height and width of the image.
         what: the name of the images, for messages.
+        trusted: they are intrinsics of such images, wherever the center is.
+        remedy: what to do where they are, for messages.
 
     Raises:
-        DataError: they are not intrinsics, or their principal point is outside the image.
+        DataError: they are not intrinsics, or not those of such images; the message names the size
+            that they suggest.
     """
-    focal = np.stack([intrinsics[..., 0, 0], intrinsics[..., 1, 1]])
+    focal = np.stack([intrinsics[..., 0, 0], intrinsics[..., 1, 1]], axis=-1)
     if not (np.isfinite(intrinsics).all() and (focal > 0).all()):
         raise DataError(
             f"{what} has invalid intrinsics: fx and fy, at [0, 0] and [1, 1], must be positive and "
             "all entries finite"
         )
-    center = intrinsics[..., :2, 2]
-    if (center < 0).any() or (center > np.array([stored[1], stored[0]]) - 1).any():
-        x, y = center.reshape(-1, 2)[0]
+    if trusted:
+        return
+    height, width = stored
+    sides = np.array([width, height])
+    suggested = 2 * intrinsics[..., :2, 2] + 1  # the sides of images with this center
+    ratio = suggested / sides
+    off = ((ratio < 1 / _OFF_CENTER) | (ratio > _OFF_CENTER)).all(-1)
+    extreme = ((ratio < _OUTERMOST) | (ratio > 2 - _OUTERMOST)).any(-1)
+    if (wrong := (off | extreme).ravel()).any():
+        w, h = suggested.reshape(-1, 2)[wrong][0]
+        x, y = (w - 1) / 2, (h - 1) / 2
+        inside = 0 <= x <= width - 1 and 0 <= y <= height - 1
         raise DataError(
-            f"{what}: the principal point ({x:g}, {y:g}) is outside the images of {stored[1]} x "
-            f"{stored[0]} pixels: give the intrinsics for images of this size, in pixels"
+            f"{what}: the principal point ({x:g}, {y:g}) is "
+            f"{'far from the center of' if inside else 'outside'} the images of {width} x {height} "
+            f"pixels{_suggestion(w, h)}: give the intrinsics for images of this size, in pixels, "
+            f"or, where images are cropped off center, {remedy}"
         )
+    fraction = (focal / sides).reshape(-1, 2)
+    if (wrong := ((fraction < _SHORTEST) | (fraction > _LONGEST)).any(-1)).any():
+        fx, fy = focal.reshape(-1, 2)[wrong][0]
+        view = np.degrees(2 * np.arctan(sides / (2 * np.array([fx, fy]))))
+        raise DataError(
+            f"{what}: focal lengths of {fx:g} and {fy:g} pixels in images of {width} x {height} "
+            f"pixels are a field of view of {view[0]:.3g} x {view[1]:.3g} degrees: give focal "
+            f"lengths in pixels (from fractions, times {width} and {height})"
+        )
+
+
+def _suggestion(width: float, height: float) -> str:
+    """A clause that names the size of images with a center, if it is a size."""
+    if min(width, height) < _SMALLEST:
+        return ""
+    return f", and suggests images of about {width:.0f} x {height:.0f}"

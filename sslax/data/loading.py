@@ -2,9 +2,11 @@
 
 import logging
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from sslax.data import sampling
+from sslax.data.files import images
 from sslax.data.records import (
     DataError,
     Dataset,
@@ -35,6 +37,8 @@ def defaults() -> ConfigDict:
     config.test_fraction = 0.0  # or hold out this fraction; of videos the end
     config.labels = True  # False: ignore labels
     config.channels = 0  # 1: gray, 3: RGB; 0: as stored (files: RGB)
+    # Gray files of more than 8 bits: the values that become black and white; (): all of 16 bits
+    config.value_range = ()
 
     # Records with one image
     config.image_size = 0  # pixels: shorter side resized, center cropped; 0: as stored
@@ -109,6 +113,12 @@ def _check(config: ConfigDict) -> None:
         raise DataError(f"data.test_fraction={config.test_fraction} must be in [0, 1)")
     if config.image_size < 0:
         raise DataError(f"data.image_size={config.image_size} must be 0 (as stored) or positive")
+    ends = images.value_range(config)
+    if ends and not (len(ends) == 2 and -np.inf < ends[0] < ends[1] < np.inf):
+        raise DataError(
+            f"data.value_range={ends} must be two numbers, the values that become black and white, "
+            "such as (0, 4095), or ()"
+        )
     if config.workers < 0:
         raise DataError(f"data.workers={config.workers} must be 0 (one per core) or positive")
 

@@ -249,10 +249,38 @@ def skip_unreadable(source: Source, *, workers: int = 0) -> tuple[Source, list[s
     return subset(source, good), messages
 
 
+def apportion(sizes: np.ndarray, fraction: float) -> np.ndarray:
+    """How many of each group are held out, so that all together are the fraction of all.
+
+    Each group gets its fraction, rounded down, and those with the largest remainders one more, of
+    equal ones at random, but alike in every run; every group keeps at least one.
+
+    Args:
+        sizes: `[K]`, members of each group.
+        fraction: in [0, 1).
+
+    Returns:
+        `[K]` integers.
+
+    Example:
+        >>> apportion(np.array([4, 4, 4, 1]), 0.25).tolist()
+        [1, 1, 1, 0]
+    """
+    shares = fraction * sizes
+    counts = np.floor(shares).astype(int)
+    missing = round(fraction * int(sizes.sum())) - counts.sum()
+    remainders = np.where(counts < sizes - 1, shares - counts, 0.0)
+    bits = np.random.Philox(key=1).random_raw(len(sizes))
+    most = np.lexsort((bits, -remainders))[:missing]
+    counts[most[remainders[most] > 0]] += 1
+    return counts
+
+
 def hold_out(source: Source, fraction: float) -> tuple[Source, Source]:
     """Splits a source at random into `(train, test)`; the split is the same in every run.
 
-    Where the labels are known it is stratified: the test part is the fraction of each class.
+    Where the labels are known it is stratified: `apportion` says how many of each class are in the
+    test part, and none is there alone.
 
     Raises:
         DataError: either part would be empty.
@@ -261,10 +289,11 @@ def hold_out(source: Source, fraction: float) -> tuple[Source, Source]:
     groups = np.zeros(len(source), np.int32) if labels is None else labels
     bits = np.random.Philox(key=0).random_raw(len(source))
     held = np.zeros(len(source), bool)
-    for group in np.unique(groups):
+    values, sizes = np.unique(groups, return_counts=True)
+    for group, count in zip(values, apportion(sizes, fraction)):
         members = np.flatnonzero(groups == group)
         members = members[np.argsort(bits[members], kind="stable")]
-        held[members[: round(fraction * len(members))]] = True
+        held[members[:count]] = True
     if not held.any() or held.all():
         raise DataError(
             f"data.test_fraction={fraction} of {len(source)} images leaves an empty part: change "
@@ -277,7 +306,7 @@ def as_labels(values: Any, what: str, length: int) -> np.ndarray:
     """Labels from a file as int32 `[length]`.
 
     Raises:
-        DataError: they are not `length` integers, or some are negative.
+        DataError: they are not `length` integers, or some are negative or beyond 32 bits.
     """
     values = np.asarray(values)
     if values.shape != (length,) or not np.issubdtype(values.dtype, np.integer):
@@ -287,4 +316,6 @@ def as_labels(values: Any, what: str, length: int) -> np.ndarray:
         )
     if length and values.min() < 0:
         raise DataError(f"{what} holds {values.min()}; labels must count from 0")
+    if length and values.max() > np.iinfo(np.int32).max:
+        raise DataError(f"{what} holds {values.max()}; number the classes from 0")
     return values.astype(np.int32)

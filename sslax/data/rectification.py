@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sslax.data import fitting
-from sslax.data.clips import Clip
+from sslax.data.clips import Clip, check_one_size
 from sslax.data.records import DataError, ImageError
 
 CHECKED = 4  # pairs that are checked
@@ -28,16 +28,18 @@ def check_pairs(clips: Sequence[Clip]) -> None:
         clips: with partners.
 
     Raises:
-        DataError: saying which.
+        DataError: saying which, or that the images of a pair differ in size.
     """
     pairs = [(clip, i) for clip in clips for i in range(len(clip.frames))]
     chosen = np.unique(np.linspace(0, len(pairs) - 1, CHECKED).round().astype(int))
     errors = []
     for clip, i in (pairs[k] for k in chosen):
         try:
-            errors.append(pair_errors(clip.frames[i], clip.partner[i], clip.baseline or 1.0))
+            pair = clip.frames[i], clip.partner[i]
         except ImageError:  # it is reported, or skipped, with all other unreadable images
             continue
+        check_one_size(pair, f"pair {i} of {clip.name}")
+        errors.append(pair_errors(*pair, clip.baseline or 1.0))
     if not errors:
         return
     leftwards, rightwards = np.sum(errors, axis=0)

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from sslax.data import fitting
 from sslax.data.clips import Clip, ClipSource
 from sslax.data.files import archives, cameras
-from sslax.data.records import DataError, Dataset, ImageError, threads
+from sslax.data.records import DataError, Dataset, ImageError, apportion, threads
 
 THUMBNAIL = (24, 48)  # height and width at which frames are compared
 
@@ -24,6 +24,7 @@ def camera_defaults() -> ConfigDict:
             # video and stereo: a file; '': intrinsics.txt beside the frames
             "intrinsics": "",
             "baseline": 0.0,  # stereo: meters, where no file has it
+            "check_intrinsics": True,  # refuse those that look like another size's
             "check_pairs": True,  # stereo: refuse pairs that look swapped or not rectified
             "cut_bottom": 0.0,  # fraction of the rows to crop at the bottom, such as a car's hood
             "min_motion": 0.0,  # leave out frames that change less, in gray levels of 255
@@ -92,8 +93,9 @@ def dataset(config: ConfigDict, clips: Sequence[Clip], test: Sequence[Clip] | No
     """
     if test is not None and config.test_fraction:
         raise DataError("data.test_fraction is set but there is a test set: set it to 0.0")
-    lengths = [len(clip.frames) for clip in clips]
-    cuts = [n - round(config.test_fraction * n) for n in lengths]
+    _check_one_calibration([*clips, *(test or ())], config)
+    lengths = np.array([len(clip.frames) for clip in clips])
+    cuts = lengths - apportion(lengths, config.test_fraction)
     train = clip_source(clips, all_targets(clips, config, ends=cuts), config, "training")
     if test is not None:
         held_out = clip_source(test, all_targets(test, config), config, "test")
@@ -108,10 +110,12 @@ def all_targets(
     clips: Sequence[Clip],
     config: ConfigDict,
     *,
-    starts: Sequence[int] | None = None,
-    ends: Sequence[int] | None = None,
+    starts: Sequence[int] | np.ndarray | None = None,
+    ends: Sequence[int] | np.ndarray | None = None,
 ) -> np.ndarray:
     """All frames that have the other frames of their sample, `[N, 2]`: clip and frame.
+
+    Where frames are missing, by the numbers in their names, no sample spans the gap.
 
     Args:
         clips: the clips.
@@ -120,13 +124,27 @@ def all_targets(
         ends: one past the last usable frame of each clip; by default its length.
     """
     offsets = frame_offsets(config)
-    targets = [np.zeros((0, 2), int)]
+    targets, lost = [np.zeros((0, 2), int)], []
     for index, clip in enumerate(clips):
-        start = starts[index] if starts else 0
-        end = ends[index] if ends else len(clip.frames)
+        start = 0 if starts is None else starts[index]
+        end = len(clip.frames) if ends is None else ends[index]
         frames = np.arange(start - offsets[0], end - offsets[-1])
+        runs = clip.frames.runs()
+        whole = runs[frames + offsets[0]] == runs[frames + offsets[-1]]
+        lost += [(clip, frame) for frame in frames[~whole]]
+        frames = frames[whole]
         targets.append(np.stack([np.full_like(frames, index), frames], axis=1))
-    return np.concatenate(targets)
+    found = np.concatenate(targets)
+    if lost:
+        logging.getLogger(__name__).warning(
+            "left out %d of %d samples, in which frames are missing by the numbers in the files' "
+            "names; the first: around frame %d of %s",
+            len(lost),
+            len(lost) + len(found),
+            lost[0][1],
+            lost[0][0].name,
+        )
+    return found
 
 
 def clip_source(
@@ -264,14 +282,42 @@ def _check_clip(clip: Clip, config: ConfigDict) -> None:
             f"data.distances=True but no camera poses or speeds are known for {clip.name}: give "
             "them ('pose' in an .npz archive), or set data.distances=False"
         )
-    if clip.intrinsics is not None and len(clip.frames):
-        try:
-            stored = clip.frames.shape(0)
-        except ImageError:
-            if config.bad_images != "skip":
-                raise
-        else:
-            fitting.check_intrinsics(clip.intrinsics, stored, clip.name)
+    if clip.intrinsics is not None and (stored := _stored_size(clip, config)):
+        trusted = not _checks_intrinsics(config)
+        fitting.check_intrinsics(clip.intrinsics, stored, clip.name, trusted=trusted)
+
+
+def _checks_intrinsics(config: ConfigDict) -> bool:
+    """`config.camera.check_intrinsics`; True where the config is from before there was one."""
+    return bool(config.camera.get("check_intrinsics", True))
+
+
+def _stored_size(clip: Clip, config: ConfigDict) -> tuple[int, int] | None:
+    """Height and width of the clip's first frame; None where it is unreadable, to be skipped."""
+    try:
+        return clip.frames.shape(0) if len(clip.frames) else None
+    except ImageError:
+        if config.bad_images != "skip":
+            raise
+        return None
+
+
+def _check_one_calibration(clips: Sequence[Clip], config: ConfigDict) -> None:
+    """Refuses equal intrinsics of clips whose images differ in size."""
+    if not _checks_intrinsics(config):
+        return
+    first: dict[bytes, tuple[Clip, tuple[int, int]]] = {}
+    for clip in clips:
+        if clip.intrinsics is None or (stored := _stored_size(clip, config)) is None:
+            continue
+        other, size = first.setdefault(clip.intrinsics.tobytes(), (clip, stored))
+        if size != stored:
+            raise DataError(
+                f"{other.name} has images of {size[1]} x {size[0]} pixels and {clip.name} of "
+                f"{stored[1]} x {stored[0]}, but both have the same intrinsics: give each its own "
+                "intrinsics.txt, in pixels of its images, or, where they are cropped at the right "
+                f"or bottom, set {fitting.TRUST}"
+            )
 
 
 def _with_measured_depth(clips: Sequence[Clip], targets: np.ndarray) -> np.ndarray:

@@ -74,7 +74,8 @@ class Estimator(Trained):
         fitted = {"image": np.stack([fitting.fit_image(image, fit) for image in images])}
         if "intrinsics" in example:
             stored = np.asarray(example["intrinsics"], np.float32)
-            fitting.check_intrinsics(stored, (height, width), "the camera")
+            remedy = "crop them around that point"
+            fitting.check_intrinsics(stored, (height, width), "the camera", remedy=remedy)
             scale = np.float32([self.size[1] / width, self.size[0] / height])
             fitted["intrinsics"] = np.asarray(_resize_intrinsics(stored, scale))
         if "baseline" in example:

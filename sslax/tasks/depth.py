@@ -106,6 +106,8 @@ def write(estimator: DepthEstimator, given: str, folder: Path, options: Mapping[
     frames = maps.open_input(estimator, given, folder)
     camera = _camera(estimator, options.get("intrinsics"), options.get("baseline"))
     video = _is_video(estimator, frames, options.get("video"))
+    if video:
+        maps.warn_of_gaps(frames)
     folder.mkdir(parents=True, exist_ok=True)
     reach, fps = options.get("reach", 5.0), options.get("fps", 10.0)
     writer = outputs.DepthFiles(folder, intrinsics=camera.get("intrinsics"), reach=reach)

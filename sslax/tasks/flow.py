@@ -83,6 +83,7 @@ def write(estimator: FlowEstimator, given: str, folder: Path, options: Mapping[s
             "or a folder or video of frames."
         )
     video = isinstance(frames, Film) or len(frames.paths) > 2
+    maps.warn_of_gaps(frames)
     folder.mkdir(parents=True, exist_ok=True)
     writer = outputs.FlowFiles(folder)
     batch_size = maps.limit_batch(frames, options.get("batch_size", 8))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sslax.data.files import images
 from sslax.data.files.png import write_png
 from sslax.errors import UserError
 from sslax.inference import inputs, outputs
@@ -25,6 +26,14 @@ def check_folder(folder: Path, frames: Files | Film) -> None:
         raise UserError(f"--output={folder} is a file; name a folder.")
     if folder.suffix == ".npz":
         raise UserError(f"--output={folder}: maps are written to a folder; name one.")
+    if (
+        isinstance(frames, Film)
+        and frames.path.resolve().with_suffix("") == folder.resolve() / "video"
+    ):
+        raise UserError(
+            f"--output={folder} has the video {frames.path.name}, which one written there may "
+            "replace: name another folder."
+        )
     if isinstance(frames, Files):
         folders = {path.parent.resolve() for path in frames.paths}
         if folder.resolve() in folders:
@@ -86,6 +95,15 @@ def write_files(
             _write_colors(writer, frame.name)
 
 
+def warn_of_gaps(frames: Files | Film) -> None:
+    """Says where consecutive frames of a folder do not follow each other, by their numbers."""
+    if isinstance(frames, Files) and (gap := frames.gap()):
+        print(
+            f"warning: frames are missing between {gap[0]} and {gap[1]}, or elsewhere, by the "
+            "numbers in their names; motion is predicted across the gap."
+        )
+
+
 def write_video(frames: Iterable[Frame], writer: DepthFiles | FlowFiles, *, fps: float) -> str:
     """Colors with one range for all frames, and a video of frames beside them; its name."""
     return outputs.write_animation(writer.folder, _side_by_side(frames, writer), rate=fps).name
@@ -140,6 +158,10 @@ def open_input(estimator: Estimator, given: str, folder: Path) -> Files | Film:
     Raises:
         UserError: there are none, or the folder cannot be written to.
     """
-    frames = inputs.open_frames(given, channels=estimator.channels)
+    frames = inputs.open_frames(
+        given,
+        channels=estimator.channels,
+        value_range=images.value_range(estimator.config.data),
+    )
     check_folder(folder, frames)
     return frames

@@ -9,6 +9,7 @@ import numpy as np
 
 from sslax import augment, data, figures, models
 from sslax.data import records
+from sslax.data.files import images as image_files
 from sslax.errors import UserError
 from sslax.inference.encoder import Encoder
 from sslax.inference.run import Run
@@ -151,11 +152,13 @@ def _images(path: Path, encoder: Encoder) -> tuple[data.Source, list[str]]:
     from sslax.data.sources import folder
 
     height, width, channels = encoder.image_shape
-    shape = {"size": min(height, width), "channels": channels}
+    value_range = image_files.value_range(encoder.config.data)
+    shape = {"size": min(height, width), "channels": channels, "value_range": value_range}
     if path.is_file():
         return folder.FolderSource([str(path)], None, **shape), [path.name]
     section, trained = data.defaults(), encoder.config.data
     section.update(path=str(path), labels=False, channels=channels, image_size=shape["size"])
+    section.value_range = value_range
     try:
         images = folder.load(section).train
     except data.DataError as error:

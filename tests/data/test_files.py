@@ -6,6 +6,7 @@ written by hand.
 
 import pathlib
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from sslax.data.files import cameras, flow_files, maps, png, point_clouds
+from sslax.data.files import cameras, flow_files, listing, maps, png, point_clouds
 from sslax.data.records import DataError
 
 FILTERS = ("NONE", "SUB", "UP", "AVG", "PAETH", "mixed")
@@ -151,6 +152,31 @@ def test_png_mistakes(golden, stored, tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             png.write_png(tmp_path / "y.png", image)
+
+
+def test_a_png_takes_no_more_memory_than_its_header_says(tmp_path):
+    """64 MB of zeros in 64 kB, behind a header of 2 x 1 pixels."""
+    path = tmp_path / "x.png"
+    _write_chunks(path, (2, 1, 8, 0, 0, 0, 0), bytes(1 << 26))
+    tracemalloc.start()
+    assert png.read_png(path).tolist() == [[0, 0]]
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert used < 1 << 22
+    _write_chunks(path, (40000, 40000, 16, 6, 0, 0, 0), b"")
+    with pytest.raises(DataError, match=r"40000 x 40000 pixels.*SSLAX_MAX_PIXELS=12800000000"):
+        png.read_png(path)
+
+
+def test_a_png_takes_few_times_its_pixels(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (1000, 900), np.uint8)
+    png.write_png(tmp_path / "x.png", image)
+    tracemalloc.start()
+    found = png.read_png(tmp_path / "x.png")
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, image)
+    assert used < 6 * image.nbytes
 
 
 # Flow
@@ -401,7 +427,9 @@ def test_intrinsics(tmp_path):
         ("P0: 1 2 3", "read_kitti_calibration"),
         ("1 2 3 4 5 6 7 8 9", "not a matrix of intrinsics"),
         ("-5 10 3 4", "not a matrix of intrinsics"),
-        ("0.58 1.92 0.5 0.5", "fractions of the image, fx = 0.58; multiply"),
+        ("0.58 1.92 0.5 0.5", "gives intrinsics as fractions of the image, fx = 0.58; multiply"),
+        ("0.58 1.92 320 96", "gives some of the numbers as fractions of the image, fx = 0.58"),
+        ("371 368 0.5 0.5", "gives some of the numbers as fractions of the image, fx = 371"),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=message):
@@ -438,3 +466,35 @@ def test_kitti_calibration(tmp_path):
     path.write_text("1 0 0 0 1 0 0 0 1")
     with pytest.raises(DataError, match="plain numbers are read by read_intrinsics"):
         cameras.read_kitti_calibration(path)
+
+
+# Directories
+
+
+def test_runs_of_frames():
+    def found(*names):
+        return listing.runs(names).tolist()
+
+    assert found("f1", "f2", "f3", "f50", "f51") == [0, 0, 0, 1, 1]
+    assert found("0", "5", "10", "20", "25") == [0, 0, 0, 1, 1]  # each fifth frame
+    assert found("a1", "a2", "b1", "b2") == [0, 0, 1, 1]
+    assert found("1.033", "1.067", "1.100", "1.201", "1.233") == [0, 0, 0, 1, 1]  # seconds
+    assert found("1_left", "2_left", "9_left", "10_left") == [0, 0, 1, 1]
+    assert found("1", "2", "cover") == [0, 0, 1]
+    assert found("ann", "bob", "eve") == [0, 0, 0]
+    assert found("7") == [0] and found() == []
+
+
+def test_frames_are_listed_once(tmp_path):
+    for folder in ("a", "b", ".b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.png").write_text("")
+    (tmp_path / "a" / "latest.png").symlink_to("1.png")
+    (tmp_path / "a" / "2.png").symlink_to(tmp_path / "b" / "1.png")
+    (tmp_path / "a" / "dir.png").mkdir()
+    (tmp_path / "latest").symlink_to("b")
+    (tmp_path / "up").symlink_to("..")
+    names = [
+        [pathlib.Path(file).name for file in files] for _, files in listing.sequences(tmp_path)
+    ]
+    assert names == [["1.png", "2.png"], ["1.png"]]

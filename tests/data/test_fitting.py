@@ -98,3 +98,35 @@ def test_intrinsics_of_another_size_are_refused():
         fitting.check_intrinsics(K[None], (25, 40), "clip")
     with pytest.raises(DataError, match="fx and fy"):
         fitting.check_intrinsics(-K, (50, 80), "clip")
+
+
+@pytest.mark.parametrize(("factor", "suggested"), [(0.5, "40 x 25"), (1.5, "120 x 75"), (2, "160")])
+def test_intrinsics_of_another_resolution_name_it(factor, suggested):
+    centered = np.array([[80.0, 0, 39.5], [0, 70.0, 24.5], [0, 0, 1]])
+    other = np.asarray(ops.resize_intrinsics(jnp.asarray(centered, jnp.float32), factor))
+    fitting.check_intrinsics(centered, (50, 80), "clip")
+    with pytest.raises(DataError, match=f"suggests images of about {suggested}"):
+        fitting.check_intrinsics(np.stack([centered, other]), (50, 80), "clip")
+    fitting.check_intrinsics(other, (50, 80), "clip", trusted=True)
+    with pytest.raises(DataError, match="suggests images of about 80 x 50"):  # turned
+        fitting.check_intrinsics(centered, (80, 50), "clip")
+
+
+def test_real_cameras_pass():
+    for numbers, size in (
+        ((718.9, 718.9, 607.2, 185.2), (376, 1241)),  # KITTI
+        ((2262.5, 2265.3, 1096.98, 513.137), (1024, 2048)),  # Cityscapes
+        ((4161.2, 4161.2, 1444.0, 977.7), (1968, 2952)),  # Middlebury 2014
+        ((1758.2, 1758.2, 953.3, 552.3), (1080, 1920)),
+        ((2262.5, 2265.3, 1096.98, 513.137), (700, 2048)),  # without the car
+    ):
+        fx, fy, cx, cy = numbers
+        fitting.check_intrinsics(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), size, "clip")
+
+
+def test_focal_lengths_as_fractions_are_refused():
+    for focal in ((0.58, 1.92), (40.0, 1.92), (9000.0, 9000.0)):
+        wrong = K * [[1], [1], [1]]
+        wrong[0, 0], wrong[1, 1] = focal
+        with pytest.raises(DataError, match="field of view of"):
+            fitting.check_intrinsics(wrong, (50, 80), "clip")

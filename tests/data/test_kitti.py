@@ -14,7 +14,8 @@ from sslax.data.files.maps import write_scaled_png
 from sslax.data.files.png import write_png
 from sslax.data.records import DataError
 from sslax.data.sources import cityscapes, kitti
-from sslax.data.sources.kitti import kitti_depth, read_split, traveled
+from sslax.data.sources.kitti import read_split
+from sslax.data.sources.kitti_layout import kitti_depth, traveled
 
 FOCAL, OFFSETS = 24.0, {0: 0.0, 1: -12.0, 2: 1.2, 3: -11.4}
 DATE, DRIVE = "2011_09_26", "2011_09_26/2011_09_26_drive_0001_sync"
@@ -174,6 +175,23 @@ def test_missing_images_of_a_drive_do_not_shift_the_rest(tmp_path):
     record = kitti.load(config(**fields)).train[0]
     np.testing.assert_array_equal(record["image"], [noise(i) for i in (5, 6, 7)])
     np.testing.assert_allclose(record["distance"], [0.2 * 15.5, 0, 0.2 * 16.5], rtol=1e-5)
+
+
+def test_no_sample_of_a_drive_spans_missing_images(tmp_path):
+    write_raw(tmp_path, frames=[0, 1, 2, 5, 6, 7])
+    fields = {"path": str(tmp_path), "frames": 3}
+    assert kitti.load(config(**fields)).train.targets[:, 1].tolist() == [1, 4]
+    own = {"split_file": write_lines(tmp_path / "s.txt", f"{DRIVE} 2 l")}
+    assert "leave that line out" in error(kitti, **fields, kitti=own)
+    train = write_lines(tmp_path / "s.txt", f"{DRIVE} 1 l")
+    test = write_lines(tmp_path / "t.txt", f"{DRIVE} 2 l", f"{DRIVE} 5 l")
+    own = {"split_file": train, "test_split_file": test}
+    held = kitti.load(config(**fields, kitti=own)).test
+    np.testing.assert_array_equal(held[0]["image"], [noise(i) for i in (1, 2, 2)])
+    np.testing.assert_array_equal(held[1]["image"], [noise(i) for i in (5, 5, 6)])
+    folder = tmp_path / DRIVE / "image_03" / "data"
+    (folder / "0000000007.png").rename(folder / "0000000008.png")
+    assert "images of the same frames" in error(kitti, **fields, stereo=True)
 
 
 def test_traveled_is_the_integral_of_speed():

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sslax import data
 from sslax.data import records
-from sslax.data.files import images
+from sslax.data.files import headers, images
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (12, 9, 8, 3), dtype=np.uint8)
@@ -141,6 +141,60 @@ def test_exif_orientation_is_applied():
     np.testing.assert_array_equal(pixels, np.rot90(PIXELS[0], -1))
 
 
+def wide(values, kind="TIFF"):
+    return encoded(Image.fromarray(np.array([values])), kind)
+
+
+def test_the_range_of_gray_values(caplog):
+    images._warn_of_bits.cache_clear()
+    twelve = np.array([0, 2048, 4095], np.uint16)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            images.decode(wide(twelve))
+        images.decode(wide(16 * twelve))
+    assert caplog.text.count("set data.value_range=(0, 4095)") == len(caplog.records) == 1
+
+    def levels(values, *value_range):
+        return images.decode(wide(values), channels=1, value_range=value_range)[0, :, 0].tolist()
+
+    assert levels(twelve, 0, 4095) == [0, 128, 255]
+    assert levels(np.array([-1024, 0, 1024, 5000], np.int32), -1024, 1024) == [0, 128, 255, 255]
+    assert levels(np.array([-0.5, 0.2, 1.0], np.float32), 0, 1) == [0, 51, 255]
+    for values, message in (
+        (np.array([-3, 9], np.int32), "-3 to 9, are outside 16 bits: set data.value_range"),
+        (np.array([0, 70000], np.int32), "0 to 70000, are outside"),
+        (np.array([0.5], np.float32), "floating-point image: set data.value_range"),
+    ):
+        with pytest.raises(data.DataError, match=message):
+            images.decode(wide(values))
+    with pytest.raises(data.DataError, match="not finite"):
+        images.decode(wide(np.array([np.nan], np.float32)), value_range=(0, 1))
+
+
+def test_a_folder_of_12_bits(tmp_path):
+    (tmp_path / "a.png").write_bytes(wide(np.array([0, 4095], np.uint16), "PNG"))
+    fields = {"source": "folder", "path": str(tmp_path), "labels": False, "channels": 1}
+    image = data.load(config(**fields, value_range=(0, 4095))).train[0]["image"]
+    assert image.ravel().tolist() == [0, 255]
+    assert "must be two numbers" in error(**fields, value_range=(4095, 0))
+
+
+def test_too_many_pixels_and_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLAX_MAX_PIXELS", "71")
+    with pytest.raises(data.DataError, match=r"8 x 9 pixels.*SSLAX_MAX_PIXELS=72"):
+        images.decode(encoded(PIXELS[0]))
+    monkeypatch.setenv("SSLAX_MAX_PIXELS", "72")
+    assert images.decode(encoded(PIXELS[0])).shape == (9, 8, 3)
+    monkeypatch.setenv("SSLAX_MAX_PIXELS", "many")
+    with pytest.raises(data.DataError, match="is not a number of pixels"):
+        images.decode(encoded(PIXELS[0]))
+    monkeypatch.delenv("SSLAX_MAX_PIXELS")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
+    with pytest.raises(data.DataError, match="environment variable SSLAX_MAX_PIXELS"):
+        monkeypatch.setattr(headers, "_MAX_PIXELS", 60)
+        images.decode(encoded(PIXELS[0]))
+
+
 def test_resize_is_shorter_side_then_center():
     wide = RNG.integers(0, 256, (20, 60, 3), dtype=np.uint8)
     whole = Image.fromarray(wide).resize((30, 10), Image.Resampling.BILINEAR)
@@ -221,6 +275,58 @@ def test_bad_images(tmp_path, caplog):
     assert "none of the 8" in error(bad_images="skip", **fields)
 
 
+def test_what_is_no_image_of_a_folder(tmp_path, caplog):
+    """Hidden folders, links in circles, and what the library wrote add nothing."""
+    root = write_folder(tmp_path / "set", ["cat", "dog"])
+    for stray in (".ipynb_checkpoints/cat", "cat/.ipynb_checkpoints", "dog/__MACOSX"):
+        write_folder(root / stray, ["a"])
+    links = {
+        "cat/up": "..",
+        "cat/out": "../..",
+        "cat/self": "self",
+        "dog/all": root,
+        "cat/d": "../dog",
+    }
+    for link, target in links.items():
+        (root / link).symlink_to(target)
+    (root / "dog" / "again.png").symlink_to("../cat/0.png")
+    for folder in (root, root / "runs" / "first"):
+        write_folder(folder / "figures", ["a"])
+        for name in ("config.json", "data.json"):
+            (folder / name).write_text("{}")
+    write_folder(root / "maps", ["a"])
+    (root / "maps" / "predictions.json").write_text("{}")
+    with caplog.at_level(logging.WARNING):
+        dataset = data.load(config(source="folder", path=str(root)))
+    assert dataset.class_names == ("cat", "dog")
+    assert np.bincount(dataset.train.labels).tolist() == [4, 4]
+    assert "links to images that are read already" in caplog.text
+    assert "pictures of this library" in caplog.text
+    assert len(data.load(config(source="folder", path=str(root), labels=False)).train) == 8
+
+
+def test_links_to_other_places_are_followed(tmp_path):
+    write_folder(tmp_path / "elsewhere", ["c", "d"])
+    root = tmp_path / "set"
+    root.mkdir()
+    for name, target in (("cat", "c"), ("dog", "d")):
+        (root / name).symlink_to(f"../elsewhere/{target}")
+    dataset = data.load(config(source="folder", path=str(root)))
+    np.testing.assert_array_equal(dataset.train.images, PIXELS[:8])
+    assert dataset.train.labels.tolist() == [0] * 4 + [1] * 4
+
+
+def test_files_that_are_left_out_are_counted(tmp_path, caplog):
+    root = write_folder(tmp_path, ["cat"])
+    for name in ("a.heic", "b.HEIC", "c.psd", "d"):
+        (root / "cat" / name).write_text("")
+    (root / "cat" / "e.jfif").write_bytes(encoded(PIXELS[4], "JPEG"))
+    with caplog.at_level(logging.WARNING):
+        assert len(data.load(config(source="folder", path=str(root))).train) == 5
+    assert "left out 4 files" in caplog.text
+    assert "2 .heic, 1 .psd, 1 without a suffix" in caplog.text
+
+
 def test_folder_mistakes(tmp_path):
     assert "needs data.path" in error(source="folder")
     assert "does not exist" in error(source="folder", path=str(tmp_path / "nowhere"))
@@ -285,6 +391,13 @@ def test_npz_jpeg(tmp_path):
     broken = arrays["jpeg_train"].copy()
     broken[arrays["off_train"][3] :][:20] = 0
     assert "image 3 of jpeg_train" in mistake(jpeg_train=broken)
+
+
+@pytest.mark.parametrize("largest", [12, 2_000_000_000, 2**40])
+def test_labels_beyond_the_images_are_refused(tmp_path, largest):
+    labels = np.r_[np.arange(11), largest]
+    path = write_npz(tmp_path / "x.npz", x_train=PIXELS, y_train=labels)
+    assert "number the classes from 0" in error(source="npz", path=path)
 
 
 def test_npz_mistakes(tmp_path):
@@ -389,3 +502,18 @@ def test_tfds_mistakes(prepared, tmp_path):
 def test_labels_of_unstratified_holdout():
     train, test = records.hold_out(data.ArraySource(PIXELS), 0.25)
     assert (len(train), len(test)) == (9, 3)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fraction"),
+    [([4] * 30, 0.1), ([1] + [4] * 3, 0.6), ([7, 7, 7], 0.1), ([100, 10, 3, 1], 0.25)],
+)
+def test_each_class_is_held_out_in_part(sizes, fraction):
+    sizes = np.array(sizes)
+    labels = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    source = data.ArraySource(np.zeros((len(labels), 1, 1, 1), np.uint8), labels)
+    train, test = records.hold_out(source, fraction)
+    held = np.bincount(test.labels, minlength=len(sizes))
+    assert held.sum() == round(fraction * len(labels)) and len(train) + len(test) == len(labels)
+    assert (np.bincount(train.labels, minlength=len(sizes)) > 0).all()
+    assert (np.abs(held - fraction * sizes) < 1).all()

@@ -170,6 +170,49 @@ def test_animations(tmp_path, kind):
     np.testing.assert_allclose(train[2]["image"].mean((1, 2, 3)), [80, 120, 160], atol=3)
 
 
+def test_animations_are_decoded_as_files_are(tmp_path):
+    write_intrinsics(tmp_path / "intrinsics.txt", K / [[2], [2], [1]])
+    wide = [Image.fromarray(np.full((8, 10), 257 * v, np.uint16)) for v in (0, 100, 255)]
+    wide[0].save(tmp_path / "wide.tif", save_all=True, append_images=wide[1:])
+    clear = [Image.new("RGBA", (10, 8), (200, 100, 50, alpha)) for alpha in (255, 0, 128)]
+    clear[0].save(tmp_path / "clear.png", save_all=True, append_images=clear[1:])
+    for name, gray in (("wide.tif", [0, 100, 255]), ("clear.png", [200, 255, 227])):
+        image = video.load(config(path=str(tmp_path / name), frames=3)).train[0]["image"]
+        np.testing.assert_array_equal(image[:, 4, 5, 0], gray)
+    floats = [Image.fromarray(np.full((8, 10), v, np.float32)) for v in (0, 0.2, 1)]
+    floats[0].save(tmp_path / "floats.tif", save_all=True, append_images=floats[1:])
+    fields = {"path": str(tmp_path / "floats.tif"), "frames": 3}
+    assert "floating-point image: set data.value_range" in error(video, **fields)
+    image = video.load(config(**fields, value_range=(0.0, 1.0))).train[0]["image"]
+    np.testing.assert_array_equal(image[:, 4, 5, 0], [0, 51, 255])
+
+
+def test_no_sample_spans_missing_frames(tmp_path, caplog):
+    numbers = [1, 2, 3, 4, 50, 51, 52]
+    write_images(tmp_path, [f"f{i}.png" for i in numbers], IMAGES)
+    write_intrinsics(tmp_path / "intrinsics.txt", K)
+    with caplog.at_level(logging.WARNING):
+        train = video.load(config(path=str(tmp_path), frames=3)).train
+    assert train.targets[:, 1].tolist() == [1, 2, 5]
+    assert "left out 2 of 5 samples, in which frames are missing" in caplog.text
+    assert len(video.load(config(path=str(tmp_path), frames=2, interval=2)).train) == 3
+
+
+def test_one_calibration_is_for_one_size(tmp_path):
+    write_images(tmp_path / "a", NAMES[:4], IMAGES)
+    write_images(tmp_path / "b", NAMES[:4], [noise(i, 12, 18) for i in range(4)])
+    write_intrinsics(tmp_path / "intrinsics.txt", K)
+    fields = {"path": str(tmp_path), "frames": 3}
+    assert "a has images of 20 x 12 pixels and" in error(video, **fields)
+    assert len(video.load(config(**fields, camera={"check_intrinsics": False})).train) == 4
+    fields = {"path": str(tmp_path / "a"), "test_path": str(tmp_path / "b"), "frames": 3}
+    assert "both have the same intrinsics" in error(video, **fields)
+    write_images(tmp_path / "a", NAMES[4:8], [noise(i, 12, 18) for i in range(4)])
+    train = video.load(config(path=str(tmp_path / "a"), frames=3)).train
+    with pytest.raises(DataError, match="18 x 12 pixels, and its first of 20 x 12"):
+        train[len(train) - 1]
+
+
 def test_static_frames_are_left_out(tmp_path, caplog):
     order = [0, 1, 2, 2, 2, 2, 3, 4]
     write_images(tmp_path, NAMES, [IMAGES[i] for i in order])
@@ -310,6 +353,22 @@ def test_swapped_and_unrectified_pairs_are_refused(tmp_path, motorcycle):
     assert stereo.load(config(**fields)).train[0]["baseline"] < 0
     pair_files(tmp_path, [left[:-2], left[:-2]], [right[2:], right[2:]])
     assert "not rectified: patches match better about 2 pixels" in error(stereo, **fields)
+
+
+def test_pairs_of_two_sizes(tmp_path, motorcycle):
+    left, right = motorcycle["image"]
+    pair_files(tmp_path, [left, left], [right, right[:40]])
+    fields = {"path": str(tmp_path), "stereo": True, "camera": {"baseline": 0.2}}
+    assert "96 x 40 and 96 x 48 pixels in one sample" in error(stereo, **fields)
+
+
+def test_the_end_of_some_short_sequences_is_held_out(tmp_path, motorcycle):
+    left, right = motorcycle["image"]
+    for i in range(5):
+        pair_files(tmp_path / str(i), [left] * 2, [right] * 2)
+    fields = {"path": str(tmp_path), "stereo": True, "test_fraction": 0.2}
+    train, test, _ = stereo.load(config(**fields, camera={"baseline": 0.2}))
+    assert len(train) == 8 and test.targets[:, 1].tolist() == [1, 1]
 
 
 def test_equal_and_flat_images_pass(motorcycle):

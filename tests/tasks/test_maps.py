@@ -231,7 +231,7 @@ def mistaken(tmp_path):
     [
         ("video", "nowhere", {}, r"--input=\S*nowhere does not exist"),
         ("video", "nowhere/a.png,frames/f9.png", {}, r"nowhere/a.png does not exist"),
-        ("video", "empty", {}, r"empty has no images\. Images end in bmp"),
+        ("video", "empty", {}, r"empty has no images\. Images end in apng"),
         ("video", "outer", {}, "outer has no images; inner in it has some"),
         ("video", "numbers.txt", {}, "numbers.txt is no image"),
         ("video", "broken", {}, "a.png cannot be read as an image"),

@@ -85,6 +85,7 @@ def workdir(tmp_path, monkeypatch):
         y_train=labels[:30],
         x_test=images[30:],
         y_test=labels[30:],
+        classes=np.arange(256).astype(str),
     )
     config = configuration.defaults()
     config.update(method="darkness", batch_size=8, duration="1 step", online_probe=False)

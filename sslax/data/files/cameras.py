@@ -48,10 +48,12 @@ def read_intrinsics(path: str | os.PathLike) -> np.ndarray:
             f"{path} is not a matrix of intrinsics: those are fx, skew, cx; 0, fy, cy; 0, 0, 1, "
             "with fx and fy positive"
         )
-    if (matrix[:2, 2] <= 1).all() and matrix[0, 0] < 10:
+    focal, center = matrix.diagonal()[:2], matrix[:2, 2]
+    if (center <= 1).all() or (focal < 2).any():
+        what = "intrinsics" if (center <= 1).all() and (focal < 10).all() else "some of the numbers"
         raise DataError(
-            f"{path} gives intrinsics as fractions of the image, fx = {matrix[0, 0]:g}; multiply "
-            "the first row by the width and the second by the height"
+            f"{path} gives {what} as fractions of the image, fx = {focal[0]:g}; multiply fx and cx "
+            "by the width, fy and cy by the height"
         )
     return matrix
 

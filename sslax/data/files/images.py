@@ -1,26 +1,46 @@
 """Image files of any kind decoded to uint8 `[H, W, C]`, with Pillow."""
 
+import contextlib
+import functools
 import io
+import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sslax.data.files import headers
 from sslax.data.records import ArraySource, ImageError, Record, Source
 
 if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".png", ".apng", ".webp", ".avif"),
+        *(".bmp", ".dib", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+    }
 )
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
 )
+# Formats whose further images are frames or pages; in others they are previews.
+_ANIMATED = frozenset({"GIF", "PNG", "WEBP", "TIFF", "AVIF"})
+_ORIENTATION = 0x0112  # of EXIF
+_UNUSUAL_BITS = (8, 10, 12, 14)  # of cameras, whose values are stored in 16
+ValueRange = tuple[float, float] | tuple[()]
 
 
-def decode(encoded: bytes | Path, *, size: int = 0, channels: int = 3) -> np.ndarray:
-    """Decodes an image file.
+def value_range(config: Any) -> ValueRange:
+    """`config.value_range` of a `data` section; () where it is from before there was one."""
+    return tuple(config.get("value_range", ()))
+
+
+def decode(
+    encoded: bytes | Path, *, size: int = 0, channels: int = 3, value_range: ValueRange = ()
+) -> np.ndarray:
+    """Decodes an image file, or the first image of an animation.
 
     Every mode becomes 8-bit gray or RGB: palettes are expanded, transparency is composited over
     white, 16 bits are divided by 257, CMYK is converted. The EXIF orientation is applied. With a
@@ -32,41 +52,84 @@ def decode(encoded: bytes | Path, *, size: int = 0, channels: int = 3) -> np.nda
         size: side of the result in pixels; 0 keeps the stored size.
         channels: 1 (gray, ITU-R 601), 3 (RGB), or 0 to keep gray as gray and convert the rest to
             RGB.
+        value_range: of gray images with more than 8 bits, or floating-point ones: the values that
+            become 0 and 255, with those beyond clipped; () for all 16 bits.
 
     Returns:
         uint8 `[H, W, channels]`.
 
     Raises:
-        ImageError: the bytes are not an image, or are truncated; the message is the decoder's and
-            does not name the file.
+        ImageError: the bytes are not an image, are truncated or claim too many pixels, or values
+            are outside 16 bits; the message is often the decoder's and does not name the file.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
 
-    file = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
-    try:
-        with Image.open(file) as image:
-            if size:  # JPEG decodes several times faster at a reduced scale; twice the size is kept
-                image.draft(None, (2 * size, 2 * size))
-            ImageOps.exif_transpose(image, in_place=True)
-            return _finish(_eight_bits(image), size, channels)
-    except ImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise ImageError("Pillow does not recognize it as an image") from error
-    except Exception as error:  # decoders raise a dozen types for broken bytes
-        raise ImageError(str(error)) from error
+    with _opened(encoded) as image:
+        if size:  # JPEG decodes several times faster at a reduced scale; twice the size is kept
+            image.draft(None, (2 * size, 2 * size))
+        wide = _has_wide_colors(image)
+        ImageOps.exif_transpose(image, in_place=True)
+        return _finish(_eight_bits(image, value_range, wide), size, channels)
 
 
-def read_image(path: str | Path, *, size: int = 0, channels: int = 3) -> np.ndarray:
+def read_image(
+    path: str | Path, *, size: int = 0, channels: int = 3, value_range: ValueRange = ()
+) -> np.ndarray:
     """`decode` for a file, with errors that name it.
 
     Raises:
         ImageError: the file cannot be read as an image.
     """
-    try:
-        return decode(Path(path), size=size, channels=channels)
-    except ImageError as error:
-        raise ImageError(f"{path} cannot be read as an image: {error}") from error
+    with _named(path):
+        return decode(Path(path), size=size, channels=channels, value_range=value_range)
+
+
+def read_frames(
+    path: str | Path, *, channels: int = 3, value_range: ValueRange = ()
+) -> Iterator[np.ndarray]:
+    """The frames of an animation or the pages of a file, each as `read_image` reads a file.
+
+    Args:
+        path: the file to read.
+        channels: as in `decode`.
+        value_range: as in `decode`.
+
+    Yields:
+        uint8 `[H, W, channels]`.
+
+    Raises:
+        ImageError: the file cannot be read as an image.
+    """
+    from PIL import ImageOps, ImageSequence
+
+    with _named(path), _opened(Path(path)) as image:
+        for frame in ImageSequence.Iterator(image):
+            headers.check_pixels("a page", *frame.size)
+            wide = _has_wide_colors(frame)
+            upright = ImageOps.exif_transpose(frame)
+            yield _finish(_eight_bits(upright, value_range, wide), 0, channels)
+
+
+def stored_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of an image as it is decoded, from the file's header.
+
+    Raises:
+        ImageError: the file cannot be read as an image.
+    """
+    with _named(path), _opened(Path(path)) as image:
+        # Of TIFF, Pillow reports the size after the turn.
+        turned = image.getexif().get(_ORIENTATION, 1) > 4 and image.format != "TIFF"
+        return image.size if turned else image.size[::-1]
+
+
+def count_frames(path: str | Path) -> int:
+    """Number of frames or pages; previews in photographs do not count.
+
+    Raises:
+        ImageError: the file cannot be read as an image.
+    """
+    with _named(path), _opened(Path(path)) as image:
+        return getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
 
 
 def convert(pixels: np.ndarray, *, size: int = 0, channels: int = 0) -> np.ndarray:
@@ -107,20 +170,101 @@ class Converted:
         return {**record, "image": image}
 
 
-def _eight_bits(image: "Image.Image") -> "Image.Image":
-    """An image of any mode as 'L' or 'RGB'."""
+@contextlib.contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    """Errors of decoders with the name of the file."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{path} cannot be read as an image: {error}") from error
+
+
+@contextlib.contextmanager
+def _opened(encoded: bytes | Path) -> Iterator["Image.Image"]:
+    """The image, with whatever goes wrong as an `ImageError`."""
+    from PIL import Image, UnidentifiedImageError
+
+    limit = headers.max_pixels()
+    if Image.MAX_IMAGE_PIXELS is not None and limit > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = limit  # Pillow has no other way to raise its own
+    try:
+        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+            headers.check_pixels("it", *image.size)
+            yield image
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError("Pillow does not recognize it as an image") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"it claims more than {limit} pixels: if it is no damaged or hostile file, set the "
+            f"environment variable {headers.MAX_PIXELS} to a larger number"
+        ) from error
+    except Exception as error:  # decoders raise a dozen types for broken bytes
+        raise ImageError(str(error) or type(error).__name__) from error
+
+
+def _eight_bits(image: "Image.Image", value_range: ValueRange, wide: bool) -> "Image.Image":
+    """An image of any mode as 'L' or 'RGB'; `wide` where its colors are stored with 16 bits."""
     from PIL import Image
 
-    if image.mode == "F":
-        raise ImageError("it is a floating-point image: save it with 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion clips at 255
-        wide = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    if image.mode == "F" or image.mode.startswith("I"):  # Pillow's own conversion clips at 255
+        return Image.fromarray(_scaled(np.asarray(image), value_range))
+    if value_range and wide:
+        raise ImageError(
+            "it has 16-bit colors, of which 8 bits are read, so data.value_range cannot apply: "
+            "save it with 8 bits a channel"
+        )
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+    image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+    if wide:  # Pillow keeps the upper 8 bits
+        _check_bits(256 * int(np.max(image.getextrema())))
+    return image
+
+
+def _scaled(values: np.ndarray, value_range: ValueRange) -> np.ndarray:
+    """Gray values of more than 8 bits as uint8."""
+    if value_range:
+        lowest, highest = value_range
+        fractions = (values.astype(np.float64) - lowest) / (highest - lowest)
+        if not np.isfinite(fractions).all():
+            raise ImageError("it has values that are not finite: replace them by numbers")
+        return np.rint(255 * np.clip(fractions, 0, 1)).astype(np.uint8)
+    remedy = "set data.value_range=(LOWEST, HIGHEST) to the values that become black and white"
+    if values.dtype.kind == "f":
+        raise ImageError(f"it is a floating-point image: {remedy}, or save it with 8 or 16 bits")
+    lowest, highest = int(values.min()), int(values.max())
+    if lowest < 0 or highest > 65535:
+        raise ImageError(f"its values, {lowest} to {highest}, are outside 16 bits: {remedy}")
+    _check_bits(highest)
+    return ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
+
+
+def _check_bits(highest: int) -> None:
+    """Says so where the values of a 16-bit image, up to `highest`, fit fewer bits."""
+    bits = next(bits for bits in (*_UNUSUAL_BITS, 16) if highest < 1 << bits)
+    if highest and bits < 16:
+        _warn_of_bits(bits)
+
+
+@functools.cache  # once is enough
+def _warn_of_bits(bits: int) -> None:
+    logging.getLogger(__name__).warning(
+        "there are 16-bit images whose values fit %d bits, and which look dark or black: if their "
+        "camera has %d bits, set data.value_range=(0, %d) (color images: save them with 8 bits)",
+        bits,
+        bits,
+        (1 << bits) - 1,
+    )
+
+
+def _has_wide_colors(image: "Image.Image") -> bool:
+    """Whether an image has 16 bits a channel, of which Pillow reads 8; known before it decodes."""
+    colors = not image.mode.startswith(("I", "F"))
+    return colors and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _finish(image: "Image.Image", size: int, channels: int) -> np.ndarray:

@@ -1,11 +1,44 @@
-"""Which files and directories a directory holds, in natural order."""
+"""Which files and directories a directory holds: what is data, and what is not.
 
+Hidden files and directories are no data, nor are those that systems leave behind, nor the pictures
+that this library writes.
+"""
+
+import itertools
+import logging
 import os
 import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from sslax.data.files import images
 from sslax.data.records import DataError
+
+# Thumbnails, copies and deleted files, by the names that systems give to their directories.
+_LEFT_BEHIND = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN"})
+# A run's folder has these files, and its pictures in these directories.
+_RUN_FILES = frozenset({"config.json", "data.json"})
+_RUN_PARTS = frozenset({"checkpoints", "figures", "tensorboard"})
+_PREDICTIONS = "predictions.json"  # is in a folder of predictions
+_LARGEST_GAP = 1.5  # times the usual step from one frame's number to the next
+
+
+class Tree(NamedTuple):
+    """What was found below a directory.
+
+    Attributes:
+        files: paths of all files, each once, in alphabetical order.
+        outputs: directories that were passed over because this library wrote them.
+        links: links that were passed over because they lead to what is in `files` anyway.
+    """
+
+    files: list[str]
+    outputs: list[str]
+    links: list[str]
 
 
 def require_directory(path: str, key: str, source: str) -> Path:
@@ -29,26 +62,76 @@ def require_directory(path: str, key: str, source: str) -> Path:
 
 
 def directories(root: Path) -> list[Path]:
-    """The directories inside `root` that are not hidden; none where it does not exist."""
+    """The directories of data inside `root`, each once; none where it does not exist."""
     if not root.is_dir():
         return []
-    entries = (entry for entry in root.iterdir() if not entry.name.startswith("."))
-    return sorted((entry for entry in entries if entry.is_dir()), key=lambda at: natural(at.name))
+    found = [entry for entry in _entries(root)[0] if _is_directory(entry)]
+    found = sorted(_each_once(root, found), key=lambda entry: natural(entry.name))
+    return [Path(entry.path) for entry in found]
 
 
 def image_files(root: Path) -> list[str]:
-    """The image files inside `root` that are not hidden; none where it does not exist."""
+    """The image files inside `root`, each once, in natural order; none where it does not exist."""
     if not root.is_dir():
         return []
-    return [str(root / name) for name in sorted(os.listdir(root), key=natural) if is_image(name)]
+    found = [entry for entry in _entries(root)[0] if is_image(entry.name)]
+    found = [entry for entry in found if not _is_directory(entry)]
+    found = sorted(_each_once(root, found), key=lambda entry: natural(entry.name))
+    return [entry.path for entry in found]
 
 
-def image_files_below(root: Path) -> list[str]:
-    """The image files anywhere below `root`, in alphabetical order."""
-    walk = os.walk(root, followlinks=True)
-    return sorted(
-        os.path.join(folder, name) for folder, _, names in walk for name in names if is_image(name)
-    )
+def other_files(root: Path) -> list[str]:
+    """The files inside `root` that are neither images by their names nor text."""
+    entries = (entry for entry in _entries(root)[0] if not _is_directory(entry))
+    names = (entry.name for entry in entries)
+    return [name for name in names if not is_image(name) and not name.endswith(".txt")]
+
+
+def tree(root: Path) -> Tree:
+    """All files of data anywhere below `root`.
+
+    Links are followed, once the directories are walked, but to nothing that was found already and
+    to no directory that `root` is in. So a link to a parent adds nothing.
+
+    Raises:
+        DataError: a directory cannot be read.
+    """
+    top = os.path.realpath(root)
+    visited = {top, *map(str, Path(top).parents)}
+    files: dict[str, str] = {}  # the path of each file by where it leads
+    outputs, links, linked_files = [], [], []
+    folders, linked_folders = [(str(root), top)], []
+    while folders or linked_folders:
+        if folders:
+            folder, real = folders.pop()
+        else:
+            folder, real = linked_folders.pop(0)
+            if real in visited:
+                links.append(folder)
+                continue
+            visited.add(real)
+        entries, passed = _entries(folder)
+        outputs += passed
+        for entry in entries:
+            at = (
+                os.path.realpath(entry.path)
+                if entry.is_symlink()
+                else os.path.join(real, entry.name)
+            )
+            if not _is_directory(entry):
+                if entry.is_symlink():
+                    linked_files.append((entry.path, at))
+                else:
+                    files[at] = entry.path
+            elif entry.is_symlink():
+                linked_folders.append((entry.path, at))
+            elif at not in visited:
+                visited.add(at)
+                folders.append((entry.path, at))
+    for path, at in linked_files:
+        if files.setdefault(at, path) != path:
+            links.append(path)
+    return Tree(sorted(files.values()), outputs, links)
 
 
 def is_image(name: str) -> bool:
@@ -58,7 +141,8 @@ def is_image(name: str) -> bool:
         >>> is_image("a.JPG"), is_image(".a.jpg")
         (True, False)
     """
-    return Path(name).suffix.lower() in images.SUFFIXES and not name.startswith(".")
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in images.SUFFIXES and not os.path.basename(name).startswith(".")
 
 
 def sequences(root: Path) -> list[tuple[Path, list[str]]]:
@@ -80,7 +164,48 @@ def sequences(root: Path) -> list[tuple[Path, list[str]]]:
             f"{root} has no images, nor has a directory in it: images are the files ending in "
             f"{suffixes()}"
         )
-    return [(root, loose)] if loose else inner
+    found = [(root, loose)] if loose else inner
+    warn_left_out(root, [name for folder, _ in found for name in other_files(folder)])
+    return found
+
+
+def warn_left_out(root: str | Path, files: Iterable[str]) -> None:
+    """Logs how many of the files are no images by their names, and which suffixes they have."""
+    others = [os.path.splitext(file)[1].lower() for file in files if not is_image(file)]
+    if others:
+        counts = Counter(suffix or "without a suffix" for suffix in others).most_common()
+        logging.getLogger(__name__).warning(
+            "left out %d files of %s that are no images by their names: %s",
+            len(others),
+            root,
+            ", ".join(f"{count} {suffix}" for suffix, count in counts),
+        )
+
+
+def runs(names: Sequence[str]) -> np.ndarray:
+    """Which frames follow each other without a gap, by the numbers in their names.
+
+    The last number of a name counts the frames. Where it grows by more than 1.5 times the usual
+    step, or the text before it changes, frames are missing. Names that do not count have no gaps.
+
+    Args:
+        names: of frames in time order, without suffixes.
+
+    Returns:
+        `[N]`, the number of the run that each frame belongs to, from 0.
+
+    Example:
+        >>> runs(["f1", "f2", "f3", "f50", "f51"]).tolist()
+        [0, 0, 0, 1, 1]
+    """
+    matches = [re.fullmatch(r"(.*?)(\d+(?:\.\d+)?)\D*", name) for name in names]
+    pairs = list(itertools.pairwise(matches))
+    same = np.array([bool(a and b) and a[1] == b[1] for a, b in pairs], bool)
+    steps = np.array([float(b[2]) - float(a[2]) if a and b else np.inf for a, b in pairs])
+    if not same.any() or (steps[same] <= 0).any():
+        return np.zeros(len(names), int)
+    gaps = ~same | (steps > _LARGEST_GAP * np.percentile(steps[same], 25))
+    return np.concatenate([[0], np.cumsum(gaps)])
 
 
 def suffixes() -> str:
@@ -97,3 +222,57 @@ def natural(name: str) -> list:
     """
     words = re.split(r"(\d+)", name)
     return [int(word) if i % 2 else word for i, word in enumerate(words)] + [name]
+
+
+def _entries(folder: str | Path) -> tuple[list[os.DirEntry], list[str]]:
+    """What is data in a directory, by name, and the directories in it that this library wrote."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
+    is_run = {entry.name for entry in entries} >= _RUN_FILES
+    outputs = [
+        entry
+        for entry in entries
+        if ((is_run and entry.name in _RUN_PARTS) or _has_predictions(entry))
+    ]
+    kept = [
+        entry
+        for entry in entries
+        if entry not in outputs
+        and not entry.name.startswith(".")
+        and entry.name not in _LEFT_BEHIND
+    ]
+    return kept, [entry.path for entry in outputs]
+
+
+def _each_once(root: Path, entries: list[os.DirEntry]) -> list[os.DirEntry]:
+    """The entries of `root` without links to others of them, or to a directory that it is in."""
+    top = os.path.realpath(root)
+    known = {top, *map(str, Path(top).parents)}
+    known |= {os.path.join(top, entry.name) for entry in entries if not entry.is_symlink()}
+    kept = []
+    for entry in entries:
+        if entry.is_symlink():
+            if (at := os.path.realpath(entry.path)) in known:
+                continue
+            known.add(at)
+        kept.append(entry)
+    if repeated := len(entries) - len(kept):
+        logging.getLogger(__name__).warning(
+            "left out %d links in %s to what is read already", repeated, root
+        )
+    return kept
+
+
+def _has_predictions(entry: os.DirEntry) -> bool:
+    return _is_directory(entry) and os.path.exists(os.path.join(entry.path, _PREDICTIONS))
+
+
+def _is_directory(entry: os.DirEntry) -> bool:
+    """Whether an entry is a directory, or a link to one; False for a link to itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

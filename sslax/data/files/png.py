@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sslax.data.files.headers import check_sides, describe
+from sslax.data.files.headers import check_pixels, check_sides, describe
 from sslax.data.records import DataError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -21,7 +21,8 @@ _CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by color type: gray, RGB, gray and alpha
 def read_png(path: str | os.PathLike) -> np.ndarray:
     """Reads a PNG image at its full bit depth.
 
-    A 16-bit color image of KITTI's size takes about 0.2 s.
+    A 16-bit color image of KITTI's size takes about 0.2 s. Memory is bounded by the size that the
+    header claims, and that by `headers.max_pixels`.
 
     Args:
         path: a PNG with 8 or 16 bits a channel, neither interlaced nor with a palette.
@@ -30,7 +31,8 @@ def read_png(path: str | os.PathLike) -> np.ndarray:
         `[H, W]`, or `[H, W, C]` with 2 (gray, alpha), 3 or 4 channels; uint8 or uint16.
 
     Raises:
-        DataError: the file is not a PNG, is damaged, or is of another kind.
+        DataError: the file is not a PNG, is damaged, is of another kind, or claims more than
+            `headers.max_pixels` bytes of pixels.
     """
     content = Path(path).read_bytes()
     if not content.startswith(_SIGNATURE):
@@ -38,16 +40,12 @@ def read_png(path: str | os.PathLike) -> np.ndarray:
     chunks = _chunks(path, content)
     header = _header(path, chunks)
     height, row_bytes = header.height, header.width * header.pixel_bytes
-    try:
-        packed = zlib.decompress(b"".join(data for name, data in chunks if name == b"IDAT"))
-    except zlib.error as error:
-        raise DataError(f"{path} is a damaged PNG ({error}); copy or download it again") from None
-    if len(packed) < height * (1 + row_bytes):
-        raise DataError(f"{path} is a damaged PNG: rows are missing; copy or download it again")
-    rows = np.frombuffer(packed, np.uint8, height * (1 + row_bytes)).reshape(height, -1)
+    packed = _inflate(path, chunks, height * (1 + row_bytes))
+    rows = np.frombuffer(packed, np.uint8).reshape(height, -1)
     if rows[:, 0].max() > 4:
         raise DataError(f"{path} is a damaged PNG: unknown row filter; copy or download it again")
-    values = _unfilter(rows[:, 0], rows[:, 1:].reshape(height, header.width, header.pixel_bytes))
+    pixels = np.array(rows[:, 1:]).reshape(height, header.width, header.pixel_bytes)
+    values = _unfilter(rows[:, 0], pixels)
     if header.bits == 16:
         values = values.view(">u2").astype(np.uint16)
     return values[..., 0] if header.channels == 1 else values
@@ -127,34 +125,49 @@ def _header(path: str | os.PathLike, chunks: list[tuple[bytes, bytes]]) -> _Head
             "with Pillow"
         )
     check_sides(path, width, height)
-    return _Header(width, height, bits, _CHANNELS[color])
+    header = _Header(width, height, bits, _CHANNELS[color])
+    check_pixels(str(path), width, height, header.pixel_bytes)
+    return header
+
+
+def _inflate(path: str | os.PathLike, chunks: list[tuple[bytes, bytes]], size: int) -> bytes:
+    """`size` bytes of pixels; whatever a file may hold beyond them is not inflated."""
+    inflater = zlib.decompressobj()
+    packed = b"".join(data for name, data in chunks if name == b"IDAT")
+    try:
+        pixels = inflater.decompress(packed, size)
+    except zlib.error as error:
+        raise DataError(f"{path} is a damaged PNG ({error}); copy or download it again") from None
+    if len(pixels) < size:
+        raise DataError(f"{path} is a damaged PNG: rows are missing; copy or download it again")
+    return pixels
 
 
 def _unfilter(filters: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Undoes PNG's row filters: each byte adds a prediction from those left (a), above (b) and
-    above left (c) of it.
+    """Undoes PNG's row filters, in place.
+
+    Each byte adds a prediction from those left (a), above (b) and above left (c) of it.
 
     Pixels depend on their neighbors, but those on one anti-diagonal, x + y = t, not on each other:
     so this takes H + W steps on whole diagonals, where a loop over bytes would take seconds.
     """
     height, width, pixel = rows.shape
-    steps = height + width
-    # Sheared, so that [t, y] is pixel (t - y, y): each row begins one column later than the last.
-    padded = np.zeros((height, steps + 1, pixel), np.int16)
-    padded[:, :width] = rows
-    sheared = padded.reshape(-1, pixel)[: height * steps].reshape(height, steps, pixel)
-    sheared = np.ascontiguousarray(sheared.swapaxes(0, 1))
-    done = np.zeros((steps + 2, height + 1, pixel), np.int16)  # pixel (t - y, y) at [t + 2, y + 1]
+    flat = rows.reshape(-1, pixel)
+    # The last two diagonals, with pixel (t - y, y) at y + 1; zero left of the image and above it.
+    last, before = np.zeros((2, height + 1, pixel), np.int16)
     is_a, is_b, is_mean, is_paeth = ((filters == kind)[:, None] for kind in (1, 2, 3, 4))
-    for t in range(steps - 1):
+    step = max(width - 1, 1)  # from pixel (x, y) to (x - 1, y + 1)
+    for t in range(height + width - 1):
         y = slice(max(0, t - width + 1), min(height, t + 1))
         below = slice(y.start + 1, y.stop + 1)
-        a, b, c = done[t + 1, below], done[t + 1, y], done[t, y]
+        start = t + y.start * (width - 1)
+        pixels = flat[start : start + (y.stop - y.start - 1) * step + 1 : step]
+        a, b, c = last[below], last[y], before[y]
         to_a, to_b = np.abs(b - c), np.abs(a - c)  # distances from a + b - c
         to_c = np.abs(a + b - 2 * c)
         paeth = np.where((to_a <= to_b) & (to_a <= to_c), a, np.where(to_b <= to_c, b, c))
         prediction = is_a[y] * a + is_b[y] * b + is_mean[y] * ((a + b) >> 1) + is_paeth[y] * paeth
-        done[t + 2, below] = (sheared[t, y] + prediction) & 255
-    straight = np.zeros((height * (steps + 1), pixel), np.uint8)
-    straight[: height * steps] = done[2:, 1:].swapaxes(0, 1).reshape(-1, pixel)
-    return np.ascontiguousarray(straight.reshape(height, steps + 1, pixel)[:, :width])
+        pixels[...] = (pixels + prediction) & 255
+        last, before = before, last
+        last[below] = pixels
+    return rows

@@ -6,6 +6,7 @@ by index.
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -113,32 +114,25 @@ def video(
     """
     keys = jax.random.split(key, 6)
     levels = as_pyramid(textures)
-    target_index = frames // 2
     scene = random_scene(keys[0], len(levels.texels), boxes=boxes, drive=drive)
     intrinsics = random_intrinsics(keys[1], size)
     probabilities = jnp.array([still, moving, following])
     static, moves, follows = jax.random.uniform(keys[2], (3,)) < probabilities
     follows &= ~static
     speed = jnp.where(static, 0.0, speed)
-    cameras = trajectory(keys[3], frames, reference=target_index, speed=speed, drive=drive)
-    steps = jnp.arange(frames) - target_index
-    following_motion = cameras
-    if baseline:
-        cameras = jnp.concatenate([cameras, _shift_right(baseline)[None]])
-        following_motion = jnp.concatenate([following_motion, jnp.eye(4)[None]])
-        steps = jnp.append(steps, 0)
-    motions = random_motion(keys[4], scene, steps, moving=moves)
-    motions = jnp.where(follows, motions.at[:, 1].set(following_motion), motions)
+    path = _path(keys[3], frames, speed=speed, drive=drive, baseline=baseline)
+    motions = random_motion(keys[4], scene, path.steps, moving=moves)
+    motions = jnp.where(follows, motions.at[:, 1].set(path.following), motions)
     views = jax.vmap(
         lambda camera, motions: render(move(scene, motions), camera, intrinsics, size, levels)
-    )(cameras, motions)
-    poses = ops.se3_inverse(cameras)  # the target's camera is the world
-    view = {name: views[name][target_index] for name in ("depth", "surface")}
+    )(path.cameras, motions)
+    view = {name: views[name][frames // 2] for name in ("depth", "surface")}
+    poses = ops.se3_inverse(path.cameras)  # the target's camera is the world
     flow, visible, occluded = jax.vmap(
         lambda pose, motions, camera: motion(
             view, product(pose, motions), intrinsics, move(scene, motions), camera
         )
-    )(poses, motions, cameras)
+    )(poses, motions, path.cameras)
     return {
         "image": expose(keys[5], views["image"], brightness),
         "depth": views["depth"],
@@ -149,6 +143,33 @@ def video(
         "moving": (moves | follows) & (view["surface"] // FACES == 1),
         "intrinsics": intrinsics,
     }
+
+
+class _Path(NamedTuple):
+    """Where the cameras of a video's images are.
+
+    Attributes:
+        cameras: `[S, 4, 4]`, camera-to-world; the target's camera is the world.
+        following: `[S, 4, 4]`, motion of a box that keeps its place before the camera.
+        steps: `[S]`, frames since the target.
+    """
+
+    cameras: Array
+    following: Array
+    steps: Array
+
+
+def _path(key: Array, frames: int, *, speed: Array, drive: bool, baseline: float) -> _Path:
+    """A random trajectory; with a baseline, the target's stereo partner is a last camera."""
+    cameras = trajectory(key, frames, reference=frames // 2, speed=speed, drive=drive)
+    steps = jnp.arange(frames) - frames // 2
+    if not baseline:
+        return _Path(cameras, cameras, steps)
+    return _Path(
+        jnp.concatenate([cameras, _shift_right(baseline)[None]]),
+        jnp.concatenate([cameras, jnp.eye(4)[None]]),
+        jnp.append(steps, 0),
+    )
 
 
 def flow(

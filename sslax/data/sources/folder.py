@@ -1,5 +1,7 @@
 """A directory of image files."""
 
+import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -40,50 +42,94 @@ class FolderSource:
     """Image files, and their labels int32 `[N]` or None."""
 
     def __init__(
-        self, paths: list[str], labels: np.ndarray | None, *, size: int, channels: int
+        self,
+        paths: list[str],
+        labels: np.ndarray | None,
+        *,
+        size: int,
+        channels: int,
+        value_range: images.ValueRange = (),
     ) -> None:
         self.paths = paths
         self.labels = labels
         self.size = size
         self.channels = channels
+        self.value_range = value_range
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> Record:
-        image = images.read_image(self.paths[i], size=self.size, channels=self.channels)
+        image = images.read_image(
+            self.paths[i], size=self.size, channels=self.channels, value_range=self.value_range
+        )
         return {"image": image} | ({} if self.labels is None else {"label": self.labels[i]})
 
 
 def _scan(path: str, key: str, config: ConfigDict) -> tuple[FolderSource, tuple[str, ...] | None]:
     """The images below a directory, in sorted order, and the names of its classes."""
     root = _directory(path, key)
-    entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
-    loose = [str(entry) for entry in entries if listing.is_image(entry.name) and entry.is_file()]
-    classes = [entry for entry in entries if entry.is_dir()] if config.labels else []
-    shape = {"size": config.image_size, "channels": config.channels or 3}
+    found = listing.tree(root)
+    _warn(path, found)
+    paths = [file for file in found.files if listing.is_image(file)]
+    shape = {
+        "size": config.image_size,
+        "channels": config.channels or 3,
+        "value_range": images.value_range(config),
+    }
+    classes = sorted(entry.name for entry in listing.directories(root)) if config.labels else []
     if not classes:
-        paths = loose if config.labels else listing.image_files_below(root)
+        paths = [file for file in paths if not config.labels or Path(file).parent == root]
         if not paths:
-            raise DataError(_no_images(path, entries))
+            raise DataError(_no_images(path, root))
         return FolderSource(paths, None, **shape), None
-    if loose:
-        raise DataError(
-            f"{path} has images beside its class folders, such as {Path(loose[0]).name}: move them "
-            "into a class folder, or set data.labels=False to use all images without labels"
-        )
-    names = tuple(entry.name for entry in classes)
+    start = os.path.join(root, "")
+    files: dict[str, list[str]] = {name: [] for name in classes}
+    for file in paths:
+        name, _, inner = file.removeprefix(start).partition(os.sep)
+        if not inner:
+            raise DataError(
+                f"{path} has images beside its class folders, such as {name}: move them into a "
+                "class folder, or set data.labels=False to use all images without labels"
+            )
+        files[name].append(file)
+    names = tuple(name for name in classes if files[name] or not _within(found.outputs, root, name))
     if {name.lower() for name in names} <= {"train", "test", "val", "validation"}:
         raise DataError(
             f"{path} holds the parts {_some(names)}, not classes: set data.path to the training "
-            f"part, such as {classes[0]}, and data.test_path to the test part"
+            f"part, such as {root / names[0]}, and data.test_path to the test part"
         )
-    files = [listing.image_files_below(entry) for entry in classes]
-    for entry, found in zip(classes, files):
-        if not found:
-            raise DataError(_no_images(str(entry), sorted(entry.iterdir())))
-    labels = np.repeat(np.arange(len(files), dtype=np.int32), [len(found) for found in files])
-    return FolderSource([name for found in files for name in found], labels, **shape), names
+    for name in names:
+        if files[name]:
+            continue
+        if repeated := _within(found.links, root, name):
+            raise DataError(
+                f"{repeated[0]} is a link to images of another class folder, and {name} has no "
+                "others: an image has one class, so remove the link"
+            )
+        raise DataError(_no_images(str(root / name), root / name))
+    counts = [len(files[name]) for name in names]
+    labels = np.repeat(np.arange(len(names), dtype=np.int32), counts)
+    return FolderSource([file for name in names for file in files[name]], labels, **shape), names
+
+
+def _warn(path: str, found: listing.Tree) -> None:
+    """Logs what is passed over below a directory."""
+    listing.warn_left_out(path, found.files)
+    for paths, what in (
+        (found.links, "links to images that are read already"),
+        (found.outputs, "folders of pictures of this library"),
+    ):
+        if paths:
+            logging.getLogger(__name__).warning(
+                "left out %d %s; the first: %s", len(paths), what, paths[0]
+            )
+
+
+def _within(paths: list[str], root: Path, name: str) -> list[str]:
+    """Those of the paths that are a directory of `root`, or below it."""
+    folder = str(root / name)
+    return [path for path in paths if path == folder or path.startswith(folder + os.sep)]
 
 
 def _directory(path: str, key: str) -> Path:
@@ -98,8 +144,9 @@ def _directory(path: str, key: str) -> Path:
     return root
 
 
-def _no_images(path: str, entries: list[Path]) -> str:
-    found = f"only files such as {entries[0].name}" if entries else "nothing"
+def _no_images(path: str, folder: Path) -> str:
+    entries = sorted(entry.name for entry in folder.iterdir())
+    found = f"only files such as {entries[0]}" if entries else "nothing"
     return f"{path} has no images, {found}: images are the files ending in {listing.suffixes()}"
 
 

@@ -57,6 +57,7 @@ class EncodedSource:
         *,
         size: int,
         channels: int,
+        value_range: images.ValueRange = (),
         name: str,
     ) -> None:
         self.data = data
@@ -64,6 +65,7 @@ class EncodedSource:
         self.labels = labels
         self.size = size
         self.channels = channels
+        self.value_range = value_range
         self.name = name
 
     def __len__(self) -> int:
@@ -72,7 +74,9 @@ class EncodedSource:
     def __getitem__(self, i: int) -> Record:
         encoded = self.data[self.offsets[i] : self.offsets[i + 1]].tobytes()
         try:
-            image = images.decode(encoded, size=self.size, channels=self.channels)
+            image = images.decode(
+                encoded, size=self.size, channels=self.channels, value_range=self.value_range
+            )
         except ImageError as error:
             raise ImageError(f"image {i} of {self.name} cannot be read: {error}") from error
         return {"image": image} | ({} if self.labels is None else {"label": self.labels[i]})
@@ -127,6 +131,7 @@ def _jpeg(arrays: Arrays, part: str, config: ConfigDict) -> Source:
         _labels(arrays, part, len(offsets) - 1),
         size=config.image_size,
         channels=config.channels,
+        value_range=images.value_range(config),
         name=f"jpeg_{part} in {config.path}",
     )
 
@@ -136,6 +141,12 @@ def _class_names(arrays: Arrays, path: str) -> tuple[str, ...] | None:
         return None
     labels = [arrays[key] for key in ("y_train", "y_test") if key in arrays]
     count = 1 + max((int(values.max()) for values in labels if values.size), default=-1)
+    images = sum(len(values) for values in labels)
+    if "classes" not in arrays and count > images:
+        raise DataError(
+            f"{path} has labels up to {count - 1} for {images} images: number the classes from 0, "
+            "or name all of them in 'classes'"
+        )
     if "classes" not in arrays:
         return tuple(str(i) for i in range(count))
     names = tuple(str(name) for name in arrays["classes"])

@@ -6,6 +6,7 @@ Butler et al., "A Naturalistic Open Source Movie for Optical Flow Evaluation", 2
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from sslax.data import flow_pairs
@@ -47,8 +48,11 @@ def _pairs(scenes: Sequence[Path]) -> list[flow_pairs.Pair]:
     for scene in scenes:
         part = scene.parents[1]
         files = listing.image_files(scene)
-        for before, first, second in zip(["", *files], files, files[1:]):
-            pair = flow_pairs.Pair(first, second, before=before)
+        numbers = listing.runs([Path(file).stem for file in files])
+        for i in np.flatnonzero(np.diff(numbers) == 0):  # no frame is missing between i and i + 1
+            first = files[i]
+            before = files[i - 1] if i and numbers[i - 1] == numbers[i] else ""
+            pair = flow_pairs.Pair(first, files[i + 1], before=before)
             if part.name == "training":
                 name = Path(first).stem
                 occluded = part / "occlusions" / scene.name / f"{name}.png"

@@ -6,7 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sslax.data import clips, rectification, sampling
-from sslax.data.files import archives, listing
+from sslax.data.files import archives, images, listing
 from sslax.data.records import DataError, Dataset
 
 SIDES = (("left", "right"), ("image_2", "image_3"))  # names of directories
@@ -73,11 +73,13 @@ def _pairs(root: Path, config: ConfigDict) -> clips.Clip:
         )
     if not names[left]:
         raise DataError(f"{root / left} has no images")
-    channels = config.channels or 3
+    for side in (left, right):
+        listing.warn_left_out(root / side, listing.other_files(root / side))
+    decoding = {"channels": config.channels or 3, "value_range": images.value_range(config)}
     clip = clips.Clip(
         name=str(root),
-        frames=clips.FileFrames(files[left], channels=channels),
-        partner=clips.FileFrames(files[right], channels=channels),
+        frames=clips.FileFrames(files[left], **decoding),
+        partner=clips.FileFrames(files[right], **decoding),
         intrinsics=sampling.folder_intrinsics(root, config),
         baseline=config.camera.baseline or None,
     )

@@ -54,6 +54,7 @@ class TfdsSource:
         *,
         size: int,
         channels: int,
+        value_range: images.ValueRange = (),
         name: str,
     ) -> None:
         self.records = records
@@ -61,6 +62,7 @@ class TfdsSource:
         self.label_key = label_key
         self.size = size
         self.channels = channels
+        self.value_range = value_range
         self.name = name
 
     def __len__(self) -> int:
@@ -69,7 +71,12 @@ class TfdsSource:
     def __getitem__(self, i: int) -> Record:
         record = self.records[i]
         try:
-            image = images.decode(record[self.image_key], size=self.size, channels=self.channels)
+            image = images.decode(
+                record[self.image_key],
+                size=self.size,
+                channels=self.channels,
+                value_range=self.value_range,
+            )
         except ImageError as error:
             raise ImageError(f"image {i} of {self.name} cannot be read: {error}") from error
         if self.label_key is None:
@@ -136,6 +143,7 @@ def _source(
         label_key,
         size=config.image_size,
         channels=config.channels or int(features[image_key].shape[-1]),
+        value_range=images.value_range(config),
         name=f"{builder.name} {split}",
     )
     return source, tuple(label.names) if label_key else None

@@ -6,8 +6,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sslax.data import clips, sampling
-from sslax.data.files import archives, images, listing
-from sslax.data.records import DataError, Dataset, ImageError
+from sslax.data.files import archives, films, images, listing
+from sslax.data.records import DataError, Dataset
+
+_LARGEST_ANIMATION = 1 << 32  # bytes of all its frames
 
 
 def defaults() -> ConfigDict:
@@ -49,8 +51,8 @@ def _clips(path: str, key: str, config: ConfigDict) -> list[clips.Clip]:
     if suffix in images.VIDEO_SUFFIXES:
         frames = file.with_suffix("").name
         raise DataError(
-            f"{path}: video files are not decoded here. Extract the frames, mkdir {frames} && "
-            f"ffmpeg -i {file.name} -qscale:v 2 {frames}/%06d.jpg, and set {key} to that directory"
+            f"{path}: video files are not decoded here. Extract the frames, "
+            f"{films.extraction(file.name, frames, 'jpg')}, and set {key} to that directory"
         )
     if suffix == ".npz":
         found = [_archive(path, config)]
@@ -72,31 +74,31 @@ def _clips(path: str, key: str, config: ConfigDict) -> list[clips.Clip]:
 def _sequence(folder: Path, files: list[str], config: ConfigDict) -> clips.Clip:
     return clips.Clip(
         name=str(folder),
-        frames=clips.FileFrames(files, channels=config.channels or 3),
+        frames=clips.FileFrames(
+            files, channels=config.channels or 3, value_range=images.value_range(config)
+        ),
         intrinsics=sampling.folder_intrinsics(folder, config),
     )
 
 
 def _animation(file: Path, config: ConfigDict) -> clips.Clip:
     """All frames of an animation in memory, because each is stored as a change to the previous."""
-    from PIL import Image, ImageSequence
-
-    mode = "L" if config.channels == 1 else "RGB"
-    try:
-        with Image.open(file) as image:
-            frames = [np.asarray(frame.convert(mode)) for frame in ImageSequence.Iterator(image)]
-    except Exception as error:  # decoders raise a dozen types for broken bytes
-        raise ImageError(f"{file} cannot be read as an animation: {error}") from error
-    if len(frames) == 1:
+    height, width = images.stored_size(file)
+    count, channels = images.count_frames(file), config.channels or 3
+    if count == 1:
         raise DataError(
             f"{file} is one image, not a video: set the path to the directory of the frames"
         )
+    if count * height * width * channels > _LARGEST_ANIMATION:
+        raise DataError(
+            f"{file} has {count} frames of {width} x {height} pixels, too many for memory: extract "
+            "them into a directory, from which they are read one at a time"
+        )
+    frames = [*images.read_frames(file, channels=channels, value_range=images.value_range(config))]
     if len({frame.shape for frame in frames}) > 1:
         raise DataError(f"{file} has pages of several sizes; frames of a video have one")
-    pixels = np.stack(frames)
-    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
     intrinsics = sampling.folder_intrinsics(file.parent, config)
-    return clips.Clip(str(file), clips.PixelFrames(pixels), intrinsics)
+    return clips.Clip(str(file), clips.PixelFrames(np.stack(frames)), intrinsics)
 
 
 def _archive(path: str, config: ConfigDict) -> clips.Clip:
