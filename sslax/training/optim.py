@@ -1,42 +1,50 @@
 """Optimizers and learning rates of self-supervised training, from the `optimizer` section."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from sslax.errors import UserError, check_choice
+from sslax import ranges
+from sslax.errors import UserError, check_choice, nearest
 from sslax.methods.schedules import cosine
+from sslax.ranges import Fraction, NonNegative, Positive, PositiveFraction, ProperFraction
 from sslax.types import Array, PyTree, Schedule
+
+
+class Section(NamedTuple):
+    """The `optimizer` section of a config."""
+
+    name: str = "sgd"  # sgd | lars | adamw
+    learning_rate: Positive = 0.3
+    scaling: str = "linear"  # linear: x batch / 256; sqrt: x sqrt(batch); none
+    warmup: str = "0 steps"
+    final_fraction: Fraction = 0.0  # of the peak rate, at the end of the cosine
+    # In place of the cosine: where in the run the rate drops
+    drops: Sequence[Fraction] = ()
+    drop_factor: PositiveFraction = 0.1
+    momentum: ProperFraction = 0.9  # Adam's beta 1
+    nesterov: bool = False  # SGD
+    beta2: ProperFraction = 0.999  # Adam
+    epsilon: Positive = 1e-8  # Adam
+    weight_decay: NonNegative = 1e-4
+    final_decay_fraction: NonNegative = 1.0  # of the weight decay, at the end of a cosine
+    trust_coefficient: Positive = 0.001  # LARS
+    clip_norm: NonNegative = 0.0  # global norm of the gradient; 0: not clipped
+    vector_rate: NonNegative = 1.0  # factor on the rate of biases and norms
+    # Factor on the rate of a part of the network, by the part's name
+    rates: Mapping[str, NonNegative] = MappingProxyType({})
+    layer_decay: PositiveFraction = 1.0  # ViT: factor on the rate for each layer below the head
 
 
 def defaults() -> ConfigDict:
     """The `optimizer` section of a config."""
-    return ConfigDict(
-        {
-            "name": "sgd",  # sgd | lars | adamw
-            "learning_rate": 0.3,
-            "scaling": "linear",  # linear: x batch / 256; sqrt: x sqrt(batch); none
-            "warmup": "0 steps",
-            "final_fraction": 0.0,  # of the peak rate, at the end of the cosine
-            "drops": (),  # in place of the cosine: where in the run, in [0, 1], the rate drops
-            "drop_factor": 0.1,
-            "momentum": 0.9,  # Adam's beta 1
-            "nesterov": False,  # SGD
-            "beta2": 0.999,  # Adam
-            "epsilon": 1e-8,  # Adam
-            "weight_decay": 1e-4,
-            "final_decay_fraction": 1.0,  # of the weight decay, at the end of a cosine
-            "trust_coefficient": 0.001,  # LARS
-            "clip_norm": 0.0,  # global norm of the gradient; 0: not clipped
-            "vector_rate": 1.0,  # factor on the rate of biases and norms
-            "rates": {},  # factor on the rate of a part of the network, by the part's name
-            "layer_decay": 1.0,  # ViT: factor on the rate for each layer below the head
-        }
-    )
+    return ConfigDict(ranges.defaults(Section()))
 
 
 def scaled_learning_rate(base: float, scaling: str, batch_size: int) -> float:
@@ -145,16 +153,28 @@ def scale_parts(vector_rate: float, rates: Mapping[str, float]) -> optax.Gradien
 
     Args:
         vector_rate: for leaves of at most one axis.
-        rates: by the name of the part, the first key of a leaf's path; other names are ignored.
+        rates: by the name of the part, the first key of a leaf's path.
+
+    Raises:
+        UserError: when it is initialized, for a rate other than 1 of a part that is not there.
     """
 
     def factor(path: tuple, leaf: Array) -> float:
         return rates.get(path[0].key, 1.0) * (vector_rate if leaf.ndim <= 1 else 1.0)
 
-    def scale(updates: PyTree, params: PyTree) -> PyTree:
-        return jax.tree.map_with_path(lambda path, leaf: factor(path, leaf) * leaf, updates)
+    def init(params: PyTree) -> optax.EmptyState:
+        for name, rate in rates.items():
+            if name not in params and rate != 1.0:
+                raise UserError(
+                    f"config.optimizer.rates.{name} is {rate}, but the network has no such part "
+                    f"(set it to 1.0 where there is none): {nearest(name, params)}"
+                )
+        return optax.EmptyState()
 
-    return optax.stateless(scale)
+    def update(updates: PyTree, state: optax.EmptyState, params: PyTree = None) -> tuple:
+        return jax.tree.map_with_path(lambda path, leaf: factor(path, leaf) * leaf, updates), state
+
+    return optax.GradientTransformation(init, update)
 
 
 def scale_layers(decay: float) -> optax.GradientTransformation:

@@ -20,15 +20,12 @@ PERIOD = 0.1  # seconds per frame, where there are no time stamps
 _SPEEDS = slice(8, 11)  # columns of OXTS: forward, leftward and upward, m/s
 
 
-def defaults() -> ConfigDict:
+class Section(NamedTuple):
     """The section `data.kitti`."""
-    return ConfigDict(
-        {
-            "split_file": "",  # frames to train on; '': all
-            "test_split_file": "",  # frames to test on
-            "depth": "",  # ground truth: 'velodyne', or a directory of depth images
-        }
-    )
+
+    split_file: str = ""  # frames to train on; '': all
+    test_split_file: str = ""  # frames to test on
+    depth: str = ""  # ground truth: 'velodyne', or a directory of depth images
 
 
 def load(config: ConfigDict) -> Dataset:

@@ -10,11 +10,6 @@ from sslax.data.files import archives, images, listing
 from sslax.data.records import DataError, Dataset, ImageError
 
 
-def defaults() -> ConfigDict:
-    """No keys of its own: `data.camera` has the intrinsics."""
-    return ConfigDict()
-
-
 def load(config: ConfigDict) -> Dataset:
     """Samples of frames from `config.path`: a directory, an animation, or an `.npz` archive.
 
