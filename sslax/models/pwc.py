@@ -87,7 +87,8 @@ class PWCNet(nn.Module):
             edge-padded, and the flows cropped: entry l has `ceil(H / 2^(l + 2))` rows.
 
         Raises:
-            ValueError: a decoder without layers, or level dropout without keys.
+            ValueError: a decoder without layers, level dropout without keys, or images of fewer
+                than `2^levels` pixels a side.
         """
         if not self.decoder:
             raise ValueError("decoder is empty: it needs at least one layer.")
@@ -96,6 +97,11 @@ class PWCNet(nn.Module):
         assert_rank(images, 5)
         assert_axis_dimension(images, 1, 2)
         size = images.shape[2:4]
+        if min(size) < 2**self.levels:
+            raise ValueError(
+                f"Frames of {size[0]} x {size[1]} are too small for {self.levels} levels of "
+                f"features, which need {2**self.levels} pixels a side."
+            )
         pyramid = self._features(pad_to_multiple(images, 2**self.levels))
         keep = self._kept_levels(x, train)
         flows: list[jax.Array] = []

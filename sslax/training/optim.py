@@ -1,7 +1,7 @@
 """Optimizers and learning rates of self-supervised training, from the `optimizer` section."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -97,7 +97,9 @@ def decayed_leaves(params: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def build(config: ConfigDict, rate: Schedule, total: int) -> optax.GradientTransformation:
+def build(
+    config: ConfigDict, rate: Schedule, total: int, *, optional: Collection[str] = ()
+) -> optax.GradientTransformation:
     """The optimizer that the `optimizer` section names, with learning rate `rate(step)`.
 
     Weight decay, and LARS' trust ratio, spare biases and norms (`decayed_leaves`). Factors on the
@@ -108,9 +110,10 @@ def build(config: ConfigDict, rate: Schedule, total: int) -> optax.GradientTrans
         config: the section.
         rate: the learning rate at each step.
         total: steps of the run.
+        optional: names of parts that may have a rate and be missing.
 
     Raises:
-        UserError: unknown optimizer.
+        UserError: unknown optimizer; when it is initialized, a rate of a part that is missing.
     """
     decay = config.weight_decay
     if config.final_decay_fraction != 1.0:
@@ -142,32 +145,37 @@ def build(config: ConfigDict, rate: Schedule, total: int) -> optax.GradientTrans
     if config.clip_norm > 0:
         transform = optax.chain(optax.clip_by_global_norm(config.clip_norm), transform)
     if config.vector_rate != 1.0 or config.rates:
-        transform = optax.chain(transform, scale_parts(config.vector_rate, dict(config.rates)))
+        transform = optax.chain(
+            transform, scale_parts(config.vector_rate, dict(config.rates), optional)
+        )
     if config.layer_decay != 1.0:
         transform = optax.chain(transform, scale_layers(config.layer_decay))
     return transform
 
 
-def scale_parts(vector_rate: float, rates: Mapping[str, float]) -> optax.GradientTransformation:
+def scale_parts(
+    vector_rate: float, rates: Mapping[str, float], optional: Collection[str] = ()
+) -> optax.GradientTransformation:
     """Multiplies updates: of biases and norms by `vector_rate`, of part `name` by `rates[name]`.
 
     Args:
         vector_rate: for leaves of at most one axis.
         rates: by the name of the part, the first key of a leaf's path.
+        optional: names of parts that may be missing.
 
     Raises:
-        UserError: when it is initialized, for a rate other than 1 of a part that is not there.
+        UserError: when it is initialized, for another part that is missing.
     """
 
     def factor(path: tuple, leaf: Array) -> float:
         return rates.get(path[0].key, 1.0) * (vector_rate if leaf.ndim <= 1 else 1.0)
 
     def init(params: PyTree) -> optax.EmptyState:
-        for name, rate in rates.items():
-            if name not in params and rate != 1.0:
+        for name in rates:
+            if name not in params and name not in optional:
                 raise UserError(
-                    f"config.optimizer.rates.{name} is {rate}, but the network has no such part "
-                    f"(set it to 1.0 where there is none): {nearest(name, params)}"
+                    f"There is no part of the network for config.optimizer.rates.{name}: "
+                    f"{nearest(name, params)}"
                 )
         return optax.EmptyState()
 

@@ -103,6 +103,9 @@ def make_plan(
     warmup = to_steps("optimizer.warmup", steps)
     rate = optim.learning_rate(config.optimizer, batch_size=size, warmup=warmup, total=steps)
     method = methods[config.method](config, steps)
+    section = config.get(config.method, {})
+    # Parts that a knob may leave out, such as a discriminator, have their section all the same.
+    optional = [name for name, knobs in section.items() if isinstance(knobs, ConfigDict)]
     batch = {
         "image": jax.ShapeDtypeStruct((size, *image_shape), jnp.uint8),
         "index": jax.ShapeDtypeStruct((size,), jnp.int32),
@@ -115,7 +118,7 @@ def make_plan(
             method = online_probe.attach(method, classes=classes)
     return Plan(
         method=method,
-        tx=optim.build(config.optimizer, rate, steps),
+        tx=optim.build(config.optimizer, rate, steps, optional=optional),
         rate=rate,
         steps=steps,
         steps_per_epoch=per_epoch,

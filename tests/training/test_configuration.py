@@ -64,8 +64,13 @@ def test_the_whole_run_is_no_part_of_itself(duration):
 def test_the_duration_of_a_run_is_no_part_of_it(load_config):
     config = load_config("simclr", "tiny")
     config.duration = "5 %"
-    with pytest.raises(UserError, match='"5 %" is no duration'):
+    with pytest.raises(UserError, match=r'^config\.duration = "5 %" is no duration'):
         make_plan(config, examples=64, image_shape=(28, 28, 1), classes=None)
+
+
+def test_a_run_takes_at_least_a_step():
+    with pytest.raises(UserError, match=r'^duration = "8 examples" is less than one step'):
+        configuration.steps_of("8 examples", batch_size=32, steps_per_epoch=10)
 
 
 def test_unknown_key_names_its_neighbor():
@@ -233,10 +238,71 @@ def test_every_number_of_a_config_has_its_range(name):
                     assert error and key in error and "\n" not in error, f"{key} = {bad!r}: {error}"
 
 
+def section_of(config, path):
+    """A section by its dotted name."""
+    return functools.reduce(ConfigDict.__getitem__, path, config)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "nearest"),
+    [
+        ("simclr", "simclr.temprature", "temperature"),
+        ("simclr", "augment.blr", "blur"),
+        ("dino", "augment.local.sise", "size"),
+        ("dino", "dino.projector.botleneck", "bottleneck"),
+        ("ijepa", "ijepa.blocks.target", "targets"),
+        ("simclr", "model.widht", "width"),
+        ("simclr", "optimizer.momentun", "momentum"),
+        ("simclr", "evaluate.data.sorce", "source"),
+        ("simclr", "evaluate.depth.min_dept", "min_depth"),
+        ("simclr", "data.camera.baselin", "baseline"),
+        ("monodepth2", "monodepth2.pose.factor", "factors"),
+        ("monodepth2", "augment.zom", "zoom"),
+        ("arflow", "arflow.spatial.rotat", "rotate"),
+        ("uflow", "uflow.network.leves", "levels"),
+        ("smurf", "augment.asymetric", "asymmetric"),
+    ],
+)
+def test_an_unknown_key_is_refused(name, key, nearest):
+    config = config_of(name, "")
+    *path, last = key.split(".")
+    section = section_of(config, path)
+    with config.unlocked():
+        section[last] = 1
+        with pytest.raises(UserError, match=rf'There is no .*{key}: did you mean "{nearest}"'):
+            make_plan(config, **data_of(config, ""))
+        del section[last]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("simclr", {"method": "moco"}, "'moco', but this is a config of simclr: start from"),
+        ("simclr", {"method": "rotation"}, "'rotation', but this is a config of simclr"),
+        ("rotation", {"method": "moco"}, "has no section 'moco': start from .*moco.py"),
+        ("simclr", {"evaluate.depth.min_depth": 90.0}, "min_depth = 90.0 must be less than"),
+        ("simclr", {"model.std": ()}, "config.model.mean has 1 values and config.model.std 0"),
+        ("simclr", {"augment.strength": 3.0}, "strength = 3.0 times hue"),
+        ("mae", {"mae.decoder.heads": 3}, "config.mae.decoder.width = 64 must be a multiple of 4"),
+        ("ijepa", {"ijepa.predictor.width": 66}, "config.ijepa.predictor.width = 66 must be"),
+        ("moco", {"moco.norm_groups": 5}, "config.moco.norm_groups = 5 does not divide"),
+        ("swav", {"swav.queue_size": 200}, "config.swav.queue_size = 200 is no multiple"),
+        ("context_prediction", {"context_prediction.smallest": 145}, "is more than a patch has"),
+        ("colorization", {"colorization.bin": 200}, "is more than the 2 bins that config"),
+        ("monodepth2", {"monodepth2.min_depth": 100.0}, "min_depth = 100.0 must be less than"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(name, values, message):
+    config = config_of(name, "").copy_and_resolve_references()
+    config.update_from_flattened_dict(values)
+    with pytest.raises(UserError, match=message):
+        make_plan(config, **data_of(config, ""))
+
+
 def error_with(config, key, value, spec):
     """The sentence with which a changed config is refused, None where it is not."""
     *path, last = key.split(".")
-    section = functools.reduce(ConfigDict.__getitem__, path, config)
+    section = section_of(config, path)
     before = section[last]
     with config.unlocked():  # deleted and added again, so that no type is kept
         del section[last]
