@@ -192,7 +192,7 @@ def test_errors():
         sample(GRID, target_scale=(0.2, 0.1))
     with pytest.raises(ValueError, match="aspect must be a range"):
         sample(GRID, target_aspect=(0.0, 1.0))
-    with pytest.raises(ValueError, match="at most 1"):
+    with pytest.raises(ValueError, match="scale must be a range"):
         sample(GRID, context_scale=(0.5, 1.5))
     with pytest.raises(ValueError, match="targets, the number of target blocks"):
         sample(GRID, targets=0)

@@ -196,7 +196,7 @@ def test_mistakes_of_video(folder, tmp_path):
     assert "Known: first, middle, second" in error(video, **fields, target_frame="last")
     assert "set data.frames=2 and" in error(video, **fields, target_frame="first")
     assert "data.interval must be a positive whole number" in error(video, **fields, interval=0)
-    assert "cut_bottom=1.0" in error(video, **fields, camera={"cut_bottom": 1.0})
+    assert "camera.cut_bottom must be" in error(video, **fields, camera={"cut_bottom": 1.0})
     assert "data.source='stereo'" in error(video, **fields, stereo=True)
     assert "set it to 0.0" in error(video, **fields, test_path=str(folder), test_fraction=0.2)
     assert "span 13 frames, and the longest sequence has 12" in error(video, **fields, interval=6)
