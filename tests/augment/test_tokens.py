@@ -194,7 +194,7 @@ def test_errors():
         sample(GRID, target_aspect=(0.0, 1.0))
     with pytest.raises(ValueError, match="scale must be a range"):
         sample(GRID, context_scale=(0.5, 1.5))
-    with pytest.raises(ValueError, match="targets, the number of target blocks"):
+    with pytest.raises(ValueError, match="targets must be a positive whole number"):
         sample(GRID, targets=0)
     for options in ({"min_context": 0}, {"min_context": 197}, {"max_context": 9}):
         with pytest.raises(ValueError, match="cannot have between"):
