@@ -138,13 +138,15 @@ def check_knobs(prefix: str, knobs: Mapping[str, Any], owner: Kind) -> None:
         name = f"{prefix}.{key}".removeprefix(".")
         if key not in kinds:
             raise UserError(f"There is no {name}: {nearest(key, kinds)}")
-        if _is_mapping(value) and get_origin(kinds[key]) is Mapping:
+        if not _is_section(kinds[key]):
+            check(name, value, kinds[key])
+        elif not hasattr(value, "items"):  # which a ConfigDict has, too
+            raise UserError(f"{name} must be a section with keys of its own; got {value!r}.")
+        elif get_origin(kinds[key]) is Mapping:
             every = get_args(kinds[key])[1]
             check_knobs(name, value, dict.fromkeys(value, every))
-        elif _is_section(value, kinds[key]):
-            check_knobs(name, value, kinds[key])
         else:
-            check(name, value, kinds[key])
+            check_knobs(name, value, kinds[key])
 
 
 def replace_fields(recipe: Recipe, fields: dict[str, Any]) -> Recipe:
@@ -208,16 +210,11 @@ def defaults(section: Any) -> dict[str, Any]:
     return {name: plain(value) for name, value in section._asdict().items()}
 
 
-def _is_section(value: Any, kind: Kind) -> bool:
-    """Whether a value has entries with kinds of their own."""
-    named = isinstance(kind, Mapping) or inspect.isfunction(kind)
-    fields = isinstance(kind, type) and bool(inspect.get_annotations(kind))
-    return _is_mapping(value) and (named or fields)
-
-
-def _is_mapping(value: Any) -> bool:
-    """Whether a value is a dictionary or, which is no `Mapping`, a `ConfigDict`."""
-    return hasattr(value, "items")
+def _is_section(kind: Kind) -> bool:
+    """Whether a kind is that of a section, with entries that have kinds of their own."""
+    if isinstance(kind, Mapping) or inspect.isfunction(kind) or get_origin(kind) is Mapping:
+        return True
+    return isinstance(kind, type) and bool(inspect.get_annotations(kind))
 
 
 def _fits(value: Any, kind: Kind) -> bool:
@@ -236,7 +233,7 @@ def _fits(value: Any, kind: Kind) -> bool:
         entries = isinstance(value, tuple | list)
         return entries and all(_fits(entry, arguments[0]) for entry in value)
     if kind is float:
-        return _is_number(value, Real) and math.isfinite(value)
+        return _is_number(value, Real) and -math.inf < value < math.inf
     if kind is int:
         return _is_number(value, Integral)
     if kind in (bool, str):

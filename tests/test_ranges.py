@@ -93,6 +93,9 @@ def test_sections_are_checked_to_the_bottom():
     section.inner.blur, section.rates.encoder = 0.5, -1.0
     with pytest.raises(UserError, match=r"^config\.rates\.encoder must be a positive number"):
         ranges.check_knobs("config", section, Outer)
+    for value in (None, 3, "x", ()):
+        with pytest.raises(UserError, match=r"^config\.inner must be a section with keys"):
+            ranges.check_knobs("config", {"inner": value}, Outer)
     with pytest.raises(UserError, match=r"^inner\.blur must be a number"):
         ranges.check_record(Outer(inner=Inner(blur=-1.0)))
 
