@@ -7,7 +7,7 @@ extra [train] is not installed.
 import sys
 from collections.abc import Callable
 
-from sslax import config_files, errors
+from sslax import config_files, errors, ranges
 from sslax.errors import UserError
 
 try:
@@ -25,6 +25,11 @@ CHECKPOINT = flags.DEFINE_enum(
 )
 
 
+def check_flag(name: str, kind: ranges.Kind) -> None:
+    """Refuses values of a flag that are not of this kind, when the command line is read."""
+    flags.register_validator(name, lambda value: ranges.check(f"--{name}", value, kind) is None)
+
+
 def entry(main: Callable[[list[str]], None]) -> None:
     """Parses the flags and runs `main`; a `UserError` becomes a sentence and exit status 1."""
 
@@ -40,9 +45,11 @@ def entry(main: Callable[[list[str]], None]) -> None:
 
 
 def _parse(arguments: list[str]) -> list[str]:
-    """`flags.FLAGS(arguments)`, its errors as sentences."""
+    """`flags.FLAGS(arguments)`, its errors as sentences; there is nothing but flags."""
     try:
-        return flags.FLAGS(config_files.resolve(arguments))
+        command, *others = flags.FLAGS(config_files.resolve(arguments))
+    except UserError:
+        raise
     except flags.Error as error:
         # A config file that refuses its variant is reported as text, traceback and all.
         *_, refused = str(error).split(f"{UserError.__module__}.{UserError.__name__}: ")
@@ -52,3 +59,6 @@ def _parse(arguments: list[str]) -> list[str]:
         raise UserError("--config has no key " + " ".join(str(reason).split())) from error
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"--config: {str(error).splitlines()[0]}") from error
+    if others:
+        raise UserError(f"{others[0]!r} is no flag: write --NAME=VALUE, without spaces.")
+    return [command]

@@ -6,9 +6,10 @@ it on another set; `--finetune` trains the whole encoder with labels, or a part 
 
 import sys
 
-from sslax import command, data
+from sslax import command, data, ranges
 from sslax.command import config_flags, flags
 from sslax.errors import UserError
+from sslax.ranges import OneOrMore, Positive, PositiveFraction
 
 _FINETUNE = flags.DEFINE_bool("finetune", False, "Fine-tune instead of evaluating frozen features.")
 _LABELS = flags.DEFINE_list("labels", ["1"], "With --finetune: fractions of the labels, 1,0.1,0.01")
@@ -16,8 +17,9 @@ _DURATION = flags.DEFINE_string(
     "duration", "", 'With --finetune: "1000 steps"; by default 30 epochs, or 500 steps if more.'
 )
 _LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", None, "With --finetune: at its peak, for 256 images a step.", lower_bound=0.0
+    "learning_rate", None, "With --finetune: at its peak, for 256 images a step."
 )
+command.check_flag("learning_rate", Positive | None)
 
 
 def main(_: list[str]) -> None:
@@ -49,11 +51,13 @@ def _fractions(texts: list[str]) -> list[float]:
         [1.0, 0.1]
     """
     try:
-        return [float(text) for text in texts]
+        fractions = [float(text) for text in texts]
     except ValueError as error:
         raise UserError(
             f"--labels={','.join(texts)} are no fractions; write numbers such as 1,0.1,0.01."
         ) from error
+    ranges.check("--labels", fractions, OneOrMore[PositiveFraction])
+    return fractions
 
 
 def _define_data() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from sslax import command
 from sslax.command import config_flags, flags
 from sslax.errors import UserError
+from sslax.ranges import NonNegativeInt, PositiveInt
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with its variant: configs/simclr.py:cifar10.", lock_config=True
@@ -19,6 +20,8 @@ _DISTRIBUTED = flags.DEFINE_bool(
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "By hand: HOST:PORT of process 0.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", 0, "By hand: this process, from 0.")
 _PROCESSES = flags.DEFINE_integer("num_processes", 1, "By hand: how many processes.")
+command.check_flag("process_id", NonNegativeInt)
+command.check_flag("num_processes", PositiveInt)
 
 
 def main(_: list[str]) -> None:

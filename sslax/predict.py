@@ -5,10 +5,12 @@ folder of maps, pictures, trajectory and video. See docs/predict.md.
 """
 
 from pathlib import Path
+from typing import Annotated
 
 from sslax import command
 from sslax.command import flags
 from sslax.errors import UserError
+from sslax.ranges import Interval, NonNegative, Positive, PositiveInt
 
 _INPUT = flags.DEFINE_string(
     "input", None, "An image, a folder of images; of depth and flow also a video, or images A,B."
@@ -30,14 +32,16 @@ flags.DEFINE_bool(
     "Whether the images of a folder are frames of a video; by default where the run predicts poses "
     "and they have one size.",
 )
-flags.DEFINE_float("fps", 10.0, "Frames a second of video and trajectory.", lower_bound=0.1)
+flags.DEFINE_float("fps", 10.0, "Frames a second of video and trajectory.")
 _SIZE = flags.DEFINE_list(
     "size", None, "Height,width that the network works at; by default those of the run."
 )
-flags.DEFINE_float(
-    "reach", 5.0, "Leave points out that are farther than this many median depths.", lower_bound=0.0
-)
-flags.DEFINE_integer("batch_size", 8, "Images or pairs at a time.", lower_bound=1)
+flags.DEFINE_float("reach", 5.0, "Leave points out that are farther than this many median depths.")
+flags.DEFINE_integer("batch_size", 8, "Images or pairs at a time.")
+command.check_flag("baseline", Positive | None)
+command.check_flag("fps", Annotated[float, Interval(0.1)])
+command.check_flag("reach", NonNegative)
+command.check_flag("batch_size", PositiveInt)
 
 # Flags that are for some tasks only; each task names its own.
 _OPTIONS = (

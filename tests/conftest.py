@@ -28,7 +28,7 @@ FAST = (
 TABLE = "tests/methods/test_methods.py"  # each test for each method
 FAST_METHOD = "[simclr]"
 SLOW = (
-    *("_eight", "sharded", "derivatives", "shortened", "tests/losses/test_devices.py"),
+    *("_eight", "sharded", "derivatives", "tests/losses/test_devices.py"),
     "tests/measures/test_representation.py",
 )
 

@@ -13,6 +13,13 @@ def config(**fields):
     return result
 
 
+def checked(**fields):
+    """The same, after the check that `data.load` makes first."""
+    result = config(**fields)
+    data.check(result)
+    return result
+
+
 def noise(seed, height=12, width=20, channels=3):
     """A smooth random image uint8 [height, width, channels]."""
     rng = np.random.default_rng(seed)

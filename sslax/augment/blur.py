@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from sslax import checks
+from sslax import checks, ranges
 from sslax.augment.image import apply_separable, assert_float_image
-from sslax.augment.validation import check_positive_range
+from sslax.ranges import PositiveRange
 from sslax.types import Array
 
 
@@ -115,7 +115,7 @@ def random_gaussian_blur(
         >>> bool(jax.numpy.allclose(random_gaussian_blur(jax.random.key(0), x, kernel_size=3), x))
         True
     """
-    check_positive_range("sigma", sigma)
+    ranges.check("sigma", sigma, PositiveRange)
     chance, u = jax.random.uniform(key, (2,), jnp.float32)
     blurred = gaussian_blur(image, sigma[0] + (sigma[1] - sigma[0]) * u, kernel_size=kernel_size)
     return jnp.where(chance < probability, blurred, image.astype(jnp.float32))

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sslax import checks
+from sslax import checks, ranges
 from sslax.augment.image import apply_separable, to_float
-from sslax.augment.validation import check_positive_range
+from sslax.ranges import PositiveRange
 from sslax.types import Array
 
 Size = int | tuple[int, int]
@@ -113,8 +113,8 @@ def sample_box(
 
     Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, arXiv:1409.4842.
     """
-    check_positive_range("scale", scale)
-    check_positive_range("ratio", ratio)
+    ranges.check("scale", scale, PositiveRange)
+    ranges.check("ratio", ratio, PositiveRange)
     tries = 10
     u = jax.random.uniform(key, (2 * tries + 2,), jnp.float32)
     area, aspect, position = jnp.split(u, [tries, 2 * tries])

@@ -13,25 +13,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sslax import checks
+from sslax import checks, ranges
 from sslax.augment.blur import random_gaussian_blur
 from sslax.augment.color import color_jitter
 from sslax.augment.frames import random_exposure
 from sslax.augment.image import to_float
 from sslax.augment.keys import batch_keys
-from sslax.augment.validation import check_positive_range, check_probability, replace_fields
 from sslax.errors import check_choice
 from sslax.ops.dtypes import accumulated, at_least_float32
 from sslax.ops.warp import bilinear_sample, pixel_grid
+from sslax.ranges import (
+    Fraction,
+    FractionRange,
+    Hue,
+    NonNegative,
+    PositiveInt,
+    PositiveRange,
+    Size,
+    replace_fields,
+)
 from sslax.types import Array, Batch
-
-Range = tuple[float, float]
-Size = tuple[int, int]
 
 _TRIES = 10
 # Ground truth of pixels and cameras, which the frame pairs here do not update.
 _GROUND_TRUTH = ("flow", "known", "visible", "depth", "pose", "moving")
-_PROBABILITIES = ("jitter", "exposure", "asymmetric", "swap_channels", "erase")
 
 
 class AffineRecipe(NamedTuple):
@@ -48,13 +53,13 @@ class AffineRecipe(NamedTuple):
             above; 0 gives both frames the same map.
     """
 
-    flip: float = 0.0
-    flip_vertical: float = 0.0
-    zoom: Range = (1.0, 1.0)
-    squeeze: Range = (1.0, 1.0)
-    rotate: float = 0.0
-    translate: float = 0.0
-    relative: float = 0.0
+    flip: Fraction = 0.0
+    flip_vertical: Fraction = 0.0
+    zoom: PositiveRange = (1.0, 1.0)
+    squeeze: PositiveRange = (1.0, 1.0)
+    rotate: NonNegative = 0.0
+    translate: Fraction = 0.0
+    relative: NonNegative = 0.0
 
 
 class FlowRecipe(NamedTuple):
@@ -85,23 +90,23 @@ class FlowRecipe(NamedTuple):
     size: Size | None = None
     full_frames: bool = False
     affine: AffineRecipe = AffineRecipe()
-    jitter: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    exposure: float = 0.0
-    gamma: Range = (0.7, 1.5)
-    gain: Range = (1.0, 1.0)
-    tint: Range = (0.9, 1.1)
-    asymmetric: float = 0.0
-    swap_channels: float = 0.0
-    blur: float = 0.0
-    blur_sigma: Range = (0.1, 3.0)
-    noise: float = 0.0
-    erase: float = 0.0
-    erase_side: Range = (0.13, 0.27)
-    erase_boxes: int = 3
+    jitter: Fraction = 0.0
+    brightness: NonNegative = 0.0
+    contrast: NonNegative = 0.0
+    saturation: NonNegative = 0.0
+    hue: Hue = 0.0
+    exposure: Fraction = 0.0
+    gamma: PositiveRange = (0.7, 1.5)
+    gain: PositiveRange = (1.0, 1.0)
+    tint: PositiveRange = (0.9, 1.1)
+    asymmetric: Fraction = 0.0
+    swap_channels: Fraction = 0.0
+    blur: Fraction = 0.0
+    blur_sigma: PositiveRange = (0.1, 3.0)
+    noise: NonNegative = 0.0
+    erase: Fraction = 0.0
+    erase_side: FractionRange = (0.13, 0.27)
+    erase_boxes: PositiveInt = 3
 
 
 FLOW_RECIPES: dict[str, FlowRecipe] = {
@@ -141,7 +146,7 @@ def get_flow_recipe(name: str, **fields: Any) -> FlowRecipe:
 
     Raises:
         UserError: the recipe or a field is unknown; the message suggests the closest one.
-        ValueError: `blur_sigma` is not a positive, increasing pair.
+        UserError: a field is out of its range.
 
     Example:
         >>> recipe = get_flow_recipe("smurf", size=(48, 64), affine={"rotate": 0.1})
@@ -153,7 +158,7 @@ def get_flow_recipe(name: str, **fields: Any) -> FlowRecipe:
     if isinstance(affine, dict):
         fields = {**fields, "affine": replace_fields(recipe.affine, affine)}
     recipe = replace_fields(recipe, fields)
-    check_positive_range("blur_sigma", recipe.blur_sigma)
+    ranges.check_record(recipe)
     return recipe
 
 
@@ -183,7 +188,7 @@ def sample_affine(key: Array, size: Size, recipe: AffineRecipe) -> tuple[Array, 
         [[-1.0, 0.0, 5.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
     for name in ("zoom", "squeeze"):
-        check_positive_range(name, getattr(recipe, name))
+        ranges.check(name, getattr(recipe, name), PositiveRange)
     flip_key, map_key = jax.random.split(key)
     chance = jax.random.uniform(flip_key, (2,), jnp.float32)
     probabilities = jnp.array([recipe.flip, recipe.flip_vertical], jnp.float32)
@@ -223,7 +228,7 @@ def _has_affine(recipe: AffineRecipe) -> bool:
 def _affine(u: Array, recipe: AffineRecipe, size: Size, fraction: float) -> Array:
     """The map of five uniform numbers; `fraction` scales it, 0 gives the identity."""
 
-    def enlargement(u: Array, bounds: Range) -> Array:
+    def enlargement(u: Array, bounds: PositiveRange) -> Array:
         low, high = jnp.log(jnp.array(bounds, jnp.float32))
         return jnp.exp(fraction * (low + (high - low) * u))
 
@@ -342,7 +347,9 @@ def warp_affine_flow(flow: Array, first: Array, second: Array) -> tuple[Array, A
     return shift + _matvec(invert_affine(second)[:2, :2], read), inside
 
 
-def random_box_mask(key: Array, size: Size, *, side: Range = (0.13, 0.27), boxes: int = 3) -> Array:
+def random_box_mask(
+    key: Array, size: Size, *, side: FractionRange = (0.13, 0.27), boxes: int = 3
+) -> Array:
     """A mask of 1 to `boxes` random boxes, which may overlap.
 
     Args:
@@ -363,8 +370,8 @@ def random_box_mask(key: Array, size: Size, *, side: Range = (0.13, 0.27), boxes
         >>> int(mask.sum())
         25
     """
-    if len(side) != 2 or not 0 < side[0] <= side[1] <= 1:
-        raise checks.value_error(f"side must be an increasing pair in (0, 1]; got {side}.")
+    ranges.check("side", side, FractionRange)
+    ranges.check("boxes", boxes, PositiveInt)
     height, width = size
     count_key, box_key = jax.random.split(key)
     u = jax.random.uniform(box_key, (boxes, 4), jnp.float32)
@@ -386,7 +393,7 @@ def random_eraser(
     image: Array,
     *,
     probability: float = 0.5,
-    side: Range = (0.13, 0.27),
+    side: FractionRange = (0.13, 0.27),
     boxes: int = 3,
 ) -> Array:
     """Fills random boxes with the image's mean color, with a given probability.
@@ -420,7 +427,9 @@ def random_eraser(
     return jnp.where(mask[..., None], jnp.mean(image, axis=(0, 1), keepdims=True), image)
 
 
-def random_occluder(key: Array, image: Array, *, side: Range = (0.1, 0.3), boxes: int = 3) -> Array:
+def random_occluder(
+    key: Array, image: Array, *, side: FractionRange = (0.1, 0.3), boxes: int = 3
+) -> Array:
     """Fills random boxes with noise or with another part of the image, each half of the time.
 
     Args:
@@ -576,7 +585,7 @@ def make_frame_pairs(recipe: FlowRecipe) -> Callable[[Array, Batch], Batch]:
         >>> batch["frames"].shape, batch["input"].shape, batch["offset"].shape
         ((2, 2, 12, 20, 3), (2, 2, 8, 16, 3), (2, 2))
     """
-    _check_recipe(recipe)
+    ranges.check_record(recipe)
 
     def augment(rng: Array, batch: Batch) -> Batch:
         checks.assert_rank(batch["image"], 5)
@@ -620,15 +629,6 @@ def _crop_frames(key: Array, frames: Array, size: Size | None) -> tuple[Array, A
     corner = jax.random.randint(key, (2,), 0, slack + 1, jnp.int32)
     start = (np.int32(0), *corner, np.int32(0))
     return jax.lax.dynamic_slice(frames, start, (2, *size, frames.shape[-1])), corner
-
-
-def _check_recipe(recipe: FlowRecipe) -> None:
-    for name in _PROBABILITIES:
-        check_probability(name, getattr(recipe, name))
-    for name in ("flip", "flip_vertical"):
-        check_probability(name, getattr(recipe.affine, name))
-    if recipe.size is not None and (len(recipe.size) != 2 or min(recipe.size) < 1):
-        raise checks.value_error(f"size is a height and a width in pixels; got {recipe.size}.")
 
 
 def _check_batch(batch: Batch, recipe: FlowRecipe) -> None:

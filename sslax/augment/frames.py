@@ -8,22 +8,21 @@ baseline is positive if the other camera is to the right.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from sslax import checks
+from sslax import checks, ranges
 from sslax.augment.color import color_jitter
 from sslax.augment.image import apply_separable, to_float
 from sslax.augment.keys import batch_keys
-from sslax.augment.validation import check_positive_range, check_probability, replace_fields
 from sslax.errors import check_choice
 from sslax.ops.camera import crop_intrinsics, flip_intrinsics, resize_intrinsics
+from sslax.ranges import Fraction, Hue, Interval, NonNegative, PositiveRange, Range, replace_fields
 from sslax.types import Array, Batch
 
-Range = tuple[float, float]
-
+ZoomRange = Range[Annotated[float, Interval(1)]]
 # Ground truth of pixels and cameras, which flips and crops here do not update.
 GROUND_TRUTH = ("depth", "disparity", "flow", "known", "moving", "pose", "visible")
 
@@ -46,17 +45,17 @@ class FrameRecipe(NamedTuple):
         tint: range of its factor on each channel.
     """
 
-    flip: float = 0.0
-    zoom: Range = (1.0, 1.0)
-    jitter: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    exposure: float = 0.0
-    gamma: Range = (0.8, 1.2)
-    gain: Range = (0.5, 2.0)
-    tint: Range = (0.8, 1.2)
+    flip: Fraction = 0.0
+    zoom: ZoomRange = (1.0, 1.0)
+    jitter: Fraction = 0.0
+    brightness: NonNegative = 0.0
+    contrast: NonNegative = 0.0
+    saturation: NonNegative = 0.0
+    hue: Hue = 0.0
+    exposure: Fraction = 0.0
+    gamma: PositiveRange = (0.8, 1.2)
+    gain: PositiveRange = (0.5, 2.0)
+    tint: PositiveRange = (0.8, 1.2)
 
 
 FRAME_RECIPES: dict[str, FrameRecipe] = {
@@ -129,7 +128,7 @@ def random_flip_frames(
     return {**sample, **chosen}
 
 
-def random_zoom_frames(key: Array, sample: Batch, *, zoom: Range = (1.0, 1.15)) -> Batch:
+def random_zoom_frames(key: Array, sample: Batch, *, zoom: ZoomRange = (1.0, 1.15)) -> Batch:
     """Enlarges frames and crops them to their size, all identically, and updates the cameras.
 
     `s_x, s_y ~ U(zoom)`, and the crop's first column `l ~ U(0, (s_x - 1) W)`, likewise its first
@@ -156,10 +155,7 @@ def random_zoom_frames(key: Array, sample: Batch, *, zoom: Range = (1.0, 1.15)) 
 
     Zhou et al., "Unsupervised Learning of Depth and Ego-Motion from Video", CVPR 2017.
     """
-    if len(zoom) != 2 or not 1 <= zoom[0] <= zoom[1]:
-        raise checks.value_error(
-            f"zoom must be an increasing pair of numbers of at least 1; got {zoom}."
-        )
+    ranges.check("zoom", zoom, ZoomRange)
     frames = sample["frames"]
     checks.assert_rank(frames, 4)
     sides = jnp.array(frames.shape[2:0:-1], jnp.float32)  # width, height
@@ -188,9 +184,9 @@ def random_exposure(
     key: Array,
     images: Array,
     *,
-    gamma: Range = (0.8, 1.2),
-    gain: Range = (0.5, 2.0),
-    tint: Range = (0.8, 1.2),
+    gamma: PositiveRange = (0.8, 1.2),
+    gain: PositiveRange = (0.5, 2.0),
+    tint: PositiveRange = (0.8, 1.2),
     probability: float = 0.5,
 ) -> Array:
     """Random gamma, gain and tint, the same for all images, with a given probability.
@@ -219,7 +215,7 @@ def random_exposure(
     Godard et al., "Unsupervised Monocular Depth Estimation with Left-Right Consistency", CVPR 2017.
     """
     for name, value in (("gamma", gamma), ("gain", gain), ("tint", tint)):
-        check_positive_range(name, value)
+        ranges.check(name, value, PositiveRange)
     checks.assert_unit_range(images)
     channels = images.shape[-1]
     u = jax.random.uniform(key, (3 + channels,), jnp.float32)
@@ -259,8 +255,7 @@ def make_frames(recipe: FrameRecipe, *, stereo: bool = False) -> Callable[[Array
         >>> batch["input"].shape, batch["frames"].dtype
         ((2, 3, 8, 12, 3), dtype('float32'))
     """
-    for name in ("flip", "jitter", "exposure"):
-        check_probability(name, getattr(recipe, name))
+    ranges.check_record(recipe)
     moves = recipe.flip > 0 or tuple(recipe.zoom) != (1, 1)
 
     def augment(rng: Array, batch: Batch) -> Batch:

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sslax import checks
-from sslax.augment.validation import check_positive_range
+from sslax import checks, ranges
+from sslax.ranges import FractionRange, PositiveInt, PositiveRange
 from sslax.types import Array
 
 # Folded into the key of the block sizes. Small numbers are not safe: fold_in(key, i) is also the
@@ -73,12 +73,12 @@ def random_token_blocks(
     grid: tuple[int, int],
     *,
     size_key: Array | None = None,
-    targets: int = 4,
-    target_scale: tuple[float, float] = (0.15, 0.2),
-    target_aspect: tuple[float, float] = (0.75, 1.5),
-    context_scale: tuple[float, float] = (0.85, 1.0),
-    min_context: int = 10,
-    max_context: int | None = None,
+    targets: PositiveInt = 4,
+    target_scale: FractionRange = (0.15, 0.2),
+    target_aspect: PositiveRange = (0.75, 1.5),
+    context_scale: FractionRange = (0.85, 1.0),
+    min_context: PositiveInt = 10,
+    max_context: PositiveInt | None = None,
 ) -> TokenBlocks:
     """I-JEPA's masks: target blocks to predict, and the context block without their tokens.
 
@@ -149,10 +149,7 @@ def random_token_blocks(
     target_sizes = _block_sizes(tuple(grid), tuple(target_scale), tuple(target_aspect))
     context_sizes = _block_sizes(tuple(grid), tuple(context_scale), (1.0, 1.0))
     context_slots = _context_slots(grid, target_sizes, context_sizes, min_context, max_context)
-    if targets < 1:
-        raise checks.value_error(
-            f"targets, the number of target blocks, must be positive; got {targets}."
-        )
+    ranges.check("targets", targets, PositiveInt)
 
     size_keys = jax.random.split(jax.random.fold_in(key if size_key is None else size_key, _SIZES))
     target_key, context_key, choice_key = jax.random.split(key, 3)
@@ -195,10 +192,8 @@ def _block_sizes(
 
     A table rather than a computation on the device, so that the largest size is known exactly.
     """
-    check_positive_range("scale", scale)
-    check_positive_range("aspect", aspect)
-    if scale[1] > 1:
-        raise checks.value_error(f"a scale is a fraction of the grid, at most 1; got {scale}.")
+    ranges.check("scale", scale, FractionRange)
+    ranges.check("aspect", aspect, PositiveRange)
     levels = (np.arange(256) + 0.5) / 256
     area = np.floor(grid[0] * grid[1] * (scale[0] + (scale[1] - scale[0]) * levels))
     ratio = aspect[0] + (aspect[1] - aspect[0]) * levels[:, None]

@@ -6,15 +6,25 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sslax import checks
+from sslax import checks, ranges
 from sslax.augment.blur import blur_kernel_size, random_gaussian_blur
 from sslax.augment.color import color_jitter, random_grayscale, random_solarize
 from sslax.augment.crop import center_crop, random_flip, random_resized_crop, resize
 from sslax.augment.erase import random_erasing
 from sslax.augment.image import to_float
 from sslax.augment.keys import batch_keys
-from sslax.augment.validation import check_probability, replace_fields
-from sslax.errors import check_choice
+from sslax.errors import UserError, check_choice
+from sslax.ranges import (
+    Fraction,
+    FractionRange,
+    Hue,
+    NonNegative,
+    NonNegativeInt,
+    Odd,
+    PositiveInt,
+    PositiveRange,
+    replace_fields,
+)
 from sslax.types import Array, Batch
 
 # Folded into an example's key for its local views. Small numbers are not safe: fold_in(key, v) and
@@ -47,25 +57,25 @@ class ViewRecipe(NamedTuple):
         erase_scale: range of the box's area as a fraction of the view's.
     """
 
-    size: int | None = None
-    crop_scale: tuple[float, float] | None = None
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.0
-    jitter: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    strength: float = 1.0
-    grayscale: float = 0.0
+    size: PositiveInt | None = None
+    crop_scale: FractionRange | None = None
+    crop_ratio: PositiveRange = (3 / 4, 4 / 3)
+    flip: Fraction = 0.0
+    jitter: Fraction = 0.0
+    brightness: NonNegative = 0.0
+    contrast: NonNegative = 0.0
+    saturation: NonNegative = 0.0
+    hue: Hue = 0.0
+    strength: NonNegative = 1.0
+    grayscale: Fraction = 0.0
     grayscale_first: bool = False
-    blur: float = 0.0
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    blur_kernel_size: int | None = None
-    solarize: float = 0.0
-    solarize_threshold: float = 0.5
-    erase: float = 0.0
-    erase_scale: tuple[float, float] = (0.02, 0.33)
+    blur: Fraction = 0.0
+    blur_sigma: PositiveRange = (0.1, 2.0)
+    blur_kernel_size: Odd | None = None
+    solarize: Fraction = 0.0
+    solarize_threshold: Fraction = 0.5
+    erase: Fraction = 0.0
+    erase_scale: FractionRange = (0.02, 0.33)
 
 
 _SIMCLR = ViewRecipe(
@@ -161,20 +171,17 @@ def get_local_recipes(name: str, count: int, **fields: Any) -> tuple[ViewRecipe,
         (8, (0.05, 0.4))
     """
     check_choice("recipe", name, LOCAL_RECIPES)
-    if count < 0:
-        raise checks.value_error(
-            f"count, the number of small crops, must be at least 0; got {count}."
-        )
+    ranges.check("count", count, NonNegativeInt)
     return (replace_fields(LOCAL_RECIPES[name], fields),) * count
 
 
 def _check_recipe(recipe: ViewRecipe) -> None:
-    for name in ("flip", "jitter", "grayscale", "blur", "solarize", "erase"):
-        check_probability(name, getattr(recipe, name))
-    for name in ("crop_scale", "crop_ratio", "blur_sigma", "erase_scale"):
-        value = getattr(recipe, name)
-        if value is not None and len(value) != 2:
-            raise checks.value_error(f"{name} is a range, two numbers; got {value}.")
+    ranges.check_record(recipe)
+    if recipe.strength * recipe.hue > 0.5:
+        raise UserError(
+            f"strength = {recipe.strength} times hue = {recipe.hue} is more than 0.5, half a turn: "
+            "lower one of them."
+        )
 
 
 def make_view(key: Array, image: Array, recipe: ViewRecipe) -> Array:

@@ -4,7 +4,9 @@ from sslax.data.feed import Feed as Feed
 from sslax.data.feed import epoch_order as epoch_order
 from sslax.data.feed import evaluation_batches as evaluation_batches
 from sslax.data.feed import make_feed as make_feed
+from sslax.data.loading import check as check
 from sslax.data.loading import defaults as defaults
+from sslax.data.loading import kinds as kinds
 from sslax.data.loading import load as load
 from sslax.data.records import ArraySource as ArraySource
 from sslax.data.records import DataError as DataError

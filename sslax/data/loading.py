@@ -1,12 +1,12 @@
 """From a config's `data` section to the records it names: `load(config.data)`."""
 
 import logging
+from typing import Annotated, Literal, NamedTuple
 
-import numpy as np
 from ml_collections import ConfigDict
 
+from sslax import ranges
 from sslax.data import sampling
-from sslax.data.files import images
 from sslax.data.records import (
     DataError,
     Dataset,
@@ -20,7 +20,49 @@ from sslax.data.records import (
     without_labels,
 )
 from sslax.data.sources import SOURCES
-from sslax.errors import nearest
+from sslax.errors import UserError, check_choice
+from sslax.ranges import Condition, NonNegativeInt, PositiveInt, ProperFraction, Size, Unset
+
+Ends = Annotated[
+    tuple[float, float],
+    Condition(
+        lambda ends: ends[0] < ends[1],
+        "() or two numbers, the values that become black and white, such as (0, 4095), each {}",
+    ),
+]
+
+
+class Section(NamedTuple):
+    """The keys of the `data` section that all sources share."""
+
+    source: str = "embedded"  # a key of SOURCES
+    path: str = ""  # a directory or an archive
+    test_path: str = ""  # the same for the test, where a source takes one
+    test_fraction: ProperFraction = 0.0  # or hold out this fraction; of videos the end
+    labels: bool = True  # False: ignore labels
+    channels: Literal[0, 1, 3] = 0  # 1: gray, 3: RGB; 0: as stored (files: RGB)
+    # Gray files of more than 8 bits: the values that become black and white; (): all of 16 bits
+    value_range: Ends | Unset = ()
+
+    # Records with one image
+    image_size: NonNegativeInt = 0  # pixels: shorter side resized, center cropped; 0: as stored
+
+    # Records with several images: video, stereo, flow
+    size: Size | Unset = ()  # height and width in pixels; (): as stored
+    frames: PositiveInt = 1  # frames in a sample
+    interval: PositiveInt = 1  # frames from one frame of a sample to the next
+    stereo: bool = False  # add the target's right-hand partner as the last image
+    # The frame whose ground truth is wanted: for flow 'first' of two, 'second' of three
+    target_frame: Literal["middle", "first", "second"] = "middle"
+    distances: bool = False  # add meters from the target's camera to each frame's
+
+    # Reading
+    bad_images: Literal["raise", "skip"] = "raise"  # 'skip': leave out the unreadable ones
+    device: Literal["auto", "resident", "stream"] = "auto"  # 'stream': read while training
+    resident_bytes: NonNegativeInt = 2**30  # 'auto' is 'resident' up to this size
+    workers: NonNegativeInt = 0  # threads that read and decode; 0: one per core, at most 32
+
+    camera: sampling.CameraSection = sampling.CameraSection()
 
 
 def defaults() -> ConfigDict:
@@ -30,39 +72,31 @@ def defaults() -> ConfigDict:
         >>> load(defaults()).num_classes
         10
     """
-    config = ConfigDict()
-    config.source = "embedded"  # a key of SOURCES
-    config.path = ""  # a directory or an archive
-    config.test_path = ""  # the same for the test, where a source takes one
-    config.test_fraction = 0.0  # or hold out this fraction; of videos the end
-    config.labels = True  # False: ignore labels
-    config.channels = 0  # 1: gray, 3: RGB; 0: as stored (files: RGB)
-    # Gray files of more than 8 bits: the values that become black and white; (): all of 16 bits
-    config.value_range = ()
+    own = {name: ranges.defaults(section()) for name, section in _own_sections().items()}
+    return ConfigDict({**ranges.defaults(Section()), **own})
 
-    # Records with one image
-    config.image_size = 0  # pixels: shorter side resized, center cropped; 0: as stored
 
-    # Records with several images: video, stereo, flow
-    config.size = ()  # height and width in pixels; (): as stored
-    config.frames = 1  # frames in a sample
-    config.interval = 1  # frames from one frame of a sample to the next
-    config.stereo = False  # add the target's right-hand partner as the last image
-    # The frame whose ground truth is wanted: 'middle'; for flow 'first' of two, 'second' of three
-    config.target_frame = "middle"
-    config.distances = False  # add meters from the target's camera to each frame's
+def kinds() -> dict[str, ranges.Kind]:
+    """Types and ranges of all keys of the `data` section, as `ranges.check_knobs` takes them."""
+    return {**ranges.kinds_of(Section), **_own_sections()}
 
-    # Reading
-    config.bad_images = "raise"  # 'skip': try all images first and leave out unreadable ones
-    config.device = "auto"  # 'resident': the set lives on the device; 'stream': read while training
-    config.resident_bytes = 2**30  # 'auto' is 'resident' up to this size
-    config.workers = 0  # threads that read and decode; 0: one per core, at most 32
 
-    config.camera = sampling.camera_defaults()
-    for name, module in SOURCES.items():
-        if section := module.defaults():
-            config[name] = section
-    return config
+def check(config: ConfigDict) -> None:
+    """Checks every key of a `data` section.
+
+    Raises:
+        DataError: a key is unknown, or its value out of its range.
+    """
+    try:
+        ranges.check_knobs("data", config, kinds())
+        check_choice("data.source", config.source, SOURCES)
+    except UserError as error:
+        raise DataError(str(error)) from error
+
+
+def _own_sections() -> dict[str, type]:
+    """The sections of the sources that have keys of their own."""
+    return {name: module.Section for name, module in SOURCES.items() if hasattr(module, "Section")}
 
 
 def load(config: ConfigDict) -> Dataset:
@@ -80,7 +114,7 @@ def load(config: ConfigDict) -> Dataset:
     Raises:
         DataError: with one sentence that names the mistake and its remedy.
     """
-    _check(config)
+    check(config)
     train, test, names = SOURCES[config.source].load(config)
     train = _checked(train, "training", config)
     if test is not None:
@@ -93,34 +127,6 @@ def load(config: ConfigDict) -> Dataset:
     names = names if config.labels else None
     test = None if test is None else _placed(test, config)
     return Dataset(_placed(train, config), test, names)
-
-
-def _check(config: ConfigDict) -> None:
-    if config.source not in SOURCES:
-        raise DataError(
-            f"unknown data.source {config.source!r}: {nearest(config.source, [*SOURCES])}"
-        )
-    options = {
-        "channels": (0, 1, 3),
-        "bad_images": ("raise", "skip"),
-        "device": ("auto", "resident", "stream"),
-    }
-    for field, allowed in options.items():
-        if config[field] not in allowed:
-            choices = ", ".join(repr(option) for option in allowed)
-            raise DataError(f"data.{field}={config[field]!r} is not one of {choices}")
-    if not 0 <= config.test_fraction < 1:
-        raise DataError(f"data.test_fraction={config.test_fraction} must be in [0, 1)")
-    if config.image_size < 0:
-        raise DataError(f"data.image_size={config.image_size} must be 0 (as stored) or positive")
-    ends = images.value_range(config)
-    if ends and not (len(ends) == 2 and -np.inf < ends[0] < ends[1] < np.inf):
-        raise DataError(
-            f"data.value_range={ends} must be two numbers, the values that become black and white, "
-            "such as (0, 4095), or ()"
-        )
-    if config.workers < 0:
-        raise DataError(f"data.workers={config.workers} must be 0 (one per core) or positive")
 
 
 def _checked(source: Source, part: str, config: ConfigDict) -> Source:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -13,23 +14,20 @@ from sslax.data import fitting
 from sslax.data.clips import Clip, ClipSource
 from sslax.data.files import archives, cameras
 from sslax.data.records import DataError, Dataset, ImageError, apportion, threads
+from sslax.ranges import NonNegative, ProperFraction
 
 THUMBNAIL = (24, 48)  # height and width at which frames are compared
 
 
-def camera_defaults() -> ConfigDict:
+class CameraSection(NamedTuple):
     """The section `data.camera`, for every source that reads frames from files."""
-    return ConfigDict(
-        {
-            # video and stereo: a file; '': intrinsics.txt beside the frames
-            "intrinsics": "",
-            "baseline": 0.0,  # stereo: meters, where no file has it
-            "check_intrinsics": True,  # refuse those that look like another size's
-            "check_pairs": True,  # stereo: refuse pairs that look swapped or not rectified
-            "cut_bottom": 0.0,  # fraction of the rows to crop at the bottom, such as a car's hood
-            "min_motion": 0.0,  # leave out frames that change less, in gray levels of 255
-        }
-    )
+
+    intrinsics: str = ""  # video and stereo: a file; '': intrinsics.txt beside the frames
+    baseline: float = 0.0  # stereo: meters, where no file has it; negative: partner on the left
+    check_intrinsics: bool = True  # refuse those that look like another size's
+    check_pairs: bool = True  # stereo: refuse pairs that look swapped or not rectified
+    cut_bottom: ProperFraction = 0.0  # of the rows, at the bottom, such as a car's hood
+    min_motion: NonNegative = 0.0  # leave out frames that change less, in gray levels of 255
 
 
 def check(config: ConfigDict) -> None:
@@ -38,21 +36,12 @@ def check(config: ConfigDict) -> None:
     Raises:
         DataError: naming the key and the remedy.
     """
-    size = tuple(config.size)
-    if size and (len(size) != 2 or min(size) < 1):
-        raise DataError(f"data.size={size} must be a height and a width in pixels, or ()")
     if config.image_size:
         raise DataError(
             f"data.image_size={config.image_size} is for square images: set data.size=(height, "
             f"width) for data.source={config.source!r}"
         )
     _check_frames(config)
-    camera = config.camera
-    if not 0 <= camera.cut_bottom < 1 or camera.min_motion < 0:
-        raise DataError(
-            f"data.camera.cut_bottom={camera.cut_bottom} must be in [0, 1) and "
-            f"data.camera.min_motion={camera.min_motion} 0.0 or more"
-        )
 
 
 def check_no_files(config: ConfigDict) -> None:
@@ -224,20 +213,12 @@ def archive_intrinsics(
 
 
 def _check_frames(config: ConfigDict) -> None:
-    if config.frames < 1 or config.interval < 1:
-        raise DataError(
-            f"data.frames={config.frames} and data.interval={config.interval} must be 1 or more"
-        )
     if config.frames == 1 and not config.stereo:
         raise DataError(
             "data.frames=1 without data.stereo gives a sample a single image: set data.frames=3 "
             "(for flow 2), or data.stereo=True"
         )
     frames = {"first": 2, "second": 3}.get(config.target_frame)
-    if frames is None and config.target_frame != "middle":
-        raise DataError(
-            f"data.target_frame={config.target_frame!r} is not one of 'middle', 'first', 'second'"
-        )
     if frames and (config.frames != frames or config.stereo):
         pair = {2: "the first of two frames to the second", 3: "the second of three to the third"}
         raise DataError(

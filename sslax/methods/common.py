@@ -5,6 +5,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from sslax import ranges
+from sslax.errors import UserError
 from sslax.types import Array, Batch, PyTree, Schedule, Variables
 
 Augmentation = Callable[[Array, Batch], Batch]
@@ -28,6 +30,30 @@ def split_views(outputs: Array, views: int) -> Array:
 def no_update(variables: Variables, step: Array) -> PyTree:
     """`update` of a method without moving averages."""
     return variables.extra
+
+
+def knobs_of(config: ConfigDict, factory: Callable, **own: ranges.Kind) -> dict[str, Any]:
+    """The config's section of a method, every entry in its range, as a dictionary.
+
+    Args:
+        config: a whole config.
+        factory: of the method, whose name the section has; entries that are arguments of it have
+            the ranges that these declare.
+        **own: the other entries: a range, or, for a section, what has its entries as arguments or
+            fields.
+
+    Raises:
+        UserError: there is no such section or entry, or an entry is out of its range.
+    """
+    name = factory.__name__
+    if name not in config:
+        raise UserError(
+            f"config.method is {name!r}, but this config has no section {name!r}: start from "
+            f"--config=configs/{name}.py."
+        )
+    knobs = plain(config[name])
+    ranges.check_knobs(f"config.{name}", knobs, {**ranges.kinds_of(factory), **own})
+    return knobs
 
 
 def plain(value: Any) -> Any:

@@ -1,16 +1,16 @@
 """Networks from the sections of a config."""
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
 
+from sslax import ranges
 from sslax.errors import UserError, check_choice, nearest
 from sslax.models.compose import Network
 from sslax.models.depth import DepthDecoder, DispNetDecoder, DispNetEncoder, scaled
@@ -22,6 +22,7 @@ from sslax.models.raft import RAFT
 from sslax.models.resnet import ResNet
 from sslax.models.vit import ViT
 from sslax.models.weights import fit_weights, read_weights
+from sslax.ranges import Fraction, NonNegativeInt, OneOrMore, Positive, PositiveInt
 from sslax.types import Array, Model, PyTree
 
 MODELS: dict[str, partial[Any]] = {
@@ -51,42 +52,47 @@ _OWN_FIELDS: dict[Any, tuple[str, ...]] = {
 }
 
 
-def defaults() -> ml_collections.ConfigDict:
-    """The `model` section of a config, with its default values.
+class Section(NamedTuple):
+    """The `model` section of a config.
 
-    For every encoder:
-
-    - `name`: a key of `MODELS` (or, for flow, of `FLOW_NETWORKS`).
-    - `blocks`: blocks of each stage; for a ViT one number; empty for the name's own.
-    - `width`: factor on the number of channels.
-    - `dtype`: of the computation, "float32" or "bfloat16".
-    - `mean`, `std`: statistics of the image channels, to normalize by; empty for none.
-    - `encoder_from`: weights to start from instead of random ones, empty for none: the folder of a
-      run, a file of `save_encoder`, or torchvision's ResNet (.pth, .npz or .safetensors).
-
-    For ResNets: `small_stem` (for images up to 64 pixels), `patch_stem` (for the smallest
-    budgets), `zero_init_residual`. For ViTs: `patch` (side in pixels), `pool` ("cls" or "mean"),
-    `position` ("sincos" or "learned"), `class_token`, `freeze_patch_embedding`.
+    Attributes:
+        name: a key of `MODELS` (or, for flow, of `FLOW_NETWORKS`).
+        blocks: blocks of each stage; for a ViT one number; empty for the name's own.
+        width: factor on the number of channels.
+        patch_stem: of a ResNet, for the smallest budgets; see `ResNet`, likewise
+            `zero_init_residual`.
+        small_stem: of a ResNet, for images up to 64 pixels.
+        patch: of a ViT, side in pixels; see `ViT`, likewise `freeze_patch_embedding`.
+        pool: of a ViT: "cls" or "mean".
+        position: of a ViT: "sincos" or "learned".
+        class_token: of a ViT.
+        dtype: of the computation, "float32" or "bfloat16".
+        mean: of the images' channels, to normalize by; empty for no normalization.
+        std: standard deviation of the images' channels, likewise.
+        encoder_from: weights to start from instead of random ones, empty for none: the folder of a
+            run, a file of `save_encoder`, or torchvision's ResNet (.pth, .npz or .safetensors).
     """
-    return ml_collections.ConfigDict(
-        {
-            "name": "resnet18",
-            "blocks": (),
-            "width": 1.0,
-            "patch_stem": 0,
-            "small_stem": False,
-            "zero_init_residual": False,
-            "patch": 16,
-            "pool": "cls",
-            "position": "sincos",
-            "class_token": True,
-            "freeze_patch_embedding": False,
-            "dtype": "float32",
-            "mean": (),
-            "std": (),
-            "encoder_from": "",
-        }
-    )
+
+    name: str = "resnet18"
+    blocks: Sequence[PositiveInt] = ()
+    width: Positive = 1.0
+    patch_stem: NonNegativeInt = 0
+    small_stem: bool = False
+    zero_init_residual: bool = False
+    patch: PositiveInt = 16
+    pool: Literal["cls", "mean"] = "cls"
+    position: Literal["sincos", "learned"] = "sincos"
+    class_token: bool = True
+    freeze_patch_embedding: bool = False
+    dtype: str = "float32"
+    mean: Sequence[Fraction] = ()
+    std: Sequence[Positive] = ()
+    encoder_from: str = ""
+
+
+def defaults() -> ml_collections.ConfigDict:
+    """The `model` section of a config, with its default values; see `Section`."""
+    return ml_collections.ConfigDict(ranges.defaults(Section()))
 
 
 def is_vit(name: str) -> bool:
@@ -110,7 +116,7 @@ def encoder_module(
 
     Arguments and errors are those of `build_encoder`.
     """
-    check_choice("config.model.name", config.name, MODELS)
+    _check(config, MODELS)
     family = MODELS[config.name].func
     knobs = {"dtype": _dtype(config), **_own_knobs(config)}
     if family is ViT:
@@ -237,8 +243,8 @@ def build_pose_network(
     *,
     name: str = "",
     frames: int = 2,
-    decoder_width: int = 256,
-    factors: Sequence[int] = (1,),
+    decoder_width: PositiveInt = 256,
+    factors: OneOrMore[PositiveInt] = (1,),
     explainability: bool = False,
     norm_groups: int = 1,
 ) -> Model:
@@ -267,6 +273,7 @@ def build_pose_network(
     Example:
         >>> network = build_pose_network(defaults(), name="posecnn", frames=3)
     """
+    _check(config, MODELS)
     name = name or ("posecnn" if config.name == "dispnet" else config.name)
     factors = tuple(factors)
     if not factors or min(factors) < 1:
@@ -316,24 +323,29 @@ def build_flow_network(
         them.
 
     Raises:
-        UserError: an unknown name, dtype or knob.
+        UserError: an unknown name, dtype or knob, or a knob out of its range.
 
     Example:
         >>> config = defaults()
         >>> config.name = "raft"
         >>> network = build_flow_network(config, {"small": True, "iterations": 4})
     """
-    check_choice("config.model.name", config.name, FLOW_NETWORKS)
+    _check(config, FLOW_NETWORKS)
     module = FLOW_NETWORKS[config.name]
     common = {"width": config.width, "dtype": _dtype(config), "both": both}
-    fields = [field.name for field in dataclasses.fields(module)]
-    known = [name for name in fields if name not in (*common, "parent", "name")]
-    for knob in knobs:
-        if knob not in known:
-            raise UserError(
-                f"{section}.{knob}: {config.name} has no such knob: {nearest(knob, known)}"
-            )
-    return from_linen(module(**knobs, **common))
+    kinds = ranges.kinds_of(module)
+    others = (*common, "parent", "name")
+    known = {name: kind for name, kind in kinds.items() if name not in others}
+    ranges.check_knobs(section, knobs, known)
+    network = from_linen(module(**knobs, **common))
+
+    def init(rng: Array, x: Any) -> tuple[PyTree, PyTree]:
+        try:
+            return network.init(rng, x)
+        except ValueError as error:  # of frames that are too small
+            raise UserError(f"{section}: {error}") from error
+
+    return network._replace(init=init)
 
 
 def feature_encoder(
@@ -370,6 +382,17 @@ def _starting_from(encoder: Model, source: str) -> Model:
         return fit_weights(read(), jax.eval_shape(encoder.init, rng, x), source)
 
     return encoder._replace(init=init)
+
+
+def _check(config: ml_collections.ConfigDict, networks: Mapping[str, Any]) -> None:
+    """Checks that a section is one of these networks, and its fields."""
+    check_choice("config.model.name", config.name, networks)
+    ranges.check_knobs("config.model", config, Section)
+    if len(config.mean) != len(config.std):
+        raise UserError(
+            f"config.model.mean has {len(config.mean)} values and config.model.std "
+            f"{len(config.std)}: give one for each channel of the images, or none."
+        )
 
 
 def _dtype(config: ml_collections.ConfigDict) -> jnp.dtype:

@@ -15,6 +15,7 @@ from sslax.errors import check_choice
 from sslax.models.conv import Conv
 from sslax.models.norm import BatchNorm
 from sslax.models.vit import Block, layer_norm, linear, sincos_positions
+from sslax.ranges import Positive, PositiveInt
 
 _he = nn.initializers.he_normal()
 _small = nn.initializers.normal(0.02)
@@ -37,11 +38,11 @@ class MAEDecoder(nn.Module):
     He et al., Masked Autoencoders Are Scalable Vision Learners, https://arxiv.org/abs/2111.06377.
     """
 
-    patch: int = 16
-    width: int = 512
-    depth: int = 8
-    heads: int = 16
-    mlp_ratio: float = 4.0
+    patch: PositiveInt = 16
+    width: PositiveInt = 512
+    depth: PositiveInt = 8
+    heads: PositiveInt = 16
+    mlp_ratio: Positive = 4.0
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -93,8 +94,8 @@ class ContextDecoder(nn.Module):
     Pathak et al., Context Encoders, https://arxiv.org/abs/1604.07379, 2016.
     """
 
-    bottleneck: int = 1024
-    width: int = 64
+    bottleneck: PositiveInt = 1024
+    width: PositiveInt = 64
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -143,7 +144,7 @@ class Discriminator(nn.Module):
     Radford et al., DCGAN, https://arxiv.org/abs/1511.06434, 2016.
     """
 
-    width: int = 64
+    width: PositiveInt = 64
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -190,7 +191,7 @@ class ColorDecoder(nn.Module):
 
     bins: int
     stages: tuple[str, ...]
-    width: int = 128
+    width: PositiveInt = 128
     dtype: Any = jnp.float32
 
     @nn.compact

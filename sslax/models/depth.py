@@ -9,7 +9,6 @@ doubled by dropping the last row or column where the size is odd. So sides need 
 32, and every pixel comes back to its position.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +21,7 @@ from sslax.checks import assert_rank
 from sslax.errors import UserError
 from sslax.models.conv import Conv, conv2d
 from sslax.models.kernels import edge_pad
+from sslax.ranges import OneOrMore, PositiveInt
 from sslax.types import Array, Encoding
 
 Size = tuple[int, int]
@@ -51,9 +51,9 @@ class DepthDecoder(nn.Module):
     https://arxiv.org/abs/1806.01260, 2019.
     """
 
-    widths: Sequence[int] = (16, 32, 64, 128, 256)
-    scales: int = 4
-    outputs: int = 1
+    widths: OneOrMore[PositiveInt] = (16, 32, 64, 128, 256)
+    scales: PositiveInt = 4
+    outputs: PositiveInt = 1
     bias: float = 0.0
     dtype: Any = jnp.float32
 
@@ -147,9 +147,9 @@ class DispNetDecoder(nn.Module):
     https://arxiv.org/abs/1704.07813, 2017.
     """
 
-    widths: Sequence[int] = (16, 32, 64, 128, 256, 512)
-    scales: int = 4
-    outputs: int = 1
+    widths: OneOrMore[PositiveInt] = (16, 32, 64, 128, 256, 512)
+    scales: PositiveInt = 4
+    outputs: PositiveInt = 1
     bias: float = 0.0
     dtype: Any = jnp.float32
 
@@ -281,7 +281,7 @@ def _stages_by_level(x: dict[str, Any], scales: int) -> tuple[list[Size], dict[i
     assert_rank([*x["stages"].values(), x["like"]], 4)
     size = x["like"].shape[1:3]
     sizes = [size]
-    while sizes[-1] != (1, 1):
+    while max(sizes[-1]) > 1:
         sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
     stages = {}
     for name, stage in sorted(x["stages"].items()):

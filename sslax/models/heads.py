@@ -1,6 +1,6 @@
 """Heads on pooled features: projection networks, prototypes and classifiers."""
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -10,6 +10,7 @@ from sslax.checks import assert_rank
 from sslax.errors import check_choice
 from sslax.models.norm import BatchNorm
 from sslax.models.vit import gelu
+from sslax.ranges import NonNegativeInt, PositiveInt
 
 
 class Projector(nn.Module):
@@ -34,11 +35,11 @@ class Projector(nn.Module):
         dtype: of the computation; parameters and outputs are float32.
     """
 
-    hidden: int = 512
-    outputs: int = 128
-    layers: int = 2
+    hidden: PositiveInt = 512
+    outputs: PositiveInt = 128
+    layers: PositiveInt = 2
     norm: bool = True
-    last_norm: str = "none"
+    last_norm: Literal["none", "plain", "affine"] = "none"
     last_bias: bool = False
     norm_groups: int = 1
     norm_blocks: bool = False
@@ -77,7 +78,7 @@ class Projector(nn.Module):
 class Classifier(nn.Module):
     """Linear map of features `[N, D]` to logits `[N, classes]`, initialized with zeros."""
 
-    classes: int
+    classes: PositiveInt
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -101,7 +102,7 @@ class Prototypes(nn.Module):
     Caron et al., SwAV, https://arxiv.org/abs/2006.09882, 2020.
     """
 
-    count: int = 3000
+    count: PositiveInt = 3000
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -138,9 +139,9 @@ class DINOHead(nn.Module):
     Caron et al., DINO, https://arxiv.org/abs/2104.14294, 2021.
     """
 
-    hidden: int = 2048
-    bottleneck: int = 256
-    layers: int = 3
+    hidden: PositiveInt = 2048
+    bottleneck: PositiveInt = 256
+    layers: PositiveInt = 3
     norm: bool = False
     dtype: Any = jnp.float32
 
@@ -185,8 +186,8 @@ class TileClassifier(nn.Module):
     """
 
     classes: int
-    embed: int = 1000
-    hidden: int = 0
+    embed: PositiveInt = 1000
+    hidden: NonNegativeInt = 0
     norm: bool = True
     dtype: Any = jnp.float32
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from sslax.checks import assert_rank, assert_shape
 from sslax.models.vit import Block, layer_norm, linear, sincos_positions
+from sslax.ranges import Positive, PositiveInt
 from sslax.types import Array
 
 _STD = 0.02
@@ -36,11 +37,11 @@ class JEPAPredictor(nn.Module):
     Architecture, https://arxiv.org/abs/2301.08243, 2023.
     """
 
-    patch: int = 16
-    width: int = 384
-    depth: int = 6
-    heads: int = 12
-    mlp_ratio: float = 4.0
+    patch: PositiveInt = 16
+    width: PositiveInt = 384
+    depth: PositiveInt = 6
+    heads: PositiveInt = 12
+    mlp_ratio: Positive = 4.0
     dtype: Any = jnp.float32
 
     @nn.compact

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sslax.errors import UserError
 from sslax.types import Array, Model, PyTree
 
 
@@ -90,8 +91,17 @@ def normalize(images: Array, mean: Sequence[float], std: Sequence[float]) -> Arr
 
     Returns:
         The shape and dtype of `images`.
+
+    Raises:
+        UserError: the channels are no multiple of the values.
     """
-    frames = max(1, images.shape[-1] // len(mean)) if len(mean) > 1 else 1
+    channels = images.shape[-1]
+    if len(mean) > 1 and channels % len(mean):
+        raise UserError(
+            f"config.model.mean has {len(mean)} values and the images {channels} channel(s): give "
+            "one for each channel, or a single one for all."
+        )
+    frames = channels // len(mean) if len(mean) > 1 else 1
     shift, scale = (jnp.tile(jnp.array(v, images.dtype), frames) for v in (mean, std))
     return (images - shift) / scale
 

@@ -1,6 +1,7 @@
 """PWC-Net, as UFlow has it: optical flow from coarse to fine."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -10,6 +11,7 @@ from sslax import ops
 from sslax.checks import assert_axis_dimension, assert_rank
 from sslax.models.conv import Conv
 from sslax.models.correlation import cost_volume
+from sslax.ranges import Interval, NonNegativeInt, OneOrMore, Positive, PositiveInt, ProperFraction
 
 _SLOPE = 0.1  # of the leaky ReLU
 _glorot = nn.initializers.glorot_uniform()
@@ -46,19 +48,19 @@ class PWCNet(nn.Module):
     in Unsupervised Optical Flow, https://arxiv.org/abs/2006.04902, 2020.
     """
 
-    width: float = 1.0
-    levels: int = 5
-    channels: int = 32
-    convolutions: int = 3
-    radius: int = 4
-    decoder: tuple[int, ...] = (128, 128, 96, 64, 32)
+    width: Positive = 1.0
+    levels: Annotated[int, Interval(2)] = 5
+    channels: PositiveInt = 32
+    convolutions: PositiveInt = 3
+    radius: NonNegativeInt = 4
+    decoder: OneOrMore[PositiveInt] = (128, 128, 96, 64, 32)
     dense: bool = True
-    context: tuple[tuple[int, int], ...] = (
+    context: Sequence[tuple[PositiveInt, PositiveInt]] = (
         *((128, 1), (128, 2), (128, 4)),
         *((96, 8), (64, 16), (32, 1)),
     )
     normalize: bool = True
-    level_dropout: float = 0.1
+    level_dropout: ProperFraction = 0.1
     both: bool = True
     dtype: Any = jnp.float32
 
@@ -85,7 +87,8 @@ class PWCNet(nn.Module):
             edge-padded, and the flows cropped: entry l has `ceil(H / 2^(l + 2))` rows.
 
         Raises:
-            ValueError: a decoder without layers, or level dropout without keys.
+            ValueError: a decoder without layers, level dropout without keys, or images of fewer
+                than `2^levels` pixels a side.
         """
         if not self.decoder:
             raise ValueError("decoder is empty: it needs at least one layer.")
@@ -94,6 +97,11 @@ class PWCNet(nn.Module):
         assert_rank(images, 5)
         assert_axis_dimension(images, 1, 2)
         size = images.shape[2:4]
+        if min(size) < 2**self.levels:
+            raise ValueError(
+                f"Frames of {size[0]} x {size[1]} are too small for {self.levels} levels of "
+                f"features, which need {2**self.levels} pixels a side."
+            )
         pyramid = self._features(pad_to_multiple(images, 2**self.levels))
         keep = self._kept_levels(x, train)
         flows: list[jax.Array] = []

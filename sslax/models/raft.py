@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -21,6 +21,7 @@ from sslax.models.depth import scaled
 from sslax.models.norm import BatchNorm
 from sslax.models.pwc import pad_to_multiple, pairs
 from sslax.models.weights import check_like, flatten, read_tensors
+from sslax.ranges import Positive, PositiveInt
 from sslax.types import PyTree
 
 _STRIDE = 8  # of the features, in pixels of the image
@@ -58,13 +59,13 @@ class RAFT(nn.Module):
     """
 
     small: bool = False
-    width: float = 1.0
-    iterations: int = 12
-    levels: int = 4
-    radius: int | None = None
+    width: Positive = 1.0
+    iterations: PositiveInt = 12
+    levels: PositiveInt = 4
+    radius: PositiveInt | None = None
     convex: bool | None = None
-    norm: str | None = None
-    correlation: str = "dense"
+    norm: Literal["batch", "instance", "none", None] = None
+    correlation: Literal["dense", "on_demand"] = "dense"
     remat: bool = False
     both: bool = True
     dtype: Any = jnp.float32

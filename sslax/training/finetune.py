@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from sslax import data, models
+from sslax import data, models, ranges
 from sslax.data import records
 from sslax.errors import UserError
 from sslax.methods.common import Augmentation
 from sslax.methods.representation import supervised
+from sslax.ranges import NonNegative, Positive, PositiveFraction, PositiveInt, Seed
 from sslax.training import configuration, loop, metrics, optim, sharding
 from sslax.training.plan import Plan
 from sslax.types import Array, Batch, Method, Model, PyTree, Variables
@@ -41,12 +42,12 @@ class Recipe(NamedTuple):
     """
 
     duration: str = ""
-    batch_size: int = 128
+    batch_size: PositiveInt = 128
     optimizer: str = "sgd"
-    learning_rate: float = 0.1
-    weight_decay: float = 0.0
-    layer_decay: float = 1.0
-    seed: int = 0
+    learning_rate: Positive = 0.1
+    weight_decay: NonNegative = 0.0
+    layer_decay: PositiveFraction = 1.0
+    seed: Seed = 0
 
 
 DEFAULT = Recipe()
@@ -134,6 +135,7 @@ def finetune(
             raise UserError(f"Fine-tuning needs labels, and the {part} images have none.")
     mesh = sharding.make_mesh() if mesh is None else mesh
     # At least one example for each device, and as many for all of them.
+    ranges.check_record(recipe)
     batch_size = max(1, min(recipe.batch_size, len(train)) // mesh.size) * mesh.size
     if len(train) < batch_size:  # fewer examples than devices: some are seen more than once
         train = records.subset(train, np.resize(np.arange(len(train)), batch_size))
@@ -227,7 +229,4 @@ def _steps(duration: str, batch_size: int, steps_per_epoch: int) -> int:
     sizes = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch}
     if not duration:
         return max(configuration.steps_of("30 epochs", **sizes), 500)
-    steps = configuration.steps_of(duration, **sizes)
-    if steps < 1:
-        raise UserError(f'A duration of "{duration}" is less than one step; lengthen it.')
-    return steps
+    return configuration.steps_of(duration, **sizes)

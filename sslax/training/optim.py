@@ -1,42 +1,50 @@
 """Optimizers and learning rates of self-supervised training, from the `optimizer` section."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from sslax.errors import UserError, check_choice
+from sslax import ranges
+from sslax.errors import UserError, check_choice, nearest
 from sslax.methods.schedules import cosine
+from sslax.ranges import Fraction, NonNegative, Positive, PositiveFraction, ProperFraction
 from sslax.types import Array, PyTree, Schedule
+
+
+class Section(NamedTuple):
+    """The `optimizer` section of a config."""
+
+    name: str = "sgd"  # sgd | lars | adamw
+    learning_rate: Positive = 0.3
+    scaling: str = "linear"  # linear: x batch / 256; sqrt: x sqrt(batch); none
+    warmup: str = "0 steps"
+    final_fraction: Fraction = 0.0  # of the peak rate, at the end of the cosine
+    # In place of the cosine: where in the run the rate drops
+    drops: Sequence[Fraction] = ()
+    drop_factor: PositiveFraction = 0.1
+    momentum: ProperFraction = 0.9  # Adam's beta 1
+    nesterov: bool = False  # SGD
+    beta2: ProperFraction = 0.999  # Adam
+    epsilon: Positive = 1e-8  # Adam
+    weight_decay: NonNegative = 1e-4
+    final_decay_fraction: NonNegative = 1.0  # of the weight decay, at the end of a cosine
+    trust_coefficient: Positive = 0.001  # LARS
+    clip_norm: NonNegative = 0.0  # global norm of the gradient; 0: not clipped
+    vector_rate: NonNegative = 1.0  # factor on the rate of biases and norms
+    # Factor on the rate of a part of the network, by the part's name
+    rates: Mapping[str, NonNegative] = MappingProxyType({})
+    layer_decay: PositiveFraction = 1.0  # ViT: factor on the rate for each layer below the head
 
 
 def defaults() -> ConfigDict:
     """The `optimizer` section of a config."""
-    return ConfigDict(
-        {
-            "name": "sgd",  # sgd | lars | adamw
-            "learning_rate": 0.3,
-            "scaling": "linear",  # linear: x batch / 256; sqrt: x sqrt(batch); none
-            "warmup": "0 steps",
-            "final_fraction": 0.0,  # of the peak rate, at the end of the cosine
-            "drops": (),  # in place of the cosine: where in the run, in [0, 1], the rate drops
-            "drop_factor": 0.1,
-            "momentum": 0.9,  # Adam's beta 1
-            "nesterov": False,  # SGD
-            "beta2": 0.999,  # Adam
-            "epsilon": 1e-8,  # Adam
-            "weight_decay": 1e-4,
-            "final_decay_fraction": 1.0,  # of the weight decay, at the end of a cosine
-            "trust_coefficient": 0.001,  # LARS
-            "clip_norm": 0.0,  # global norm of the gradient; 0: not clipped
-            "vector_rate": 1.0,  # factor on the rate of biases and norms
-            "rates": {},  # factor on the rate of a part of the network, by the part's name
-            "layer_decay": 1.0,  # ViT: factor on the rate for each layer below the head
-        }
-    )
+    return ConfigDict(ranges.defaults(Section()))
 
 
 def scaled_learning_rate(base: float, scaling: str, batch_size: int) -> float:
@@ -89,7 +97,9 @@ def decayed_leaves(params: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def build(config: ConfigDict, rate: Schedule, total: int) -> optax.GradientTransformation:
+def build(
+    config: ConfigDict, rate: Schedule, total: int, *, optional: Collection[str] = ()
+) -> optax.GradientTransformation:
     """The optimizer that the `optimizer` section names, with learning rate `rate(step)`.
 
     Weight decay, and LARS' trust ratio, spare biases and norms (`decayed_leaves`). Factors on the
@@ -100,9 +110,10 @@ def build(config: ConfigDict, rate: Schedule, total: int) -> optax.GradientTrans
         config: the section.
         rate: the learning rate at each step.
         total: steps of the run.
+        optional: names of parts that may have a rate and be missing.
 
     Raises:
-        UserError: unknown optimizer.
+        UserError: unknown optimizer; when it is initialized, a rate of a part that is missing.
     """
     decay = config.weight_decay
     if config.final_decay_fraction != 1.0:
@@ -134,27 +145,44 @@ def build(config: ConfigDict, rate: Schedule, total: int) -> optax.GradientTrans
     if config.clip_norm > 0:
         transform = optax.chain(optax.clip_by_global_norm(config.clip_norm), transform)
     if config.vector_rate != 1.0 or config.rates:
-        transform = optax.chain(transform, scale_parts(config.vector_rate, dict(config.rates)))
+        transform = optax.chain(
+            transform, scale_parts(config.vector_rate, dict(config.rates), optional)
+        )
     if config.layer_decay != 1.0:
         transform = optax.chain(transform, scale_layers(config.layer_decay))
     return transform
 
 
-def scale_parts(vector_rate: float, rates: Mapping[str, float]) -> optax.GradientTransformation:
+def scale_parts(
+    vector_rate: float, rates: Mapping[str, float], optional: Collection[str] = ()
+) -> optax.GradientTransformation:
     """Multiplies updates: of biases and norms by `vector_rate`, of part `name` by `rates[name]`.
 
     Args:
         vector_rate: for leaves of at most one axis.
-        rates: by the name of the part, the first key of a leaf's path; other names are ignored.
+        rates: by the name of the part, the first key of a leaf's path.
+        optional: names of parts that may be missing.
+
+    Raises:
+        UserError: when it is initialized, for another part that is missing.
     """
 
     def factor(path: tuple, leaf: Array) -> float:
         return rates.get(path[0].key, 1.0) * (vector_rate if leaf.ndim <= 1 else 1.0)
 
-    def scale(updates: PyTree, params: PyTree) -> PyTree:
-        return jax.tree.map_with_path(lambda path, leaf: factor(path, leaf) * leaf, updates)
+    def init(params: PyTree) -> optax.EmptyState:
+        for name in rates:
+            if name not in params and name not in optional:
+                raise UserError(
+                    f"There is no part of the network for config.optimizer.rates.{name}: "
+                    f"{nearest(name, params)}"
+                )
+        return optax.EmptyState()
 
-    return optax.stateless(scale)
+    def update(updates: PyTree, state: optax.EmptyState, params: PyTree = None) -> tuple:
+        return jax.tree.map_with_path(lambda path, leaf: factor(path, leaf) * leaf, updates), state
+
+    return optax.GradientTransformation(init, update)
 
 
 def scale_layers(decay: float) -> optax.GradientTransformation:

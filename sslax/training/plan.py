@@ -1,6 +1,7 @@
 """What a config means on a data set: the method, its optimizer, and durations in steps."""
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from sslax import data
-from sslax.errors import UserError, check_choice
+from sslax.errors import UserError
 from sslax.methods import METHODS
 from sslax.methods.representation import online_probe
 from sslax.training import checkpoint, configuration, optim, sharding
@@ -80,27 +81,31 @@ def make_plan(
         methods: the table of methods, name to `build(config, steps)`.
 
     Raises:
-        UserError: unknown method, bad duration, batch larger than the set.
+        UserError: an unknown key, or a value out of its range; a batch larger than the set.
     """
+    configuration.check(config, methods)
     size = config.batch_size
-    check_choice("config.method", config.method, methods)
     if size > examples:
         raise UserError(
             f"config.batch_size = {size} is larger than the training set of {examples} images."
         )
     per_epoch = examples // size
 
-    def to_steps(duration: str, total: int | None = None) -> int:
+    def to_steps(key: str, total: int | None = None) -> int:
         sizes = {"batch_size": size, "steps_per_epoch": per_epoch}
-        return configuration.steps_of(duration, **sizes, total=total)
+        duration = attrgetter(key)(config)
+        return configuration.steps_of(duration, **sizes, total=total, name=f"config.{key}")
 
-    steps = to_steps(config.duration)
-    log_every = max(to_steps(config.log_every, steps), 1)
+    steps = to_steps("duration")
+    log_every = max(to_steps("log_every", steps), 1)
     # Whole intervals of the log, so that a resumed run writes the same lines.
-    checkpoint_every = max(to_steps(config.checkpoint_every, steps) // log_every, 1) * log_every
-    warmup = to_steps(config.optimizer.warmup, steps)
+    checkpoint_every = max(to_steps("checkpoint_every", steps) // log_every, 1) * log_every
+    warmup = to_steps("optimizer.warmup", steps)
     rate = optim.learning_rate(config.optimizer, batch_size=size, warmup=warmup, total=steps)
     method = methods[config.method](config, steps)
+    section = config.get(config.method, {})
+    # Parts that a knob may leave out, such as a discriminator, have their section all the same.
+    optional = [name for name, knobs in section.items() if isinstance(knobs, ConfigDict)]
     batch = {
         "image": jax.ShapeDtypeStruct((size, *image_shape), jnp.uint8),
         "index": jax.ShapeDtypeStruct((size,), jnp.int32),
@@ -113,7 +118,7 @@ def make_plan(
             method = online_probe.attach(method, classes=classes)
     return Plan(
         method=method,
-        tx=optim.build(config.optimizer, rate, steps),
+        tx=optim.build(config.optimizer, rate, steps, optional=optional),
         rate=rate,
         steps=steps,
         steps_per_epoch=per_epoch,

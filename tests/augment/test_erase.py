@@ -38,5 +38,5 @@ def test_probability_and_area(erased):
 
 def test_a_range_needs_two_numbers():
     recipe = augment.ViewRecipe(erase=0.5, erase_scale=(0.2,))
-    with pytest.raises(ValueError, match="erase_scale is a range, two numbers"):
+    with pytest.raises(ValueError, match="erase_scale must be a range"):
         augment.make_views((recipe,))

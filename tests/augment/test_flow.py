@@ -221,7 +221,7 @@ def test_blur_is_shared():
 
 
 def test_the_range_of_blur_must_be_positive():
-    with pytest.raises(ValueError, match="blur_sigma must be a positive, increasing pair"):
+    with pytest.raises(ValueError, match="blur_sigma must be a range"):
         flow.get_flow_recipe("identity", blur=0.5, blur_sigma=(0.0, 1.0))
 
 
@@ -264,7 +264,7 @@ def test_errors():
         crop(jax.random.key(0), {**batch, "flow": jnp.zeros((1, 8, 8, 2))})
     with pytest.raises(ValueError, match="'index'"):
         flow.make_frame_pairs(flow.FlowRecipe())(jax.random.key(0), {"image": batch["image"]})
-    with pytest.raises(ValueError, match="probability"):
+    with pytest.raises(ValueError, match="erase must be a number in"):
         flow.make_frame_pairs(flow.FlowRecipe(erase=1.5))
     with pytest.raises(ValueError, match='did you mean "smurf"'):
         flow.get_flow_recipe("smurv")

@@ -176,11 +176,11 @@ def test_errors(batch):
         augment.get_frame_recipe("monodeph2")
     with pytest.raises(ValueError, match='did you mean "zoom"'):
         augment.get_frame_recipe("monodepth2", zom=1)
-    with pytest.raises(ValueError, match="flip is a probability"):
+    with pytest.raises(ValueError, match="flip must be a number in"):
         augment.make_frames(augment.FrameRecipe(flip=1.5))
-    with pytest.raises(ValueError, match="zoom must be an increasing pair"):
+    with pytest.raises(ValueError, match="zoom must be a range"):
         augment.random_zoom_frames(RNG, {"frames": batch["image"][0]}, zoom=(0.9, 1.0))
-    with pytest.raises(ValueError, match="gain must be a positive"):
+    with pytest.raises(ValueError, match="gain must be a range"):
         augment.random_exposure(RNG, jnp.zeros((2, 2, 3)), gain=(0.0, 1.0))
     flips = augment.make_frames(augment.FrameRecipe(flip=0.5))
     with pytest.raises(ValueError, match="has depth, which flips and zooms do not update"):

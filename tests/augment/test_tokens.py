@@ -188,13 +188,13 @@ def test_grids_need_not_be_square_and_blocks_may_fill_them():
 
 def test_errors():
     sample = functools.partial(augment.random_token_blocks, KEYS[0])
-    with pytest.raises(ValueError, match="scale must be a positive, increasing pair"):
+    with pytest.raises(ValueError, match="scale must be a range"):
         sample(GRID, target_scale=(0.2, 0.1))
-    with pytest.raises(ValueError, match="aspect must be a positive, increasing pair"):
+    with pytest.raises(ValueError, match="aspect must be a range"):
         sample(GRID, target_aspect=(0.0, 1.0))
-    with pytest.raises(ValueError, match="at most 1"):
+    with pytest.raises(ValueError, match="scale must be a range"):
         sample(GRID, context_scale=(0.5, 1.5))
-    with pytest.raises(ValueError, match="targets, the number of target blocks"):
+    with pytest.raises(ValueError, match="targets must be a positive whole number"):
         sample(GRID, targets=0)
     for options in ({"min_context": 0}, {"min_context": 197}, {"max_context": 9}):
         with pytest.raises(ValueError, match="cannot have between"):

@@ -223,11 +223,11 @@ def test_errors(batch):
         augment.make_views(
             [augment.ViewRecipe()], [augment.ViewRecipe(size=8), augment.ViewRecipe(size=4)]
         )
-    with pytest.raises(ValueError, match="flip is a probability"):
+    with pytest.raises(ValueError, match="flip must be a number in"):
         augment.make_views([augment.ViewRecipe()], [augment.ViewRecipe(flip=2.0)])
     with pytest.raises(ValueError, match="sizes must be equal"):
         augment.make_views([augment.ViewRecipe(size=8), augment.ViewRecipe(size=4)])
-    with pytest.raises(ValueError, match="blur is a probability"):
+    with pytest.raises(ValueError, match="blur must be a number in"):
         augment.make_views([augment.ViewRecipe(blur=1.5)])
     with pytest.raises(ValueError, match="one recipe per view"):
         augment.make_views([])

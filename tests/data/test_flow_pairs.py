@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from geometric_config import config, noise, write_images
+from geometric_config import checked, config, noise, write_images
 from PIL import Image
 
 from sslax.data.files.flow_files import write_flow
@@ -19,7 +19,7 @@ TRIPLET = {"frames": 3, "target_frame": "second"}
 
 def error(source, **fields):
     with pytest.raises(DataError) as caught:
-        source.load(config(**{**PAIR, **fields}))
+        source.load(checked(**{**PAIR, **fields}))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -115,7 +115,7 @@ def test_sintel_without_its_test(tmp_path):
     train, test, _ = sintel.load(config(**fields, test_fraction=0.5))
     assert "alley_1" in train.pairs[-1].first and "bandage_1" in test.pairs[0].first
     wrong = {"rendering": "albedo"}
-    assert "'clean', 'final'" in error(sintel, path=str(tmp_path), sintel=wrong)
+    assert "Known: clean, final" in error(sintel, path=str(tmp_path), sintel=wrong)
     (tmp_path / "training" / "flow" / "alley_1" / "frame_0002.flo").unlink()
     assert "frame_0002.flo is missing" in error(sintel, path=str(tmp_path))
 

@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from geometric_config import config, noise, write_images
+from geometric_config import checked, config, noise, write_images
 
 from sslax.data import fitting
 from sslax.data.files.cameras import write_kitti_poses
@@ -28,7 +28,7 @@ TURN = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])  # laser: x forward, y le
 
 def error(source, **fields):
     with pytest.raises(DataError) as caught:
-        source.load(config(**fields))
+        source.load(checked(**fields))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

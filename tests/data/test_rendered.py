@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from geometric_config import config
+from geometric_config import checked, config
 from jax.sharding import AxisType
 
 from sslax import data, losses, ops
@@ -32,7 +32,7 @@ def opened(kind, **more):
 
 def error(module, **fields):
     with pytest.raises(DataError) as caught:
-        module.load(config(**fields))
+        module.load(checked(**fields))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -156,7 +156,7 @@ def test_mistakes_of_scenes():
         return error(rendered, **{"source": "scenes", "frames": 3, **fields})
 
     assert "reads no path" in wrong(path="x")
-    assert "'rooms', 'layered'" in wrong(scenes={"kind": "forest"})
+    assert "Known: layered, rooms" in wrong(scenes={"kind": "forest"})
     assert "has flow and no depth" in wrong(scenes={"kind": "layered"})
     assert "data.scenes.speed" in wrong(interval=2)
     assert "channels=3" in wrong(channels=1)
@@ -164,7 +164,7 @@ def test_mistakes_of_scenes():
     assert "no effect on scenes of kind 'stereo'" in wrong(**pair, scenes={"moving": 0.5})
     assert "have no moving camera" in wrong(**pair, distances=True)
     assert "are for videos" in wrong(camera={"min_motion": 1.0})
-    assert "1 or more" in wrong(scenes={"length": 0})
+    assert "positive whole number" in wrong(scenes={"length": 0})
 
 
 # The motorcycle

@@ -420,8 +420,8 @@ def test_npz_mistakes(tmp_path):
 
 def test_config_mistakes():
     assert 'did you mean "folder"?' in error(source="fodler")
-    assert "'resident'" in error(device="gpu")
-    assert "data.channels=2" in error(channels=2)
+    assert "resident, stream" in error(device="gpu")
+    assert "data.channels is 2" in error(channels=2)
     assert "reads no path" in error(path="/somewhere")
 
 

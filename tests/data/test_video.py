@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from geometric_config import config, noise, write_images
+from geometric_config import checked, config, noise, write_images
 from PIL import Image
 
 from sslax.data import clips, fitting, rectification, scenes
@@ -49,7 +49,7 @@ def archive(path, **changes):
 
 def error(source, **fields):
     with pytest.raises(DataError) as caught:
-        source.load(config(**fields))
+        source.load(checked(**fields))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -236,10 +236,10 @@ def test_mistakes_of_video(folder, tmp_path):
     assert "gives a sample a single image" in error(video, path=str(folder))
     assert "size=(height, width)" in error(video, **fields, image_size=32)
     assert "must be a height and a width" in error(video, **fields, size=(32,))
-    assert "'middle', 'first'" in error(video, **fields, target_frame="last")
+    assert "Known: first, middle, second" in error(video, **fields, target_frame="last")
     assert "set data.frames=2 and" in error(video, **fields, target_frame="first")
-    assert "must be 1 or more" in error(video, **fields, interval=0)
-    assert "cut_bottom=1.0" in error(video, **fields, camera={"cut_bottom": 1.0})
+    assert "data.interval must be a positive whole number" in error(video, **fields, interval=0)
+    assert "camera.cut_bottom must be" in error(video, **fields, camera={"cut_bottom": 1.0})
     assert "data.source='stereo'" in error(video, **fields, stereo=True)
     assert "set it to 0.0" in error(video, **fields, test_path=str(folder), test_fraction=0.2)
     assert "span 13 frames, and the longest sequence has 12" in error(video, **fields, interval=6)

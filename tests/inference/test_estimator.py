@@ -8,6 +8,7 @@ from formulas import METERS, SIZE, constant_image
 from PIL import Image
 
 import sslax
+from sslax import methods
 from sslax.errors import UserError
 from sslax.inference import estimator
 from sslax.measures import depth
@@ -119,6 +120,28 @@ def test_the_network_may_work_at_another_size(runs, estimators):
     # The formula's flow is constant in pixels of the network, which are smaller now.
     expected = estimators["pairs"](pair).flow / [3, 2]
     np.testing.assert_allclose(estimate(pair).flow, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (8, -1), (8,), (8, 8, 3), (8.5, 8), ("8", "8"), 8, "88"])
+def test_what_is_no_size_is_refused(runs, size):
+    with pytest.raises(UserError, match=r"^size must be a height and a width in pixels"):
+        sslax.load(runs / "pairs", size=size)
+
+
+def test_a_size_that_the_network_cannot_work_at_is_refused(runs, monkeypatch):
+    method = formulas.METHODS["pairs"]
+
+    def predict(variables, batch):
+        if batch["image"].shape[2] < 4:
+            raise ValueError("Frames of 1 x 1 are too small.")
+        return method.predict(variables, batch)
+
+    demanding = method._replace(predict=predict)
+    monkeypatch.setitem(methods.METHODS, "pairs", lambda *_: demanding)
+    assert sslax.load(runs / "pairs", size=(4, 4)).size == (4, 4)
+    message = r"cannot work at a size of \(1, 1\): Frames of 1 x 1 are too small"
+    with pytest.raises(UserError, match=message):
+        sslax.load(runs / "pairs", size=(1, 1))
 
 
 def test_examples_may_differ_in_size_and_come_back_with_what_they_hold(estimators):

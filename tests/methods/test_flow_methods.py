@@ -858,7 +858,7 @@ def test_mistakes_in_configs_are_named(load_config):
             uflow.build(config, 10)
     config = load_config("smurf", "tiny")
     config.model.name = "pwc"
-    with pytest.raises(UserError, match=r"config\.smurf\.network\.\w+: pwc"):
+    with pytest.raises(UserError, match=r"no config\.smurf\.network\.\w+: did"):
         smurf.build(config, 10)
     config = load_config("arflow", "tiny")
     with config.unlocked():

@@ -94,8 +94,8 @@ def test_flow_networks_are_built_by_name(name, shape, both):
     [
         ({"name": "pwcnet"}, {}, "config.model.name is 'pwcnet': did you mean \"pwc\"?"),
         ({"name": "raft", "dtype": "float16"}, {}, "config.model.dtype is 'float16'"),
-        ({"name": "raft"}, {"iteration": 3}, "config.uflow.network.iteration: raft has no such"),
-        ({"name": "pwc"}, {"width": 2.0}, "config.uflow.network.width: pwc has no such knob"),
+        ({"name": "raft"}, {"iteration": 3}, "no config.uflow.network.iteration: did you mean"),
+        ({"name": "pwc"}, {"width": 2.0}, "no config.uflow.network.width: Known: channels"),
     ],
 )
 def test_flow_networks_that_cannot_be_built_say_why(changes, knobs, message):

@@ -95,6 +95,8 @@ def test_plain_decoder_without_context_has_fewer_parameters(tiny):
     assert set(dense) - set(plain) == {"context1", "context2", "context_flow"}
     with pytest.raises(ValueError, match="decoder is empty"):
         shapes(decoder=())
+    with pytest.raises(ValueError, match=r"too small for 9 levels of features, which need 512"):
+        shapes(levels=9)
 
 
 def test_four_phases_of_a_2x2_convolution_are_a_transposed_4x4_convolution_of_stride_2():

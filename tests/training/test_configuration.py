@@ -1,9 +1,13 @@
 """Durations, and the mistakes a config can hold."""
 
+import functools
+import math
+import re
 import runpy
 
 import pytest
 import runs
+from ml_collections import ConfigDict
 
 from sslax.errors import UserError
 from sslax.training import configuration
@@ -60,8 +64,13 @@ def test_the_whole_run_is_no_part_of_itself(duration):
 def test_the_duration_of_a_run_is_no_part_of_it(load_config):
     config = load_config("simclr", "tiny")
     config.duration = "5 %"
-    with pytest.raises(UserError, match='"5 %" is no duration'):
+    with pytest.raises(UserError, match=r'^config\.duration = "5 %" is no duration'):
         make_plan(config, examples=64, image_shape=(28, 28, 1), classes=None)
+
+
+def test_a_run_takes_at_least_a_step():
+    with pytest.raises(UserError, match=r'^duration = "8 examples" is less than one step'):
+        configuration.steps_of("8 examples", batch_size=32, steps_per_epoch=10)
 
 
 def test_unknown_key_names_its_neighbor():
@@ -81,11 +90,19 @@ def test_unknown_variant_names_its_neighbor(load_config):
         load_config("simclr", "cifar")
 
 
-CONFIGS = [
-    (path.stem, variant)
-    for path in sorted((runs.ROOT / "configs").glob("*.py"))
-    for variant in runpy.run_path(str(path))["VARIANTS"]
-]
+MODULES = {
+    path.stem: runpy.run_path(str(path)) for path in sorted((runs.ROOT / "configs").glob("*.py"))
+}
+CONFIGS = [(name, variant) for name, module in MODULES.items() for variant in module["VARIANTS"]]
+
+
+@functools.cache
+def config_of(name, variant):
+    """A variant's config; who changes it puts it back."""
+    config = MODULES[name]["get_config"](variant)
+    if "teacher_from" in config.get(config.method, {}):
+        config[config.method].teacher_from = None  # as for a run whose checkpoints have the teacher
+    return config
 
 
 # Training images of the sets that variants are for; of their own kind, a plausible number.
@@ -93,39 +110,220 @@ EXAMPLES = {"": 8000, "cifar10": 50_000, "stl10": 100_000, "imagenet100": 126_68
 EXAMPLES |= {"imagenet": 1_281_167, "kitti": 39_810}
 
 
-def plan_of(config, variant, examples):
-    """The plan of a variant on images such as its data set has."""
-    if "teacher_from" in config.get(config.method, {}):
-        config[config.method].teacher_from = None  # as for a run whose checkpoints have the teacher
-    classes = None
+def data_of(config, variant):
+    """What a data set such as the variant's tells `make_plan`."""
+    examples = EXAMPLES.get(variant.partition("_")[0], 20_000)
     if (images := config.data.frames + config.data.stereo) > 1:  # that belong together
         shape = (images, *(config.data.size or (384, 512)), 3)
-    else:
-        side = max(config.augment.size, 32)
-        shape = (side, side, len(config.model.mean))
-        classes = None if variant else 10
-    plan = make_plan(config, examples=examples, image_shape=shape, classes=classes)
-    assert plan.batch["image"].shape == (config.batch_size, *shape)
-    return plan
+        return {"examples": examples, "image_shape": shape, "classes": None}
+    side = max(config.augment.size, 32)
+    shape = (side, side, len(config.model.mean))
+    return {"examples": examples, "image_shape": shape, "classes": None if variant else 10}
 
 
 @pytest.mark.parametrize(("name", "variant"), CONFIGS)
-def test_every_variant_of_every_config_makes_a_plan(load_config, name, variant):
-    plan = plan_of(load_config(name, variant), variant, examples=8192)
-    assert plan.steps > 0 and plan.checkpoint_every % plan.log_every == 0
-
-
-@pytest.mark.parametrize(("name", "variant"), CONFIGS)
-def test_every_variant_can_be_shortened_by_its_duration_alone(load_config, name, variant):
+def test_every_variant_makes_a_plan_of_any_duration(name, variant):
     """Nothing else is in steps or epochs of the long run: a rate that falls still does."""
-    config = load_config(name, variant)
+    config = config_of(name, variant)
+    spec, duration = data_of(config, variant), config.duration
+    sizes = {"batch_size": config.batch_size}
+    sizes["steps_per_epoch"] = spec["examples"] // config.batch_size
+    assert configuration.steps_of(duration, **sizes) > 0
     config.duration = "300 steps"
-    examples = EXAMPLES.get(variant.partition("_")[0], 20_000)
-    plan = plan_of(config, variant, examples)
-    assert plan.steps == 300
+    plan = make_plan(config, **spec)
+    config.duration = duration
+    assert plan.batch["image"].shape == (config.batch_size, *spec["image_shape"])
+    assert plan.steps == 300 and plan.checkpoint_every % plan.log_every == 0
     first, middle, last = (float(plan.rate(step)) for step in (0, 150, 299))
     constant = config.optimizer.final_fraction == 1.0
     assert first > 0.0 and (last == middle if constant else last < 0.5 * middle)
+
+
+# Values out of range.
+
+
+def leaves(section, prefix=""):
+    """Dotted names and values of a config."""
+    for name, value in section.items():
+        if isinstance(value, ConfigDict) and len(value):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def wrong_values(value):
+    """What a number, a tuple of numbers or a duration may be by mistake, by the kind of mistake."""
+    if isinstance(value, bool):
+        return {}
+    if isinstance(value, int | float):
+        wrong = {"negative": -type(value)(1), "zero": type(value)(0), "nan": math.nan}
+        wrong |= {"infinite": math.inf, "text": "many", "none": None}
+        return wrong | ({"broken": 1.5} if isinstance(value, int) else {})
+    if isinstance(value, str):
+        durations = ("", "-1 steps", "1.2.3 steps", "1e999 steps", "a while", "nan epochs", None)
+        return dict(enumerate(durations)) if re.search("step|epoch|%", value) else {}
+    if not isinstance(value, tuple) or not value:
+        return {}
+    first, *others = value
+    if isinstance(first, str):
+        return {}
+    wrong = {f"{kind} entry": (bad, *others) for kind, bad in wrong_values(first).items()}
+    return wrong | {"one": first, "reversed": value[::-1], "empty": (), "none": None}
+
+
+# What is no mistake, by its kind: the ends of the keys, and why.
+ALLOWED = {
+    "zero": {
+        r"\w+_weight|weight_decay": "the term is left out",
+        r"blur|erase|exposure|flip|flip_vertical|brightness|contrast|saturation|hue|strength": (
+            "the operation is left out"
+        ),
+        r"noise|jitter|color_jitter|rotate|translate|relative|down_up": "likewise",
+        r"clip_norm|patch_stem|local\.count|classifier\.hidden|level_dropout|fusion_steps": (
+            "there is none"
+        ),
+        r"gap|overlap|selfsup_crop|image_size|resident_bytes|boxes|speed|scenes\.test": "likewise",
+        r"\w*momentum|beta2": "nothing is averaged",
+        r"\w+_start|\w+_ramp|freeze|teacher_warmup": "from the first step on, at once",
+        r"final_fraction|final_decay_fraction|vector_rate|rates\.\w+": "no rate, no decay",
+        r"colorization\.gamma": "the balance is by the prior alone",
+    },
+    "negative": {
+        r"decoder\.bias": "a logit",
+        r"camera\.baseline": "the partner's camera is on the left",
+    },
+    "zero entry": {
+        r"drops": "at the start of the run",
+        r"level_weights": "the level does not count",
+        r"model\.mean": "black",
+    },
+    "reversed": {
+        r"drops|level_weights|census_radii|widths|decoder|network\.context|model\.(mean|std)": (
+            "a list, not a range"
+        ),
+        r"data\.size|augment\.size": "height and width",
+        r"teacher_temperature": "from the first to the second",
+    },
+    "reversed entry": {r"network\.context": "channels and dilation"},
+    "empty": {
+        r"model\.blocks|data\.size|augment\.size": "those of the network, of the frames",
+        r"drops|network\.context": "there is none",
+    },
+    "none": {r"crop_scale|augment\.size|local\.size": "those of the image"},
+}
+
+
+def is_allowed(key, kind):
+    """Whether a kind of value is no mistake for a key."""
+    return any(re.search(rf"\b({keys})$", key) for keys in ALLOWED.get(kind, {}))
+
+
+def keys_to_try(name):
+    """Variants with the keys that none before has: of a method, or ("") those of all methods."""
+    seen, own = set(), (name, "augment", "model")
+    for config_name, variant in CONFIGS:
+        if name in ("", config_name):
+            config = config_of(config_name, variant)
+            shared = (config_name, "augment", "model")
+            for key, value in leaves(config):
+                section = key.partition(".")[0]
+                wanted = section in own if name else section not in shared
+                if wanted and key not in seen:
+                    seen.add(key)
+                    yield config, variant, key, value
+
+
+@pytest.mark.parametrize("name", ["", *MODULES])
+def test_every_number_of_every_config_has_its_range(name):
+    """Whatever is wrong is refused in one sentence with the key, or is in the list above."""
+    for config, variant, key, value in keys_to_try(name):
+        for kind, bad in wrong_values(value).items():
+            if bad == value:
+                continue
+            error = error_with(config, key, bad, data_of(config, variant))
+            if is_allowed(key, kind):
+                assert error is None, f"{key} = {bad!r}: {error}"
+            else:
+                assert error and key in error and "\n" not in error, f"{key} = {bad!r}: {error}"
+
+
+def section_of(config, path):
+    """A section by its dotted name."""
+    return functools.reduce(ConfigDict.__getitem__, path, config)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "nearest"),
+    [
+        ("simclr", "simclr.temprature", "temperature"),
+        ("simclr", "augment.blr", "blur"),
+        ("dino", "augment.local.sise", "size"),
+        ("dino", "dino.projector.botleneck", "bottleneck"),
+        ("ijepa", "ijepa.blocks.target", "targets"),
+        ("simclr", "model.widht", "width"),
+        ("simclr", "optimizer.momentun", "momentum"),
+        ("simclr", "evaluate.data.sorce", "source"),
+        ("simclr", "evaluate.depth.min_dept", "min_depth"),
+        ("simclr", "data.camera.baselin", "baseline"),
+        ("monodepth2", "monodepth2.pose.factor", "factors"),
+        ("monodepth2", "augment.zom", "zoom"),
+        ("arflow", "arflow.spatial.rotat", "rotate"),
+        ("uflow", "uflow.network.leves", "levels"),
+        ("smurf", "augment.asymetric", "asymmetric"),
+    ],
+)
+def test_an_unknown_key_is_refused(name, key, nearest):
+    config = config_of(name, "")
+    *path, last = key.split(".")
+    section = section_of(config, path)
+    with config.unlocked():
+        section[last] = 1
+        with pytest.raises(UserError, match=rf'There is no .*{key}: did you mean "{nearest}"'):
+            make_plan(config, **data_of(config, ""))
+        del section[last]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("simclr", {"method": "moco"}, "'moco', but this is a config of simclr: start from"),
+        ("simclr", {"method": "rotation"}, "'rotation', but this is a config of simclr"),
+        ("rotation", {"method": "moco"}, "has no section 'moco': start from .*moco.py"),
+        ("simclr", {"evaluate.depth.min_depth": 90.0}, "min_depth = 90.0 must be less than"),
+        ("simclr", {"model.std": ()}, "config.model.mean has 1 values and config.model.std 0"),
+        ("simclr", {"augment.strength": 3.0}, "strength = 3.0 times hue"),
+        ("mae", {"mae.decoder.heads": 3}, "config.mae.decoder.width = 64 must be a multiple of 4"),
+        ("ijepa", {"ijepa.predictor.width": 66}, "config.ijepa.predictor.width = 66 must be"),
+        ("moco", {"moco.norm_groups": 5}, "config.moco.norm_groups = 5 does not divide"),
+        ("swav", {"swav.queue_size": 200}, "config.swav.queue_size = 200 is no multiple"),
+        ("context_prediction", {"context_prediction.smallest": 145}, "is more than a patch has"),
+        ("colorization", {"colorization.bin": 200}, "is more than the 2 bins that config"),
+        ("monodepth2", {"monodepth2.min_depth": 100.0}, "min_depth = 100.0 must be less than"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(name, values, message):
+    config = config_of(name, "").copy_and_resolve_references()
+    config.update_from_flattened_dict(values)
+    with pytest.raises(UserError, match=message):
+        make_plan(config, **data_of(config, ""))
+
+
+def error_with(config, key, value, spec):
+    """The sentence with which a changed config is refused, None where it is not."""
+    *path, last = key.split(".")
+    section = section_of(config, path)
+    before = section[last]
+    with config.unlocked():  # deleted and added again, so that no type is kept
+        del section[last]
+        section[last] = value
+        try:
+            make_plan(config, **spec)
+        except UserError as error:
+            return str(error)
+        finally:
+            del section[last]
+            section[last] = before
+    return None
 
 
 def test_a_variant_keeps_what_it_does_not_name(load_config):

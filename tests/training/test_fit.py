@@ -158,7 +158,7 @@ def test_predict_writes_features_of_a_folder(workdir, images, tmp_path):
         ({"duration": "5 parsecs"}, "is no duration"),
         ({"optimizer__warmup": "12 steps"}, "warm-up takes 12 of 12 steps"),
         ({"model__name": "resnet19"}, 'did you mean "resnet18"'),
-        ({"augment__crop_scale": (0.5,)}, "crop_scale is a range, two numbers"),
+        ({"augment__crop_scale": (0.5,)}, "config.augment.crop_scale must be a range"),
         ({"augment__recipe": "simcl"}, 'did you mean "simclr"'),
         ({"batch_size": 12}, "does not divide over 8 devices"),
     ],

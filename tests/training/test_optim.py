@@ -83,6 +83,16 @@ def test_a_factor_on_the_rate_is_another_rate(name):
         assert updates[part]["scale"] == pytest.approx(0.25 * factor * plain[part]["scale"])
 
 
+@pytest.mark.parametrize("name", ["encodr", "pose"])
+def test_a_rate_of_a_part_that_is_not_there_is_refused(name):
+    message = (
+        rf"no part of the network for config\.optimizer\.rates\.{name}: .*Known: discriminator"
+    )
+    with pytest.raises(UserError, match=message):
+        _one_step("sgd", rates={name: 0.5})
+    optim.scale_parts(1.0, {name: 0.5}, optional=[name]).init({"encoder": {}})
+
+
 def test_the_weight_decay_follows_its_cosine():
     config = optim.defaults()
     config.update(momentum=0.0, weight_decay=0.1, final_decay_fraction=3.0)

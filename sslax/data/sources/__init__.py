@@ -1,7 +1,7 @@
 """The sources of images, one module each.
 
-A source's module has `load(config) -> Dataset`, where `config` is the `data` section of a run, and
-`defaults() -> ConfigDict`, the section of its own keys, `data.NAME`; empty where it has none.
+A source's module has `load(config) -> Dataset`, where `config` is the `data` section of a run, and,
+where it has keys of its own, the class `Section`: names, ranges and defaults of `data.NAME`.
 """
 
 from types import ModuleType

@@ -20,11 +20,6 @@ from sslax.data.records import DataError, Dataset
 _NAME = re.compile(r"(.+)_(\d+)_(\d+)_(\w+)\.\w+")  # city, sequence, frame, kind
 
 
-def defaults() -> ConfigDict:
-    """No keys of its own."""
-    return ConfigDict()
-
-
 def load(config: ConfigDict) -> Dataset:
     """Cityscapes in its published layout: trained on its part train, tested on val.
 

@@ -23,11 +23,6 @@ CLASSES = (
 SIDE = 28
 
 
-def defaults() -> ConfigDict:
-    """No keys of its own."""
-    return ConfigDict()
-
-
 def load(config: ConfigDict) -> Dataset:
     """8,000 training and 2,000 test images, uint8 `[28, 28, 1]`, ten classes."""
     if config.path or config.test_path:

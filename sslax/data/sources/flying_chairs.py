@@ -4,6 +4,7 @@ Dosovitskiy et al., "FlowNet: Learning Optical Flow with Convolutional Networks"
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -12,9 +13,10 @@ from sslax.data.files import listing
 from sslax.data.records import DataError, Dataset
 
 
-def defaults() -> ConfigDict:
+class Section(NamedTuple):
     """The section `data.flying_chairs`."""
-    return ConfigDict({"split_file": ""})  # 1 (training) or 2 (test) for each pair
+
+    split_file: str = ""  # 1 (training) or 2 (test) for each pair
 
 
 def load(config: ConfigDict) -> Dataset:

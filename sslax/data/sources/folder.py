@@ -11,11 +11,6 @@ from sslax.data.files import images, listing
 from sslax.data.records import DataError, Dataset, Record
 
 
-def defaults() -> ConfigDict:
-    """No keys of its own."""
-    return ConfigDict()
-
-
 def load(config: ConfigDict) -> Dataset:
     """Images in one sub-directory per class, or, with `labels=False`, anywhere below a directory.
 

@@ -18,15 +18,12 @@ from sslax.data.sources.kitti_layout import CameraFiles, Odometry, Raw
 ODOMETRY_TEST = ("09", "10")  # sequences held out since SfMLearner
 
 
-def defaults() -> ConfigDict:
+class Section(NamedTuple):
     """The section `data.kitti`."""
-    return ConfigDict(
-        {
-            "split_file": "",  # frames to train on; '': all
-            "test_split_file": "",  # frames to test on
-            "depth": "",  # ground truth: 'velodyne', or a directory of depth images
-        }
-    )
+
+    split_file: str = ""  # frames to train on; '': all
+    test_split_file: str = ""  # frames to test on
+    depth: str = ""  # ground truth: 'velodyne', or a directory of depth images
 
 
 def load(config: ConfigDict) -> Dataset:

@@ -13,11 +13,6 @@ from sslax.data.files import listing
 from sslax.data.records import Dataset
 
 
-def defaults() -> ConfigDict:
-    """No keys of its own."""
-    return ConfigDict()
-
-
 def load(config: ConfigDict) -> Dataset:
     """`training/image_2/000000_10.png` (2012: `colored_0`), `flow_occ`, `flow_noc` and so on.
 

@@ -9,11 +9,6 @@ from sslax.data.records import DataError, Dataset, array_source
 SIZE = (160, 224)
 
 
-def defaults() -> ConfigDict:
-    """No keys of its own."""
-    return ConfigDict()
-
-
 def load(config: ConfigDict) -> Dataset:
     """A single pair to train on and, with its ground truth, to test on.
 

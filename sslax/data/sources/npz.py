@@ -16,11 +16,6 @@ from sslax.data.records import (
 )
 
 
-def defaults() -> ConfigDict:
-    """No keys of its own."""
-    return ConfigDict()
-
-
 def load(config: ConfigDict) -> Dataset:
     """The images of `x_train, y_train, x_test, y_test`, or of JPEG bytes and their offsets.
 

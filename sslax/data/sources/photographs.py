@@ -11,11 +11,6 @@ DEFAULT_SIDE = 32
 LARGEST_FACTOR = 4.0  # largest ratio of a crop's side in the photograph to its side in the record
 
 
-def defaults() -> ConfigDict:
-    """No keys of its own."""
-    return ConfigDict()
-
-
 def load(config: ConfigDict) -> Dataset:
     """8,000 training and 2,000 test crops of eight photographs, uint8 `[s, s, 3]`, no labels.
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,32 +12,30 @@ from ml_collections import ConfigDict
 from sslax.augment.keys import example_keys
 from sslax.data import sampling, scenes
 from sslax.data.records import ArraySource, DataError, Dataset, Record, array_source
+from sslax.ranges import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Seed
 
 SIZE = (64, 128)
 CHUNK = 16  # test samples rendered at once
 _PARTS = ("train", "test")
 
 
-def defaults() -> ConfigDict:
+class Section(NamedTuple):
     """The section `data.scenes`."""
-    return ConfigDict(
-        {
-            "kind": "rooms",  # or 'layered'
-            "seed": 0,
-            "length": 2**16,  # samples that count as an epoch; there is no end of them
-            "test": 64,  # test samples
-            "textures": 48,
-            "boxes": 6,  # in a room
-            "layers": 4,  # of kind 'layered'
-            "baseline": 0.2,  # meters
-            "drive": False,  # a car's camera: driving ahead, boxes on the floor, light from above
-            "speed": 1.0,
-            "moving": 0.0,  # probability that a box moves on its own
-            "following": 0.0,  # probability that this box moves with the camera
-            "still": 0.0,  # probability that the camera is static
-            "brightness": 0.0,  # random exposure of each image, by up to exp(±brightness)
-        }
-    )
+
+    kind: Literal["rooms", "layered"] = "rooms"
+    seed: Seed = 0
+    length: PositiveInt = 2**16  # samples that count as an epoch; there is no end of them
+    test: NonNegativeInt = 64  # test samples
+    textures: PositiveInt = 48
+    boxes: NonNegativeInt = 6  # in a room
+    layers: PositiveInt = 4  # of kind 'layered'
+    baseline: Positive = 0.2  # meters
+    drive: bool = False  # a car's camera: driving ahead, boxes on the floor, light from above
+    speed: NonNegative = 1.0
+    moving: Fraction = 0.0  # probability that a box moves on its own
+    following: Fraction = 0.0  # probability that this box moves with the camera
+    still: Fraction = 0.0  # probability that the camera is static
+    brightness: NonNegative = 0.0  # random exposure of each image, by up to exp(±brightness)
 
 
 def load(config: ConfigDict) -> Dataset:
@@ -60,11 +58,6 @@ def load(config: ConfigDict) -> Dataset:
     sampling.check_no_files(config)
     kind = _kind(config)
     knobs = _knobs(kind, config)
-    if config.scenes.length < 1 or config.scenes.test < 0 or config.scenes.textures < 1:
-        raise DataError(
-            "data.scenes.length and data.scenes.textures must be 1 or more, and data.scenes.test 0 "
-            "or more"
-        )
     source = functools.partial(
         _source,
         kind,
@@ -199,8 +192,6 @@ _MOTIONS = {"moving": 0.0, "following": 0.0, "still": 0.0, "drive": False}
 def _kind(config: ConfigDict) -> str:
     """The function in `sslax.data.scenes` that a config asks for."""
     kind = config.scenes.kind
-    if kind not in ("rooms", "layered"):
-        raise DataError(f"data.scenes.kind={kind!r} is not one of 'rooms', 'layered'")
     if config.interval != 1:
         raise DataError(
             f"data.interval={config.interval} is for videos in files: for rendered scenes set "

@@ -5,18 +5,20 @@ Butler et al., "A Naturalistic Open Source Movie for Optical Flow Evaluation", 2
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from sslax.data import flow_pairs
 from sslax.data.files import listing
-from sslax.data.records import DataError, Dataset
+from sslax.data.records import Dataset
 
 
-def defaults() -> ConfigDict:
+class Section(NamedTuple):
     """The section `data.sintel`."""
-    return ConfigDict({"rendering": "clean"})  # or 'final', with blur and atmospheric effects
+
+    rendering: Literal["clean", "final"] = "clean"  # 'final': with blur and atmospheric effects
 
 
 def load(config: ConfigDict) -> Dataset:
@@ -30,8 +32,6 @@ def load(config: ConfigDict) -> Dataset:
     """
     root = flow_pairs.open_root(config)
     rendering = config.sintel.rendering
-    if rendering not in ("clean", "final"):
-        raise DataError(f"data.sintel.rendering={rendering!r} is not one of 'clean', 'final'")
     scenes = listing.directories(root / "training" / rendering)
     test = _pairs(scenes)
     flow_pairs.check_files(test, root, f"training/{rendering}/SCENE/frame_0001.png")

@@ -12,11 +12,6 @@ from sslax.data.records import DataError, Dataset
 SIDES = (("left", "right"), ("image_2", "image_3"))  # names of directories
 
 
-def defaults() -> ConfigDict:
-    """No keys of its own: `data.camera` has the calibration."""
-    return ConfigDict()
-
-
 def load(config: ConfigDict) -> Dataset:
     """Pairs from directories left and right (or image_2 and image_3), or from an archive.
 

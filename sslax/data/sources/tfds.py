@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -11,15 +11,12 @@ from sslax.data.files import images
 from sslax.data.records import DataError, Dataset, ImageError, Record
 
 
-def defaults() -> ConfigDict:
+class Section(NamedTuple):
     """The section `data.tfds`."""
-    return ConfigDict(
-        {
-            "name": "",  # of the set; '': data.path is the directory of a prepared one
-            "train_split": "train",
-            "test_split": "test",  # '' for none
-        }
-    )
+
+    name: str = ""  # of the set; '': data.path is the directory of a prepared one
+    train_split: str = "train"
+    test_split: str = "test"  # '' for none
 
 
 def load(config: ConfigDict) -> Dataset:

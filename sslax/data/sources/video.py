@@ -12,11 +12,6 @@ from sslax.data.records import DataError, Dataset
 _LARGEST_ANIMATION = 1 << 32  # bytes of all its frames
 
 
-def defaults() -> ConfigDict:
-    """No keys of its own: `data.camera` has the intrinsics."""
-    return ConfigDict()
-
-
 def load(config: ConfigDict) -> Dataset:
     """Samples of frames from `config.path`: a directory, an animation, or an `.npz` archive.
 

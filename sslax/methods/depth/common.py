@@ -1,13 +1,13 @@
 """What depth methods share: snippets, the rest of the method, sums over scales, augmentation."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from sslax import augment, checks
+from sslax import augment, checks, ranges
 from sslax.errors import UserError
 from sslax.methods.common import Augmentation, no_update, plain
 from sslax.methods.depth.geometry import insert_identity
@@ -189,8 +189,8 @@ def build_augmentation(section: ConfigDict, snippet: Snippet) -> Augmentation:
         UserError: unknown recipe or knob, or a knob out of its range.
     """
     knobs = plain(section)
-    try:
-        recipe = augment.get_frame_recipe(knobs.pop("recipe"), **knobs)
-        return augment.make_frames(recipe, stereo=snippet.stereo)
-    except ValueError as error:
-        raise UserError(f"config.augment: {error}") from error
+    recipes = Literal[tuple(augment.FRAME_RECIPES)]
+    kinds = {**ranges.kinds_of(augment.FrameRecipe), "recipe": recipes}
+    ranges.check_knobs("config.augment", knobs, kinds)
+    recipe = augment.get_frame_recipe(knobs.pop("recipe"), **knobs)
+    return augment.make_frames(recipe, stereo=snippet.stereo)

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import augment, losses, models, ops
-from sslax.methods.common import Augmentation, merge_views, no_update, split_views
+from sslax.methods.common import Augmentation, knobs_of, merge_views, no_update, split_views
 from sslax.methods.depth import common
 from sslax.models.compose import Network
+from sslax.ranges import Fraction, NonNegative, PositiveFraction
 from sslax.types import (
     Array,
     Batch,
@@ -36,10 +37,10 @@ def monodepth(
     decoder: Model,
     *,
     augmentation: Augmentation,
-    ssim_weight: float = 0.85,
-    smoothness_weight: float = 0.1,
-    consistency_weight: float = 1.0,
-    max_disparity: float = 0.3,
+    ssim_weight: Fraction = 0.85,
+    smoothness_weight: NonNegative = 0.1,
+    consistency_weight: NonNegative = 1.0,
+    max_disparity: PositiveFraction = 0.3,
     naive: bool = False,
 ) -> Method:
     """Monodepth.
@@ -227,7 +228,7 @@ def reconstruction_columns(maps: Array, pair: Array, knobs: Knobs) -> Pictures:
 
 def build(config: ConfigDict, steps: int) -> Method:
     """Monodepth from the sections `model`, `data`, `augment` and `monodepth` of a config."""
-    knobs = dict(config.monodepth)
+    knobs = knobs_of(config, monodepth, decoder=models.DepthDecoder)
     outputs = 1 if knobs["naive"] else 2
     return monodepth(
         models.build_encoder(config.model, stem_stage=True),

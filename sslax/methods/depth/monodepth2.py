@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from sslax import augment, losses, models, ops
+from sslax import augment, losses, models, ops, ranges
 from sslax.errors import UserError, check_choice
-from sslax.methods.common import Augmentation, merge_views, split_views
+from sslax.methods.common import Augmentation, knobs_of, merge_views, split_views
 from sslax.methods.depth import common, geometry
 from sslax.methods.depth.common import Snippet
 from sslax.models.compose import Network, Parts
+from sslax.ranges import Fraction, NonNegative, Positive
 from sslax.types import (
     Array,
     Batch,
@@ -45,12 +46,12 @@ def monodepth2(
     minimum: bool = True,
     automask: bool = True,
     full_resolution: bool = True,
-    ssim_weight: float = 0.85,
-    smoothness_weight: float = 1e-3,
-    velocity_weight: float = 0.0,
-    consistency_weight: float = 0.0,
-    min_depth: float = 0.1,
-    max_depth: float = 100.0,
+    ssim_weight: Fraction = 0.85,
+    smoothness_weight: NonNegative = 1e-3,
+    velocity_weight: NonNegative = 0.0,
+    consistency_weight: NonNegative = 0.0,
+    min_depth: Positive = 0.1,
+    max_depth: Positive = 100.0,
 ) -> Method:
     """Monodepth2.
 
@@ -184,6 +185,11 @@ def _check_sources(knobs: Knobs, pose: Model | None) -> None:
         raise UserError("config.monodepth2.velocity_weight needs config.data.frames of 2 or more.")
     if knobs.consistency_weight and not snippet.stereo:
         raise UserError("config.monodepth2.consistency_weight needs config.data.stereo=True.")
+    if knobs.min_depth >= knobs.max_depth:
+        raise UserError(
+            f"config.monodepth2.min_depth = {knobs.min_depth} must be less than max_depth = "
+            f"{knobs.max_depth}."
+        )
 
 
 # Forward passes.
@@ -441,9 +447,10 @@ def reconstructions(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """Monodepth2 from the sections `model`, `data`, `augment` and `monodepth2` of a config."""
-    knobs = dict(config.monodepth2)
+    pose_kinds = {**ranges.kinds_of(models.build_pose_network), "kind": str}
+    knobs = knobs_of(config, monodepth2, pose=pose_kinds, decoder=models.DepthDecoder)
     snippet = common.snippet_of(config)
-    pose_knobs, decoder_knobs = dict(knobs.pop("pose")), knobs.pop("decoder")
+    pose_knobs, decoder_knobs = knobs.pop("pose"), knobs.pop("decoder")
     kind = pose_knobs.pop("kind")
     check_choice("config.monodepth2.pose.kind", kind, POSES)
     share_encoder, pose = kind == "shared", None

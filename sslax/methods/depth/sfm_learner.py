@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import losses, models
-from sslax.methods.common import Augmentation
+from sslax.methods.common import Augmentation, knobs_of
 from sslax.methods.depth import common, geometry
 from sslax.methods.depth.common import Snippet
 from sslax.models.compose import Network, Parts
+from sslax.ranges import NonNegative
 from sslax.types import (
     Array,
     Batch,
@@ -36,8 +37,8 @@ def sfm_learner(
     *,
     augmentation: Augmentation,
     frames: int = 3,
-    smoothness_weight: float = 0.5,
-    explainability_weight: float = 0.2,
+    smoothness_weight: NonNegative = 0.5,
+    explainability_weight: NonNegative = 0.2,
 ) -> Method:
     """SfMLearner.
 
@@ -234,7 +235,9 @@ def snippet_loss(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """SfMLearner from the sections `model`, `data`, `augment` and `sfm_learner` of a config."""
-    knobs = dict(config.sfm_learner)
+    knobs = knobs_of(
+        config, sfm_learner, pose=models.build_pose_network, decoder=models.DepthDecoder
+    )
     snippet = common.snippet_of(config)
     pose = models.build_pose_network(
         config.model,

@@ -6,7 +6,7 @@ Flow Estimation, CVPR 2020.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from sslax import augment, losses
 from sslax.augment import AffineRecipe, FlowRecipe
 from sslax.errors import UserError, check_choice
-from sslax.methods.common import Augmentation, plain
+from sslax.methods.common import Augmentation
 from sslax.methods.flow import from_config, resolution
 from sslax.methods.flow.matching import (
     OCCLUSIONS,
@@ -35,6 +35,7 @@ from sslax.methods.flow.method import (
     network_input,
     whole_network,
 )
+from sslax.ranges import Fraction, NonNegative, OneOrMore
 from sslax.types import Array, Batch, Method, Model, Schedule
 
 DATA_TERMS = ("ssim_l1", "census")
@@ -74,13 +75,13 @@ def arflow(
     augmentation: Augmentation,
     encoder: Encoder = whole_network,
     data: str = "ssim_l1",
-    ssim_weight: float = 0.85,
+    ssim_weight: Fraction = 0.85,
     occlusion: str = "forward_backward",
-    smoothness_weight: float = 50.0,
-    smoothness_order: int = 1,
-    edge_weight: float = 10.0,
-    level_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0, 0.0),
-    analogy_weight: float | Schedule = 0.01,
+    smoothness_weight: NonNegative = 50.0,
+    smoothness_order: Literal[1, 2] = 1,
+    edge_weight: NonNegative = 10.0,
+    level_weights: OneOrMore[NonNegative] = (1.0, 1.0, 1.0, 1.0, 0.0),
+    analogy_weight: NonNegative | Schedule = 0.01,
     spatial: AffineRecipe | None = SPATIAL,
     appearance: FlowRecipe | None = APPEARANCE,
     occluder: bool = True,
@@ -290,16 +291,19 @@ def transform(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """ARFlow from the sections `model`, `augment` and `arflow` of a config."""
-    knobs = plain(config.arflow)
+    knobs = from_config.knobs_of(
+        config,
+        arflow,
+        analogy_start=Fraction,
+        analogy_ramp=Fraction,
+        spatial=AffineRecipe,
+        appearance=FlowRecipe,
+    )
     check_choice("config.arflow.data", knobs["data"], DATA_TERMS)
     check_choice("config.arflow.occlusion", knobs["occlusion"], OCCLUSIONS)
-    del knobs["network"]
     knobs["analogy_weight"] = from_config.pop_ramp(knobs, "analogy", steps)
     spatial, appearance = knobs.pop("spatial"), knobs.pop("appearance")
-    try:
-        recipe = augment.get_flow_recipe("identity", affine=spatial, **appearance)
-    except ValueError as error:
-        raise UserError(f"config.arflow: {error}") from error
+    recipe = augment.get_flow_recipe("identity", affine=spatial, **appearance)
     return arflow(
         **from_config.shared_arguments(config),
         spatial=recipe.affine if spatial else None,

@@ -1,15 +1,16 @@
 """What the `build` functions of all flow methods read from a config."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
-from sslax import augment, models
+from sslax import augment, models, ranges
 from sslax.errors import UserError
-from sslax.methods import schedules
+from sslax.methods import common, schedules
 from sslax.methods.common import Augmentation, plain
 from sslax.methods.flow.method import Encoder
-from sslax.types import Model, PyTree, Schedule, Variables
+from sslax.types import Array, Batch, Model, PyTree, Schedule, Variables
 
 
 def shared_arguments(config: ConfigDict) -> dict[str, Any]:
@@ -19,6 +20,13 @@ def shared_arguments(config: ConfigDict) -> dict[str, Any]:
         "augmentation": build_augmentation(config.augment),
         "encoder": feature_encoder(config.model),
     }
+
+
+def knobs_of(config: ConfigDict, factory: Callable, **own: ranges.Kind) -> dict[str, Any]:
+    """As `sslax.methods.common.knobs_of`, without `network`, which `build_network` checks."""
+    knobs = common.knobs_of(config, factory, network=Mapping[str, Any], **own)
+    del knobs["network"]
+    return knobs
 
 
 def build_network(config: ConfigDict, *, both: bool = True, **changes: Any) -> Model:
@@ -46,11 +54,19 @@ def build_augmentation(section: ConfigDict) -> Augmentation:
     knobs = plain(section)
     if not knobs.get("size", True):
         knobs.pop("size")  # (): the size of the frames
-    try:
-        recipe = augment.get_flow_recipe(knobs.pop("recipe"), **knobs)
-        return augment.make_frame_pairs(recipe)
-    except ValueError as error:
-        raise UserError(f"config.augment: {error}") from error
+    recipes = Literal[tuple(augment.FLOW_RECIPES)]
+    kinds = {**ranges.kinds_of(augment.FlowRecipe), "recipe": recipes}
+    ranges.check_knobs("config.augment", knobs, kinds)
+    recipe = augment.get_flow_recipe(knobs.pop("recipe"), **knobs)
+    augment_pairs = augment.make_frame_pairs(recipe)
+
+    def augmentation(rng: Array, batch: Batch) -> Batch:
+        try:
+            return augment_pairs(rng, batch)
+        except ValueError as error:  # of a crop that is larger than the frames
+            raise UserError(f"config.augment: {error}") from error
+
+    return augmentation
 
 
 def feature_encoder(model: ConfigDict) -> Encoder:

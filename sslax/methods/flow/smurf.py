@@ -3,13 +3,15 @@
 Stone et al., SMURF: Self-Teaching Multi-Frame Unsupervised RAFT with Full-Image Warping, CVPR 2021.
 """
 
+from typing import Annotated, Literal
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import losses
 from sslax.errors import check_choice
-from sslax.methods.common import Augmentation, plain
+from sslax.methods.common import Augmentation
 from sslax.methods.flow import from_config, resolution, terms
 from sslax.methods.flow.matching import (
     OCCLUSIONS,
@@ -27,6 +29,7 @@ from sslax.methods.flow.method import (
     whole_network,
 )
 from sslax.methods.flow.self_supervision import center_pass, self_supervision
+from sslax.ranges import Fraction, Interval, NonNegative, PositiveFraction
 from sslax.types import Array, Batch, Method, Model, Schedule
 
 
@@ -36,15 +39,15 @@ def smurf(
     augmentation: Augmentation,
     encoder: Encoder = whole_network,
     data: str = "census",
-    data_weight: float = 1.0,
+    data_weight: NonNegative = 1.0,
     occlusion: str = "range_map",
-    occlusion_start_step: float = 0.0,
-    smoothness_weight: float = 2.5,
-    smoothness_order: int = 1,
-    edge_weight: float = 150.0,
-    selfsup_weight: float | Schedule = 0.3,
-    selfsup_crop: float = 1 / 6,
-    gamma: float = 0.8,
+    occlusion_start_step: NonNegative = 0.0,
+    smoothness_weight: NonNegative = 2.5,
+    smoothness_order: Literal[1, 2] = 1,
+    edge_weight: NonNegative = 150.0,
+    selfsup_weight: NonNegative | Schedule = 0.3,
+    selfsup_crop: Annotated[float, Interval(0, 0.5, open_high=True)] = 1 / 6,
+    gamma: PositiveFraction = 0.8,
 ) -> Method:
     """SMURF.
 
@@ -120,10 +123,11 @@ def smurf(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """SMURF from the sections `model`, `augment` and `smurf` of a config."""
-    knobs = plain(config.smurf)
+    knobs = from_config.knobs_of(
+        config, smurf, occlusion_start=Fraction, selfsup_start=Fraction, selfsup_ramp=Fraction
+    )
     check_choice("config.smurf.data", knobs["data"], terms.DATA_TERMS)
     check_choice("config.smurf.occlusion", knobs["occlusion"], OCCLUSIONS)
-    del knobs["network"]
     knobs["occlusion_start_step"] = knobs.pop("occlusion_start") * steps
     knobs["selfsup_weight"] = from_config.pop_ramp(knobs, "selfsup", steps)
     return smurf(**from_config.shared_arguments(config), **knobs)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from sslax import augment, checks, losses, models
 from sslax.errors import UserError, check_choice
-from sslax.methods.common import Augmentation, merge_views, plain, split_views
+from sslax.methods.common import Augmentation, merge_views, split_views
 from sslax.methods.flow import from_config, matching, resolution
 from sslax.methods.flow.fusion import fuse_flows
 from sslax.methods.flow.method import (
@@ -25,6 +25,7 @@ from sslax.methods.flow.method import (
     whole_network,
 )
 from sslax.methods.flow.terms import magnitude
+from sslax.ranges import NonNegativeInt, PositiveFraction, PositiveInt
 from sslax.types import (
     Array,
     Batch,
@@ -76,10 +77,10 @@ def smurf_multi_frame(
     start_from_teacher: bool = False,
     occlusion: str = "forward_backward",
     border_occluded: bool = True,
-    fusion_steps: int = 200,
-    fusion_hidden: int = 16,
-    fusion_stride: int = 1,
-    gamma: float = 0.8,
+    fusion_steps: NonNegativeInt = 200,
+    fusion_hidden: PositiveInt = 16,
+    fusion_stride: PositiveInt = 1,
+    gamma: PositiveFraction = 0.8,
 ) -> Method:
     """SMURF's multi-frame self-supervision, a training stage of its own.
 
@@ -356,7 +357,9 @@ def build(config: ConfigDict, steps: int) -> Method:
     Raises:
         UserError: no teacher; an unknown knob, or one out of its range.
     """
-    knobs = plain(config.smurf_multi_frame)
+    knobs = from_config.knobs_of(
+        config, smurf_multi_frame, teacher_from=str | None, teacher_iterations=NonNegativeInt
+    )
     check_choice("config.smurf_multi_frame.occlusion", knobs["occlusion"], OCCLUSIONS)
     source, iterations = knobs.pop("teacher_from"), knobs.pop("teacher_iterations")
     if source == "":
@@ -364,7 +367,6 @@ def build(config: ConfigDict, steps: int) -> Method:
             f"{_KNOB} has to name the folder of a finished first stage: run "
             f"{_COMMAND.format('FOLDER')}."
         )
-    del knobs["network"]
     shared = from_config.shared_arguments(config)
     changes = {"iterations": iterations} if iterations else {}
     teacher = from_config.build_network(config, **changes)

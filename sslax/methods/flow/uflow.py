@@ -3,11 +3,13 @@
 Jonschkowski et al., What Matters in Unsupervised Optical Flow, ECCV 2020.
 """
 
+from typing import Annotated, Literal
+
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax.errors import check_choice
-from sslax.methods.common import Augmentation, plain
+from sslax.methods.common import Augmentation
 from sslax.methods.flow import from_config, resolution, terms
 from sslax.methods.flow.matching import OCCLUSIONS, match_frames, pixel_weights
 from sslax.methods.flow.method import (
@@ -19,6 +21,7 @@ from sslax.methods.flow.method import (
     whole_network,
 )
 from sslax.methods.flow.self_supervision import center_pass, self_supervision
+from sslax.ranges import Fraction, Interval, NonNegative
 from sslax.types import Array, Batch, Method, Model, Schedule
 
 
@@ -28,14 +31,14 @@ def uflow(
     augmentation: Augmentation,
     encoder: Encoder = whole_network,
     data: str = "census",
-    data_weight: float = 1.0,
+    data_weight: NonNegative = 1.0,
     occlusion: str = "range_map",
-    occlusion_start_step: float = 0.0,
-    smoothness_weight: float = 4.0,
-    smoothness_order: int = 1,
-    edge_weight: float = 150.0,
-    selfsup_weight: float | Schedule = 0.6,
-    selfsup_crop: float = 1 / 6,
+    occlusion_start_step: NonNegative = 0.0,
+    smoothness_weight: NonNegative = 4.0,
+    smoothness_order: Literal[1, 2] = 1,
+    edge_weight: NonNegative = 150.0,
+    selfsup_weight: NonNegative | Schedule = 0.6,
+    selfsup_crop: Annotated[float, Interval(0, 0.5, open_high=True)] = 1 / 6,
 ) -> Method:
     """UFlow.
 
@@ -108,10 +111,11 @@ def _compare(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """UFlow from the sections `model`, `augment` and `uflow` of a config."""
-    knobs = plain(config.uflow)
+    knobs = from_config.knobs_of(
+        config, uflow, occlusion_start=Fraction, selfsup_start=Fraction, selfsup_ramp=Fraction
+    )
     check_choice("config.uflow.data", knobs["data"], terms.DATA_TERMS)
     check_choice("config.uflow.occlusion", knobs["occlusion"], OCCLUSIONS)
-    del knobs["network"]
     knobs["occlusion_start_step"] = knobs.pop("occlusion_start") * steps
     knobs["selfsup_weight"] = from_config.pop_ramp(knobs, "selfsup", steps)
     return uflow(**from_config.shared_arguments(config), **knobs)

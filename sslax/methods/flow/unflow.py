@@ -6,14 +6,14 @@ Loss, AAAI 2018.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import losses
 from sslax.errors import UserError, check_choice
-from sslax.methods.common import Augmentation, plain
+from sslax.methods.common import Augmentation
 from sslax.methods.flow import from_config, resolution
 from sslax.methods.flow.matching import (
     OCCLUSIONS,
@@ -24,6 +24,7 @@ from sslax.methods.flow.matching import (
     pixel_weights,
 )
 from sslax.methods.flow.method import Encoder, FirstPass, flow_loss, flow_method, whole_network
+from sslax.ranges import Interval, NonNegative, OneOrMore, PositiveInt
 from sslax.types import Array, Batch, Method, Model
 
 
@@ -52,17 +53,17 @@ def unflow(
     *,
     augmentation: Augmentation,
     encoder: Encoder = whole_network,
-    census_weight: float = 1.0,
-    brightness_weight: float = 0.0,
-    gradient_weight: float = 0.0,
-    smoothness_weight: float = 3.0,
-    smoothness_order: int = 2,
-    consistency_weight: float = 0.2,
+    census_weight: NonNegative = 1.0,
+    brightness_weight: NonNegative = 0.0,
+    gradient_weight: NonNegative = 0.0,
+    smoothness_weight: NonNegative = 3.0,
+    smoothness_order: Literal[1, 2] = 2,
+    consistency_weight: NonNegative = 0.2,
     occlusion: str = "forward_backward",
-    occlusion_weight: float = 0.0,
-    border: float = 0.1,
-    level_weights: Sequence[float] = (12.7, 4.35, 3.9, 3.4, 1.1),
-    census_radii: Sequence[int] = (3, 2, 2, 1, 1),
+    occlusion_weight: NonNegative = 0.0,
+    border: Annotated[float, Interval(0, 0.5, open_high=True)] = 0.1,
+    level_weights: OneOrMore[NonNegative] = (12.7, 4.35, 3.9, 3.4, 1.1),
+    census_radii: OneOrMore[PositiveInt] = (3, 2, 2, 1, 1),
 ) -> Method:
     """UnFlow.
 
@@ -238,8 +239,6 @@ def first_order(flow: Array) -> Array:
 
 def build(config: ConfigDict, steps: int) -> Method:
     """UnFlow from the sections `model`, `augment` and `unflow` of a config."""
-    knobs = plain(config.unflow)
+    knobs = from_config.knobs_of(config, unflow)
     check_choice("config.unflow.occlusion", knobs["occlusion"], OCCLUSIONS)
-    check_choice("config.unflow.smoothness_order", knobs["smoothness_order"], (1, 2))
-    del knobs["network"]
     return unflow(**from_config.shared_arguments(config), **knobs)

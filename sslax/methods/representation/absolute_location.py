@@ -11,10 +11,11 @@ from ml_collections import ConfigDict
 
 from sslax import augment, models
 from sslax.errors import check_choice
-from sslax.methods.common import Augmentation, merge_views
+from sslax.methods.common import Augmentation, knobs_of, merge_views
 from sslax.methods.representation import common
 from sslax.methods.representation.context_prediction import COLORS, hide_colors
 from sslax.models.compose import Network, Parts
+from sslax.ranges import PositiveInt
 from sslax.types import Array, Batch, LossOutput, Method, Model, Pictures, Variables
 
 
@@ -24,9 +25,9 @@ def absolute_location(
     *,
     augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
-    bins: int = 3,
-    patches: int = 4,
-    patch: int = 32,
+    bins: PositiveInt = 3,
+    patches: PositiveInt = 4,
+    patch: PositiveInt = 32,
     colors: str = "keep",
 ) -> Method:
     """Location of patches as a classification into the cells of a grid.
@@ -100,12 +101,12 @@ def absolute_location(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """Absolute location from `model`, `augment` and `absolute_location` of a config."""
-    section = config.absolute_location
-    check_choice("config.absolute_location.colors", section.colors, COLORS)
+    knobs = knobs_of(config, absolute_location)
+    check_choice("config.absolute_location.colors", knobs["colors"], COLORS)
     return absolute_location(
         models.build_encoder(config.model),
-        models.from_linen(models.Classifier(section.bins**2)),
+        models.from_linen(models.Classifier(knobs["bins"] ** 2)),
         augmentation=common.build_augmentation(config.augment),
         evaluation_view=common.build_evaluation_view(config.augment),
-        **section,
+        **knobs,
     )

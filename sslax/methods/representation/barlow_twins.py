@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import losses, models
-from sslax.methods.common import Augmentation
+from sslax.methods.common import Augmentation, knobs_of
 from sslax.methods.representation import common
 from sslax.methods.representation.two_views import joint_embedding
+from sslax.ranges import NonNegative, Positive
 from sslax.types import Array, Batch, Method, Metrics, Model
 
 
@@ -20,8 +21,8 @@ def barlow_twins(
     *,
     augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
-    off_diagonal_weight: float = 0.0051,
-    scale: float = 0.024,
+    off_diagonal_weight: NonNegative = 0.0051,
+    scale: Positive = 0.024,
 ) -> Method:
     """Barlow Twins.
 
@@ -68,12 +69,11 @@ def _mean_correlation(first: Array, second: Array) -> Array:
 
 def build(config: ConfigDict, steps: int) -> Method:
     """Barlow Twins from the sections `model`, `augment` and `barlow_twins` of a config."""
-    section = config.barlow_twins
+    knobs = knobs_of(config, barlow_twins, projector=models.Projector)
     return barlow_twins(
         models.build_encoder(config.model, norm_groups=2),
-        models.build_projector(section.projector, dtype=config.model.dtype, norm_groups=2),
+        models.build_projector(knobs.pop("projector"), dtype=config.model.dtype, norm_groups=2),
         augmentation=common.build_augmentation(config.augment),
         evaluation_view=common.build_evaluation_view(config.augment),
-        off_diagonal_weight=section.off_diagonal_weight,
-        scale=section.scale,
+        **knobs,
     )

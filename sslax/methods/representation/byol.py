@@ -8,9 +8,10 @@ from ml_collections import ConfigDict
 
 from sslax import losses, models
 from sslax.methods import schedules
-from sslax.methods.common import Augmentation
+from sslax.methods.common import Augmentation, knobs_of
 from sslax.methods.representation import common
 from sslax.methods.representation.two_views import cross_prediction
+from sslax.ranges import Fraction
 from sslax.types import Array, Method, Metrics, Model, Schedule
 
 
@@ -21,7 +22,7 @@ def byol(
     *,
     augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
-    momentum: float | Schedule = 0.996,
+    momentum: Fraction | Schedule = 0.996,
 ) -> Method:
     """BYOL; the loss is the sum over both directions of the squared distance of unit vectors.
 
@@ -55,12 +56,13 @@ def byol(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """BYOL from the sections `model`, `augment` and `byol` of a config; momentum rises to 1."""
+    section = knobs_of(config, byol, projector=models.Projector, predictor=models.Projector)
     heads = {"dtype": config.model.dtype, "norm_groups": 2}
     return byol(
         models.build_encoder(config.model, norm_groups=2),
-        models.build_projector(config.byol.projector, **heads),
-        models.build_projector(config.byol.predictor, **heads),
+        models.build_projector(section["projector"], **heads),
+        models.build_projector(section["predictor"], **heads),
         augmentation=common.build_augmentation(config.augment),
         evaluation_view=common.build_evaluation_view(config.augment),
-        momentum=schedules.cosine(config.byol.momentum, 1.0, steps),
+        momentum=schedules.cosine(section["momentum"], 1.0, steps),
     )

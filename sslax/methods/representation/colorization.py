@@ -3,15 +3,19 @@
 Zhang, Isola and Efros, Colorful Image Colorization, ECCV 2016.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from sslax import augment, losses, models, ops
 from sslax.errors import UserError
-from sslax.methods.common import Augmentation
+from sslax.methods.common import Augmentation, knobs_of
 from sslax.methods.representation import common
 from sslax.models.compose import Network, Parts
+from sslax.ranges import Fraction, Positive, PositiveInt
 from sslax.types import Array, Batch, LossOutput, Method, Model, Pictures, Variables
 
 GRAY = 5.0  # an image whose |a| and |b| are nowhere larger has no color to learn from
@@ -24,12 +28,12 @@ def colorization(
     *,
     augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
-    downsample: int = 4,
-    sigma: float = 5.0,
-    neighbors: int = 5,
-    gamma: float = 0.5,
-    prior_momentum: float = 0.99,
-    temperature: float = 0.38,
+    downsample: PositiveInt = 4,
+    sigma: Positive = 5.0,
+    neighbors: PositiveInt = 5,
+    gamma: Fraction = 0.5,
+    prior_momentum: Fraction = 0.99,
+    temperature: Positive = 0.38,
 ) -> Method:
     """Colorization as classification into bins of Lab's (a, b).
 
@@ -133,11 +137,23 @@ def colorization(
     )
 
 
+@functools.cache
+def color_bins(step: int) -> np.ndarray:
+    """`ops.in_gamut_ab_bins`, computed once a process."""
+    return ops.in_gamut_ab_bins(step=step)
+
+
 def build(config: ConfigDict, steps: int) -> Method:
     """Colorization from the sections `model`, `augment` and `colorization` of a config."""
-    knobs = dict(config.colorization)
-    bins = ops.in_gamut_ab_bins(step=knobs.pop("bin"))
-    section = knobs.pop("decoder").to_dict()
+    knobs = knobs_of(config, colorization, bin=PositiveInt, decoder=models.ColorDecoder)
+    step = knobs.pop("bin")
+    bins = color_bins(step)
+    if knobs["neighbors"] > len(bins):
+        raise UserError(
+            f"config.colorization.neighbors = {knobs['neighbors']} is more than the {len(bins)} "
+            f"bins that config.colorization.bin = {step} gives: lower one of them."
+        )
+    section = knobs.pop("decoder")
     stages = tuple(section.pop("stages"))
     decoder = models.ColorDecoder(len(bins), stages, **section, dtype=jnp.dtype(config.model.dtype))
     return colorization(

@@ -1,17 +1,21 @@
 """What methods share that learn a representation: the rest of the method, metrics, augmentation."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from sslax import augment, losses
+from sslax import augment, losses, ranges
 from sslax.errors import UserError
 from sslax.measures import collapse
 from sslax.methods.common import Augmentation, merge_views, no_update, plain, split_views
 from sslax.models.compose import Network, Parts
+from sslax.ranges import NonNegativeInt
 from sslax.types import (
     Array,
     Batch,
@@ -165,6 +169,10 @@ def build_augmentation(section: ConfigDict) -> Augmentation:
         UserError: unknown recipe or knob, or a knob out of its range.
     """
     knobs = plain(section)
+    fields, recipes = ranges.kinds_of(augment.ViewRecipe), Literal[tuple(augment.VIEW_RECIPES)]
+    local_kinds = {**fields, "count": NonNegativeInt}
+    kinds = {**fields, "recipe": recipes, "local": local_kinds}
+    ranges.check_knobs("config.augment", knobs, kinds)
     recipe, local = knobs.pop("recipe"), knobs.pop("local", {"count": 0})
     shared = {name: value for name, value in knobs.items() if name not in ("size", "crop_scale")}
     try:
@@ -201,12 +209,32 @@ def pretext_task(augmentation: Augmentation, task: Callable[[Array, Array], Batc
         views_rng, task_rng = jax.random.split(rng)
         batch = augmentation(views_rng, batch)
         keys = augment.batch_keys(task_rng, batch)
-        try:
+        with images_that_suit():
             return {**batch, **jax.vmap(task)(keys, batch["views"][:, 0])}
-        except ValueError as error:
-            raise UserError(f"The images do not suit the task: {error}") from error
 
     return augment_and_pose
+
+
+@contextmanager
+def images_that_suit() -> Iterator[None]:
+    """Where a pretext task is made: a `ValueError` becomes a `UserError`."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"The images do not suit the task: {error}") from error
+
+
+def check_transformer(name: str, section: Mapping[str, int]) -> None:
+    """Checks the `width` of a small transformer in the config's section of that name.
+
+    Raises:
+        UserError: it is no multiple of 4, for its positions, and of `heads`.
+    """
+    width, heads = section["width"], section["heads"]
+    if width % math.lcm(4, heads):
+        raise UserError(
+            f"{name}.width = {width} must be a multiple of 4 and of {name}.heads = {heads}."
+        )
 
 
 def displayable(patches: Array) -> Array:

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import augment, models
-from sslax.errors import check_choice
-from sslax.methods.common import Augmentation, merge_views, split_views
+from sslax.errors import UserError, check_choice
+from sslax.methods.common import Augmentation, knobs_of, merge_views, split_views
 from sslax.methods.representation import common
 from sslax.models.compose import Network, Parts
+from sslax.ranges import Fraction, NonNegativeInt, PositiveInt
 from sslax.types import Array, Batch, LossOutput, Method, Model, Pictures, Variables
 
 COLORS = ("drop", "project", "keep")
@@ -24,13 +25,13 @@ def context_prediction(
     *,
     augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
-    pairs: int = 4,
-    patch: int = 96,
-    gap: int = 48,
-    jitter: int = 7,
+    pairs: PositiveInt = 4,
+    patch: PositiveInt = 96,
+    gap: NonNegativeInt = 48,
+    jitter: NonNegativeInt = 7,
     colors: str = "drop",
-    down_up: float = 0.33,
-    smallest: int = 100,
+    down_up: Fraction = 0.33,
+    smallest: PositiveInt = 100,
 ) -> Method:
     """Context prediction, with the paper's countermeasures against shortcuts.
 
@@ -139,8 +140,13 @@ def _arranged(patches: Array, direction: Array, gap: int) -> Array:
 
 def build(config: ConfigDict, steps: int) -> Method:
     """Context prediction from `model`, `augment` and `context_prediction` of a config."""
-    knobs = dict(config.context_prediction)
+    knobs = knobs_of(config, context_prediction, classifier=models.TileClassifier)
     check_choice("config.context_prediction.colors", knobs["colors"], COLORS)
+    if knobs["smallest"] > knobs["patch"] ** 2:
+        raise UserError(
+            f"config.context_prediction.smallest = {knobs['smallest']} is more than a patch has, "
+            f"{knobs['patch']} x {knobs['patch']} pixels: lower it."
+        )
     return context_prediction(
         models.build_encoder(config.model),
         models.from_linen(models.TileClassifier(classes=8, **knobs.pop("classifier"))),

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from sslax import losses, models
+from sslax import losses, models, ranges
 from sslax.methods import schedules
-from sslax.methods.common import Augmentation, at_step, merge_views, split_views
+from sslax.methods.common import Augmentation, at_step, knobs_of, merge_views, split_views
 from sslax.methods.representation import common
 from sslax.models.compose import Network, Parts
+from sslax.ranges import Fraction, NonNegativeInt, Positive, PositiveInt
 from sslax.types import Array, Batch, LossOutput, Method, Model, PyTree, Schedule, Variables
 
 
@@ -22,11 +23,11 @@ def dino(
     *,
     augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
-    student_temperature: float = 0.1,
-    teacher_temperature: float | Schedule = 0.04,
-    momentum: float | Schedule = 0.996,
-    center_momentum: float = 0.9,
-    freeze_steps: int = 0,
+    student_temperature: Positive = 0.1,
+    teacher_temperature: Positive | Schedule = 0.04,
+    momentum: Fraction | Schedule = 0.996,
+    center_momentum: Fraction = 0.9,
+    freeze_steps: NonNegativeInt = 0,
 ) -> Method:
     """DINO with multi-crop; the teacher, a momentum copy, is the encoder to take away.
 
@@ -106,20 +107,28 @@ def dino(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """DINO from the sections `model`, `augment` and `dino` of a config; momentum rises to 1."""
-    section, dtype = config.dino, jnp.dtype(config.model.dtype)
-    head = common.plain(section.projector)
+    head_kinds = {**ranges.kinds_of(models.DINOHead), "outputs": PositiveInt}
+    section = knobs_of(
+        config,
+        dino,
+        teacher_temperature=tuple[Positive, Positive],
+        teacher_warmup=Fraction,
+        freeze=Fraction,
+        projector=head_kinds,
+    )
+    head, dtype = section["projector"], jnp.dtype(config.model.dtype)
     prototypes = models.Prototypes(head.pop("outputs"), dtype)
-    first, last = section.teacher_temperature
-    warmup = max(round(section.teacher_warmup * steps), 1)
+    first, last = section["teacher_temperature"]
+    warmup = max(round(section["teacher_warmup"] * steps), 1)
     return dino(
         models.build_encoder(config.model),
         models.from_linen(models.DINOHead(**head, dtype=dtype)),
         models.from_linen(prototypes),
         augmentation=common.build_augmentation(config.augment),
         evaluation_view=common.build_evaluation_view(config.augment),
-        student_temperature=section.student_temperature,
+        student_temperature=section["student_temperature"],
         teacher_temperature=schedules.linear(first, last, warmup),
-        momentum=schedules.cosine(section.momentum, 1.0, steps),
-        center_momentum=section.center_momentum,
-        freeze_steps=round(section.freeze * steps),
+        momentum=schedules.cosine(section["momentum"], 1.0, steps),
+        center_momentum=section["center_momentum"],
+        freeze_steps=round(section["freeze"] * steps),
     )

@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 
 from sslax import augment, losses, models
 from sslax.methods import schedules
-from sslax.methods.common import Augmentation, at_step
+from sslax.methods.common import Augmentation, at_step, knobs_of
 from sslax.methods.representation import common
 from sslax.models.compose import Network, Parts
+from sslax.ranges import Fraction
 from sslax.types import Array, Batch, LossOutput, Method, Model, Pictures, Schedule, Variables
 
 
@@ -27,7 +28,7 @@ def ijepa(
     augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
     patch: int = 16,
-    momentum: float | Schedule = 0.996,
+    momentum: Fraction | Schedule = 0.996,
     **blocks: Any,
 ) -> Method:
     """I-JEPA; the momentum encoder is the one to take away.
@@ -56,7 +57,8 @@ def ijepa(
         view = batch["views"][:, 0]
         grid = (view.shape[1] // patch, view.shape[2] // patch)
         sample = partial(augment.random_token_blocks, grid=grid, size_key=blocks_rng, **blocks)
-        sampled = jax.vmap(sample)(augment.batch_keys(blocks_rng, batch))
+        with common.images_that_suit():
+            sampled = jax.vmap(sample)(augment.batch_keys(blocks_rng, batch))
         return {**batch, "input": view, **sampled._asdict()}
 
     def forward(net: Parts, batch: Batch) -> tuple[Array, Array, Array]:
@@ -134,7 +136,11 @@ def ijepa(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """I-JEPA from the sections `model`, `augment` and `ijepa`; the momentum rises to 1."""
-    section, patch = common.plain(config.ijepa), config.model.patch
+    section = knobs_of(
+        config, ijepa, predictor=models.JEPAPredictor, blocks=augment.random_token_blocks
+    )
+    common.check_transformer("config.ijepa.predictor", section["predictor"])
+    patch = config.model.patch
     dtype = jnp.dtype(config.model.dtype)
     predictor = models.JEPAPredictor(patch=patch, **section["predictor"], dtype=dtype)
     return ijepa(

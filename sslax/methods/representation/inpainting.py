@@ -11,9 +11,10 @@ from ml_collections import ConfigDict
 
 from sslax import augment, models
 from sslax.errors import check_choice
-from sslax.methods.common import Augmentation
+from sslax.methods.common import Augmentation, knobs_of
 from sslax.methods.representation import common
 from sslax.models.compose import Network, Parts
+from sslax.ranges import Fraction, NonNegative, NonNegativeInt
 from sslax.types import Array, Batch, LossOutput, Method, Metrics, Model, Pictures, Variables
 
 HOLES = ("center", "region")
@@ -27,9 +28,9 @@ def inpainting(
     augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
     hole: str = "center",
-    overlap: int = 4,
-    overlap_weight: float = 10.0,
-    adversarial_weight: float = 0.001,
+    overlap: NonNegativeInt = 4,
+    overlap_weight: NonNegative = 10.0,
+    adversarial_weight: Fraction = 0.001,
     fill: tuple[float, ...] = (0.5,),
 ) -> Method:
     """Context encoders, with an adversarial loss or without.
@@ -196,7 +197,9 @@ def _weighted_square(difference: Array, weight: Array) -> Array:
 
 def build(config: ConfigDict, steps: int) -> Method:
     """Inpainting from the sections `model`, `augment` and `inpainting` of a config."""
-    knobs, dtype = dict(config.inpainting), jnp.dtype(config.model.dtype)
+    sections = {"decoder": models.ContextDecoder, "discriminator": models.Discriminator}
+    knobs = knobs_of(config, inpainting, **sections)
+    dtype = jnp.dtype(config.model.dtype)
     check_choice("config.inpainting.hole", knobs["hole"], HOLES)
     decoder = models.from_linen(models.ContextDecoder(**knobs.pop("decoder"), dtype=dtype))
     critic = models.from_linen(models.Discriminator(**knobs.pop("discriminator"), dtype=dtype))

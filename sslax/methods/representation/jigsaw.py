@@ -5,6 +5,8 @@ Noroozi and Favaro, Unsupervised Learning of Visual Representations by Solving J
 """
 
 import functools
+import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +14,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sslax import augment, models, ops
-from sslax.methods.common import Augmentation, merge_views, split_views
+from sslax.methods.common import Augmentation, knobs_of, merge_views, split_views
 from sslax.methods.representation import common
 from sslax.models.compose import Network, Parts
+from sslax.ranges import Fraction, Interval, NonNegativeInt, PositiveInt
 from sslax.types import Array, Batch, LossOutput, Method, Model, Pictures, Variables
 
 
@@ -25,9 +28,9 @@ def jigsaw(
     *,
     augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
-    tile: int = 64,
-    jitter: int = 10,
-    color_jitter: float = 0.01,
+    tile: PositiveInt = 64,
+    jitter: NonNegativeInt = 10,
+    color_jitter: Fraction = 0.01,
 ) -> Method:
     """Jigsaw puzzles.
 
@@ -111,6 +114,9 @@ def _mosaic(tiles: Array) -> Array:
     return image[:, line:, line:]
 
 
+Permutations = Annotated[int, Interval(2, math.factorial(9))]
+
+
 @functools.cache
 def permutation_set(count: int) -> np.ndarray:
     """`[count, 9]` permutations far from each other, computed once a process (in seconds)."""
@@ -119,7 +125,12 @@ def permutation_set(count: int) -> np.ndarray:
 
 def build(config: ConfigDict, steps: int) -> Method:
     """Jigsaw from the sections `model`, `augment` and `jigsaw` of a config."""
-    knobs = dict(config.jigsaw)
+    knobs = knobs_of(
+        config,
+        jigsaw,
+        permutations=Permutations,
+        classifier=models.TileClassifier,
+    )
     count, section = knobs.pop("permutations"), knobs.pop("classifier")
     return jigsaw(
         models.build_encoder(config.model),

@@ -3,14 +3,17 @@
 He et al., Masked Autoencoders Are Scalable Vision Learners, CVPR 2022.
 """
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import augment, losses, models
-from sslax.methods.common import Augmentation
+from sslax.methods.common import Augmentation, knobs_of
 from sslax.methods.representation import common
 from sslax.models.compose import Network, Parts
+from sslax.ranges import Interval
 from sslax.types import Array, Batch, LossOutput, Method, Model, Pictures, Variables
 
 
@@ -21,7 +24,7 @@ def mae(
     augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
     patch: int = 16,
-    mask_ratio: float = 0.75,
+    mask_ratio: Annotated[float, Interval(0, 1, open_low=True, open_high=True)] = 0.75,
     normalize: bool = True,
 ) -> Method:
     """The masked autoencoder.
@@ -118,14 +121,15 @@ def _variance(targets: Array, hidden: Array, normalize: bool) -> Array:
 
 def build(config: ConfigDict, steps: int) -> Method:
     """MAE from the sections `model`, `augment` and `mae` of a config."""
-    section, patch = config.mae, config.model.patch
-    decoder = models.MAEDecoder(patch=patch, **section.decoder, dtype=jnp.dtype(config.model.dtype))
+    knobs, patch = knobs_of(config, mae, decoder=models.MAEDecoder), config.model.patch
+    common.check_transformer("config.mae.decoder", knobs["decoder"])
+    dtype = jnp.dtype(config.model.dtype)
+    decoder = models.MAEDecoder(patch=patch, **knobs.pop("decoder"), dtype=dtype)
     return mae(
         models.build_encoder(config.model),
         models.from_linen(decoder),
         augmentation=common.build_augmentation(config.augment),
         evaluation_view=common.build_evaluation_view(config.augment),
         patch=patch,
-        mask_ratio=section.mask_ratio,
-        normalize=section.normalize,
+        **knobs,
     )

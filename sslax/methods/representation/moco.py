@@ -11,9 +11,10 @@ from ml_collections import ConfigDict
 
 from sslax import losses, models
 from sslax.errors import UserError
-from sslax.methods.common import Augmentation, at_step, merge_views, split_views
+from sslax.methods.common import Augmentation, at_step, knobs_of, merge_views, split_views
 from sslax.methods.representation import common
 from sslax.models.compose import Network, Parts
+from sslax.ranges import Fraction, Positive, PositiveInt
 from sslax.types import Array, Batch, LossOutput, Method, Model, PyTree, Schedule, Variables
 
 
@@ -24,9 +25,9 @@ def moco(
     *,
     augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
-    queue_size: int = 65536,
-    temperature: float = 0.2,
-    momentum: float | Schedule = 0.999,
+    queue_size: PositiveInt = 65536,
+    temperature: Positive = 0.2,
+    momentum: Fraction | Schedule = 0.999,
     symmetric: bool = False,
 ) -> Method:
     """MoCo.
@@ -121,15 +122,18 @@ def _accuracy(queries: Array, keys: Array, queue: Array) -> Array:
 
 def build(config: ConfigDict, steps: int) -> Method:
     """MoCo from the sections `model`, `augment` and `moco` of a config."""
-    section = config.moco
+    knobs = knobs_of(config, moco, norm_groups=PositiveInt, projector=models.Projector)
+    groups = knobs.pop("norm_groups")
+    if config.batch_size % groups:
+        raise UserError(
+            f"config.moco.norm_groups = {groups} does not divide config.batch_size = "
+            f"{config.batch_size}: groups have equally many images."
+        )
     return moco(
-        models.build_encoder(config.model, norm_groups=section.norm_groups, norm_blocks=True),
-        models.build_projector(section.projector, dtype=config.model.dtype),
-        models.build_encoder(config.model, norm_groups=section.norm_groups),
+        models.build_encoder(config.model, norm_groups=groups, norm_blocks=True),
+        models.build_projector(knobs.pop("projector"), dtype=config.model.dtype),
+        models.build_encoder(config.model, norm_groups=groups),
         augmentation=common.build_augmentation(config.augment),
         evaluation_view=common.build_evaluation_view(config.augment),
-        queue_size=section.queue_size,
-        temperature=section.temperature,
-        momentum=section.momentum,
-        symmetric=section.symmetric,
+        **knobs,
     )

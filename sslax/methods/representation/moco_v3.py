@@ -10,9 +10,10 @@ from ml_collections import ConfigDict
 
 from sslax import losses, models
 from sslax.methods import schedules
-from sslax.methods.common import Augmentation
+from sslax.methods.common import Augmentation, knobs_of
 from sslax.methods.representation import common
 from sslax.methods.representation.two_views import cross_prediction
+from sslax.ranges import Fraction, Positive
 from sslax.types import Array, Method, Metrics, Model, Schedule
 
 
@@ -23,8 +24,8 @@ def moco_v3(
     *,
     augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
-    temperature: float = 1.0,
-    momentum: float | Schedule = 0.99,
+    temperature: Positive = 1.0,
+    momentum: Fraction | Schedule = 0.99,
 ) -> Method:
     """MoCo v3; the loss is the sum over both directions of 2 · temperature · InfoNCE.
 
@@ -62,13 +63,14 @@ def moco_v3(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """MoCo v3 from the sections `model`, `augment` and `moco_v3`; momentum rises to 1."""
+    section = knobs_of(config, moco_v3, projector=models.Projector, predictor=models.Projector)
     heads = {"dtype": config.model.dtype, "norm_groups": 2}
     return moco_v3(
         models.build_encoder(config.model, norm_groups=2),
-        models.build_projector(config.moco_v3.projector, **heads),
-        models.build_projector(config.moco_v3.predictor, **heads),
+        models.build_projector(section["projector"], **heads),
+        models.build_projector(section["predictor"], **heads),
         augmentation=common.build_augmentation(config.augment),
         evaluation_view=common.build_evaluation_view(config.augment),
-        temperature=config.moco_v3.temperature,
-        momentum=schedules.cosine(config.moco_v3.momentum, 1.0, steps),
+        temperature=section["temperature"],
+        momentum=schedules.cosine(section["momentum"], 1.0, steps),
     )

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import losses, models
-from sslax.methods.common import Augmentation, at_step
+from sslax.methods.common import Augmentation, at_step, knobs_of
 from sslax.methods.representation import common
 from sslax.methods.representation.two_views import joint_embedding
+from sslax.ranges import Positive
 from sslax.types import Array, Batch, Method, Metrics, Model, Schedule
 
 
@@ -19,7 +20,7 @@ def simclr(
     *,
     augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
-    temperature: float | Schedule = 0.1,
+    temperature: Positive | Schedule = 0.1,
 ) -> Method:
     """SimCLR.
 
@@ -54,10 +55,11 @@ def simclr(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """SimCLR from the sections `model`, `augment` and `simclr` of a config."""
+    knobs = knobs_of(config, simclr, projector=models.Projector)
     return simclr(
         models.build_encoder(config.model),
-        models.build_projector(config.simclr.projector, dtype=config.model.dtype),
+        models.build_projector(knobs.pop("projector"), dtype=config.model.dtype),
         augmentation=common.build_augmentation(config.augment),
         evaluation_view=common.build_evaluation_view(config.augment),
-        temperature=config.simclr.temperature,
+        **knobs,
     )

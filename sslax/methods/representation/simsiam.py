@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import losses, models
-from sslax.methods.common import Augmentation
+from sslax.methods.common import Augmentation, knobs_of
 from sslax.methods.representation import common
 from sslax.methods.representation.two_views import cross_prediction
 from sslax.types import Array, Method, Metrics, Model
@@ -51,11 +51,12 @@ def simsiam(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """SimSiam from the sections `model`, `augment` and `simsiam` of a config."""
+    section = knobs_of(config, simsiam, projector=models.Projector, predictor=models.Projector)
     heads = {"dtype": config.model.dtype, "norm_groups": 2}
     return simsiam(
         models.build_encoder(config.model, norm_groups=2),
-        models.build_projector(config.simsiam.projector, **heads),
-        models.build_projector(config.simsiam.predictor, **heads),
+        models.build_projector(section["projector"], **heads),
+        models.build_projector(section["predictor"], **heads),
         augmentation=common.build_augmentation(config.augment),
         evaluation_view=common.build_evaluation_view(config.augment),
     )

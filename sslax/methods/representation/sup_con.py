@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 
 from sslax import losses, models
 from sslax.errors import UserError
-from sslax.methods.common import Augmentation, merge_views
+from sslax.methods.common import Augmentation, knobs_of, merge_views
 from sslax.methods.representation import common
 from sslax.methods.representation.two_views import joint_embedding
+from sslax.ranges import Positive
 from sslax.types import Array, Batch, Method, Metrics, Model
 
 
@@ -21,7 +22,7 @@ def sup_con(
     *,
     augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
-    temperature: float = 0.1,
+    temperature: Positive = 0.1,
 ) -> Method:
     """SupCon; batch norms see both views as one batch.
 
@@ -61,10 +62,11 @@ def sup_con(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """SupCon from the sections `model`, `augment` and `sup_con` of a config."""
+    knobs = knobs_of(config, sup_con, projector=models.Projector)
     return sup_con(
         models.build_encoder(config.model),
-        models.build_projector(config.sup_con.projector, dtype=config.model.dtype),
+        models.build_projector(knobs.pop("projector"), dtype=config.model.dtype),
         augmentation=common.build_augmentation(config.augment),
         evaluation_view=common.build_evaluation_view(config.augment),
-        temperature=config.sup_con.temperature,
+        **knobs,
     )

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import losses, models
-from sslax.methods.common import Augmentation, merge_views, split_views
+from sslax.errors import UserError
+from sslax.methods.common import Augmentation, knobs_of, merge_views, split_views
 from sslax.methods.representation import common
 from sslax.models.compose import Network, Parts
+from sslax.ranges import Fraction, NonNegativeInt, Positive, PositiveInt
 from sslax.types import Array, Batch, LossOutput, Method, Model, Variables
 
 
@@ -22,12 +24,12 @@ def swav(
     *,
     augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
-    temperature: float = 0.1,
-    epsilon: float = 0.05,
-    iterations: int = 3,
-    freeze_steps: int = 0,
-    queue_size: int = 0,
-    queue_start_step: int = 0,
+    temperature: Positive = 0.1,
+    epsilon: Positive = 0.05,
+    iterations: PositiveInt = 3,
+    freeze_steps: NonNegativeInt = 0,
+    queue_size: NonNegativeInt = 0,
+    queue_start_step: NonNegativeInt = 0,
 ) -> Method:
     """SwAV with multi-crop.
 
@@ -120,17 +122,27 @@ def _prototypes_used(scores: Array) -> Array:
 
 def build(config: ConfigDict, steps: int) -> Method:
     """SwAV from the sections `model`, `augment` and `swav` of a config."""
-    section = config.swav
+    knobs = knobs_of(
+        config,
+        swav,
+        projector=models.Projector,
+        prototypes=PositiveInt,
+        freeze=Fraction,
+        queue_start=Fraction,
+    )
+    if knobs["queue_size"] % config.batch_size:
+        raise UserError(
+            f"config.swav.queue_size = {knobs['queue_size']} is no multiple of config.batch_size = "
+            f"{config.batch_size}; whole batches are replaced."
+        )
+    freeze, queue_start = knobs.pop("freeze"), knobs.pop("queue_start")
     return swav(
         models.build_encoder(config.model),
-        models.build_projector(section.projector, dtype=config.model.dtype),
-        models.from_linen(models.Prototypes(section.prototypes)),
+        models.build_projector(knobs.pop("projector"), dtype=config.model.dtype),
+        models.from_linen(models.Prototypes(knobs.pop("prototypes"))),
         augmentation=common.build_augmentation(config.augment),
         evaluation_view=common.build_evaluation_view(config.augment),
-        temperature=section.temperature,
-        epsilon=section.epsilon,
-        iterations=section.iterations,
-        freeze_steps=round(section.freeze * steps),
-        queue_size=section.queue_size,
-        queue_start_step=round(section.queue_start * steps),
+        freeze_steps=round(freeze * steps),
+        queue_start_step=round(queue_start * steps),
+        **knobs,
     )

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import losses, models
-from sslax.methods.common import Augmentation
+from sslax.methods.common import Augmentation, knobs_of
 from sslax.methods.representation import common
 from sslax.methods.representation.two_views import joint_embedding
+from sslax.ranges import NonNegative
 from sslax.types import Array, Batch, Method, Metrics, Model
 
 
@@ -21,9 +22,9 @@ def vicreg(
     *,
     augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
-    invariance_weight: float = 25.0,
-    variance_weight: float = 25.0,
-    covariance_weight: float = 1.0,
+    invariance_weight: NonNegative = 25.0,
+    variance_weight: NonNegative = 25.0,
+    covariance_weight: NonNegative = 1.0,
 ) -> Method:
     """VICReg.
 
@@ -67,13 +68,11 @@ def vicreg(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """VICReg from the sections `model`, `augment` and `vicreg` of a config."""
-    section = config.vicreg
+    knobs = knobs_of(config, vicreg, projector=models.Projector)
     return vicreg(
         models.build_encoder(config.model, norm_groups=2),
-        models.build_projector(section.projector, dtype=config.model.dtype, norm_groups=2),
+        models.build_projector(knobs.pop("projector"), dtype=config.model.dtype, norm_groups=2),
         augmentation=common.build_augmentation(config.augment),
         evaluation_view=common.build_evaluation_view(config.augment),
-        invariance_weight=section.invariance_weight,
-        variance_weight=section.variance_weight,
-        covariance_weight=section.covariance_weight,
+        **knobs,
     )

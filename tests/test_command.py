@@ -1,0 +1,49 @@
+"""Flags of the commands: each number has its range, and there is nothing but flags."""
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from sslax import command, evaluate, main, predict
+from sslax.errors import UserError
+
+COMMANDS = (evaluate, main, predict)  # imported, so that their flags are defined
+
+
+@flagsaver.flagsaver
+def parsed(*arguments):
+    return command._parse(["command", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("flag", "values", "allowed"),
+    [
+        ("fps", ("0", "-1", "nan", "inf", "many"), "2.5"),
+        ("reach", ("-1", "nan", "inf", "far"), "0"),
+        ("baseline", ("0", "-0.5", "nan", "inf", "wide"), "0.54"),
+        ("batch_size", ("0", "-1", "1.5", "nan", "many"), "3"),
+        ("learning_rate", ("0", "-1", "nan", "inf", "high"), "0.1"),
+        ("process_id", ("-1", "0.5", "first"), "0"),
+        ("num_processes", ("0", "-2", "two"), "2"),
+    ],
+)
+def test_numbers_have_their_range(flag, values, allowed):
+    for value in values:
+        with pytest.raises(UserError, match=f"--{flag}") as error:
+            parsed(f"--{flag}={value}")
+        assert "\n" not in str(error.value)
+    assert parsed(f"--{flag}={allowed}") == ["command"]
+    assert flags.FLAGS[flag].value == flags.FLAGS[flag].default
+
+
+@pytest.mark.parametrize("stray", [["batch_size=3"], ["--fps", "3", "4"], ["images/"]])
+def test_a_stray_argument_is_refused(stray):
+    with pytest.raises(UserError, match=f"^'{stray[-1]}' is no flag: write --NAME=VALUE"):
+        parsed(*stray)
+
+
+@pytest.mark.parametrize("labels", ["0", "1.5", "-0.1", "nan", "1,0", "half", ""])
+def test_fractions_of_labels_have_their_range(labels):
+    with pytest.raises(UserError, match="--labels"):
+        evaluate._fractions(labels.split(","))
+    assert evaluate._fractions(["1", "0.01"]) == [1.0, 0.01]
