@@ -4,7 +4,7 @@ import logging
 
 from ml_collections import ConfigDict
 
-from sslax.data import sampling
+from sslax.data import fitting, sampling
 from sslax.data.records import (
     DataError,
     Dataset,
@@ -41,6 +41,9 @@ def defaults() -> ConfigDict:
 
     # Records with several images: video, stereo, flow
     config.size = ()  # height and width in pixels; (): as stored
+    # How images from files are brought to it: 'cover', a central crop of its aspect, resized;
+    # 'stretch', both axes resized by themselves; 'window', the central pixels, not resized
+    config.fitting = "cover"
     config.frames = 1  # frames in a sample
     config.interval = 1  # frames from one frame of a sample to the next
     config.stereo = False  # add the target's right-hand partner as the last image
@@ -98,6 +101,7 @@ def _check(config: ConfigDict) -> None:
         )
     options = {
         "channels": (0, 1, 3),
+        "fitting": fitting.FITTINGS,
         "bad_images": ("raise", "skip"),
         "device": ("auto", "resident", "stream"),
     }
