@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from sslax import checks
 from sslax.augment.blur import blur_kernel_size, random_gaussian_blur
 from sslax.augment.color import color_jitter, random_grayscale, random_solarize
-from sslax.augment.crop import center_crop, random_flip, random_resized_crop, resize
+from sslax.augment.crop import (
+    INTERPOLATIONS,
+    center_crop,
+    random_flip,
+    random_resized_crop,
+    resize,
+)
 from sslax.augment.erase import random_erasing
 from sslax.augment.image import to_float
 from sslax.augment.keys import batch_keys
@@ -32,6 +38,7 @@ class ViewRecipe(NamedTuple):
         crop_scale: range of the crop's area as a fraction of the image's; None for the largest
             central box with the aspect ratio of the view.
         crop_ratio: range of the crop's aspect ratio, width over height.
+        interpolation: of the random crop, "bilinear" or "bicubic".
         flip: probability of a horizontal flip.
         jitter: probability of color jitter.
         brightness, contrast, saturation, hue: strengths of the jitter.
@@ -50,6 +57,7 @@ class ViewRecipe(NamedTuple):
     size: int | None = None
     crop_scale: tuple[float, float] | None = None
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: str = "bilinear"
     flip: float = 0.0
     jitter: float = 0.0
     brightness: float = 0.0
@@ -70,6 +78,7 @@ class ViewRecipe(NamedTuple):
 
 _SIMCLR = ViewRecipe(
     crop_scale=(0.08, 1.0),
+    interpolation="bicubic",
     flip=0.5,
     jitter=0.8,
     brightness=0.8,
@@ -93,7 +102,8 @@ _MOCO_V1 = ViewRecipe(
 _MOCO_V2 = _MOCO_V1._replace(jitter=0.8, hue=0.1, grayscale_first=False, blur=0.5)
 _BYOL = _SIMCLR._replace(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
 _BYOL_VIEWS = (_BYOL._replace(blur=1.0), _BYOL._replace(blur=0.1, solarize=0.2))
-_SWAV = _SIMCLR._replace(crop_scale=(0.14, 1.0))
+_MOCO_V3_VIEWS = tuple(recipe._replace(interpolation="bilinear") for recipe in _BYOL_VIEWS)
+_SWAV = _SIMCLR._replace(crop_scale=(0.14, 1.0), interpolation="bilinear")
 _DINO_VIEWS = tuple(recipe._replace(crop_scale=(0.4, 1.0)) for recipe in _BYOL_VIEWS)
 
 VIEW_RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
@@ -101,12 +111,13 @@ VIEW_RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
     "simclr": (_SIMCLR, _SIMCLR),
     "moco_v1": (_MOCO_V1, _MOCO_V1),
     "moco_v2": (_MOCO_V2, _MOCO_V2),
-    "moco_v3": _BYOL_VIEWS,
+    "moco_v3": _MOCO_V3_VIEWS,
     "byol": _BYOL_VIEWS,
     "barlow_twins": _BYOL_VIEWS,
     "swav": (_SWAV, _SWAV),
     "dino": _DINO_VIEWS,
-    "mae": (ViewRecipe(crop_scale=(0.2, 1.0), flip=0.5),),
+    "mae": (ViewRecipe(crop_scale=(0.2, 1.0), interpolation="bicubic", flip=0.5),),
+    "ijepa": (ViewRecipe(crop_scale=(0.3, 1.0)),),
     "supervised": (ViewRecipe(crop_scale=(0.08, 1.0), flip=0.5),),
 }
 """Published recipes by name, with one `ViewRecipe` per view."""
@@ -167,6 +178,7 @@ def get_local_recipes(name: str, count: int, **fields: Any) -> tuple[ViewRecipe,
 
 
 def _check_recipe(recipe: ViewRecipe) -> None:
+    check_choice("interpolation", recipe.interpolation, INTERPOLATIONS)
     for name in ("flip", "jitter", "grayscale", "blur", "solarize", "erase"):
         check_probability(name, getattr(recipe, name))
     for name in ("crop_scale", "crop_ratio", "blur_sigma", "erase_scale"):
@@ -224,7 +236,12 @@ def _crop_view(key: Array, image: Array, recipe: ViewRecipe) -> Array:
     height, width = size
     if recipe.crop_scale is not None:
         return random_resized_crop(
-            key, image, size=(height, width), scale=recipe.crop_scale, ratio=recipe.crop_ratio
+            key,
+            image,
+            size=(height, width),
+            scale=recipe.crop_scale,
+            ratio=recipe.crop_ratio,
+            interpolation=recipe.interpolation,
         )
     scale = min(image.shape[0] / height, image.shape[1] / width)
     largest = center_crop(image, size=(round(scale * height), round(scale * width)))
