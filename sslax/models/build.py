@@ -47,7 +47,7 @@ FLOW_NETWORKS: dict[str, type[PWCNet] | type[RAFT]] = {"pwc": PWCNet, "raft": RA
 _OWN_FIELDS: dict[Any, tuple[str, ...]] = {
     ResNet: ("patch_stem", "small_stem", "zero_init_residual"),
     DispNetEncoder: (),
-    ViT: ("patch", "pool", "position", "class_token", "freeze_patch_embedding"),
+    ViT: ("patch", "pool", "position", "class_token", "freeze_patch_embedding", "drop_path"),
 }
 
 
@@ -66,7 +66,7 @@ def defaults() -> ml_collections.ConfigDict:
 
     For ResNets: `small_stem` (for images up to 64 pixels), `patch_stem` (for the smallest
     budgets), `zero_init_residual`. For ViTs: `patch` (side in pixels), `pool` ("cls" or "mean"),
-    `position` ("sincos" or "learned"), `class_token`, `freeze_patch_embedding`.
+    `position` ("sincos" or "learned"), `class_token`, `freeze_patch_embedding`, `drop_path`.
     """
     return ml_collections.ConfigDict(
         {
@@ -81,6 +81,7 @@ def defaults() -> ml_collections.ConfigDict:
             "position": "sincos",
             "class_token": True,
             "freeze_patch_embedding": False,
+            "drop_path": 0.0,
             "dtype": "float32",
             "mean": (),
             "std": (),
