@@ -135,7 +135,7 @@ FLOW_RECIPES: dict[str, FlowRecipe] = {
         brightness=0.4,
         contrast=0.4,
         saturation=0.4,
-        hue=0.5,
+        hue=0.5 / math.pi,
         asymmetric=0.2,
         erase=0.5,
     ),

@@ -209,6 +209,7 @@ STEREO: Values = {**VIDEO, "data.source": "stereo"}
 KITTI: Values = {
     **VIDEO,
     "data.source": "kitti",
+    "data.fitting": "stretch",
     "log_every": "100 steps",
     "model.dtype": "float32",
     "evaluate.depth.crop": "garg",
