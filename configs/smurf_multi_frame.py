@@ -67,12 +67,18 @@ VARIANTS: dict[str, presets.Values] = {
         "smurf_multi_frame.fusion_steps": 5,
         "smurf_multi_frame.network": {"iterations": 2, "levels": 1},
     },
-    "sintel": {**PAPER, "augment.size": (368, 496), "data.size": ()},
+    "sintel": {
+        **PAPER,
+        "data.size": (),
+        "augment.size": (368, 496),
+        "augment.erase_side": (50 / 368, 100 / 368),
+    },
     "kitti": {
         **PAPER,
         "data.size": (370, 1224),
         "data.fitting": "window",
         "augment.size": (296, 696),
+        "augment.erase_side": (50 / 296, 100 / 296),
     },
     "video": {
         "augment.size": (192, 384),
