@@ -24,6 +24,16 @@ LIGHT = {
     "arflow.appearance.blur_sigma": (0.1, 1.0),
 }
 
+# The authors' two trainings take a thousand epochs each, of at most a thousand steps.
+PAPER = {
+    "batch_size": 4,
+    "duration": "2_000_000 steps",
+    "optimizer.drops": (),
+    "optimizer.final_fraction": 1.0,
+    "optimizer.weight_decay": 1e-6,
+    "optimizer.epsilon": 1e-7,
+}
+
 # Knobs of `FlowRecipe` that change colors.
 COLORS = (
     "jitter",
@@ -40,25 +50,25 @@ COLORS = (
 
 VARIANTS: dict[str, presets.Values] = {
     "": LIGHT,
-    "tiny": {"arflow.network": flow_presets.TINY_PWC_NETWORK, "arflow.analogy_start": 0.0},
-    "chairs": {"batch_size": 4},
-    "sintel": {"batch_size": 4, "data.size": (384, 832)},
+    "tiny": {
+        "arflow.network": flow_presets.TINY_PWC_NETWORK,
+        "arflow.early": 0.0,
+        "arflow.analogy_start": 0.0,
+    },
+    "chairs": PAPER,
+    "sintel": {**PAPER, "data.size": (), "augment.size": (384, 832)},
     "kitti": {
-        "batch_size": 4,
-        "arflow.data": "census",
-        "arflow.occlusion": "range_map",
+        **PAPER,
+        "data.size": (256, 832),
+        "data.fitting": "stretch",
         "arflow.smoothness_weight": 75.0,
         "arflow.smoothness_order": 2,
         "arflow.analogy_weight": 0.02,
-        "arflow.spatial.flip_vertical": 0.0,
-        "arflow.spatial.zoom": (1.0, 1.4),
-        "arflow.spatial.squeeze": (1.0, 1.0),
+        "arflow.spatial": {"flip_vertical": 0.0, "zoom": (1.0, 1.4), "squeeze": (1.0, 1.0)},
         "arflow.spatial.rotate": 0.01,
         "arflow.spatial.translate": 0.01,
-        "arflow.spatial.relative": 0.125,
-        "arflow.appearance.contrast": 0.0,
-        "arflow.appearance.saturation": 0.0,
-        "arflow.appearance.exposure": 0.0,
+        "arflow.spatial.relative": {"zoom": (0.99, 1.01), "rotate": 0.01, "translate": 0.00125},
+        "arflow.appearance": {"contrast": 0.0, "saturation": 0.0, "exposure": 0.0},
     },
     "video": {},
 }
@@ -77,18 +87,25 @@ def get_config(variant: str = "") -> ConfigDict:
             **presets.defaults_of(
                 arflow,
                 "data",
-                "ssim_weight",
                 "occlusion",
+                "early_data",
+                "early_occlusion",
+                "ssim_weight",
+                "census_radius",
+                "census_robust",
+                "masking",
                 "smoothness_weight",
                 "smoothness_order",
                 "edge_weight",
+                "edge_stride",
                 "level_weights",
                 "analogy_weight",
                 "occluder",
             ),
+            "early": 0.025,  # of the run: 50 epochs of 1000, before 1000 more with the analogy
             "analogy_start": 0.5,  # of the run
             "analogy_ramp": 0.0,  # of the run
-            "spatial": SPATIAL._asdict(),
+            "spatial": {**SPATIAL._asdict(), "relative": SPATIAL.relative._asdict()},
             "appearance": {name: getattr(APPEARANCE, name) for name in COLORS},
             "network": {
                 **flow_presets.PWC_NETWORK,

@@ -35,7 +35,10 @@ VARIANTS: dict[str, presets.Values] = {
     },
     "stl10": {"byol.momentum": 0.99},
     "imagenet100": {"optimizer.weight_decay": 1e-6},
-    "imagenet": {"duration": "1000 epochs", "optimizer.warmup": "1 %"},
+    "imagenet": {
+        "duration": "1000 epochs",
+        "optimizer.warmup": "1 %",
+    },
     "imagenet_100epochs": {
         "duration": "100 epochs",
         "byol.momentum": 0.99,

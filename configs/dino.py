@@ -53,6 +53,8 @@ VARIANTS: dict[str, presets.Values] = {
         "optimizer.warmup": "1.25 %",
         "model.name": "vit_small",
         "model.position": "learned",
+        "model.drop_path": 0.1,
+        "optimizer.final_fraction": 0.0005,  # 1e-6, of 2e-3
     },
     "imagenet_resnet50": {
         "batch_size": 4080,
@@ -63,6 +65,7 @@ VARIANTS: dict[str, presets.Values] = {
         "dino.projector": {"outputs": 60000, "norm": True},
         "optimizer": {"name": "lars", "learning_rate": 0.3, "weight_decay": 1e-6},
         "optimizer.final_decay_fraction": 1.0,
+        "optimizer.final_fraction": 0.001,
     },
     "folder": {
         "augment.local": {"count": 4, "size": 32},

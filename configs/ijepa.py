@@ -63,7 +63,7 @@ def get_config(variant: str = "") -> ConfigDict:
         "ijepa",
         variant,
         VARIANTS,
-        augment={"recipe": "mae", "crop_scale": (0.3, 1.0), "flip": 0.0},
+        augment={"recipe": "ijepa"},
         model={"pool": "mean", "class_token": False},
         optimizer={
             "name": "adamw",

@@ -38,7 +38,7 @@ VARIANTS: dict[str, presets.Values] = {
     "imagenet100": {"data.image_size": 292, "augment.size": 255},
     "imagenet": {
         "duration": "105 epochs",
-        "optimizer.warmup": "9.5238 %",
+        "optimizer.warmup": "4.7619 %",
         "batch_size": 256,
         "data.image_size": 292,
         "augment.size": 255,

@@ -16,6 +16,7 @@ from sslax.training import presets
 
 VARIANTS: dict[str, presets.Values] = {
     "": {
+        "augment.interpolation": "bilinear",
         "model": {"name": "vit_micro", "patch": 4, "blocks": (), "patch_stem": 0, "pool": "mean"},
         "mae.decoder": {"width": 64, "depth": 1, "heads": 4},
         "optimizer": {"learning_rate": 2e-3, "scaling": "none"},

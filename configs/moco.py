@@ -43,7 +43,12 @@ VARIANTS: dict[str, presets.Values] = {
     },
     "stl10": {"moco.queue_size": 16384, "moco.momentum": 0.99},
     "imagenet100": {"moco.queue_size": 16384, "moco.momentum": 0.99},
-    "imagenet": {"batch_size": 256, "duration": "200 epochs", "optimizer.warmup": "0 steps"},
+    "imagenet": {
+        "batch_size": 256,
+        "duration": "200 epochs",
+        "optimizer.warmup": "0 steps",
+        "optimizer.spare_vectors": False,
+    },
     "imagenet_v1": {
         "batch_size": 256,
         "duration": "200 epochs",
@@ -52,6 +57,7 @@ VARIANTS: dict[str, presets.Values] = {
         "moco.projector": {"layers": 1},
         "optimizer.drops": (0.6, 0.8),
         "optimizer.warmup": "0 steps",
+        "optimizer.spare_vectors": False,
     },
     "folder": {"moco.queue_size": 4096, "moco.momentum": 0.99, "moco.norm_groups": 4},
 }

@@ -33,7 +33,11 @@ VARIANTS: dict[str, presets.Values] = {
     },
     "stl10": {"moco_v3.temperature": 0.2},
     "imagenet100": {"moco_v3.temperature": 0.2},
-    "imagenet": {"augment.crop_scale": (0.2, 1.0), "optimizer.learning_rate": 0.6},
+    "imagenet": {
+        "augment.crop_scale": (0.2, 1.0),
+        "model.zero_init_residual": True,
+        "optimizer.learning_rate": 0.6,
+    },
     "imagenet_vit": {
         "duration": "300 epochs",
         "model.name": "vit_small",
@@ -46,6 +50,7 @@ VARIANTS: dict[str, presets.Values] = {
             "learning_rate": 1.5e-4,
             "weight_decay": 0.1,
             "warmup": "13.3333 %",
+            "spare_vectors": False,
         },
     },
     "folder": {"moco_v3.temperature": 0.2, "augment.crop_scale": (0.2, 1.0)},

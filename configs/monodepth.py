@@ -36,7 +36,12 @@ VARIANTS: dict[str, presets.Values] = {
         "monodepth.decoder": {"widths": (8, 16, 32, 64, 128), "bias": -2.0},
     },
     "stereo": {"data.size": (256, 512), "batch_size": 8, "duration": "50 epochs"},
-    "kitti": {"data.size": (256, 512), "batch_size": 8, "duration": "50 epochs"},
+    "kitti": {
+        "data.size": (256, 512),
+        "batch_size": 8,
+        "duration": "50 epochs",
+        "model.name": "resnet50",
+    },
 }
 
 

@@ -29,7 +29,13 @@ VARIANTS: dict[str, presets.Values] = {
     },
     "stl10": {},
     "imagenet100": {"duration": "105 epochs", "optimizer.warmup": "9.5238 %"},
-    "imagenet": {"duration": "105 epochs", "batch_size": 256, "optimizer.warmup": "4.7619 %"},
+    "imagenet": {
+        "duration": "105 epochs",
+        "batch_size": 256,
+        "augment.crop_scale": (0.08, 1.0),
+        "optimizer.drops": (0.2857, 0.5714, 0.8571, 0.9524),
+        "optimizer.warmup": "0 steps",
+    },
     "folder": {},
 }
 

@@ -29,8 +29,9 @@ SMALL = {
     # PoseCNN takes many thousands of steps before it predicts any motion but the mean one.
     "sfm_learner.pose.name": "correlation",
     "sfm_learner.pose.decoder_width": 64,
-    # The paper's 0.5 flattens these rooms: inverse depths start at 5.
+    # The paper's weights flatten these rooms: inverse depths start at 5.
     "sfm_learner.smoothness_weight": 0.01,
+    "sfm_learner.explainability_weight": 0.2,
 }
 PAPER = {
     "data.size": (128, 416),

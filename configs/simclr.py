@@ -41,7 +41,8 @@ VARIANTS: dict[str, presets.Values] = {
     },
     "imagenet": {
         "simclr.projector": {"layers": 3, "hidden": 2048},
-        "optimizer.name": "lars",
+        "model.zero_init_residual": True,
+        "optimizer": {"name": "lars", "learning_rate": 0.075, "scaling": "sqrt"},
     },
     "folder": {
         "augment.crop_scale": (0.2, 1.0),

@@ -32,7 +32,12 @@ VARIANTS: dict[str, presets.Values] = {
     },
     "stl10": {},
     "imagenet100": {"optimizer.learning_rate": 0.12},
-    "imagenet": {"batch_size": 512},
+    "imagenet": {
+        "batch_size": 512,
+        "model.zero_init_residual": True,
+        "optimizer.warmup": "0 steps",
+        "optimizer.spare_vectors": False,
+    },
     "folder": {"optimizer.learning_rate": 0.12, "optimizer.weight_decay": 5e-4},
 }
 

@@ -26,7 +26,10 @@ PAPER = {
     "duration": "75000 steps",
     "model.width": 1.0,
     "optimizer.learning_rate": 2e-4,
-    "optimizer.drops": (5 / 6, 11 / 12),
+    "optimizer.drops": (26 / 30, 27 / 30, 28 / 30, 29 / 30),
+    "optimizer.drop_factor": 0.5,
+    # Zooms of 2^-0.2 to 2^0.6 without those that would read outside of the frame.
+    "augment.affine": {"flip_vertical": 0.1, "zoom": (1.0, 2**0.6), "squeeze": (2**-0.2, 2**0.2)},
     "optimizer.clip_norm": 1.0,
 }
 # With the paper's color jitter and boxes, learning starts long after the small run has ended.
@@ -50,11 +53,25 @@ VARIANTS: dict[str, presets.Values] = {
         "model.width": 0.125,
         "smurf.network": {"iterations": 2, "levels": 1},
     },
-    "chairs": {**PAPER, "augment.size": (368, 496), "smurf.smoothness_weight": 2.0},
-    "sintel": {**PAPER, "augment.size": (368, 496), "data.size": ()},
+    "chairs": {
+        **PAPER,
+        "augment.erase_side": (50 / 384, 100 / 384),
+        "smurf.smoothness_weight": 2.0,
+    },
+    "sintel": {
+        **PAPER,
+        "data.size": (),
+        "augment.size": (368, 496),
+        "augment.erase_side": (50 / 368, 100 / 368),
+        "smurf.selfsup_crop": 64 / 368,
+    },
     "kitti": {
         **PAPER,
+        "data.size": (370, 1224),
+        "data.fitting": "window",
         "augment.size": (296, 696),
+        "augment.erase_side": (50 / 296, 100 / 296),
+        "smurf.selfsup_crop": 64 / 296,
         "smurf.occlusion": "forward_backward",
         "smurf.occlusion_start": 1 / 3,
         "smurf.smoothness_weight": 2.0,

@@ -31,7 +31,10 @@ PAPER = {
     "duration": "30000 steps",
     "model.width": 1.0,
     "optimizer.learning_rate": 2e-4,
-    "optimizer.drops": (5 / 6, 11 / 12),
+    "optimizer.drops": (26 / 30, 27 / 30, 28 / 30, 29 / 30),
+    "optimizer.drop_factor": 0.5,
+    # Zooms of 2^-0.2 to 2^0.6 without those that would read outside of the frame.
+    "augment.affine": {"flip_vertical": 0.1, "zoom": (1.0, 2**0.6), "squeeze": (2**-0.2, 2**0.2)},
     "optimizer.clip_norm": 1.0,
     "smurf_multi_frame.teacher_iterations": 32,
     "smurf_multi_frame.fusion_steps": 2000,
@@ -64,8 +67,19 @@ VARIANTS: dict[str, presets.Values] = {
         "smurf_multi_frame.fusion_steps": 5,
         "smurf_multi_frame.network": {"iterations": 2, "levels": 1},
     },
-    "sintel": {**PAPER, "augment.size": (368, 496), "data.size": ()},
-    "kitti": {**PAPER, "augment.size": (296, 696)},
+    "sintel": {
+        **PAPER,
+        "data.size": (),
+        "augment.size": (368, 496),
+        "augment.erase_side": (50 / 368, 100 / 368),
+    },
+    "kitti": {
+        **PAPER,
+        "data.size": (370, 1224),
+        "data.fitting": "window",
+        "augment.size": (296, 696),
+        "augment.erase_side": (50 / 296, 100 / 296),
+    },
     "video": {
         "augment.size": (192, 384),
         "optimizer.clip_norm": 1.0,

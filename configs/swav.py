@@ -40,7 +40,11 @@ VARIANTS: dict[str, presets.Values] = {
         "swav.queue_start": 0.04,
         "optimizer": {"name": "sgd", "learning_rate": 0.6, "weight_decay": 1e-6},
     },
-    "imagenet": {"duration": "800 epochs", "optimizer.warmup": "1.25 %"},
+    "imagenet": {
+        "duration": "800 epochs",
+        "optimizer.warmup": "1.25 %",
+        "optimizer.spare_vectors": False,
+    },
     "folder": {"augment.local": {"count": 4, "size": 32}, "swav.prototypes": 300},
 }
 

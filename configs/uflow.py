@@ -21,12 +21,23 @@ from sslax.training import flow_presets, presets
 
 LIGHT = {"uflow.network": {"levels": 4, "channels": 16, "convolutions": 2}}
 
+PAPER = {"optimizer.drops": (), "optimizer.final_fraction": 1.0}
+
 VARIANTS: dict[str, presets.Values] = {
     "": LIGHT,
     "tiny": {"uflow.network": flow_presets.TINY_PWC_NETWORK},
-    "chairs": {},
-    "sintel": {"augment.affine.flip_vertical": 0.5},
+    "chairs": PAPER,
+    "sintel": {
+        **PAPER,
+        "data.fitting": "stretch",
+        "augment.affine.flip_vertical": 0.5,
+        "uflow.selfsup_crop": 64 / 448,
+    },
     "kitti": {
+        **PAPER,
+        "data.size": (640, 640),
+        "data.fitting": "stretch",
+        "uflow.selfsup_crop": 64 / 640,
         "uflow.occlusion": "forward_backward",
         "uflow.smoothness_weight": 2.0,
         "uflow.smoothness_order": 2,

@@ -21,13 +21,30 @@ from sslax.training import flow_presets, presets
 
 LIGHT = {"unflow.network": {"levels": 4, "channels": 16, "convolutions": 2}}
 
+PAPER = {"batch_size": 4, "optimizer.drop_factor": 0.5}
+
 VARIANTS: dict[str, presets.Values] = {
     # The finest level has 16 x 32 pixels, of which a 7 x 7 census and the border leave little.
     "": {**LIGHT, "unflow.census_radii": (2, 1, 1), "unflow.border": 0.0},
     "tiny": {"unflow.network": flow_presets.TINY_PWC_NETWORK},
-    "chairs": {"batch_size": 4},
-    "sintel": {"batch_size": 4},
-    "kitti": {"batch_size": 4},
+    "chairs": {
+        **PAPER,
+        "duration": "600_000 steps",
+        "optimizer.drops": (1 / 2, 2 / 3, 5 / 6),
+        "unflow.consistency_weight": 0.0,
+        "unflow.occlusion": "none",
+        "unflow.occlusion_weight": 0.0,
+    },
+    "sintel": PAPER,
+    "kitti": {
+        **PAPER,
+        "duration": "500_000 steps",
+        "data.size": (370, 1224),
+        "data.fitting": "window",
+        "augment.size": (320, 1152),
+        "optimizer.learning_rate": 1e-5,
+        "optimizer.drops": (0.4, 0.6, 0.8),
+    },
     "video": {},
 }
 

@@ -40,7 +40,8 @@ VARIANTS: dict[str, presets.Values] = {
         "batch_size": 2048,
         "duration": "1000 epochs",
         "optimizer.warmup": "1 %",
-        "optimizer.final_fraction": 0.01,
+        "model.zero_init_residual": True,
+        "optimizer.final_fraction": 0.001,
     },
     "folder": {
         "augment.crop_scale": (0.2, 1.0),

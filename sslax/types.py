@@ -179,11 +179,14 @@ class FlowTruth(NamedTuple):
         flow: `[B, H, W, 2]` in pixels.
         known: `[B, H, W]` bool, where the flow is known.
         visible: `[B, H, W]`, 1 where the second frame shows the pixel too.
+        pixel: `[B, 2]`, width and height of a pixel, in which errors are measured: where images are
+            stretched, in stored pixels.
     """
 
     flow: Array | None = None
     known: Array | None = None
     visible: Array | None = None
+    pixel: Array | None = None
 
 
 # Columns of the pictures that `Method.visualize` returns; plain arrays are images in [0, 1].

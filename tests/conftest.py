@@ -21,6 +21,7 @@ CONFIGS = ROOT / "configs"
 # the tests of all methods; without what compiles long, for eight devices or for second derivatives.
 FAST = (
     *("tests/losses", "tests/ops", "tests/measures", "tests/test_checks.py"),
+    "tests/test_published.py",
     *(f"tests/augment/test_{name}.py" for name in ("color", "crop", "erase", "masks")),
     *(f"tests/data/test_{name}.py" for name in ("fitting", "files")),
     *(f"tests/training/test_{name}.py" for name in ("configuration", "metrics", "optim")),

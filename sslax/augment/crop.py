@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from sslax import checks, ranges
 from sslax.augment.image import apply_separable, to_float
+from sslax.errors import check_choice
 from sslax.ranges import PositiveRange
 from sslax.types import Array
 
@@ -30,39 +31,59 @@ def _height_and_width(size: Size) -> tuple[int, int]:
     return height, width
 
 
-def resize_weights(start: Scalar, extent: Scalar, source: int, target: int) -> Array:
+INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+def resize_weights(
+    start: Scalar, extent: Scalar, source: int, target: int, interpolation: str = "bilinear"
+) -> Array:
     """`[target, source]` weights that resize pixels [start, start + extent) to `target` pixels."""
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
     pixel = jnp.arange(source, dtype=jnp.float32)
     start, extent = jnp.asarray(start, jnp.float32), jnp.asarray(extent, jnp.float32)
     scale = extent / target
     center = start + (jnp.arange(target, dtype=jnp.float32) + 0.5) * scale - 0.5
-    # Antialiasing: the triangle filter widens with the reduction.
-    support = jnp.maximum(scale, 1.0)
-    weights = jnp.maximum(0.0, 1.0 - jnp.abs(pixel - center[:, None]) / support)
+    # Antialiasing: the filter widens with the reduction.
+    distance = jnp.abs(pixel - center[:, None]) / jnp.maximum(scale, 1.0)
+    weights = _cubic(distance) if interpolation == "bicubic" else jnp.maximum(0.0, 1.0 - distance)
     weights = jnp.where((pixel >= start) & (pixel < start + extent), weights, 0.0)
     return weights / jnp.sum(weights, axis=1, keepdims=True)
 
 
-def resized_crop(
-    image: Array, top: Scalar, left: Scalar, height: Scalar, width: Scalar, *, size: Size
-) -> Array:
-    """Crops a box and resizes it, bilinear with antialiasing, as torchvision's `antialias=True`.
+def _cubic(x: Array) -> Array:
+    """Keys' cubic with a = -1/2, of distances `x >= 0`."""
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return jnp.where(x < 1, near, jnp.where(x < 2, far, 0.0))
 
-    Row weights `w[i, p] ∝ max(0, 1 - |p - c_i| / max(s, 1))` with `c_i = top + (i + 1/2) s - 1/2`
-    and `s = height / size`, over the pixels of the box only and normalized to sum 1; likewise for
-    columns.
+
+def resized_crop(
+    image: Array,
+    top: Scalar,
+    left: Scalar,
+    height: Scalar,
+    width: Scalar,
+    *,
+    size: Size,
+    interpolation: str = "bilinear",
+) -> Array:
+    """Crops a box and resizes it with antialiasing, as PIL and torchvision's `antialias=True`.
+
+    Row weights `w[i, p] ∝ k(|p - c_i| / max(s, 1))` with `k(x) = max(0, 1 - x)`, or a cubic, with
+    `c_i = top + (i + 1/2) s - 1/2` and `s = height / size`, over the pixels of the box only and
+    normalized to sum 1; likewise for columns.
 
     Args:
         image: `[H, W, C]`, uint8 or float in [0, 1].
         top, left: first row and column of the box, in pixels; may be traced.
         height, width: size of the box, in pixels, at least 1; may be traced.
         size: size of the result: one number, or (height, width).
+        interpolation: "bilinear" or "bicubic"; overshoots of the latter are clipped to [0, 1].
 
     Returns:
         `[h, w, C]` float32.
 
     Raises:
-        ValueError: `size` is not positive.
+        ValueError: `size` is not positive, or `interpolation` is unknown.
 
     Example:
         >>> import jax.numpy as jnp
@@ -72,11 +93,12 @@ def resized_crop(
     """
     checks.assert_rank(image, 3)
     rows, columns = _height_and_width(size)
-    return apply_separable(
+    resized = apply_separable(
         to_float(image),
-        resize_weights(top, height, image.shape[0], rows),
-        resize_weights(left, width, image.shape[1], columns),
+        resize_weights(top, height, image.shape[0], rows, interpolation),
+        resize_weights(left, width, image.shape[1], columns, interpolation),
     )
+    return jnp.clip(resized, 0.0, 1.0) if interpolation == "bicubic" else resized
 
 
 def sample_box(
@@ -140,6 +162,7 @@ def random_resized_crop(
     size: Size,
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    interpolation: str = "bilinear",
 ) -> Array:
     """Crops a random box (`sample_box`) and resizes it (`resized_crop`).
 
@@ -149,12 +172,14 @@ def random_resized_crop(
         size: size of the result: one number, or (height, width).
         scale: range of the box's area, as a fraction of the image's.
         ratio: range of the box's aspect ratio, width over height.
+        interpolation: as in `resized_crop`.
 
     Returns:
         `[h, w, C]` float32.
 
     Raises:
-        ValueError: `size` is not positive, or a range is not a positive, increasing pair.
+        ValueError: `size` is not positive, a range is not a positive, increasing pair, or
+            `interpolation` is unknown.
 
     Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, arXiv:1409.4842.
 
@@ -167,7 +192,7 @@ def random_resized_crop(
     """
     checks.assert_rank(image, 3)
     box = sample_box(key, image.shape[0], image.shape[1], scale=scale, ratio=ratio)
-    return resized_crop(image, *box, size=size)
+    return resized_crop(image, *box, size=size, interpolation=interpolation)
 
 
 def random_flip(key: Array, image: Array, *, probability: float = 0.5) -> Array:

@@ -39,6 +39,15 @@ _TRIES = 10
 _GROUND_TRUTH = ("flow", "known", "visible", "depth", "pose", "moving")
 
 
+class RelativeAffine(NamedTuple):
+    """A random affine map of the second frame alone; fields as in `AffineRecipe`."""
+
+    zoom: PositiveRange = (1.0, 1.0)
+    squeeze: PositiveRange = (1.0, 1.0)
+    rotate: NonNegative = 0.0
+    translate: Fraction = 0.0
+
+
 class AffineRecipe(NamedTuple):
     """Random affine maps of a frame pair. The defaults change nothing.
 
@@ -49,8 +58,7 @@ class AffineRecipe(NamedTuple):
         squeeze: range of the extra enlargement of the width.
         rotate: largest angle, in radians, in either direction.
         translate: largest displacement, as a fraction of the frame's sides, in either direction.
-        relative: strength of an additional map of the second frame, as a fraction of the ranges
-            above; 0 gives both frames the same map.
+        relative: an additional map of the second frame.
     """
 
     flip: Fraction = 0.0
@@ -59,7 +67,7 @@ class AffineRecipe(NamedTuple):
     squeeze: PositiveRange = (1.0, 1.0)
     rotate: NonNegative = 0.0
     translate: Fraction = 0.0
-    relative: NonNegative = 0.0
+    relative: RelativeAffine = RelativeAffine()
 
 
 class FlowRecipe(NamedTuple):
@@ -112,7 +120,13 @@ class FlowRecipe(NamedTuple):
 FLOW_RECIPES: dict[str, FlowRecipe] = {
     "identity": FlowRecipe(),
     "unflow": FlowRecipe(
-        affine=AffineRecipe(flip=0.5, zoom=(0.9, 1.1), rotate=0.1, translate=0.1, relative=0.1),
+        affine=AffineRecipe(
+            flip=0.5,
+            zoom=(0.9, 1.1),
+            rotate=0.1,
+            translate=0.1,
+            relative=RelativeAffine(zoom=(0.99, 1.01), rotate=0.01, translate=0.01),
+        ),
         jitter=1.0,
         brightness=0.02,
         contrast=0.3,
@@ -128,7 +142,7 @@ FLOW_RECIPES: dict[str, FlowRecipe] = {
         brightness=0.4,
         contrast=0.4,
         saturation=0.4,
-        hue=0.5,
+        hue=0.5 / math.pi,
         asymmetric=0.2,
         erase=0.5,
     ),
@@ -142,7 +156,7 @@ def get_flow_recipe(name: str, **fields: Any) -> FlowRecipe:
     Args:
         name: key of `FLOW_RECIPES`.
         **fields: fields of `FlowRecipe`. `affine` may be a dictionary of fields of `AffineRecipe`,
-            which replaces only those.
+            and its `relative` one of `RelativeAffine`, which replace only those.
 
     Raises:
         UserError: the recipe or a field is unknown; the message suggests the closest one.
@@ -156,6 +170,9 @@ def get_flow_recipe(name: str, **fields: Any) -> FlowRecipe:
     check_choice("recipe", name, FLOW_RECIPES)
     recipe, affine = FLOW_RECIPES[name], fields.get("affine")
     if isinstance(affine, dict):
+        relative = affine.get("relative")
+        if isinstance(relative, dict):
+            affine = {**affine, "relative": replace_fields(recipe.affine.relative, relative)}
         fields = {**fields, "affine": replace_fields(recipe.affine, affine)}
     recipe = replace_fields(recipe, fields)
     ranges.check_record(recipe)
@@ -165,10 +182,10 @@ def get_flow_recipe(name: str, **fields: Any) -> FlowRecipe:
 def sample_affine(key: Array, size: Size, recipe: AffineRecipe) -> tuple[Array, Array]:
     """Samples affine maps of two frames that read inside the frames.
 
-    With the center c, `x_old = c + t + R(θ) diag(s, 1) / z (x_new - c)` after the flips. The second
-    frame has an additional map of the same form, whose translation, angle and logarithms of the
-    enlargements are multiplied by `relative`. The result is the first of ten draws that keep the
-    corners of both frames inside, or the flips alone if none does.
+    With the center c, `x_old = c + t + R(θ) diag(1 / s, 1) / z (x_new - c)` after the flips, all
+    drawn uniformly. The second frame has an additional map of the same form, `recipe.relative`. The
+    result is the first of ten draws that keep the corners of both frames inside, or the flips alone
+    if none does.
 
     Args:
         key: random key.
@@ -187,8 +204,9 @@ def sample_affine(key: Array, size: Size, recipe: AffineRecipe) -> tuple[Array, 
         >>> first.tolist()
         [[-1.0, 0.0, 5.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
-    for name in ("zoom", "squeeze"):
-        ranges.check(name, getattr(recipe, name), PositiveRange)
+    for change in (recipe, recipe.relative):
+        for name in ("zoom", "squeeze"):
+            ranges.check(name, getattr(change, name), PositiveRange)
     flip_key, map_key = jax.random.split(key)
     chance = jax.random.uniform(flip_key, (2,), jnp.float32)
     probabilities = jnp.array([recipe.flip, recipe.flip_vertical], jnp.float32)
@@ -197,8 +215,8 @@ def sample_affine(key: Array, size: Size, recipe: AffineRecipe) -> tuple[Array, 
     if not _has_affine(recipe):
         return flips, flips
     u = jax.random.uniform(map_key, (_TRIES, 2, 5), jnp.float32)
-    first = _compose(jax.vmap(lambda u: _affine(u[0], recipe, size, 1.0))(u), flips)
-    second = _compose(jax.vmap(lambda u: _affine(u[1], recipe, size, recipe.relative))(u), first)
+    first = _compose(jax.vmap(lambda u: _affine(u[0], recipe, size))(u), flips)
+    second = _compose(jax.vmap(lambda u: _affine(u[1], recipe.relative, size))(u), first)
     fits = _reads_inside(jnp.stack([first, second]), size)
     any_fits, chosen = jnp.any(fits), jnp.argmax(fits)
     first, second = (jnp.where(any_fits, maps[chosen], flips) for maps in (first, second))
@@ -217,27 +235,27 @@ def _reads_inside(maps: Array, size: Size) -> Array:
 
 def _has_affine(recipe: AffineRecipe) -> bool:
     """Whether there is anything besides flips."""
-    return (
-        tuple(recipe.zoom) != (1, 1)
-        or tuple(recipe.squeeze) != (1, 1)
-        or recipe.rotate > 0
-        or recipe.translate > 0
+    return any(
+        tuple(change.zoom) != (1, 1)
+        or tuple(change.squeeze) != (1, 1)
+        or change.rotate > 0
+        or change.translate > 0
+        for change in (recipe, recipe.relative)
     )
 
 
-def _affine(u: Array, recipe: AffineRecipe, size: Size, fraction: float) -> Array:
-    """The map of five uniform numbers; `fraction` scales it, 0 gives the identity."""
+def _affine(u: Array, change: AffineRecipe | RelativeAffine, size: Size) -> Array:
+    """The map of five uniform numbers."""
 
-    def enlargement(u: Array, bounds: PositiveRange) -> Array:
-        low, high = jnp.log(jnp.array(bounds, jnp.float32))
-        return jnp.exp(fraction * (low + (high - low) * u))
+    def within(u: Array, bounds: PositiveRange) -> Array:
+        return bounds[0] + (bounds[1] - bounds[0]) * u
 
-    angle = fraction * recipe.rotate * (2 * u[0] - 1)
+    angle = change.rotate * (2 * u[0] - 1)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    zoom, squeeze = enlargement(u[1], recipe.zoom), enlargement(u[2], recipe.squeeze)
+    zoom, squeeze = within(u[1], change.zoom), within(u[2], change.squeeze)
     rotation = jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])])
     linear = rotation * jnp.stack([1 / (zoom * squeeze), 1 / zoom])
-    shift = fraction * recipe.translate * (2 * u[3:] - 1) * jnp.array(size[::-1], jnp.float32)
+    shift = change.translate * (2 * u[3:] - 1) * jnp.array(size[::-1], jnp.float32)
     return _about_center(linear, shift, size)
 
 

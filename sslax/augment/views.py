@@ -1,7 +1,7 @@
 """Random views of images: recipes, and the function that adds a batch's views on the device."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,7 @@ class ViewRecipe(NamedTuple):
         crop_scale: range of the crop's area as a fraction of the image's; None for the largest
             central box with the aspect ratio of the view.
         crop_ratio: range of the crop's aspect ratio, width over height.
+        interpolation: of the random crop, "bilinear" or "bicubic".
         flip: probability of a horizontal flip.
         jitter: probability of color jitter.
         brightness, contrast, saturation, hue: strengths of the jitter.
@@ -60,6 +61,7 @@ class ViewRecipe(NamedTuple):
     size: PositiveInt | None = None
     crop_scale: FractionRange | None = None
     crop_ratio: PositiveRange = (3 / 4, 4 / 3)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     flip: Fraction = 0.0
     jitter: Fraction = 0.0
     brightness: NonNegative = 0.0
@@ -80,6 +82,7 @@ class ViewRecipe(NamedTuple):
 
 _SIMCLR = ViewRecipe(
     crop_scale=(0.08, 1.0),
+    interpolation="bicubic",
     flip=0.5,
     jitter=0.8,
     brightness=0.8,
@@ -103,7 +106,8 @@ _MOCO_V1 = ViewRecipe(
 _MOCO_V2 = _MOCO_V1._replace(jitter=0.8, hue=0.1, grayscale_first=False, blur=0.5)
 _BYOL = _SIMCLR._replace(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
 _BYOL_VIEWS = (_BYOL._replace(blur=1.0), _BYOL._replace(blur=0.1, solarize=0.2))
-_SWAV = _SIMCLR._replace(crop_scale=(0.14, 1.0))
+_MOCO_V3_VIEWS = tuple(recipe._replace(interpolation="bilinear") for recipe in _BYOL_VIEWS)
+_SWAV = _SIMCLR._replace(crop_scale=(0.14, 1.0), interpolation="bilinear")
 _DINO_VIEWS = tuple(recipe._replace(crop_scale=(0.4, 1.0)) for recipe in _BYOL_VIEWS)
 
 VIEW_RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
@@ -111,12 +115,13 @@ VIEW_RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
     "simclr": (_SIMCLR, _SIMCLR),
     "moco_v1": (_MOCO_V1, _MOCO_V1),
     "moco_v2": (_MOCO_V2, _MOCO_V2),
-    "moco_v3": _BYOL_VIEWS,
+    "moco_v3": _MOCO_V3_VIEWS,
     "byol": _BYOL_VIEWS,
     "barlow_twins": _BYOL_VIEWS,
     "swav": (_SWAV, _SWAV),
     "dino": _DINO_VIEWS,
-    "mae": (ViewRecipe(crop_scale=(0.2, 1.0), flip=0.5),),
+    "mae": (ViewRecipe(crop_scale=(0.2, 1.0), interpolation="bicubic", flip=0.5),),
+    "ijepa": (ViewRecipe(crop_scale=(0.3, 1.0)),),
     "supervised": (ViewRecipe(crop_scale=(0.08, 1.0), flip=0.5),),
 }
 """Published recipes by name, with one `ViewRecipe` per view."""
@@ -233,7 +238,12 @@ def _crop_view(key: Array, image: Array, recipe: ViewRecipe) -> Array:
     height, width = size
     if recipe.crop_scale is not None:
         return random_resized_crop(
-            key, image, size=(height, width), scale=recipe.crop_scale, ratio=recipe.crop_ratio
+            key,
+            image,
+            size=(height, width),
+            scale=recipe.crop_scale,
+            ratio=recipe.crop_ratio,
+            interpolation=recipe.interpolation,
         )
     scale = min(image.shape[0] / height, image.shape[1] / width)
     largest = center_crop(image, size=(round(scale * height), round(scale * width)))

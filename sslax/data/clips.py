@@ -203,6 +203,7 @@ class ClipSource:
             of frames without a gap, the run's first or last frame is repeated.
         size: height and width, or () for those stored.
         cut_bottom: fraction of the rows to crop at the bottom.
+        fitting: how images are brought to the size, as in `fitting.fit`.
         stereo: add the target's partner as the last image.
         distances: add 'distance', meters from the target's camera to each frame's.
         ground_truth: add 'depth' and 'pose' where they are known for every clip, and 'sequence',
@@ -217,6 +218,7 @@ class ClipSource:
         offsets: Sequence[int],
         size: tuple[int, int] | tuple[()] = (),
         cut_bottom: float = 0.0,
+        fitting: str = "cover",
         stereo: bool = False,
         distances: bool = False,
         ground_truth: bool = False,
@@ -229,6 +231,7 @@ class ClipSource:
         self.offsets = np.asarray(offsets)
         self.size = size
         self.cut_bottom = cut_bottom
+        self.fitting = fitting
         self.stereo = stereo
         self.distances = distances
         self.with_sequence = ground_truth and several and set(np.diff(offsets)) == {1}
@@ -250,7 +253,9 @@ class ClipSource:
         check_one_size(views, clip.name)
         if clip.intrinsics is not None:
             self._check_calibrated(index, views[0])
-        fit = fitting.fit(views[0].shape[:2], self.size, cut_bottom=self.cut_bottom)
+        fit = fitting.fit(
+            views[0].shape[:2], self.size, cut_bottom=self.cut_bottom, fitting=self.fitting
+        )
         record = {"image": np.stack([fitting.fit_image(view, fit) for view in views])}
         if clip.intrinsics is not None:
             intrinsics = clip.intrinsics[min(target, len(clip.intrinsics) - 1)]

@@ -1,8 +1,7 @@
 """Center crop and resize, applied to images, intrinsics and measured maps alike.
 
-The aspect ratio never changes, because depth and flow depend on the intrinsics: an image is
-cropped to the largest central part of the wanted aspect ratio, then resized by s. Intrinsics follow
-in float64: `f → s f` and `c → (c + 0.5 - edge) s - 0.5`.
+An image is cropped to a central part and resized by s along each axis. Intrinsics follow in
+float64: `f → s f` and `c → (c + 0.5 - edge) s - 0.5`.
 """
 
 from typing import NamedTuple
@@ -17,6 +16,7 @@ _OUTERMOST = 0.2  # and along one: the center is in the outermost tenth
 _SHORTEST, _LONGEST = 0.1, 50.0  # focal lengths, in sides of the image
 _SMALLEST = 8  # pixels of an image that is suggested
 TRUST = "data.camera.check_intrinsics=False"
+FITTINGS = ("cover", "stretch", "window")
 
 
 class Fit(NamedTuple):
@@ -32,29 +32,54 @@ class Fit(NamedTuple):
     size: tuple[int, int]
 
     @property
-    def scale(self) -> float:
-        """New pixels per stored pixel."""
-        return self.size[1] / (self.box[2] - self.box[0])
+    def scale(self) -> tuple[float, float]:
+        """New pixels per stored pixel, along x and y."""
+        left, top, right, bottom = self.box
+        return self.size[1] / (right - left), self.size[0] / (bottom - top)
 
 
-def fit(stored: tuple[int, int], size: tuple[int, int] = (), *, cut_bottom: float = 0.0) -> Fit:
-    """The largest central crop with the aspect ratio of `size`.
+def fit(
+    stored: tuple[int, int],
+    size: tuple[int, int] = (),
+    *,
+    cut_bottom: float = 0.0,
+    fitting: str = "cover",
+) -> Fit:
+    """How an image is brought to a size.
 
     Args:
         stored: height and width of the image.
         size: wanted height and width; () keeps those stored.
         cut_bottom: fraction of the rows to crop at the bottom first, such as a car's hood.
+        fitting: "cover", the largest central crop with the aspect ratio of `size`, resized;
+            "stretch", the whole image, resized along each axis by itself; or "window", the central
+            pixels, not resized.
 
     Returns:
         The crop and its new size.
 
+    Raises:
+        DataError: the image is smaller than its window.
+
     Example:
         >>> fit((100, 400), (20, 40))
         Fit(box=(100.0, 0.0, 300.0, 100.0), size=(20, 40))
+        >>> fit((100, 400), (20, 40), fitting="stretch")
+        Fit(box=(0.0, 0.0, 400.0, 100.0), size=(20, 40))
+        >>> fit((100, 400), (20, 40), fitting="window")
+        Fit(box=(180.0, 40.0, 220.0, 60.0), size=(20, 40))
     """
     height, width = stored[0] - round(cut_bottom * stored[0]), stored[1]
-    if not size:
-        return Fit((0.0, 0.0, float(width), float(height)), (height, width))
+    if not size or fitting == "stretch":
+        return Fit((0.0, 0.0, float(width), float(height)), tuple(size) or (height, width))
+    if fitting == "window":
+        if size[0] > height or size[1] > width:
+            raise DataError(
+                f"an image of {width} x {height} pixels has no window of {size[1]} x {size[0]}: "
+                "set data.size to at most the smallest image's, or data.fitting to 'cover'"
+            )
+        left, top = float((width - size[1]) // 2), float((height - size[0]) // 2)
+        return Fit((left, top, left + size[1], top + size[0]), tuple(size))
     scale = max(size[0] / height, size[1] / width)
     rows, columns = size[0] / scale, size[1] / scale
     left, top = (width - columns) / 2, (height - rows) / 2
@@ -80,11 +105,11 @@ def fit_intrinsics(intrinsics: np.ndarray, fit: Fit) -> np.ndarray:
         >>> fit_intrinsics(stored, fit((100, 400), (20, 40))).round(6).tolist()
         [[20.0, 0.0, 19.5], [0.0, 20.0, 9.5], [0.0, 0.0, 1.0]]
     """
-    scale, (left, top, _, _) = fit.scale, fit.box
+    (x, y), (left, top, _, _) = fit.scale, fit.box
     change = np.array(
         [
-            [scale, 0.0, (0.5 - left) * scale - 0.5],
-            [0.0, scale, (0.5 - top) * scale - 0.5],
+            [x, 0.0, (0.5 - left) * x - 0.5],
+            [0.0, y, (0.5 - top) * y - 0.5],
             [0.0, 0.0, 1.0],
         ]
     )
@@ -122,8 +147,8 @@ def fit_points(x: np.ndarray, y: np.ndarray, depth: np.ndarray, fit: Fit) -> np.
     """
     height, width = fit.size
     # Pixel centers are at integers, so pixel x covers [x - 0.5, x + 0.5).
-    column = np.floor((x + 0.5 - fit.box[0]) * fit.scale)
-    row = np.floor((y + 0.5 - fit.box[1]) * fit.scale)
+    column = np.floor((x + 0.5 - fit.box[0]) * fit.scale[0])
+    row = np.floor((y + 0.5 - fit.box[1]) * fit.scale[1])
     inside = (depth > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
     nearest = np.full((height, width), np.inf, np.float32)
     pixels = row[inside].astype(int), column[inside].astype(int)

@@ -39,8 +39,10 @@ class PairSource:
         pairs: their files.
         size: height and width, or () for those stored.
         cut_bottom: fraction of the rows to crop at the bottom.
+        fitting: how images are brought to the size, as in `fitting.fit`.
         channels: 1 or 3.
-        ground_truth: add 'flow' and 'known', and 'visible' where it is known.
+        ground_truth: add 'flow' and 'known', 'visible' where it is known, and, of stretched
+            images, 'pixel', the width and height of a pixel in stored ones.
         past: begin with the image before the pair, or, where there is none, with the first again.
     """
 
@@ -50,6 +52,7 @@ class PairSource:
         *,
         size: tuple[int, int] | tuple[()] = (),
         cut_bottom: float = 0.0,
+        fitting: str = "cover",
         channels: int = 3,
         ground_truth: bool = False,
         past: bool = False,
@@ -57,6 +60,7 @@ class PairSource:
         self.pairs = list(pairs)
         self.size = size
         self.cut_bottom = cut_bottom
+        self.fitting = fitting
         self.channels = channels
         self.ground_truth = ground_truth
         self.past = past
@@ -72,9 +76,11 @@ class PairSource:
             if view.shape != views[-1].shape:
                 raise DataError(f"{file} and {pair.second} differ in size: they are not a pair")
         stored = views[0].shape[:2]
-        fit = fitting.fit(stored, self.size, cut_bottom=self.cut_bottom)
+        fit = fitting.fit(stored, self.size, cut_bottom=self.cut_bottom, fitting=self.fitting)
         record = {"image": np.stack([fitting.fit_image(view, fit) for view in views])}
-        return record | _ground_truth(pair, stored, fit) if self.ground_truth else record
+        if not self.ground_truth:
+            return record
+        return record | _ground_truth(pair, stored, fit, stretched=self.fitting == "stretch")
 
 
 def open_root(config: ConfigDict) -> Path:
@@ -150,6 +156,7 @@ def dataset(
     shape = {
         "size": tuple(config.size),
         "cut_bottom": config.camera.cut_bottom,
+        "fitting": config.fitting,
         "channels": config.channels or 3,
         "past": past,
     }
@@ -163,12 +170,17 @@ def hold_out(pairs: Sequence[Pair], config: ConfigDict) -> Dataset:
     return dataset(pairs[:count], pairs[count:], config, held_out=True)
 
 
-def _ground_truth(pair: Pair, stored: tuple[int, int], fit: fitting.Fit) -> Record:
+def _ground_truth(
+    pair: Pair, stored: tuple[int, int], fit: fitting.Fit, *, stretched: bool
+) -> Record:
     flow, known = _read_flow(pair.flow, stored)
+    scale = np.array(fit.scale)
     record = {
-        "flow": (fitting.fit_values(flow, fit) * fit.scale).astype(np.float32),
+        "flow": (fitting.fit_values(flow, fit) * scale).astype(np.float32),
         "known": fitting.fit_values(known, fit),
     }
+    if stretched:
+        record["pixel"] = (1 / scale).astype(np.float32)
     if pair.occluded:
         record["visible"] = fitting.fit_values(_read_mask(pair.occluded, stored) == 0, fit)
     elif pair.visible_flow:

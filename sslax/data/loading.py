@@ -49,6 +49,9 @@ class Section(NamedTuple):
 
     # Records with several images: video, stereo, flow
     size: Size | Unset = ()  # height and width in pixels; (): as stored
+    # How images from files are brought to it: 'cover', a central crop of its aspect, resized;
+    # 'stretch', both axes resized by themselves; 'window', the central pixels, not resized
+    fitting: Literal["cover", "stretch", "window"] = "cover"
     frames: PositiveInt = 1  # frames in a sample
     interval: PositiveInt = 1  # frames from one frame of a sample to the next
     stereo: bool = False  # add the target's right-hand partner as the last image

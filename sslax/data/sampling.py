@@ -170,6 +170,7 @@ def clip_source(
         offsets=frame_offsets(config),
         size=tuple(config.size),
         cut_bottom=config.camera.cut_bottom,
+        fitting=config.fitting,
         stereo=config.stereo,
         distances=config.distances,
         ground_truth=part == "test",

@@ -219,8 +219,9 @@ def census_error(
     Returns:
         The error `[..., H, W]` in [0, n], float32 or wider, and `valid` `[..., H, W]` (bool): the
         mask is 1 and the whole neighborhood is inside the image. UFlow's loss is the `masked_mean`
-        of `robust_power` of the error; divide the error by n + 1 for ARFlow's mean. Differentiable
-        in reverse mode only.
+        of `robust_power` of the error. ARFlow's has `radius=1` and is the plain mean of the error
+        over all pixels, divided by n + 1, with 0 where `valid` is False. Differentiable in reverse
+        mode only.
 
     Raises:
         AssertionError: sizes, channels or numbers of examples differ.

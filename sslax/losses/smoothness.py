@@ -19,6 +19,7 @@ def edge_aware_smoothness(
     order: int = 1,
     edge_weight: float = 1.0,
     edge: str = "exponential",
+    edge_stride: int | None = None,
     mean_normalize: bool = False,
     cross_terms: bool = False,
     penalty: Callable[[Array], Array] = l1,
@@ -33,7 +34,8 @@ def edge_aware_smoothness(
     with `n` the order. The second derivative at `x + 1` spans three pixels, and so does its image
     difference `image(x + 2) - image(x)`. monodepth and monodepth2 use `order=1, edge_weight=1` (the
     latter with `mean_normalize`); SfMLearner `order=2, edge_weight=0, cross_terms=True`; UFlow half
-    of `edge_weight=150, penalty=losses.robust_l1`.
+    of `edge_weight=150, penalty=losses.robust_l1`; ARFlow a quarter of `edge_weight=10`, or half of
+    `order=2, edge_weight=10, edge_stride=1`.
 
     Args:
         field: `[..., H, W]` (disparity) or `[..., H, W, F]` (flow, F = 2), in its own units.
@@ -41,6 +43,8 @@ def edge_aware_smoothness(
         order: order of the derivative, 1 or 2. A plane has no second derivative.
         edge_weight: λ; 0 ignores the image.
         edge: 'exponential' or 'gaussian'.
+        edge_stride: distance of the two pixels of an image difference, at most `order`; None for
+            `order`. With `order=2` and 1 it is `image(x + 2) - image(x + 1)`.
         mean_normalize: divides the field by its mean over the image first, so that scaling down a
             disparity does not lower the loss. For positive fields only.
         cross_terms: with `order=2`, adds twice the mean of the unweighted `ρ(∂x∂y field)`.
@@ -52,8 +56,9 @@ def edge_aware_smoothness(
 
     Raises:
         TypeError: the image has an integer dtype.
-        ValueError: `order` or `edge` is unknown, `cross_terms` without `order=2`, the image has
-            another range, such as 0 to 255, or the field is too small for a derivative.
+        ValueError: `order`, `edge` or `edge_stride` is unknown, `cross_terms` without `order=2`,
+            the image has another range, such as 0 to 255, or the field is too small for a
+            derivative.
 
     Example:
         >>> import jax.numpy as jnp
@@ -76,6 +81,8 @@ def edge_aware_smoothness(
     check_choice("order", order, (1, 2))
     check_choice("edge", edge, ("exponential", "gaussian"))
     checks.assert_unit_range(image)
+    stride = order if edge_stride is None else edge_stride
+    check_choice("edge_stride", stride, range(1, order + 1))
     if cross_terms and order != 2:
         raise checks.value_error("cross_terms are second derivatives; pass order=2 with them.")
     field, image = accumulated(field, image)
@@ -86,10 +93,9 @@ def edge_aware_smoothness(
         derivatives = first
     else:
         derivatives = image_gradients(first[0])[0], image_gradients(first[1])[1]
-    weights = (
-        _edge_weights(gradient, edge_weight, edge)
-        for gradient in image_gradients(image, stride=order)
-    )
+    gradient_x, gradient_y = image_gradients(image, stride=stride)
+    edges = gradient_x[..., order - stride :, :], gradient_y[..., order - stride :, :, :]
+    weights = (_edge_weights(gradient, edge_weight, edge) for gradient in edges)
     loss_x, loss_y = ((w * penalty(d)).mean() for w, d in zip(weights, derivatives))
     loss = loss_x + loss_y
     if cross_terms:

@@ -96,7 +96,9 @@ def measure_flow(predicted: FlowMaps, truth: FlowTruth) -> dict[str, float]:
     """
     if truth.flow is None:
         return {}
-    errors = flow.flow_errors(predicted.flow, truth.flow, truth.known, visible=truth.visible)
+    pixel = np.float32(1.0) if truth.pixel is None else truth.pixel[:, None, None]
+    vectors = predicted.flow * pixel, truth.flow * pixel
+    errors = flow.flow_errors(*vectors, truth.known, visible=truth.visible)
     summed = totals.totals(errors)
     numbers = totals.pixel_means(summed) | {"epe": totals.image_means(summed)["epe"]}
     if predicted.visible is not None and truth.visible is not None:

@@ -22,7 +22,14 @@ from sslax.models.raft import RAFT
 from sslax.models.resnet import ResNet
 from sslax.models.vit import ViT
 from sslax.models.weights import fit_weights, read_weights
-from sslax.ranges import Fraction, NonNegativeInt, OneOrMore, Positive, PositiveInt
+from sslax.ranges import (
+    Fraction,
+    NonNegativeInt,
+    OneOrMore,
+    Positive,
+    PositiveInt,
+    ProperFraction,
+)
 from sslax.types import Array, Model, PyTree
 
 MODELS: dict[str, partial[Any]] = {
@@ -48,7 +55,7 @@ FLOW_NETWORKS: dict[str, type[PWCNet] | type[RAFT]] = {"pwc": PWCNet, "raft": RA
 _OWN_FIELDS: dict[Any, tuple[str, ...]] = {
     ResNet: ("patch_stem", "small_stem", "zero_init_residual"),
     DispNetEncoder: (),
-    ViT: ("patch", "pool", "position", "class_token", "freeze_patch_embedding"),
+    ViT: ("patch", "pool", "position", "class_token", "freeze_patch_embedding", "drop_path"),
 }
 
 
@@ -62,7 +69,8 @@ class Section(NamedTuple):
         patch_stem: of a ResNet, for the smallest budgets; see `ResNet`, likewise
             `zero_init_residual`.
         small_stem: of a ResNet, for images up to 64 pixels.
-        patch: of a ViT, side in pixels; see `ViT`, likewise `freeze_patch_embedding`.
+        patch: of a ViT, side in pixels; see `ViT`, likewise `freeze_patch_embedding` and
+            `drop_path`.
         pool: of a ViT: "cls" or "mean".
         position: of a ViT: "sincos" or "learned".
         class_token: of a ViT.
@@ -84,6 +92,7 @@ class Section(NamedTuple):
     position: Literal["sincos", "learned"] = "sincos"
     class_token: bool = True
     freeze_patch_embedding: bool = False
+    drop_path: ProperFraction = 0.0
     dtype: str = "float32"
     mean: Sequence[Fraction] = ()
     std: Sequence[Positive] = ()

@@ -21,7 +21,7 @@ class ViT(nn.Module):
     """A vision transformer that returns pooled features, intermediate blocks and all tokens.
 
     Blocks are pre-norm with the exact GELU; LayerNorm's epsilon is 1e-6. The residual stream and
-    the softmax are float32 whatever `dtype` is. There is no batch normalization and no dropout:
+    the softmax are float32 whatever `dtype` is. There is no batch normalization; without drop path,
     training and evaluation compute the same.
 
     Initialization is MAE's and MoCo v3's: linear maps Xavier-uniform, with queries, keys and values
@@ -44,6 +44,9 @@ class ViT(nn.Module):
             decay and LARS, but model state, in the collection "frozen"; a momentum encoder starts
             from a copy of it.
         class_token: prepends a learned token.
+        drop_path: probability that the last block's branches are left out for an example in
+            training; it rises linearly from 0 at the first block (stochastic depth, Huang et al.
+            2016).
         dtype: of the linear maps; parameters and outputs are float32.
     """
 
@@ -56,6 +59,7 @@ class ViT(nn.Module):
     position: str = "sincos"
     freeze_patch_embedding: bool = False
     class_token: bool = True
+    drop_path: float = 0.0
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -70,8 +74,9 @@ class ViT(nn.Module):
                   repetition; the other patches have no influence;
                 - 'keep_mask' `[N, K]`, optional: False where an entry of 'keep' only pads the row
                   to K. Padding is not attended to and does not enter the mean; its own tokens are
-                  meaningless.
-            train: without effect.
+                  meaningless;
+                - 'key' `[N]`, in training with drop path: random keys.
+            train: whether paths are dropped.
 
         Returns:
             Features `[N, width]`; the stages are four evenly spaced blocks, "block03", ..., and
@@ -80,9 +85,8 @@ class ViT(nn.Module):
 
         Raises:
             UserError: `patch` does not divide the images' sides; an unknown `pool` or `position`,
-                or a pool without its token.
+                or a pool without its token; drop path in training without keys.
         """
-        del train
         x = x if isinstance(x, dict) else {"image": x}
         images, keep, mask = x["image"], x.get("keep"), x.get("keep_mask")
         assert_rank(images, 4)
@@ -104,11 +108,13 @@ class ViT(nn.Module):
             y = jnp.concatenate([jnp.broadcast_to(token, (len(y), 1, self.width)), y], axis=1)
             if mask is not None:
                 attended = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+        factors = self._branch_factors(x.get("key")) if train and self.drop_path else None
         returned = {-(-self.depth * quarter // 4) for quarter in (1, 2, 3, 4)}
         stages = {}
         for i in range(1, self.depth + 1):
             name = f"block{i:02}"  # two digits: jit returns dictionaries in alphabetical order
-            y = Block(self.heads, self.mlp_ratio, self.dtype, name=name)(y, attended)
+            block = Block(self.heads, self.mlp_ratio, self.dtype, name=name)
+            y = block(y, attended, None if factors is None else factors[:, i - 1])
             if i in returned:
                 stages[name] = y
         tokens = stages["tokens"] = layer_norm(jnp.float32, "norm")(y)
@@ -128,6 +134,17 @@ class ViT(nn.Module):
                 f"{self.patch}: set config.model.patch to a divisor of their sides."
             )
         return size[0] // self.patch, size[1] // self.patch
+
+    def _branch_factors(self, keys: Array | None) -> Array:
+        """What each block's two branches are multiplied by, `[N, depth, 2]`: 0, or 1 / (1 - p)."""
+        if keys is None:
+            raise UserError(
+                f"config.model.drop_path is {self.drop_path}, which this method does not support: "
+                "set it to 0.0."
+            )
+        rates = jnp.linspace(0.0, self.drop_path, self.depth)[:, None]
+        draws = jax.vmap(lambda key: jax.random.uniform(key, (self.depth, 2)))(keys)
+        return jnp.where(draws >= rates, 1 / (1 - rates), 0.0)
 
     def _positions(self, grid: tuple[int, int]) -> Array:
         """The table `[T, width]` that is added to the patches."""
@@ -191,8 +208,14 @@ class Block(nn.Module):
     output_init: Initializer | None = None
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array | None = None) -> Array:
-        """Updates tokens; those that `mask` `[N, T]` sets to False are not attended to."""
+    def __call__(self, x: Array, mask: Array | None = None, factors: Array | None = None) -> Array:
+        """Updates tokens.
+
+        Args:
+            x: `[N, T, width]`.
+            mask: `[N, T]`; tokens of False are not attended to.
+            factors: `[N, 2]`, what the two branches are multiplied by; None for 1.
+        """
         width, init = x.shape[-1], self.kernel_init or _xavier
         output_init = self.output_init or init
         attention = Attention(
@@ -202,10 +225,12 @@ class Block(nn.Module):
             output_init,
             name="attention",
         )
-        x = x + attention(layer_norm(self.dtype, "norm1")(x), mask)
+        first, second = (1, 1) if factors is None else jnp.moveaxis(factors[..., None, None], 1, 0)
+        x = x + first * attention(layer_norm(self.dtype, "norm1")(x), mask)
         y = layer_norm(self.dtype, "norm2")(x)
         y = linear(round(self.mlp_ratio * width), self.dtype, "linear1", kernel_init=init)(y)
-        return x + linear(width, self.dtype, "linear2", kernel_init=output_init)(gelu(y))
+        y = linear(width, self.dtype, "linear2", kernel_init=output_init)(gelu(y))
+        return x + second * y
 
 
 class Attention(nn.Module):

@@ -33,6 +33,7 @@ class Section(NamedTuple):
     beta2: ProperFraction = 0.999  # Adam
     epsilon: Positive = 1e-8  # Adam
     weight_decay: NonNegative = 1e-4
+    spare_vectors: bool = True  # biases and norms: no weight decay, and no trust ratio of LARS
     final_decay_fraction: NonNegative = 1.0  # of the weight decay, at the end of a cosine
     trust_coefficient: Positive = 0.001  # LARS
     clip_norm: NonNegative = 0.0  # global norm of the gradient; 0: not clipped
@@ -102,9 +103,10 @@ def build(
 ) -> optax.GradientTransformation:
     """The optimizer that the `optimizer` section names, with learning rate `rate(step)`.
 
-    Weight decay, and LARS' trust ratio, spare biases and norms (`decayed_leaves`). Factors on the
-    rate (`vector_rate`, `rates`) multiply the whole update of a leaf, which for all these
-    optimizers is the same as another rate for it: one state, several optimizers.
+    Weight decay, and LARS' trust ratio, spare biases and norms (`decayed_leaves`), unless the
+    section's `spare_vectors` is False. Factors on the rate (`vector_rate`, `rates`) multiply the
+    whole update of a leaf, which for all these optimizers is the same as another rate for it: one
+    state, several optimizers.
 
     Args:
         config: the section.
@@ -119,9 +121,11 @@ def build(
     if config.final_decay_fraction != 1.0:
         decay = cosine(decay, decay * config.final_decay_fraction, total)
 
+    mask = decayed_leaves if config.spare_vectors else None
+
     def sgd() -> optax.GradientTransformation:
         return optax.chain(
-            optax.add_decayed_weights(decay, decayed_leaves),
+            optax.add_decayed_weights(decay, mask),
             optax.sgd(rate, config.momentum, nesterov=config.nesterov),
         )
 
@@ -129,15 +133,15 @@ def build(
         return optax.lars(
             rate,
             weight_decay=decay,
-            weight_decay_mask=decayed_leaves,
+            weight_decay_mask=mask if mask else True,
             trust_coefficient=config.trust_coefficient,
-            trust_ratio_mask=decayed_leaves,
+            trust_ratio_mask=mask if mask else True,
             momentum=config.momentum,
         )
 
     def adamw() -> optax.GradientTransformation:
         knobs = {"b1": config.momentum, "b2": config.beta2, "eps": config.epsilon}
-        return optax.adamw(rate, **knobs, weight_decay=decay, mask=decayed_leaves)
+        return optax.adamw(rate, **knobs, weight_decay=decay, mask=mask)
 
     optimizers = {"sgd": sgd, "lars": lars, "adamw": adamw}
     check_choice("config.optimizer.name", config.name, optimizers)

@@ -42,6 +42,7 @@ TINY: Values = {
 """On top of `EMBEDDED`: every part of a run in seconds; nothing is learned."""
 
 EMBEDDED_VIEWS: Values = {
+    "augment.interpolation": "bilinear",
     "augment.crop_scale": (0.5, 1.0),
     "augment.strength": 0.5,
     "augment.grayscale": 0.0,
@@ -51,7 +52,11 @@ EMBEDDED_VIEWS: Values = {
 }
 """Random views of the embedded images, chosen by experiments/search_default.py."""
 
-CIFAR10_VIEWS: Values = {"augment.strength": 0.5, "augment.blur": 0.0}
+CIFAR10_VIEWS: Values = {
+    "augment.interpolation": "bilinear",
+    "augment.strength": 0.5,
+    "augment.blur": 0.0,
+}
 """Random views of images of 32 pixels: weaker color jitter, no blur."""
 
 CIFAR10: Values = {
@@ -204,6 +209,7 @@ STEREO: Values = {**VIDEO, "data.source": "stereo"}
 KITTI: Values = {
     **VIDEO,
     "data.source": "kitti",
+    "data.fitting": "stretch",
     "log_every": "100 steps",
     "model.dtype": "float32",
     "evaluate.depth.crop": "garg",

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from exact import exact_jit
+from PIL import Image
 from skimage import data
 
 from sslax import augment
@@ -43,6 +44,22 @@ def test_resized_crop_equals_torchvision(case):
     np.testing.assert_allclose(
         crop, resized_crop(image / np.float32(255), *box, size=size), atol=1e-6
     )
+
+
+@pytest.mark.parametrize(("box", "size"), [((5, 17, 40, 31), (24, 20)), ((0, 2, 60, 7), (16, 24))])
+def test_bicubic_crops_equal_pillow(box, size):
+    image = np.clip(PHOTOGRAPHS["chelsea"].astype(np.float32) / 255 * 1.6 - 0.3, 0, 1)
+    top, left, height, width = box
+    crop = jax.jit(augment.resized_crop, static_argnames=("size", "interpolation"))(
+        image, *box, size=size, interpolation="bicubic"
+    )
+    cut = image[top : top + height, left : left + width]
+    channels = [
+        Image.fromarray(cut[..., c]).resize(size[::-1], Image.Resampling.BICUBIC) for c in range(3)
+    ]
+    expected = np.stack([np.asarray(channel) for channel in channels], axis=-1)
+    assert expected.min() < 0 or expected.max() > 1  # there is something to clip
+    np.testing.assert_allclose(crop, np.clip(expected, 0, 1), atol=2e-5)
 
 
 def test_vmap_over_boxes_equals_single_crops():

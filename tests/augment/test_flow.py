@@ -13,7 +13,9 @@ SIZE = (18, 26)
 MOVES = flow.AffineRecipe(
     flip=0.5, flip_vertical=0.5, zoom=(1.0, 1.5), squeeze=(0.9, 1.1), rotate=0.2, translate=0.1
 )
-APART = MOVES._replace(relative=0.2)
+APART = MOVES._replace(
+    relative=flow.RelativeAffine(zoom=(1.0, 1.1), squeeze=(0.98, 1.02), rotate=0.04, translate=0.02)
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,21 @@ def test_equal_maps_without_relative_motion_and_only_flips_if_nothing_fits(recip
     np.testing.assert_array_equal(first, second)
     only_flips = np.abs(np.abs(first[:, :2, :2]) - np.eye(2)).max((1, 2)) < 1e-6
     assert only_flips.all() == (recipe is not MOVES)
+
+
+def test_the_second_frame_moves_within_its_own_ranges():
+    change = flow.RelativeAffine(zoom=(1.2, 1.4), rotate=0.1)
+    recipe = flow.AffineRecipe(flip=0.5, zoom=(1.5, 2.0), relative=change)
+    draw = jax.jit(jax.vmap(lambda key: flow.sample_affine(key, SIZE, recipe)))
+    first, second = (np.asarray(x) for x in draw(jax.random.split(jax.random.key(1), 64)))
+    between = second @ np.linalg.inv(first)
+    zoom = 1 / np.sqrt(np.linalg.det(between))
+    angle = np.arctan2(between[:, 1, 0], between[:, 0, 0])
+    assert 1.199 < zoom.min() < 1.22 and 1.38 < zoom.max() < 1.401
+    assert -0.101 < angle.min() < -0.08 and 0.08 < angle.max() < 0.101
+    names = flow.get_flow_recipe("unflow", affine={"relative": {"rotate": 0.2}}).affine
+    assert names.relative == flow.RelativeAffine((0.99, 1.01), rotate=0.2, translate=0.01)
+    assert names.rotate == 0.1
 
 
 def test_the_inverse(maps):

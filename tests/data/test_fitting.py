@@ -23,6 +23,28 @@ def test_crop_is_central_with_the_aspect_ratio_of_the_size(size, cut_bottom):
     assert (right - left) / (bottom - top) == pytest.approx(fit.size[1] / fit.size[0])
 
 
+def test_a_stretched_image_is_whole_and_its_camera_follows():
+    fit = fitting.fit((50, 80), (25, 80), fitting="stretch")
+    assert fit.box == (0, 0, 80, 50) and fit.scale == (1.0, 0.5)
+    new = fitting.fit_intrinsics(K, fit)
+    np.testing.assert_allclose(new, [[80.0, 0, 41.0], [0, 35.0, 11.0], [0, 0, 1]])
+    rows = np.broadcast_to(np.arange(50, dtype=np.uint8)[:, None, None], (50, 80, 3))
+    image = fitting.fit_image(rows, fit)
+    assert image.shape == (25, 80, 3)
+    np.testing.assert_allclose(image[1:-1, 0, 0], 2 * np.arange(1, 24) + 0.5, atol=0.51)
+    drawn = fitting.fit_points(np.array([7.0]), np.array([20.0]), np.array([3.0]), fit)
+    assert drawn[10, 7] == 3 and np.count_nonzero(drawn) == 1
+
+
+def test_a_window_is_cut_out_as_it_is():
+    pixels = np.random.default_rng(0).integers(0, 256, (51, 80, 3), dtype=np.uint8)
+    fit = fitting.fit((51, 80), (20, 32), fitting="window")
+    np.testing.assert_array_equal(fitting.fit_image(pixels, fit), pixels[15:35, 24:56])
+    np.testing.assert_allclose(fitting.fit_intrinsics(K, fit)[:2, 2], [41 - 24, 22.5 - 15])
+    with pytest.raises(DataError, match="80 x 51 pixels has no window of 32 x 60"):
+        fitting.fit((51, 80), (60, 32), fitting="window")
+
+
 def test_intrinsics_are_those_of_ops():
     """Resizing and cropping match `ops`."""
     fit = fitting.fit((50, 80), (25, 40))

@@ -55,6 +55,9 @@ def test_flow_of_another_size(tmp_path):
     np.testing.assert_allclose(test[0]["flow"], (FLOW + 3)[1::2, 1::2] / 2, rtol=1e-6)
     cut = flying_chairs.load(config(**fields, size=(12, 12))).test[0]
     np.testing.assert_array_equal(cut["flow"], (FLOW + 3)[:, 4:16])
+    wide = flying_chairs.load(config(**fields, size=(6, 20), fitting="stretch")).test[0]
+    np.testing.assert_allclose(wide["flow"], (FLOW + 3)[1::2] * [1.0, 0.5], rtol=1e-6)
+    assert wide["pixel"].tolist() == [1.0, 2.0] and "pixel" not in cut
 
 
 def test_mistakes_of_chairs(tmp_path):

@@ -119,12 +119,27 @@ def test_bfloat16_is_reduced_in_float32(golden):
     np.testing.assert_allclose(ours, exact, rtol=1e-6)
 
 
+def test_the_image_difference_may_span_the_last_two_of_three_pixels():
+    """A curve at columns 2 to 4, an edge between columns 3 and 4: only there is it relaxed."""
+    field = jnp.zeros((1, 6)).at[:, 4:].set(1.0)
+    image = jnp.zeros((1, 6, 3)).at[:, 4:].set(1.0)
+    loss = lambda **knobs: losses.edge_aware_smoothness(  # noqa: E731
+        jnp.broadcast_to(field, (3, 6)), jnp.broadcast_to(image, (3, 6, 3)), order=2, **knobs
+    )
+    # The second derivative is 1 at columns 2 to 4 and -1 at columns 3 to 5.
+    np.testing.assert_allclose(loss(edge_weight=2.0), 2 * np.exp(-2.0) / 4, rtol=1e-6)
+    short = loss(edge_weight=2.0, edge_stride=1)
+    np.testing.assert_allclose(short, (np.exp(-2.0) + 1) / 4, rtol=1e-6)
+
+
 def test_errors(golden):
     field, image = golden["disparity"], golden["image"]
     with pytest.raises(ValueError, match="order is 3: Known: 1, 2"):
         losses.edge_aware_smoothness(field, image, order=3)
     with pytest.raises(ValueError, match="exponential, gaussian"):
         losses.edge_aware_smoothness(field, image, edge="gauss")
+    with pytest.raises(ValueError, match="edge_stride is 2: Known: 1"):
+        losses.edge_aware_smoothness(field, image, edge_stride=2)
     with pytest.raises(ValueError, match="order=2"):
         losses.edge_aware_smoothness(field, image, cross_terms=True)
     with pytest.raises(AssertionError, match="edge_aware_smoothness expects"):

@@ -109,6 +109,9 @@ def test_a_baseline_has_what_is_predicted_and_known(truth, perfect):
 def test_measures_need_a_prediction_and_a_truth(truth, perfect, flow_truth):
     assert geometry.measure_depth(DepthMaps(depth=perfect.depth), DepthTruth(pose=truth.pose)) == {}
     assert geometry.measure_flow(FlowMaps(flow_truth.flow), FlowTruth()) == {}
+    squeezed = FlowTruth(np.zeros((1, 2, 3, 2), np.float32), pixel=np.float32([[2.0, 1.0]]))
+    off = FlowMaps(np.broadcast_to(np.float32([1.5, 4.0]), (1, 2, 3, 2)))
+    assert geometry.measure_flow(off, squeezed)["epe"] == 5.0
     assert "ate" not in geometry.measure_depth(perfect, DepthTruth(pose=truth.pose))
     two = truth._replace(sequence=np.arange(COUNT) // 4)  # two sequences of six frames
     assert geometry.measure_depth(perfect, two)["ate"] == pytest.approx(0.0, abs=2e-5)

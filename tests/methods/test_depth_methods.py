@@ -111,6 +111,7 @@ def sfm(weight):
         free_decoder(outputs=1),
         free_twists(explains=weight > 0, pairs=False),
         augmentation=unchanged,
+        smoothness_weight=0.5,
         explainability_weight=weight,
     )
 

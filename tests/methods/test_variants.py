@@ -39,6 +39,7 @@ VIT |= {"model.width": 1.0}
         ("inpainting", {"inpainting.hole": "region"}, "critic_accuracy"),
         ("swav", {"swav.queue_size": 0, "augment.local.count": 0}, "prototypes_used"),
         ("dino", {**VIT, "augment.local.count": 0}, "teacher_entropy"),
+        ("dino", {**VIT, "model.drop_path": 0.1}, "teacher_entropy"),
         ("moco_v3", {**VIT, "model.freeze_patch_embedding": True}, "accuracy"),
         ("mae", {"mae.normalize": False}, "loss"),
         ("context_prediction", {"context_prediction.colors": "keep"}, "accuracy"),
@@ -64,6 +65,7 @@ def test_colors_are_projected(shapes):
 @pytest.mark.parametrize(
     ("name", "overrides", "rest", "message"),
     [
+        ("moco_v3", {**VIT, "model.drop_path": 0.1}, {}, "drop_path is 0.1, which this method"),
         ("sup_con", {}, {"classes": None}, "learns from labels and this set has none"),
         ("moco", {"moco.queue_size": 24}, {}, "no multiple of the 16 keys"),
         ("colorization", {}, {}, "these images are gray"),

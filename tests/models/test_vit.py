@@ -28,6 +28,7 @@ from sslax.models.vit import gelu
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "vit.npz")
 SMALL = ViT(patch=4, width=24, depth=2, heads=3)
+DEEP = ViT(patch=4, width=8, depth=3, heads=2, drop_path=0.5)
 KEEP = jnp.array([[4, 0, 3], [1, 5, 2]], jnp.int32)
 
 
@@ -441,3 +442,33 @@ def test_what_does_not_fit_is_refused(change, message):
     module = SMALL.clone(**change)
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=True), images())
+
+
+def test_paths_are_dropped_per_example_and_at_a_rate_that_rises_with_depth():
+    """Rates 0, 0.25 and 0.5: what is left of the branches is scaled, so that means stay."""
+    keys = jax.random.split(jax.random.key(0), 4096)
+    factors = np.asarray(DEEP.bind({})._branch_factors(keys))
+    np.testing.assert_array_equal(factors[:, 0], 1.0)
+    for block, rate in ((1, 0.25), (2, 0.5)):
+        assert set(np.unique(factors[:, block])) == {np.float32(0), np.float32(1 / (1 - rate))}
+        np.testing.assert_allclose((factors[:, block] == 0).mean(0), rate, atol=0.03)
+    assert abs(np.corrcoef(factors[:, 2].T)[0, 1]) < 0.05  # the two branches on their own
+
+
+def test_drop_path_leaves_evaluation_alone_and_skips_branches_in_training():
+    model = from_linen(DEEP)
+    x = {"image": images(64), "key": jax.random.split(jax.random.key(5), 64)}
+    params, state = jax.jit(model.init)(jax.random.key(0), x)
+    run = jax.jit(model.apply, static_argnums=3)
+    plain = from_linen(DEEP.clone(drop_path=0.0))
+    full = jax.jit(plain.apply, static_argnums=3)(params, state, x["image"], False)[0]
+    np.testing.assert_array_equal(run(params, state, x["image"], False)[0].features, full.features)
+    trained = run(params, state, x, True)[0]
+    factors = np.asarray(DEEP.bind({})._branch_factors(x["key"]))
+    np.testing.assert_array_equal(trained.stages["block01"], full.stages["block01"])
+    skipped = (factors[:, 1] == 0).all(-1)  # both branches of the second block
+    same = (np.asarray(trained.stages["block02"]) == full.stages["block01"]).all((1, 2))
+    np.testing.assert_array_equal(same, skipped)
+    assert skipped.any() and not skipped.all()
+    with pytest.raises(UserError, match=r"drop_path is 0\.5, which this method does not support"):
+        model.apply(params, state, x["image"], True)

@@ -68,6 +68,16 @@ def test_lars_adapts_kernels_and_spares_scales():
     assert updates["scale"] == pytest.approx(-0.5 * 1.0)
 
 
+def test_biases_and_norms_are_decayed_and_adapted_where_the_authors_do_so():
+    updates = _one_step("sgd", spare_vectors=False)["encoder"]
+    assert updates["scale"] == pytest.approx(-0.5 * (1.0 + 0.1 * 2.0))
+    plain, spared = (_one_step("adamw", spare_vectors=spare)["encoder"] for spare in (False, True))
+    assert plain["scale"] == pytest.approx(spared["scale"] - 0.5 * 0.1 * 2.0)
+    updates = _one_step("lars", spare_vectors=False, trust_coefficient=0.01)["encoder"]
+    # ||w|| = 2 sqrt(2), ||g + 0.1 w|| = 1.2 sqrt(2).
+    assert updates["scale"] == pytest.approx(-0.5 * 0.01 * 2.0 / 1.2 * 1.2, rel=1e-5)
+
+
 def test_clipping_bounds_the_global_norm():
     updates = _one_step("sgd", clip_norm=0.6)["encoder"]
     # The gradient's norm is sqrt(12); it is clipped before the weight decay is added.

@@ -47,7 +47,7 @@ def motorcycle(size: tuple[int, int] = (160, 224)) -> dict[str, np.ndarray]:
         measured = archive["arr_0"]
     fit = fitting.fit((left.shape[0], left.shape[1] - DOFFS), size)
     shifted = fit._replace(box=tuple(np.add(fit.box, (DOFFS, 0, DOFFS, 0)).tolist()))
-    disparity = fit.scale * (fitting.fit_values(measured, fit) + DOFFS)
+    disparity = fit.scale[0] * (fitting.fit_values(measured, fit) + DOFFS)
     known = np.isfinite(disparity)
     stored = np.array([[FOCAL, 0.0, CENTER[0]], [0.0, FOCAL, CENTER[1]], [0.0, 0.0, 1.0]])
     intrinsics = fitting.fit_intrinsics(stored, fit)

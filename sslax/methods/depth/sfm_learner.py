@@ -37,13 +37,13 @@ def sfm_learner(
     *,
     augmentation: Augmentation,
     frames: int = 3,
-    smoothness_weight: NonNegative = 0.5,
-    explainability_weight: NonNegative = 0.2,
+    smoothness_weight: NonNegative = 0.25,
+    explainability_weight: NonNegative = 0.1,
 ) -> Method:
     """SfMLearner.
 
     ```
-    loss = Σ_s { Σ_n [mean over valid e_n |I - Î_n| - λ_e mean log e_n] + 0.5 / 2^s smoothness(d) }
+    loss = Σ_s { Σ_n [mean over valid e_n |I - Î_n| - λ_e mean log e_n] + λ_s / 2^s smoothness(d) }
     ```
     Depth is 1 / d with d = 10 σ + 0.01. The target is reconstructed from each source frame n at
     each scale s, to which the images are averaged down; a pixel whose point is behind the source's
@@ -60,8 +60,9 @@ def sfm_learner(
             explainability, to a pair of twists and logits `[N, h, w, S - 1]` at the maps' sizes.
         augmentation: adds 'frames' and 'input' `[B, S, H, W, C]`; the batch has 'intrinsics'.
         frames: S, the target at S // 2.
-        smoothness_weight: at the finest scale.
-        explainability_weight: λ_e; 0 for no explainability masks.
+        smoothness_weight: at the finest scale; the authors' 0.5, halved like the errors, because
+            their images are in [-1, 1].
+        explainability_weight: λ_e, the paper's 0.2, halved; 0 for no explainability masks.
     """
     snippet = Snippet(frames)
     network = Network({"encoder": encoder, "decoder": decoder, "pose": pose})

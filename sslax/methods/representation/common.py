@@ -97,16 +97,21 @@ def embed_crops(net: Parts, batch: Batch) -> tuple[Array, Array]:
     Args:
         net: of a forward pass, with the parts `encoder` and `projector`.
         batch: 'views' `[B, V, H, W, C]` and, where there are small crops, 'local_views'
-            `[B, L, h, w, C]`.
+            `[B, L, h, w, C]`; with 'key' `[B]`, the encoder is given a random key for each crop.
 
     Returns:
         Embeddings `[B, V + L, D]`, and features `[B, V, D]` of the large crops.
     """
     embeddings, features = [], []
-    for name in ("views", "local_views"):
+    for group, name in enumerate(("views", "local_views")):
         if name in batch:
             views = batch[name].shape[1]
-            encoding = net.encoder(merge_views(batch[name]))
+            x = merge_views(batch[name])
+            if "key" in batch:
+                keys = jax.vmap(jax.random.fold_in, (0, None))(batch["key"], group)
+                split = jax.vmap(lambda key, views=views: jax.random.split(key, views))(keys)
+                x = {"image": x, "key": merge_views(split)}
+            encoding = net.encoder(x)
             embeddings.append(split_views(net.projector(encoding.features), views))
             features.append(split_views(encoding.features, views))
     return jnp.concatenate(embeddings, axis=1), features[0]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from sslax import losses, models, ranges
+from sslax import augment, losses, models, ranges
 from sslax.methods import schedules
 from sslax.methods.common import Augmentation, at_step, knobs_of, merge_views, split_views
 from sslax.methods.representation import common
@@ -23,6 +23,7 @@ def dino(
     *,
     augmentation: Augmentation,
     evaluation_view: common.EvaluationView,
+    teacher: Model | None = None,
     student_temperature: Positive = 0.1,
     teacher_temperature: Positive | Schedule = 0.04,
     momentum: Fraction | Schedule = 0.996,
@@ -38,6 +39,8 @@ def dino(
         augmentation: adds 'views' `[B, 2, H, W, C]`, for student and teacher, and, where small
             crops are wanted, 'local_views' `[B, L, h, w, C]` for the student.
         evaluation_view: from images `[B, H, W, C]` to the encoder's input.
+        teacher: the encoder without its drop path; the other one is then given random keys. None
+            where nothing is dropped.
         student_temperature: divides the student's logits.
         teacher_temperature: divides the teacher's; a number or a schedule.
         momentum: of the teacher, or a schedule of it.
@@ -45,7 +48,10 @@ def dino(
         freeze_steps: the last layer does not learn in the first steps.
     """
     parts = {"encoder": encoder, "projector": projector, "prototypes": prototypes}
-    network = Network(parts, momentum=parts)
+    network = Network(parts, momentum={**parts, "encoder": teacher or encoder})
+
+    def with_keys(rng: Array, batch: Batch) -> Batch:
+        return {**batch, "key": augment.batch_keys(rng, batch)} if teacher else batch
 
     def forward(net: Parts, batch: Batch) -> tuple[Array, Array, Array]:
         """Features `[B, 2, D]`, logits of student `[B, 2 + L, K]` and teacher `[B, 2, K]`."""
@@ -56,6 +62,7 @@ def dino(
         return features, split_views(student, embeddings.shape[1]), split_views(teacher, 2)
 
     def init(rng: Array, batch: Batch) -> Variables:
+        batch = with_keys(rng, batch)
         variables = network.init(forward, rng, batch)
         (_, logits, _), _ = network.apply(forward, variables, batch)
         center = jnp.zeros(logits.shape[-1])
@@ -66,7 +73,7 @@ def dino(
     ) -> tuple[Array, LossOutput]:
         last = common.freeze_until(variables.params["prototypes"], step, freeze_steps)
         variables = variables._replace(params={**variables.params, "prototypes": last})
-        outputs, variables = network.apply(forward, variables, batch, train=True)
+        outputs, variables = network.apply(forward, variables, with_keys(rng, batch), train=True)
         features, student, teacher = outputs
         center, sharpness = variables.extra["center"], at_step(teacher_temperature, step)
         pairs = losses.distillation_cross_entropy(
@@ -120,12 +127,18 @@ def build(config: ConfigDict, steps: int) -> Method:
     prototypes = models.Prototypes(head.pop("outputs"), dtype)
     first, last = section["teacher_temperature"]
     warmup = max(round(section["teacher_warmup"] * steps), 1)
+    teacher = None
+    if config.model.drop_path:
+        whole = config.model.copy_and_resolve_references()
+        whole.drop_path = 0.0
+        teacher = models.build_encoder(whole)
     return dino(
         models.build_encoder(config.model),
         models.from_linen(models.DINOHead(**head, dtype=dtype)),
         models.from_linen(prototypes),
         augmentation=common.build_augmentation(config.augment),
         evaluation_view=common.build_evaluation_view(config.augment),
+        teacher=teacher,
         student_temperature=section["student_temperature"],
         teacher_temperature=schedules.linear(first, last, warmup),
         momentum=schedules.cosine(section["momentum"], 1.0, steps),
