@@ -99,7 +99,7 @@ def score(x):
 
 
 RECIPE = augment.get_flow_recipe(
-    "smurf", size=(4, 5), affine={"rotate": 0.1, "zoom": (1.1, 1.2), "relative": 0.2},
+    "smurf", size=(4, 5), affine={"rotate": 0.1, "zoom": (1.1, 1.2), "relative": {"rotate": 0.1}},
     exposure=0.5, noise=0.1, blur=0.5, blur_sigma=(0.1, 0.4), swap_channels=0.5,
 )  # fmt: skip
 FRAMES = augment.FrameRecipe(
@@ -253,6 +253,7 @@ AUGMENT = {
     "AffineRecipe": None,
     "Box": None,
     "FlowRecipe": None,
+    "RelativeAffine": None,
     "FrameRecipe": None,
     "TokenBlocks": None,
     "ViewRecipe": None,

@@ -96,8 +96,9 @@ def measure_flow(predicted: FlowMaps, truth: FlowTruth) -> dict[str, float]:
     """
     if truth.flow is None:
         return {}
-    pixel = np.float32(1.0) if truth.pixel is None else truth.pixel[:, None, None]
-    vectors = predicted.flow * pixel, truth.flow * pixel
+    vectors = predicted.flow, truth.flow
+    if truth.pixel is not None:
+        vectors = tuple(vector * truth.pixel[:, None, None] for vector in vectors)
     errors = flow.flow_errors(*vectors, truth.known, visible=truth.visible)
     summed = totals.totals(errors)
     numbers = totals.pixel_means(summed) | {"epe": totals.image_means(summed)["epe"]}

@@ -182,9 +182,10 @@ ALLOWED = {
         r"clip_norm|patch_stem|local\.count|classifier\.hidden|level_dropout|fusion_steps": (
             "there is none"
         ),
-        r"gap|overlap|selfsup_crop|image_size|resident_bytes|boxes|speed|scenes\.test": "likewise",
+        r"gap|overlap|selfsup_crop|image_size|resident_bytes|boxes|speed": "likewise",
+        r"drop_path|scenes\.test": "likewise",
         r"\w*momentum|beta2": "nothing is averaged",
-        r"\w+_start|\w+_ramp|freeze|teacher_warmup": "from the first step on, at once",
+        r"\w+_start|\w+_ramp|freeze|teacher_warmup|early": "from the first step on, at once",
         r"final_fraction|final_decay_fraction|vector_rate|rates\.\w+": "no rate, no decay",
         r"colorization\.gamma": "the balance is by the prior alone",
     },

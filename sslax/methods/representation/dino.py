@@ -127,13 +127,13 @@ def build(config: ConfigDict, steps: int) -> Method:
     prototypes = models.Prototypes(head.pop("outputs"), dtype)
     first, last = section["teacher_temperature"]
     warmup = max(round(section["teacher_warmup"] * steps), 1)
-    teacher = None
+    encoder, teacher = models.build_encoder(config.model), None
     if config.model.drop_path:
         whole = config.model.copy_and_resolve_references()
         whole.drop_path = 0.0
         teacher = models.build_encoder(whole)
     return dino(
-        models.build_encoder(config.model),
+        encoder,
         models.from_linen(models.DINOHead(**head, dtype=dtype)),
         models.from_linen(prototypes),
         augmentation=common.build_augmentation(config.augment),
