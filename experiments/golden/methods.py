@@ -509,7 +509,7 @@ def adversaries(run, painting, real, squared_error):
 
 
 def inpainting():
-    """A hole of 2 x 2 pixels in a predicted square of 4 x 4, whose border has ten times the weight."""
+    """A hole of 2 x 2 pixels in a predicted square of 4 x 4, whose border is weighted ten times."""
     run = Run(encoder="encoder", decoder="painter", discriminator="critic")
     weight = torch.full((4, 4, 1), 10.0).double()
     weight[1:3, 1:3] = 1.0
