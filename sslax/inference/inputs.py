@@ -119,7 +119,7 @@ def _check_image(path: Path) -> None:
     if not path.exists():
         raise UserError(f"--input={path} does not exist.")
     if path.is_dir() or path.suffix.lower() not in images.SUFFIXES:
-        raise UserError(f"--input={path} is no image; those end in {_endings()}.")
+        raise UserError(f"--input={path} is not an image; those end in {_endings()}.")
 
 
 def _endings() -> str:

@@ -103,7 +103,7 @@ def arflow(
         network: pairs to flows, finest first.
         augmentation: adds 'frames', which the loss compares, and the network's 'input',
             `[B, 2, H, W, C]` both.
-        encoder: the part of the network to take away.
+        encoder: the part of the network to export.
         data: D, "ssim_l1" or "census" (the mean over 7 x 7 pixels).
         ssim_weight: of "ssim_l1".
         occlusion: "forward_backward", "range_map" (hard, with threshold 0.2) or "none".

@@ -28,7 +28,7 @@ def dino(
     center_momentum: float = 0.9,
     freeze_steps: int = 0,
 ) -> Method:
-    """DINO with multi-crop; the teacher, a momentum copy, is the encoder to take away.
+    """DINO with multi-crop; the teacher, a momentum copy, is the exported encoder.
 
     Args:
         encoder: images to an `Encoding`.
