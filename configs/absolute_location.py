@@ -3,9 +3,9 @@
     python -m sslax.main --config=configs/absolute_location.py              # photographs, CPU
     python -m sslax.main --config=configs/absolute_location.py:folder --config.data.path=DIR
 
-Expected: an accuracy near `accuracy_at_chance`. Far above it, the images tell where a patch was:
-by chromatic aberration (then `absolute_location.colors=drop` or `project` brings it down), or by
-content that has its place (sky above, ground below). See experiments/README.md.
+Expected: an accuracy near `accuracy_at_chance`. If it is far above, the images reveal positions: by
+chromatic aberration (then `absolute_location.colors=drop` or `project` lowers it), or by content
+with a typical place (sky above, ground below). See experiments/README.md.
 """
 
 from ml_collections import ConfigDict

@@ -4,8 +4,8 @@
     python -m sslax.main --config=configs/colorization.py:cifar10 --config.data.path=cifar10.npz
     python -m sslax.main --config=configs/colorization.py:imagenet
 
-The embedded images are gray, so the default learns from crops of the photographs that scikit-image
-and scikit-learn bring, and is evaluated on the embedded set.
+The embedded images are gray, so the default trains on crops of the photographs that come with
+scikit-image and scikit-learn, and is evaluated on the embedded set.
 
 Expected: default, see README.md. imagenet: linear 40.1 % (ResNet-50, VISSL's conversion).
 """

@@ -5,8 +5,8 @@
     python -m sslax.main --config=configs/context_prediction.py:imagenet
 
 Expected: embedded, see README.md. imagenet: linear 51.2 % from the fourth stage, 40.4 % from the
-last (ResNet-50, 70 epochs, mmselfsup's variant). Images are enlarged first where they are small, so
-that patches with gaps between them fit.
+last (ResNet-50, 70 epochs, mmselfsup's variant). Small images are enlarged first, to make room for
+patches with gaps between them.
 """
 
 from ml_collections import ConfigDict

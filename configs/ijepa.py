@@ -5,8 +5,8 @@
     python -m sslax.main --config=configs/ijepa.py:imagenet
 
 Expected: embedded, see README.md. imagenet: linear 72.9 % (ViT-B/16, 600 epochs, the paper). The
-loss falls, and may then rise slowly while the features still improve. The authors warm the rate up
-from 2e-4, here it starts near 0.
+loss falls, and may then rise slowly while the features still improve. The authors' warm-up starts
+at 2e-4, ours near 0.
 """
 
 from ml_collections import ConfigDict

@@ -4,11 +4,12 @@
     python -m sslax.main --config=configs/inpainting.py:cifar10 --config.data.path=cifar10.npz
     python -m sslax.main --config=configs/inpainting.py:imagenet
 
-`--config.inpainting.hole=region` hides a random shape in place of the middle square;
-`--config.inpainting.adversarial_weight=0.0` does without the critic, as the paper's features do.
+`--config.inpainting.hole=region` hides a random shape instead of the central square;
+`--config.inpainting.adversarial_weight=0.0` trains without the discriminator, as the paper does
+for its features.
 
 Expected: embedded, see README.md. The paper reports AlexNet on PASCAL VOC (classification 56.5,
-segmentation 29.7); nobody reports ResNet-50 on ImageNet.
+segmentation 29.7); there are no published numbers for ResNet-50 on ImageNet.
 """
 
 from ml_collections import ConfigDict

@@ -5,8 +5,8 @@
     python -m sslax.main --config=configs/jigsaw.py:imagenet
 
 Expected: embedded, see README.md. imagenet: linear 46.7 % (ResNet-50, 2,000 permutations, VISSL),
-44.6 % in Kolesnikov et al. 2019; the best stage is an inner one. Images are enlarged first where
-they are small, so that nine tiles with gaps between them fit.
+44.6 % in Kolesnikov et al. 2019; an intermediate stage is best. Small images are enlarged
+first, to make room for nine tiles with gaps between them.
 """
 
 from ml_collections import ConfigDict

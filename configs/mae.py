@@ -5,7 +5,7 @@
     python -m sslax.main --config=configs/mae.py:imagenet
 
 Expected: embedded, see README.md. imagenet: linear 68.0 %, fine-tuned 83.6 % (ViT-B, 1600 epochs,
-the paper); fine-tuned 81.6 % after 100 epochs (solo-learn). Its features are made for fine-tuning:
+the paper); fine-tuned 81.6 % after 100 epochs (solo-learn). Its features are meant for fine-tuning:
 `python -m sslax.evaluate --workdir=RUN --finetune`.
 """
 

@@ -1,18 +1,18 @@
-"""Monodepth (Godard et al., CVPR 2017): depth of one image, learned from stereo pairs.
+"""Monodepth (Godard et al., CVPR 2017): depth from a single image, learned from stereo pairs.
 
-    python -m sslax.main --config=configs/monodepth.py           # one real pair with truth, CPU
+    python -m sslax.main --config=configs/monodepth.py           # one real pair, CPU
     python -m sslax.main --config=configs/monodepth.py:scenes    # rendered pairs, held-out scenes
     python -m sslax.main --config=configs/monodepth.py:stereo --config.data.path=DIR
     python -m sslax.main --config=configs/monodepth.py:kitti --config.data.path=DIR
 
-A directory of your own pairs has `left` and `right`; see docs/data.md. With
+A directory of your own pairs contains `left` and `right`; see docs/data.md. With
 `--config.monodepth.naive=True` the right image is reconstructed from the left one, so that the
 disparity is aligned with an image that the network does not see.
 
 Expected: embedded, a disparity error of 1.4 pixels (a constant: 4.8; semi-global matching of both
 images: 0.9; experiments/README.md). The paper reports an abs_rel of 0.133 (ResNet-50, 256 x 512, 50
-epochs, KITTI, Eigen's split, Garg's crop, 80 m), and 0.114 after pretraining on Cityscapes and with
-flips averaged.
+epochs, KITTI, Eigen's split, Garg's crop, 80 m), and 0.114 with pretraining on Cityscapes and
+flip averaging.
 """
 
 from ml_collections import ConfigDict

@@ -30,15 +30,15 @@ SMALL = {
     "data.scenes.boxes": 4,
     "model.width": 0.25,
     "optimizer.learning_rate": 3e-4,
-    # Until the motion is known, every pixel asks for more parallax. Depth must not follow to the
-    # sigmoid's end, where it has no gradient: so motion learns faster than depth.
+    # Until the motion is learned, every pixel favors more parallax. To keep depth from saturating
+    # the sigmoid, where it has no gradient, motion learns faster than depth.
     "optimizer.rates.pose": 4.0,
     "monodepth2.decoder.widths": (8, 16, 32, 64, 128),
-    # A ResNet takes many thousands of steps before it predicts any motion but the mean one.
+    # A ResNet takes many thousands of steps before it predicts anything but the mean motion.
     "monodepth2.pose.name": "correlation",
     "monodepth2.pose.decoder_width": 64,
 }
-# Meters: 5.4 times the paper's range, whose baseline is 0.1 where KITTI's is 0.54.
+# Meters: 5.4 times the paper's range, which is for a baseline of 0.1, not KITTI's 0.54.
 METRIC = {
     "data.stereo": True,
     "evaluate.depth.scaling": "none",

@@ -5,8 +5,8 @@
     python -m sslax.main --config=configs/rotation.py:imagenet
 
 Expected: embedded, see README.md. imagenet: linear 48.2 % (ResNet-50, 105 epochs, VISSL), 55.4 %
-with the widest network (Kolesnikov et al. 2019); the best stage is an inner one. Images whose
-upright is not known, such as aerial ones, teach nothing this way.
+with the widest network (Kolesnikov et al. 2019); an intermediate stage is best. Nothing can be
+learned this way from images without a canonical orientation, such as aerial ones.
 """
 
 from ml_collections import ConfigDict

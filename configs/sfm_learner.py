@@ -1,11 +1,11 @@
-"""SfMLearner (Zhou et al., CVPR 2017): depth and motion from video of one camera.
+"""SfMLearner (Zhou et al., CVPR 2017): depth and motion from monocular video.
 
     python -m sslax.main --config=configs/sfm_learner.py         # rendered video, CPU
     python -m sslax.main --config=configs/sfm_learner.py:video --config.data.path=DIR
     python -m sslax.main --config=configs/sfm_learner.py:kitti --config.data.path=DIR
 
-`--config.sfm_learner.explainability_weight=0.0` drops explainability, as the authors' later models
-do. Depth has no unit: evaluation takes the scale of each image from the truth.
+`--config.sfm_learner.explainability_weight=0.0` turns off the explainability mask, as in the
+authors' later models. Depth has no unit: evaluation scales each prediction by the ground truth.
 
 Expected: embedded, an abs_rel of 0.310 on held-out scenes (a constant: 0.379), 6.1 degrees between
 true and predicted direction (static camera: 90) and 0.45 degrees of rotation a pair (0.92). The
@@ -26,7 +26,7 @@ SMALL = {
     "model.width": 0.25,
     "optimizer.learning_rate": 3e-4,
     "optimizer.rates.pose": 4.0,
-    # PoseCNN takes many thousands of steps before it predicts any motion but the mean one.
+    # PoseCNN takes many thousands of steps before it predicts anything but the mean motion.
     "sfm_learner.pose.name": "correlation",
     "sfm_learner.pose.decoder_width": 64,
     # The paper's weights flatten these rooms: inverse depths start at 5.

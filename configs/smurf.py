@@ -6,8 +6,8 @@
     python -m sslax.main --config=configs/smurf.py:kitti --config.data.path=DIR
     python -m sslax.main --config=configs/smurf.py:video --config.data.path=DIR
 
-The network's input is a crop of `config.augment.size`, whose pixels are matched in whole frames;
-`augment.full_frames=False` crops the frames, too. The paper's ablations are knobs:
+The network's input is a crop of `config.augment.size`, whose pixels are matched in full frames;
+`augment.full_frames=False` crops the frames as well. The paper's ablations are knobs:
 `selfsup_weight`, `occlusion`, `smoothness_order` and `gamma` of `config.smurf`.
 
 Expected: embedded, an endpoint error of 0.994 on held-out pairs (zero flow: 2.24). The paper
@@ -32,7 +32,7 @@ PAPER = {
     "augment.affine": {"flip_vertical": 0.1, "zoom": (1.0, 2**0.6), "squeeze": (2**-0.2, 2**0.2)},
     "optimizer.clip_norm": 1.0,
 }
-# With the paper's color jitter and boxes, learning starts long after the small run has ended.
+# With the paper's color jitter and boxes, the small run ends long before learning starts.
 LIGHT = {
     "duration": "1000 steps",
     "augment.size": (48, 96),

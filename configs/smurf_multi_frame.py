@@ -1,4 +1,4 @@
-"""SMURF's second stage (Stone et al., CVPR 2021): pseudo-labels by a trained teacher of 3 frames.
+"""SMURF's second stage (Stone et al., CVPR 2021): pseudo-labels from a teacher and 3 frames.
 
     python -m sslax.main --config=configs/smurf.py --workdir=runs/smurf               # first stage
     python -m sslax.main --config=configs/smurf_multi_frame.py \
@@ -11,10 +11,9 @@ Each variant takes the folder of a first stage of the same variant, or of any fl
 same network. Three consecutive frames come from `scenes`, `sintel`, `kitti_flow` with the
 multi-view extension, `video`, `kitti` and `cityscapes`; `flying_chairs` has pairs only.
 
-The test uses pairs, like that of the other flow methods, and evaluates the teacher next to the
-student: `epe_occluded` tells what the previous frame was good for. The authors train a new
-student; in the small run it starts from the teacher (`start_from_teacher`), which takes fewer
-steps.
+The test uses pairs, as for the other flow methods, and evaluates the teacher next to the student:
+`epe_occluded` shows how much the previous frame helps. The authors train a new student; in the
+small run it starts from the teacher (`start_from_teacher`), which takes fewer steps.
 
 Expected: embedded, an endpoint error of 1.067 on held-out pairs (teacher: 1.072, zero flow: 1.92),
 1.465 where occluded (teacher: 1.478). The paper reports 1.99 (clean) on Sintel's training set, and
@@ -39,7 +38,7 @@ PAPER = {
     "smurf_multi_frame.teacher_iterations": 32,
     "smurf_multi_frame.fusion_steps": 2000,
 }
-# As in configs/smurf.py, which trains the teacher; the fusion must not cost more than the network.
+# As in configs/smurf.py, which trains the teacher; fusion should cost no more than the network.
 LIGHT = {
     "duration": "300 steps",
     "augment.size": (48, 96),
@@ -110,7 +109,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "gamma",
             ),
             "teacher_from": "",  # folder of a finished first stage, or its network.safetensors
-            "teacher_iterations": 0,  # 0: as the student
+            "teacher_iterations": 0,  # 0: as many as the student
             "network": flow_presets.RAFT_NETWORK,
         },
     )

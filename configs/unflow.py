@@ -7,7 +7,7 @@
     python -m sslax.main --config=configs/unflow.py:video --config.data.path=DIR
 
 A weight of 0.0 switches a term of `config.unflow` off; `brightness_weight=1.0` with
-`census_weight=0.0` is the baseline of the paper's ablation, `occlusion=none` goes without masks.
+`census_weight=0.0` is the baseline of the paper's ablation; `occlusion=none` disables the masks.
 
 Expected: embedded, an endpoint error of 0.560 on held-out pairs (zero flow: 2.24). The paper's
 network is FlowNetC, or a stack of them, rather than PWC-Net; it reports an endpoint error of 8.10

@@ -1,18 +1,17 @@
-"""Why can a network tell where in a photograph a patch was? Because of the lens, and its colors.
+"""Can a network tell where in a photograph a patch was? Yes, by the lens's chromatic aberration.
 
     python experiments/chromatic_aberration.py --output=aberration.jsonl [--only NAME ...]
         [--figure=docs/pictures/chromatic_aberration.png]
 
-Doersch et al. 2015 found that a network trained on patches knows their places in the photograph,
-and blamed chromatic aberration. Here the lens is ours: windows of photographs, in which what a
-patch shows says nothing of where it lies, get none or a known aberration; then small networks learn
-where patches lie (`absolute_location`) and how pairs lie to each other (`context_prediction`), both
-from the same windows, with the colors kept, dropped or projected, and are asked on parts of the
-photographs they never saw.
+Doersch et al. 2015 found that a network trained on patches can tell their positions in the
+photograph, and blamed chromatic aberration. Here the aberration is simulated, or left out, on
+windows of photographs in which a patch's content says nothing about its position. Small networks
+then learn where patches lie (`absolute_location`) and how the patches of a pair lie relative to
+each other (`context_prediction`), from the same windows, with the colors kept, dropped or
+projected. They are tested on parts of the photographs that were not used for training.
 
-Each run appends a line to the output; runs that are already in it are skipped, so the experiment
-can be broken off and gone on with. What was measured, and concluded from it, is in
-experiments/README.md.
+Each run appends a line to the output, and runs already in it are skipped, so an interrupted
+experiment resumes where it stopped. Results and conclusions are in experiments/README.md.
 """
 
 import argparse
@@ -46,22 +45,22 @@ from sslax.training.step import init_state, train_step
 from sslax.types import TrainState
 
 SIDE = 96  # of a window, in pixels
-MARGIN = 8  # rendered around it and cut off, so that the border of the rendering is not seen
+MARGIN = 8  # rendered around it and cropped, so that border effects are not seen
 WINDOWS = {"train": 4000, "test": 2000}
-ASKED = 2000  # of each, after training
-HEIGHTS = (80, 128)  # of a shrunk photograph, in pixels: a patch is to show more than a texture
+ASKED = 2000  # windows of each part to test on
+HEIGHTS = (80, 128)  # of a shrunk photograph, in pixels: patches show more than texture
 PATCH, GAP, JITTER = 24, 2, 1
-EACH = 4  # pairs of a window, or twice as many single patches
+EACH = 4  # pairs per window, or twice as many single patches
 BINS = 3
-ASK = 2  # the seed of what is asked
-# A step has this many windows. Weights decay strongly: eight photographs are soon known by heart.
+ASK = 2  # seed of the test patches
+# Windows per step. Weight decay is strong, since eight photographs are soon memorized.
 BATCH, STEPS, RATE, DECAY = 24, 2000, 4e-3, 0.1
-# Of the picture: a test window, and the square of it that is shown apart.
+# For the figure: a test window, and the square of it that is enlarged.
 EXAMPLE, CORNER, ZOOM = 27, (34, 14), 28
 
 
 class Case(NamedTuple):
-    """One run: the task, by how much red and blue are magnified, what is done about colors."""
+    """One run: the task, the magnification of red and blue, and what is done about colors."""
 
     task: str
     red: float = 1.0
@@ -69,8 +68,8 @@ class Case(NamedTuple):
     colors: str = "keep"
 
 
-# An achromat brings red and blue together and leaves both off green; a single lens has them on
-# either side of green.
+# An achromat shifts red and blue away from green in the same direction, a single lens in opposite
+# directions.
 ACHROMAT, SINGLE = {"red": 1.02, "blue": 1.02}, {"red": 1.02, "blue": 0.98}
 CASES = {
     "location, no aberration": Case("location"),
@@ -94,17 +93,17 @@ class Windows(NamedTuple):
 
     images: np.ndarray  # uint8 [N, SIDE + 2 MARGIN, SIDE + 2 MARGIN, 3]
     copies: np.ndarray  # int8 [N, SIDE, SIDE], which copy of the photograph a pixel belongs to
-    photograph: np.ndarray  # of each, its number
+    photograph: np.ndarray  # [N], the number of the photograph
 
 
 @functools.cache
 def load_windows(part: str) -> Windows:
-    """Windows, anywhere, of the plane that a shrunk photograph's "train" or "test" part tiles.
+    """Random windows of a plane tiled with the "train" or "test" part of a shrunk photograph.
 
-    Each place of a window is as likely to show one piece of the photograph as any other, so content
-    does not say where it lies. A crop alone is not so: what lies at the top of a photograph is
-    never at the bottom of a crop. Sideways the photograph and its mirror image take turns; upwards
-    it repeats as it is, so that above and below stay what they are.
+    Each position in a window is equally likely to show any piece of the photograph, so content does
+    not tell the position. With plain crops it would: what lies at the top of a photograph is never
+    at the bottom of a crop. The photograph alternates with its mirror image sideways, and repeats
+    unchanged vertically, so that above and below keep their meaning.
     """
     rng = np.random.default_rng(part == "test")
     planes = [[shrunk(p, h) for h in scales()] for p in getattr(photograph_parts(), part)]
@@ -127,7 +126,7 @@ def shrunk(picture: np.ndarray, height: int) -> np.ndarray:
 
 
 def window(rng: np.random.Generator, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A window, margin and all, of the plane that the picture tiles; the copy of its pixels."""
+    """A window with its margin, of the tiled plane; and the copy that each pixel belongs to."""
     height, width = picture.shape[:2]
     reach = np.arange(SIDE + 2 * MARGIN)
     rows, columns = rng.integers(height) + reach, rng.integers(2 * width) + reach
@@ -138,7 +137,7 @@ def window(rng: np.random.Generator, picture: np.ndarray) -> tuple[np.ndarray, n
 
 
 def views(rng: jax.Array, batch: dict) -> dict:
-    """Windows as the batch's lens shows them, `[B, 1, SIDE, SIDE, 3]`."""
+    """Windows seen through the batch's lenses, `[B, 1, SIDE, SIDE, 3]`."""
     del rng
 
     def view(image: jax.Array, lens: jax.Array) -> jax.Array:
@@ -150,7 +149,7 @@ def views(rng: jax.Array, batch: dict) -> dict:
 
 
 def find_unbroken(index: jax.Array, copies: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of the pairs that `Run.ask` asks about: whether one copy holds both, and the direction."""
+    """For the pairs of `Run.ask`: whether both patches lie in one copy, and the direction."""
     _, rng = jax.random.split(jax.random.key(ASK))
 
     def pair(key: jax.Array, copies: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -167,7 +166,7 @@ def find_unbroken(index: jax.Array, copies: jax.Array) -> tuple[jax.Array, jax.A
 
 
 class Run(NamedTuple):
-    """A network's compiled functions, which all lenses share."""
+    """A network's compiled functions, shared by all lenses."""
 
     start: Callable  # batch -> state
     step: Callable  # (state, images, lens) -> (state, metrics)
@@ -176,7 +175,7 @@ class Run(NamedTuple):
 
 
 def batch_of(images: jax.Array, index: jax.Array, lens: jax.Array) -> dict:
-    """The windows of these numbers, each with the magnifications `[2]` of red and blue."""
+    """The windows with these indices, each with the magnifications `[2]` of red and blue."""
     lenses = jnp.broadcast_to(lens, (len(index), 2))
     return {"image": images[index], "index": index, "lens": lenses}
 
@@ -227,7 +226,7 @@ def build(task: str, colors: str) -> Run:
 
 
 def measure(case: Case) -> dict:
-    """Trains a network and asks it about windows of both parts."""
+    """Trains a network and tests it on windows of both parts."""
     run, lens = build(case.task, case.colors), jnp.array([case.red, case.blue])
     images = jnp.asarray(load_windows("train").images)
     began = time.monotonic()
@@ -244,7 +243,7 @@ def measure(case: Case) -> dict:
     row = {
         "accuracy": round(float(right.mean()), 4),
         "chance": 1 / run.classes,
-        "error": round(float(right.std() / len(right) ** 0.5), 4),  # standard, over windows
+        "error": round(float(right.std() / len(right) ** 0.5), 4),  # standard error over windows
         "photographs": [round(float(right[photograph == p].mean()), 3) for p in range(8)],
         "on_trained": round(float(on_trained), 4),
         "seconds": round(seconds),
@@ -256,7 +255,7 @@ def measure(case: Case) -> dict:
 
 
 def asked(run: Run, state: TrainState, part: str, lens: jax.Array) -> tuple:
-    """Guesses and truths of the first windows of a part, of each its pairs or patches."""
+    """Guesses and truths for the pairs or patches of the first windows of a part."""
     images = jnp.asarray(load_windows(part).images)
     hundreds = jnp.arange(ASKED).reshape(-1, 100)
     found = [run.ask(state, batch_of(images, index, lens)) for index in hundreds]
@@ -264,7 +263,7 @@ def asked(run: Run, state: TrainState, part: str, lens: jax.Array) -> tuple:
 
 
 def count(guess: np.ndarray, truth: np.ndarray, classes: int) -> list[list[int]]:
-    """How often each class was taken for each, `[truth][guess]`."""
+    """The confusion matrix, `[truth][guess]`."""
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (truth, guess), 1)
     return counts.tolist()
@@ -274,12 +273,12 @@ def count_unbroken(part: str, guess: np.ndarray, truth: np.ndarray) -> list[list
     """`count` of the pairs whose patches lie in one copy of the photograph."""
     copies = jnp.asarray(load_windows(part).copies[:ASKED])
     unbroken, direction = map(np.asarray, find_unbroken(jnp.arange(ASKED), copies))
-    assert np.array_equal(direction, truth), "these are not the pairs that were asked about"
+    assert np.array_equal(direction, truth), "these are not the pairs that were tested"
     return count(guess[unbroken], truth[unbroken], 8)
 
 
 def draw(path: Path, results: dict[str, dict]) -> None:
-    """The page of experiments/README.md: what was rendered, how well it is read, and where."""
+    """The figure of experiments/README.md: examples, accuracies, and guesses by cell."""
     with style.page(path, 10.4, 5.6) as figure:
         style.heading(
             figure,
@@ -306,7 +305,7 @@ def draw(path: Path, results: dict[str, dict]) -> None:
 
 
 def draw_examples(figure: Figure, place: SubplotSpec, pixels: np.ndarray) -> None:
-    """An image, and its marked corner with more and more aberration."""
+    """An image, and its marked corner with increasing aberration."""
     panels = place.subgridspec(3, 2, width_ratios=(3.2, 1), wspace=0, hspace=0.1)
     image = augment.to_float(jnp.asarray(pixels))
 
@@ -337,7 +336,7 @@ def draw_guesses(figure: Figure, place: SubplotSpec, results: dict[str, dict]) -
         axes = figure.add_subplot(panels[column])
         counts = np.array(results[name]["counts"], float).reshape(BINS, BINS, BINS, BINS)
         shares = counts / counts.sum((2, 3), keepdims=True)
-        # Each little grid has a rim, and stands where its patches were.
+        # Each small grid has a border, and is placed where its patches came from.
         framed = np.pad(shares, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
         side = BINS * (BINS + 1)
         picture = framed.transpose(0, 2, 1, 3).reshape(side, side)[:-1, :-1]
@@ -353,7 +352,7 @@ def draw_guesses(figure: Figure, place: SubplotSpec, results: dict[str, dict]) -
 
 
 def draw_bars(axes: Axes, results: dict[str, dict], task: str, title: str) -> None:
-    """Accuracy in a task, of each lens and each treatment of the colors that were measured."""
+    """Accuracy in a task for each measured combination of lens and color treatment."""
     ticks, place = [], 0.0
     for lens, color in (("no aberration", 7), ("achromat", 0), ("single lens", 6)):
         rows = [
@@ -384,7 +383,7 @@ def draw_bars(axes: Axes, results: dict[str, dict], task: str, title: str) -> No
 
 
 def draw_strengths(axes: Axes, results: dict[str, dict]) -> None:
-    """Accuracy in location against the strength of the aberration."""
+    """Location accuracy against the strength of the aberration."""
     names = ("no aberration", "achromat of 0.5 %", "achromat of 1 %", "achromat")
     rows = [results[f"location, {name}"] for name in names]
     strengths = [100 * (CASES[row["name"]].red - 1) for row in rows]

@@ -1,19 +1,19 @@
-"""Every way of learning a representation, under one budget: which features does it find?
+"""Compares the features of all representation methods, trained with the same budget.
 
     python experiments/compare.py --output=FOLDER [--cifar10=FILE.npz] [--only METHOD ...]
 
-Trains each method of `METHODS` on two sets with the same network, batch and number of epochs, and
-measures its features: nearest neighbors, a linear probe, and the best of the linear probes of all
-stages; beside them bare pixels and the network before training. Nothing is tuned for a method but
-the learning rate that its config brings.
+Trains each method of `METHODS` on two sets with the same network, batch size and number of epochs,
+and evaluates its features by nearest neighbors, a linear probe, and the best linear probe over all
+stages. The baselines are raw pixels and the network before training. The learning rate comes from
+each method's config; nothing else is tuned.
 
-Each run is a folder below the output, and each result a line of `results.jsonl` there. Broken off
-and started again, the script goes on where it was; it ends with `table.md`, `chart.png`,
-`losses.png` and `tasks.png`. What was measured, and concluded from it, is in experiments/README.md.
+Each run is a folder below the output, and each result a line of `results.jsonl` there. An
+interrupted script resumes where it stopped; it ends with `table.md`, `chart.png`, `losses.png` and
+`tasks.png`. Results and conclusions are in experiments/README.md.
 
-`--cifar10` names an archive of images `x_train`, `y_train`, `x_test`, `y_test`, or one of JPEG
-files: `jpeg_train`, their bytes end to end, `off_train`, where each begins, and `y_train`, and the
-same for `test`. Random 8,000 and 2,000 of them are used.
+`--cifar10` names an archive of images, with `x_train`, `y_train`, `x_test` and `y_test`, or of JPEG
+files: `jpeg_train` (their bytes, concatenated), `off_train` (where each begins) and `y_train`, and
+the same for `test`. A random subset of 8,000 and 2,000 images is used.
 """
 
 import argparse
@@ -62,15 +62,15 @@ COLOR = {
     "data.image_size": 0,
 }
 COLOR_VIEWS = {"augment.crop_scale": (0.2, 1.0), "augment.grayscale": 0.2, "augment.erase": 0.0}
-STANDARDIZED = ("jigsaw", "context_prediction", "colorization")  # their input is no plain image
+STANDARDIZED = ("jigsaw", "context_prediction", "colorization")  # their input is not a plain image
 SIZES = {"jigsaw": 48, "context_prediction": 64}  # others at 32
 TASKS = ("context_prediction", "jigsaw", "rotation", "inpainting", "colorization", "mae")
-SHOWN = 4  # the first of the images in the picture of the tasks
+SHOWN = 4  # the first image in the picture of the tasks
 SCORES = ("knn", "linear", "best_stage")
 
 
 def config_of(method: str, dataset: str, archive: Path | None) -> ConfigDict:
-    """The method's default config under the common budget, on 'embedded' or 'cifar10'."""
+    """The method's default config with the common budget, on 'embedded' or 'cifar10'."""
     config = runpy.run_path(str(CONFIGS / f"{method}.py"))["get_config"]()
     config.update_from_flattened_dict(BUDGET)
     if dataset == "embedded":
@@ -89,7 +89,7 @@ def config_of(method: str, dataset: str, archive: Path | None) -> ConfigDict:
 
 
 def subset_of_cifar10(source: Path, target: Path) -> None:
-    """Writes random 8,000 training and 2,000 test images as `data.source=npz` reads them."""
+    """Writes a random 8,000 training and 2,000 test images in the format of `data.source=npz`."""
     if target.exists():
         return
     rng, arrays = np.random.default_rng(0), {}
@@ -177,7 +177,7 @@ def measure(config: ConfigDict, folder: Path) -> dict:
 
 
 def table(rows: list[dict], dataset: str) -> str:
-    """The matrix of one set in Markdown, in %."""
+    """The results on one set as a Markdown table, in %."""
     lines = [
         "| method | kNN | linear | best stage | untrained: kNN | linear | best stage | training |",
         "|---|---|---|---|---|---|---|---|",
@@ -262,7 +262,7 @@ def loss_curves(folder: Path, path: Path) -> None:
 
 
 def tasks(folder: Path, path: Path) -> None:
-    """What the methods with a task of their own are asked, and answer, on three images each."""
+    """Inputs and predictions of the methods with a pretext task, on three images each."""
     pages = []
     for method in TASKS:
         run = open_run(folder / method)

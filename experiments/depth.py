@@ -1,4 +1,4 @@
-"""Depth and ego-motion without labels: what each method learns, and what each idea contributes.
+"""Depth and ego-motion without labels: results of each method, and an ablation of Monodepth2.
 
     python experiments/depth.py --output=FOLDER [--rgbd=FILE.npz] [--odometry=FILE.npz]
         [--peer-python=PYTHON_WITH_OPENCV] [--only NAME ...]
@@ -10,9 +10,9 @@ Runs, one folder each below the output, all from random weights:
   monodepth2_scenes, sfm_scenes      rendered video; held-out scenes
   monodepth2_rgbd, sfm_rgbd          frames of a hand-held camera
   monodepth2_odometry, sfm_odometry  gray frames of a car
-  ablation_*                         monodepth2_scenes, continued without one idea, or any, on
-                                     rendered video in which a box often moves along with the
-                                     camera, like a car ahead; two seeds
+  ablation_*                         monodepth2_scenes, continued without one component or all
+                                     three, on rendered video in which a box often moves along with
+                                     the camera, like a car ahead; two seeds
 
 `--rgbd` names an archive of 'rgb' [N, H, W, 3], 'depth_mm', 'cam2world' [N, 4, 4], 'intrinsics':
 the first 500 frames train and the last 200 test. `--odometry`: 'frames' [N, H, W], 'cam2world'
@@ -35,12 +35,12 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 INTERVAL = {
     "rgbd": 4,
     "odometry": 1,
-}  # frames of the recording from one frame of a sample to the next
+}  # distance between the frames of a sample, in frames of the recording
 LOGGED = {"batch_size": 8, "log_every": "100 steps", "checkpoint_every": "500 steps"}
 
 
 def small(name: str) -> dict[str, Any]:
-    """Networks and rates of a config's small variant, for other data than its own."""
+    """Networks and rates of a config's small variant, for use with other data."""
     values = runpy.run_path(str(CONFIGS / f"{name}.py"))["SMALL"]
     return {**LOGGED, **{k: v for k, v in values.items() if not k.startswith("data.")}}
 
@@ -60,9 +60,9 @@ ODOMETRY = {
     "optimizer.learning_rate": 2e-4,
     "optimizer.rates.pose": 5.0,
 }
-# Near the car pixels move farther than the eight of one search. Turns are learned if depth starts
-# farther than the paper's, from which a sideways step moves pixels so much more than a turn that it
-# is learned instead.
+# Near the car, pixels move farther than the eight that one search covers. Turns are learned only if
+# depth starts farther away than in the paper. From there, sideways motion moves pixels so much more
+# than a turn does that it is learned instead.
 CAR = {"pose.factors": (1, 4), "decoder.bias": -3.5}
 BUSY = {
     "data.scenes.boxes": 1,
@@ -119,10 +119,10 @@ SHOWN = (
 
 
 def recording(kind: str, source: str, folder: Path) -> dict[str, str]:
-    """Writes a recording as the source 'video' reads it; returns the two paths.
+    """Writes a recording in the format of the source 'video'; returns the two paths.
 
-    Training frames are those of every INTERVAL-th frame from each of the first INTERVAL on, one
-    sequence each, so that all frames serve; test frames are every INTERVAL-th.
+    Each of the first INTERVAL frames starts a training sequence of every INTERVAL-th frame, so that
+    all frames are used; test frames are every INTERVAL-th.
     """
     from PIL import Image
 
@@ -154,7 +154,7 @@ def recording(kind: str, source: str, folder: Path) -> dict[str, str]:
 
 
 def train(name: str, output: Path, recordings: dict[str, str | None]) -> dict[str, float] | None:
-    """Trains and evaluates a run, or resumes it; its numbers, or None without its data."""
+    """Trains (or resumes) and evaluates a run. Returns its results, or None without its data."""
     from sslax.inference.run import open_run
     from sslax.methods import METHODS
     from sslax.tasks.evaluation import evaluate_run
@@ -178,7 +178,7 @@ def train(name: str, output: Path, recordings: dict[str, str | None]) -> dict[st
         methods = {**METHODS, "monodepth2": continued(METHODS["monodepth2"], output / START)}
     state = fit(config, workdir, methods=methods)
     if int(state.step) < open_run(workdir).plan.steps:
-        raise SystemExit(f"{name} was stopped at step {int(state.step)}; start again to go on.")
+        raise SystemExit(f"{name} was stopped at step {int(state.step)}; start again to resume.")
     return evaluate_run(workdir)
 
 
@@ -203,10 +203,10 @@ def continued(build: Any, source: Path) -> Any:
 
 
 def semi_global_matching() -> None:
-    """In an interpreter with OpenCV: a file's name from standard input, errors to standard output.
+    """Runs with OpenCV: reads a file name from standard input, prints errors to standard output.
 
-    Gaps in the disparity are filled from the nearest pixel on the left (else the right), usually
-    that of the farther surface.
+    Gaps in the disparity are filled from the nearest pixel on the left (else the right), which
+    usually lies on the farther surface.
     """
     import cv2
 
@@ -250,7 +250,7 @@ def semi_global_matching() -> None:
 
 
 def matched(python: str, output: Path) -> dict[str, float]:
-    """Errors of semi-global matching on the motorcycle at the size of the run."""
+    """Errors of semi-global matching on the motorcycle at the run's resolution."""
     from sslax.data import scenes
 
     pair = scenes.motorcycle((160, 224))
@@ -262,7 +262,7 @@ def matched(python: str, output: Path) -> dict[str, float]:
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
-    """A row for each run, and below it the untrained network and the trivial baseline."""
+    """A row for each run, followed by the untrained network and the trivial baseline."""
     lines = ["| run | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 1) + "|"]
     for name, numbers in results.items():
         for suffix in ("", "_untrained", "_trivial"):
@@ -275,7 +275,7 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 
 def ablation(output: Path) -> str:
-    """Measures the ablation where its ideas matter, and draws inverse depths side by side.
+    """Evaluates the ablation where its components matter, and draws depth maps side by side.
 
     Depth is scaled by the median of the whole image. The error is the mean of `|z - z*| / z*` over
     all pixels, over those occluded in the frame before or after, and over boxes that follow the

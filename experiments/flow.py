@@ -1,24 +1,23 @@
-"""Optical flow without labels: what each method learns, and what each of UFlow's ideas is worth.
+"""Optical flow without labels: results of each method, and an ablation of UFlow.
 
     python experiments/flow.py --output=FOLDER [--chairs=FILE.npz] [--rgbd=FILE.npz]
         [--peer-python=PYTHON_WITH_OPENCV] [--only NAME ...]
 
 Runs, one folder each below the output, all from random weights on rendered pairs:
 
-  uflow, unflow, arflow, smurf   as their configs have them
-  smurf_multi_frame              from smurf's network
-  ablation_*                     UFlow with another comparison, another occlusion, or without one of
-                                 its terms, on rendered pairs of faster cameras, boxes that move on
-                                 their own, and frames of different brightness
+  uflow, unflow, arflow, smurf   with their default configs
+  smurf_multi_frame              smurf's second stage, with smurf as the teacher
+  ablation_*                     UFlow with another data term or occlusion estimate, or without one
+                                 of its terms, on rendered pairs with faster cameras, moving boxes,
+                                 and frames that differ in brightness
 
 Each network is tested on pairs it was not trained on: rendered ones with other rooms and textures,
-the motorcycle (right image from left), and, where given, pairs of `--chairs` ('img0', 'img1' and
-'flow' [N, H, W, ...]) and `--rgbd` ('rgb', 'depth_mm', 'cam2world', 'intrinsics': the flow of a
-still scene). Beside them zero flow, and OpenCV's Farnebäck and DIS on the same pairs.
+the motorcycle (from the left image to the right), and, where given, pairs of `--chairs` ('img0',
+'img1' and 'flow' [N, H, W, ...]) and `--rgbd` ('rgb', 'depth_mm', 'cam2world', 'intrinsics': rigid
+flow). The baselines are zero flow, and OpenCV's Farnebäck and DIS on the same pairs.
 
-Broken off and started again, the script goes on where it was; it ends with `table.md`, a picture
-for each set of pairs, `ablation.md` and `ablation.png`. What was measured, and concluded from it,
-is in experiments/README.md.
+An interrupted script resumes where it stopped; it ends with `table.md`, a picture for each set of
+pairs, `ablation.md` and `ablation.png`. Results and conclusions are in experiments/README.md.
 """
 
 import argparse
@@ -60,9 +59,9 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
         for name, knobs in SWITCHES.items()
     },
 }
-# Where the network works on pairs of other sizes than its own: multiples of its stride.
+# The network's input size on pairs of other sizes, multiples of its stride.
 SIZES = {"chairs": (192, 256), "motorcycle": (160, 224), "rgbd": (128, 160)}
-APART = 4  # frames of the RGB-D recording between those of a pair
+APART = 4  # distance between the frames of a pair, in frames of the RGB-D recording
 PEERS = ("Farnebäck", "DIS")
 COLUMNS = ("epe", "epe_visible", "epe_occluded", "occlusion_f1")
 
@@ -70,7 +69,7 @@ Pairs = dict[str, np.ndarray]
 
 
 def train(name: str, output: Path) -> None:
-    """Trains a run, or goes on with it, and evaluates it."""
+    """Trains (or resumes) and evaluates a run."""
     from sslax.inference.run import open_run
     from sslax.tasks.evaluation import evaluate_run
     from sslax.training.fit import fit
@@ -85,7 +84,7 @@ def train(name: str, output: Path) -> None:
     print(f"--- {name}", flush=True)
     state = fit(config, output / name)
     if int(state.step) < open_run(output / name).plan.steps:
-        raise SystemExit(f"{name} was stopped at step {int(state.step)}; start again to go on.")
+        raise SystemExit(f"{name} was stopped at step {int(state.step)}; start again to resume.")
     evaluate_run(output / name)
 
 
@@ -122,7 +121,7 @@ def sets(chairs: str | None, rgbd: str | None) -> dict[str, Pairs]:
 
 
 def measured(found: Pairs, pairs: Pairs) -> dict[str, float]:
-    """The numbers of flow, by pairs; all `COLUMNS` that the truth allows."""
+    """The metrics in `COLUMNS` that the ground truth allows."""
     from sslax.measures import geometry
     from sslax.types import FlowMaps, FlowTruth
 
@@ -132,7 +131,7 @@ def measured(found: Pairs, pairs: Pairs) -> dict[str, float]:
 
 
 def predicted(workdir: Path, pairs: dict[str, Pairs]) -> dict[str, Pairs]:
-    """Flow and visibility of a run on each set."""
+    """Flow and visibility predicted by a run on each set."""
     import sslax
 
     found = {}
@@ -144,7 +143,7 @@ def predicted(workdir: Path, pairs: dict[str, Pairs]) -> dict[str, Pairs]:
 
 
 def classical() -> None:
-    """In an interpreter with OpenCV: pairs' archives from the standard input, flows beside them."""
+    """Runs with OpenCV: reads archives of pairs from standard input, writes flows beside them."""
     import cv2
 
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -172,7 +171,7 @@ def classical() -> None:
 
 
 def matched(python: str, output: Path, pairs: dict[str, Pairs]) -> dict[str, dict[str, Pairs]]:
-    """Flow of OpenCV's methods, by method and set; computed once."""
+    """Flow of OpenCV's methods, by method and set."""
     files = {name: output / f"pairs_{name}.npz" for name in pairs}
     for name, file in files.items():
         np.savez(file, image=pairs[name]["image"])
@@ -188,7 +187,7 @@ def matched(python: str, output: Path, pairs: dict[str, Pairs]) -> dict[str, dic
 
 
 def table(scores: dict[str, dict[str, dict[str, float]]], names: list[str]) -> str:
-    """A row for each method: all columns of the rendered pairs, the endpoint error of others."""
+    """A row for each method: all columns for the rendered pairs, the endpoint error for others."""
     heads = ["rendered", "visible", "occluded", "occlusion F1", *names[1:]]
     lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for method, of_sets in scores.items():
@@ -200,7 +199,7 @@ def table(scores: dict[str, dict[str, dict[str, float]]], names: list[str]) -> s
 
 
 def pictures(flows: dict[str, dict[str, Pairs]], pairs: dict[str, Pairs], output: Path) -> None:
-    """For each set the true flow and each method's, one radius of colors a row."""
+    """Draws true and predicted flow for each set, with one color scale per row."""
     from sslax import figures
 
     for name, of_set in pairs.items():
@@ -219,7 +218,7 @@ def pictures(flows: dict[str, dict[str, Pairs]], pairs: dict[str, Pairs], output
 
 
 def ablation(output: Path) -> None:
-    """`ablation.md` and `ablation.png`: endpoint errors of all runs of the ablation."""
+    """Writes `ablation.md` and `ablation.png`, the endpoint errors of the ablation."""
     from sslax.figures import style
 
     files = {name: output / f"ablation_{name}" / "results.json" for name in SWITCHES}

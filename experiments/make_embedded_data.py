@@ -1,12 +1,12 @@
-"""Draws the embedded data set, sslax/data/embedded/, out of Fashion-MNIST.
+"""Draws the embedded data set, sslax/data/embedded/, from Fashion-MNIST.
 
     apt-get install dataset-fashion-mnist        # Debian; MIT license
     python experiments/make_embedded_data.py [--source=/usr/share/datasets/fashion-mnist]
 
-800 training images a class come from the original training set and 200 test images a class from
-the original test set, chosen with a fixed seed. Each part is one grayscale PNG, a mosaic 40 images
-wide in reading order; image i is of class i mod 10, so every column shows one class and every
-stretch of the set is balanced. The same input gives the same pixels everywhere, and the same bytes
+800 training images a class come from the original training set and 200 test images a class from the
+original test set, chosen with a fixed seed. Each part is one grayscale PNG, a mosaic 40 images wide
+in reading order. Image i is of class i mod 10, so every column shows one class and every contiguous
+part of the set is balanced. The same input gives the same pixels everywhere, and the same bytes
 with the same Pillow.
 """
 
@@ -57,7 +57,7 @@ def read_idx(path: Path, header: int) -> np.ndarray:
 
 
 def draw(labels: np.ndarray, per_class: int, rng: np.random.Generator) -> np.ndarray:
-    """Indices of `per_class` random examples of each class, classes taking turns."""
+    """Indices of `per_class` random examples of each class, cycling through the classes."""
     chosen = [
         rng.choice(np.flatnonzero(labels == c), per_class, replace=False) for c in range(CLASSES)
     ]
@@ -65,7 +65,7 @@ def draw(labels: np.ndarray, per_class: int, rng: np.random.Generator) -> np.nda
 
 
 def mosaic(images: np.ndarray) -> np.ndarray:
-    """`[N, 28, 28]` to one picture, `COLUMNS` images wide, in reading order."""
+    """Tiles images `[N, 28, 28]`, `COLUMNS` per row, in reading order."""
     grid = images.reshape(-1, COLUMNS, SIDE, SIDE)
     return grid.swapaxes(1, 2).reshape(-1, COLUMNS * SIDE)
 

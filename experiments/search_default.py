@@ -1,11 +1,11 @@
-"""Which views, network and duration should `configs/simclr.py` train with by default?
+"""Compares views, networks and durations for the default of `configs/simclr.py`.
 
     python experiments/search_default.py --output=search.jsonl [--only NAME ...]
 
 Trains each candidate below on the embedded data, evaluates it as `sslax.evaluate` does, and appends
-a line to the output; candidates that are already in it are skipped, so the search can be broken off
-and gone on with. A candidate is the default config with the values it names replaced. What was
-measured, and concluded from it, is in experiments/README.md.
+a line to the output. Candidates already in it are skipped, so an interrupted search resumes where
+it stopped. A candidate is the default config with some values replaced. Results and conclusions are
+in experiments/README.md.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SHOWN = ("knn", "knn20", "linear", "knn_10_labels", "linear_10_labels")
 
 
 def measure(overrides: dict) -> dict:
-    """Seconds of training, and the accuracies, of one candidate."""
+    """Training time in seconds and accuracies of one candidate."""
     config = runpy.run_path(str(CONFIG))["get_config"]()
     config.evaluate.figures = False
     config.update_from_flattened_dict(overrides)

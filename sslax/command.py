@@ -1,4 +1,4 @@
-"""What the command lines share: a user's mistake ends as one sentence, without a traceback.
+"""Shared by the commands: a user's mistake ends as one sentence, without a traceback.
 
 Commands import `flags` and `config_flags` from here, so that the sentence comes first where the
 extra [train] is not installed.

@@ -54,7 +54,7 @@ def _fractions(texts: list[str]) -> list[float]:
         fractions = [float(text) for text in texts]
     except ValueError as error:
         raise UserError(
-            f"--labels={','.join(texts)} are no fractions; write numbers such as 1,0.1,0.01."
+            f"--labels={','.join(texts)} are not fractions; write numbers such as 1,0.1,0.01."
         ) from error
     ranges.check("--labels", fractions, OneOrMore[PositiveFraction])
     return fractions

@@ -1,7 +1,7 @@
 """`python -m sslax.main --config=configs/METHOD.py`: train, evaluate, draw.
 
 Flags, distributed start, and `fit`; nothing else. `--workdir` is the folder of the run, by
-default runs/METHOD[-VARIANT]; a run that is there already goes on.
+default runs/METHOD[-VARIANT]; an existing run is resumed.
 """
 
 from pathlib import Path
@@ -43,7 +43,7 @@ def main(_: list[str]) -> None:
     print(f"Run in {workdir}", flush=True)
     state = fit(config, workdir)
     if int(state.step) < open_run(workdir).plan.steps:
-        print(f"Stopped at step {int(state.step)}; the same command goes on from there.")
+        print(f"Stopped at step {int(state.step)}; the same command resumes from there.")
     elif config.evaluate.at_end:
         evaluation.evaluate_run(workdir)
 

@@ -1,4 +1,4 @@
-"""`python -m sslax.predict --workdir=RUN --input=IMAGES --output=WHERE`: a trained run put to use.
+"""`python -m sslax.predict --workdir=RUN --input=IMAGES --output=WHERE`: use a trained run.
 
 A run that learned features writes an .npz of them; one that learned depth, ego-motion or flow a
 folder of maps, pictures, trajectory and video. See docs/predict.md.

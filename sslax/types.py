@@ -218,7 +218,7 @@ class Method(NamedTuple):
     """A self-supervised method: a record of pure functions.
 
     Attributes:
-        task: what the method learns, with what is particular to it.
+        task: what the method learns, with its specifics.
         augment: `(rng, batch) -> batch`, random augmentation on the device; identity where there
             is none.
         init: `(rng, batch) -> Variables`, from an augmented batch.
@@ -228,7 +228,7 @@ class Method(NamedTuple):
             task, from a batch as the data set gives it.
         visualize: `(variables, batch, rng) -> Pictures`, the training task in pictures: a title for
             each column, and under it an image `[B, h, w, C]` in [0, 1], or a map, per example.
-        encoder: `(variables) -> (params, model_state)` of the encoder to take away.
+        encoder: `(variables) -> (params, model_state)` of the exported encoder.
         preprocess: `images -> x`, from images `[N, H, W, C]` in [0, 1] to that encoder's input.
         evaluation_view: `images -> images` of the size that encoder is evaluated at, from
             images as the data set gives them.

@@ -2,10 +2,10 @@
 
     python experiments/benchmarks/augment.py --peer-python=PATH_TO_PYTHON_WITH_TORCH
 
-Rounds are interleaved with the peers', which run in another interpreter (torch, torchvision,
-kornia) on the same cores: torchvision v2 image by image on uint8 tensors, in one single-threaded
-process for each core, as a data loader does; kornia on the batch with its parameters drawn for
-each example, in threads. Prints medians, and ratios of the peers' to ours.
+Rounds alternate with the peers', which run in another interpreter (torch, torchvision, kornia) on
+the same cores: torchvision v2 image by image on uint8 tensors, in one single-threaded process per
+core, as in a data loader; kornia on the whole batch, with threads and parameters drawn per example.
+Prints medians, and ratios of the peers' to ours.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def kernel_size(size: int) -> int:
 
 
 def photographs(count: int, size: int) -> np.ndarray:
-    """Smooth random colors with noise: the speed of no operation depends on the content."""
+    """Smooth random colors with noise; no operation's speed depends on the content."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (count, size // 8, size // 8, 3))
     image = coarse.repeat(8, axis=1).repeat(8, axis=2) + rng.integers(

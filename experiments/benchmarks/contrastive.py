@@ -2,15 +2,14 @@
 
     python experiments/benchmarks/contrastive.py --peer-python=PATH_TO_PYTHON_WITH_LIGHTLY
     python experiments/benchmarks/contrastive.py --large           # 131,072 embeddings, one step
-    python experiments/benchmarks/contrastive.py --devices=8       # memory and messages by device
+    python experiments/benchmarks/contrastive.py --devices=8       # memory and traffic per device
 
-The first form times a batch of 4,096 pairs of 128 dimensions, round by round in turn: the loss as
-it comes, the whole matrix at once (`tile` above the batch) and lightly in another interpreter on
-the same cores; optax at 256 pairs, beside the loss as it comes. It prints medians, ratios to the
-loss as it comes, and XLA's temporary memory; for a million embeddings on an accelerator, whose
-tiles are larger, it compiles the step and prints the memory, without running it. Values must
-agree, or the times mean nothing. Before all that it prints the memory of InfoNCE beside that of its
-dense forms and of one array N x D.
+The first command times a batch of 4,096 pairs of 128 dimensions, in alternating rounds: the default
+loss, the whole matrix at once (`tile` above the batch size) and lightly in another interpreter on
+the same cores. Optax is compared at 256 pairs. It prints medians, ratios to the default loss, and
+XLA's temporary memory. For a million embeddings on an accelerator, whose tiles are larger, it only
+compiles the step and prints the memory. It checks that all values agree. It begins with the memory
+of InfoNCE, of its dense forms and of one N x D array.
 """
 
 import argparse
@@ -48,7 +47,7 @@ def nt_xent(tile: int | None = None):
 
 
 def dense(a, b):
-    """NT-Xent as it is written down: the whole matrix of logits, without its diagonal."""
+    """NT-Xent in its textbook form: the whole matrix of logits, without its diagonal."""
     import jax
     import jax.numpy as jnp
 
@@ -68,7 +67,7 @@ def optax_ntxent(a, b):
 
 
 def serve(pairs: int) -> None:
-    """One timed step of lightly's for each line that comes in."""
+    """Times one step of lightly for each line read."""
     import torch
 
     library = torch.library.Library("torchvision", "DEF")  # see experiments/golden
@@ -99,7 +98,7 @@ def timed(step, pairs: int):
 
 
 def compare(runs: dict, rounds: int) -> None:
-    """Prints medians in turn and their ratios to the first one's."""
+    """Prints medians and their ratios to the first."""
     results = {name: [] for name in runs}
     for _ in range(rounds + 1):
         for name, run in runs.items():
@@ -191,7 +190,7 @@ def large() -> None:
 
 
 def over_devices(devices: int, pairs: int = 4096) -> None:
-    """Temporary memory and messages of one device, for global arrays and for a ring."""
+    """Temporary memory and communication per device, for global arrays and for a ring."""
     import jax
     from jax.sharding import AxisType, NamedSharding
     from jax.sharding import PartitionSpec as P

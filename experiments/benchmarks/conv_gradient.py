@@ -2,8 +2,8 @@
 
     python experiments/benchmarks/conv_gradient.py --peer-python=PATH_TO_PYTHON_WITH_TORCH
 
-The convolutions of ResNet-18 on 128 images of 32x32, and narrow ones on 512 of 28x28. Rounds are
-interleaved; PyTorch runs in another interpreter, in its default layout and in channels_last, with
+The convolutions of ResNet-18 on 128 images of 32x32, and narrow ones on 512 of 28x28. Rounds
+alternate; PyTorch runs in another interpreter, in its default layout and in channels_last, with
 as many threads as there are cores. Prints medians in milliseconds of forward and backward together.
 """
 
@@ -32,7 +32,7 @@ PEERS = ["torch", "torch channels_last"]
 
 
 def arrays(shape):
-    """Images, a kernel and the errors of the output, channels last."""
+    """Images, a kernel and the output's gradient, channels last."""
     n, side, c, k, stride = shape
     random = np.random.default_rng(0)
     sizes = (n, side, side, c), (3, 3, c, k), (n, side // stride, side // stride, k)

@@ -1,10 +1,10 @@
-"""Memory of RAFT's lookup in the correlation of all pairs: kept densely, or computed on demand.
+"""Memory of RAFT's correlation lookup, with all pairs stored or computed on demand.
 
     python experiments/benchmarks/correlation_memory.py [--size 440 1024]
 
-Nothing runs: the numbers are the temporary bytes of the program that XLA compiles for one direction
-of one pair. A lookup gives the correlations of four levels within radius 4 of 256 channels at an
-eighth of the resolution, from features; with gradients, also those of both features.
+Nothing runs: the numbers are the temporary memory of the program that XLA compiles for one
+direction of one pair. A lookup computes correlations within radius 4 on four levels, from features
+with 256 channels at an eighth of the resolution; "with gradients" adds those of both features.
 """
 
 import argparse
@@ -30,7 +30,7 @@ FORMS = {
 
 
 def megabytes(function, *shapes) -> float:
-    """Temporary memory, in 1e6 bytes, of a function of arrays of these shapes."""
+    """Temporary memory of a function for arrays of these shapes, in 1e6 bytes."""
     arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     compiled = jax.jit(function).lower(*arrays).compile()
     return compiled.memory_analysis().temp_size_in_bytes / 1e6

@@ -2,12 +2,12 @@
 
     python experiments/benchmarks/cross_correlation.py --peer-python=PATH_TO_PYTHON_WITH_LIGHTLY
 
-For each shape (N embeddings x D dimensions; few embeddings make N x N matrices, many D x D ones),
-round by round in turn: the loss, a plain JAX form with the D x D matrix, and lightly in another
-interpreter on the same cores (256 embeddings alone). Beside them, the time of the products of
-N x D and D x D that any D x D form needs: three for Barlow Twins, and two a view for VICReg, whose
-matrices are symmetric. Prints medians and ratios to ours, and XLA's temporary memory. Values must
-agree, or the times mean nothing.
+For each shape (N embeddings x D dimensions; ours uses N x N matrices for few embeddings, D x D for
+many), in alternating rounds: the loss, a plain JAX form with the D x D matrix, and lightly in
+another interpreter on the same cores (only for 256 embeddings). For comparison, the time of the
+matrix products that any D x D form needs: three for Barlow Twins, and two per view for VICReg,
+whose matrices are symmetric. Prints medians, ratios to ours and XLA's temporary memory, after
+checking that values agree.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def plain_vicreg(a, b):
 
 
 def serve(case: str) -> None:
-    """One timed step of lightly's for each line that comes in."""
+    """Times one step of lightly for each line read."""
     import torch
 
     library = torch.library.Library("torchvision", "DEF")  # see experiments/golden
@@ -71,7 +71,7 @@ def serve(case: str) -> None:
 
 
 def needed_products(case: str):
-    """The products of any form that makes D x D matrices, and their number."""
+    """The matrix products that any form with D x D matrices needs, and their number."""
 
     def of_two(a, b):
         c = a.T @ b

@@ -4,11 +4,11 @@
     python experiments/benchmarks/flow.py --networks raft_large --size 440 1024 --dtype=bfloat16
 
 One direction, random weights, float32, twelve iterations. Inference is the network alone, with all
-flows it gives: a pair of 256 x 448. A training step is forward, an L1 loss of every flow (RAFT's
-sequence loss; PWC-Net's at each level), gradients and Adam's update: a pair of 128 x 256. The peer
-runs in another interpreter with as many threads as there are cores, always in float32 on the CPU,
-in PyTorch's default layout and in channels_last; rounds are interleaved. Prints medians, pairs per
-second and the ratio of the peer's time to ours (above 1: ours is faster).
+its flow outputs, on a pair of 256 x 448. A training step is the forward pass, an L1 loss of every
+flow (RAFT's sequence loss; PWC-Net's at each level), gradients and Adam's update, on a pair of 128
+x 256. The peer runs in another interpreter with as many threads as there are cores, always in
+float32 on the CPU, in PyTorch's default layout and in channels_last; rounds alternate. Prints
+medians, pairs per second and the ratio of the peer's time to ours (above 1: ours is faster).
 """
 
 import argparse
@@ -44,7 +44,7 @@ def timed(function) -> float:
 
 
 def ours(network: str, mode: str, options: argparse.Namespace):
-    """A function that does one step or one inference."""
+    """A function that runs one training step or one inference."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -215,7 +215,7 @@ def theirs(network: str, mode: str, options: argparse.Namespace, layout: str):
 
 
 def serve(network: str, mode: str, options: argparse.Namespace) -> None:
-    """In the peer's interpreter: times one step for each line read, which names the layout."""
+    """Runs in the peer's interpreter: times one step for each line read, which names the layout."""
     import torch
 
     torch.set_num_threads(os.cpu_count())
@@ -225,7 +225,7 @@ def serve(network: str, mode: str, options: argparse.Namespace) -> None:
 
 
 def measure(network: str, mode: str, options: argparse.Namespace) -> dict[str, float]:
-    """Medians in milliseconds: of ours and, with a peer, of its layouts."""
+    """Median times in milliseconds: ours, and the peer's for each layout."""
     peer = None
     if options.peer_python:
         command = [options.peer_python, __file__, "--serve", "--networks", network, "--modes", mode]

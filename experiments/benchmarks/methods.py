@@ -2,9 +2,9 @@
 
     python experiments/benchmarks/methods.py [--rounds=15] [--only METHOD ...]
 
-Every method has its default config (one network, but for MAE's transformer). Steps are timed in
-turn with SimCLR's, round by round, and medians reported, with the ratio of times and beside it the
-ratio of floating-point operations that XLA counts in the compiled step: where the two differ much,
+Every method uses its default config (the same network, except for MAE's transformer). Steps are
+timed in rounds that alternate with SimCLR's. Prints medians, the ratio of times, and the ratio of
+floating-point operations that XLA counts in the compiled step: where the two ratios differ much,
 something other than arithmetic takes the time.
 """
 

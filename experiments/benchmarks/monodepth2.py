@@ -4,12 +4,12 @@
     python experiments/benchmarks/monodepth2.py --batch=12 --dtype=bfloat16        # on a GPU
 
 Depth network, pose network on two pairs, four scales at full resolution, minimum reprojection with
-automask, smoothness, gradients and Adam's update, on images made beforehand and not augmented. The
-peer is the same computation in PyTorch, written as its reference is (batched over the two sources,
-`grid_sample` at the border), in another interpreter with as many threads as there are cores. The
-two take turns of several steps, whose first is not counted: it finds caches and memory as the other
-left them. Prints medians, the ratio of the peer's to ours, and what a whole training of KITTI's
-39,810 snippets takes for 20 epochs at that speed.
+automask, smoothness, gradients and Adam's update, on images prepared in advance and not augmented.
+The peer is the same computation in PyTorch, written like the reference (batched over the two
+sources, `grid_sample` at the border), in another interpreter with as many threads as there are
+cores. The two alternate in turns of several steps; the first step of a turn is not counted, since
+caches and memory are still as the other left them. Prints medians, the ratio of the peer's to ours,
+and how long 20 epochs of KITTI's 39,810 snippets would take at that speed.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def camera(batch: int) -> np.ndarray:
 
 
 def turn(function, steps: int) -> float:
-    """Milliseconds a step, of `steps` after one that is not counted."""
+    """Milliseconds per step over `steps` steps, after one that is not counted."""
     function()
     start = time.perf_counter()
     for _ in range(steps):
@@ -51,7 +51,7 @@ def turn(function, steps: int) -> float:
 
 
 def ours(batch: int, dtype: str):
-    """One training step, compiled and donated, and the bytes that it needs."""
+    """One compiled training step with donated state, and the memory it needs in bytes."""
     import jax
 
     from sslax.training.plan import make_plan
@@ -196,7 +196,7 @@ def theirs(batch: int):
         return torch.eye(3) + torch.sin(angle) * cross + (1 - torch.cos(angle)) * cross @ cross
 
     def poses(before, target, after):
-        """From the target's camera to the frame's before it, and to the frame's after it."""
+        """Poses from the target's camera to that of the previous and of the next frame."""
         pairs = torch.cat([torch.cat([before, target], 1), torch.cat([target, after], 1)])
         motion = 0.01 * pose_decoder(pose_encoder(pairs)[-1]).mean((2, 3))
         turn, shift = rotation(motion[:, :3]), motion[:, 3:, None]
@@ -237,7 +237,7 @@ def theirs(batch: int):
 
 
 def serve(batch: int, steps: int) -> None:
-    """In the peer's interpreter: a turn for each line read."""
+    """Runs in the peer's interpreter: a turn for each line read."""
     import torch
 
     torch.set_num_threads(os.cpu_count())

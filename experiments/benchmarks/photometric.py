@@ -9,10 +9,10 @@ Three cases, 4 images of 192 x 640:
   photometric  `photometric_error` of one reconstruction; gradient to the reconstruction
   census       `census_error`, 7 x 7; gradient to the reconstruction
 
-The peer is written as its reference codes are: average pools of the reflected images, `grid_sample`
+The peer is written like the reference codes: average pooling of the reflected images, `grid_sample`
 at the border, unfolded 7 x 7 patches; axis-angle by kornia. It runs in another interpreter on the
-same cores, round by round in turn with ours. Values must agree, or the times mean nothing. Prints
-medians, and ratios of the peer's to ours.
+same cores, in rounds that alternate with ours. Prints medians, and ratios of the peer's to ours,
+after checking that values agree.
 """
 
 import argparse
@@ -28,7 +28,7 @@ CASES = ["stack", "photometric", "census"]
 
 
 def inputs() -> dict[str, np.ndarray]:
-    """Smooth images with noise, sources a few pixels aside, a small motion."""
+    """Smooth images with noise, sources shifted by a few pixels, a small motion."""
     rng = np.random.default_rng(0)
     coarse = rng.random((BATCH, HEIGHT // 8, WIDTH // 8 + 1, 3))
     wide = coarse.repeat(8, axis=1).repeat(8, axis=2)
@@ -199,7 +199,7 @@ def timed(function) -> tuple[float, float]:
 
 
 def serve() -> None:
-    """In the peer's interpreter: one timed round for each line that names a case."""
+    """Runs in the peer's interpreter: times one round for each line, which names a case."""
     running = {}
     for line in sys.stdin:
         case = line.strip()

@@ -1,16 +1,16 @@
 """Time of a SimCLR training step: ResNet-18 with the small stem, 64 images as 128 views of 32x32.
 
     python experiments/benchmarks/train_step.py --peer-python=PATH_TO_PYTHON_WITH_TORCH
-    python experiments/benchmarks/train_step.py --networks       # our small networks by cost
+    python experiments/benchmarks/train_step.py --networks       # compares small networks of ours
 
-Forward, NT-Xent, backward and an SGD update on views made beforehand, float32. Rounds are
-interleaved: ours, with `--native` the same network on XLA's own convolutions, and PyTorch (in its
+Forward, NT-Xent, backward and an SGD update on views prepared in advance, float32. Rounds alternate
+between ours, with `--native` the same network on XLA's own convolutions, and PyTorch (in its
 default layout and in channels_last) in another interpreter with as many threads as there are cores.
 Prints medians in milliseconds and the ratio of each to ours (above 1: ours is faster).
 
-By default glibc gives freed memory back to the system after each step, and the next step waits for
-the system to clear it again. `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736` before the
-command, which all peers inherit, shows the step without.
+By default glibc returns freed memory to the system after each step, and the next step waits while
+the system clears it again. `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736` in front of the
+command avoids that, for all peers as well.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def timed(function) -> float:
 
 
 def jax_step(module, x, *, native=False):
-    """A function that does one training step of a linen encoder."""
+    """A function that runs one training step of a linen encoder."""
     import jax
     import jax.numpy as jnp
     import optax

@@ -2,16 +2,16 @@
 
     python experiments/benchmarks/warp.py --peer-python=PATH_TO_PYTHON_WITH_TORCH
 
-Rounds are interleaved with torch's, which runs in another interpreter with as many threads as
-there are cores, and whose threads sleep while they wait, lest they take a shared machine's cores
-from each other. Every derivative is timed together with the forward pass, as training pays for it:
-to the coordinates, or to the coordinates and the image. Prints lower quartiles in milliseconds,
-since other work on the machine only adds, and the ratio of torch's to ours (above 1: ours is
+Rounds alternate with torch's, which runs in another interpreter with as many threads as there are
+cores. Its threads sleep while they wait, so that the two do not compete for a shared machine's
+cores. Every derivative is timed together with the forward pass, as in training: with respect to the
+coordinates, or to the coordinates and the image. Prints lower quartiles in milliseconds, since
+other work on the machine only adds time, and the ratio of torch's to ours (above 1: ours is
 faster).
 
-glibc gives the temporary memory of a step back to the system where it exceeds 32 MiB, and the
-system clears it again: `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736` before the command
-keeps it.
+glibc returns the temporary memory of a step to the system where it exceeds 32 MiB, and the system
+clears it again. `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736` in front of the command
+avoids that.
 """
 
 import argparse
@@ -95,7 +95,7 @@ def ours():
 
 
 def peers():
-    """{(shape, task): function} of torch, whose rounds the parent process asks for."""
+    """torch's {(shape, task): function}, whose rounds the parent process requests."""
     import torch
 
     torch.set_num_threads(os.cpu_count())

@@ -1,8 +1,8 @@
 """Golden outputs of depth and pose networks, for tests/models/test_depth.py.
 
-The networks of Monodepth2 and SfMLearner, written once more from the papers' tables with PyTorch's
+The networks of Monodepth2 and SfMLearner, reimplemented from the papers' tables with PyTorch's
 convolutions. Every parameter is drawn by numpy from a seed that depends on its name, so that the
-test makes the same weights and only a few outputs are frozen.
+test can draw the same weights and only a few outputs are stored.
 
     python experiments/golden/depth.py tests/models/golden/depth.npz   # torch
 """
@@ -23,7 +23,7 @@ def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def draw(name: str, *shape: int) -> torch.Tensor:
-    """Something to put in, [N, H, W, C] uniform in [0, 1], as [N, C, H, W]."""
+    """A random input, drawn as [N, H, W, C] uniform in [0, 1] and returned as [N, C, H, W]."""
     values = np.random.RandomState(zlib.crc32(name.encode())).rand(*shape).astype(np.float32)
     return torch.from_numpy(values).movedim(-1, 1)
 

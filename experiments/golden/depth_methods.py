@@ -3,7 +3,7 @@
     python experiments/golden/depth_methods.py tests/methods/golden/depth.npz
 
 needs torch, but not this package. The papers' equations in float64, with PyTorch's sampler, matrix
-exponential and derivatives; maps and twists take the place of the networks that would predict them.
+exponential and derivatives; maps and twists are given in place of networks that predict them.
 """
 
 import sys

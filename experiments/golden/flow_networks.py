@@ -1,7 +1,7 @@
 """Golden outputs of torchvision's RAFT, for tests/models/test_raft.py.
 
 Every tensor of the state dict is drawn by numpy from a seed that depends on its name, so that the
-test makes the same weights and only a part of the last flows is frozen.
+test can draw the same weights and only a part of the last flows is stored.
 
     python experiments/golden/flow_networks.py tests/models/golden/raft.npz   # torch, torchvision
 """

@@ -31,7 +31,7 @@ def photometric(target: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def photometric_values(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> dict[str, np.ndarray]:
-    """`b` and `c` play the warped sources of target `a`; moved by a pixel, the sources as such."""
+    """`b` and `c` are the warped sources of target `a`; shifted by a pixel, the unwarped ones."""
     tensor = lambda x: torch.from_numpy(x).permute(2, 0, 1)[None]  # noqa: E731
     target, sources = tensor(a), [tensor(x).requires_grad_() for x in (b, c)]
     errors = torch.cat([photometric(target, source) for source in sources])

@@ -2,11 +2,11 @@
 
     python experiments/golden/methods.py tests/methods/golden/steps.npz
 
-needs torch and lightly, and not this package. Each reference trains a network of a few weights by
+needs torch and lightly, and not this package. Each reference trains a network with a few weights by
 plain gradient descent, in the order of the papers' algorithms; what lightly lacks is written out
-here from the papers' equations. Kept are the loss of each step, the first gradient, and after the
-last step the parameters (of runs of several steps) and whatever else the method moves: each a
-vector of the leaves of a tree, in the order of their paths.
+here from the papers' equations. The output holds the loss of each step, the first gradient, and,
+after the last step, the parameters (of runs of several steps) and whatever else the method updates:
+each as a vector of a tree's leaves, in the order of their paths.
 """
 
 import copy
@@ -108,7 +108,7 @@ WEIGHTS = weights()
 
 
 class Run:
-    """A network that is trained by plain gradient descent, and what is kept of it."""
+    """A network trained by plain gradient descent, and its recorded values."""
 
     def __init__(self, **parts: str) -> None:
         """Parts by the name that the method gives them, and by their name in `WEIGHTS`."""
@@ -135,7 +135,7 @@ class Run:
         return dict(zip(named, torch.autograd.grad(loss, [*named.values()], **knobs)))
 
     def step(self, loss: torch.Tensor, gradients: dict | None = None, *, still: str = "") -> None:
-        """One step; `still` names a leaf that does not move, as where its gradient is dropped."""
+        """One step; `still` names a leaf that is not updated, as where its gradient is dropped."""
         gradients = gradients or self.gradients(loss)
         gradients = {k: 0 * g if still and still in k else g for k, g in gradients.items()}
         with torch.no_grad():
@@ -145,7 +145,7 @@ class Run:
         self.first = self.first or gradients
 
     def record(self, **state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-        """What is kept; `state` is what else has moved, trees of leaves by path."""
+        """The results; `state` holds whatever else was updated, as trees of leaves by path."""
         kept = {"loss": np.array(self.losses), "gradient": vector(self.first)}
         if len(self.losses) > 1:
             kept["parameters"] = vector(self.named())
@@ -269,7 +269,7 @@ def byol():
 
 
 def moco():
-    """Keys are made after the momentum encoder has moved; the queue is replaced in turn."""
+    """Keys are computed after the update of the momentum encoder; the queue is a ring buffer."""
     run = Run(encoder="encoder", projector="projector")
     target = momentum_copy(run)
     loss = lightly.NTXentLoss(temperature=0.3, memory_bank_size=(12, EMBEDDING))
@@ -285,7 +285,7 @@ def moco():
 
 
 def moco_symmetric():
-    """Both views' queries meet the same queue, which then takes the keys of both."""
+    """Both views' queries use the same queue, which is then filled with the keys of both."""
     run = Run(encoder="encoder", projector="projector")
     target = momentum_copy(run)
     queue = GIVEN["queue"].clone()  # two batches of both views
@@ -306,7 +306,7 @@ def moco_symmetric():
 
 
 def moco_v3():
-    """The momentum encoder moves first in a step, by the momentum of that step."""
+    """A step begins by updating the momentum encoder, with the momentum of that step."""
     run = Run(encoder="encoder", projector="projector", predictor="predictor")
     target = momentum_copy(run)
     temperature = 0.3
@@ -334,7 +334,7 @@ def swav_scores(run, images):
 
 
 def swav():
-    """Two small crops beside the large ones; the prototypes stand still in the first step."""
+    """Two small crops beside the large ones; the prototypes are frozen in the first step."""
     run = Run(encoder="encoder", projector="projector", prototypes="prototypes")
     loss = lightly.SwaVLoss(temperature=0.2, sinkhorn_iterations=3, sinkhorn_epsilon=0.1)
     for step in range(2):
@@ -364,7 +364,7 @@ def swav_queue():
 
 
 def dino():
-    """The last layer stands still in the first step; the teacher's temperature rises."""
+    """The last layer is frozen in the first step; the teacher's temperature rises."""
     run = Run(encoder="encoder", projector="dino_projector", prototypes="dino_prototypes")
     target = momentum_copy(run, "prototypes")
     loss = lightly.DINOLoss(PROTOTYPES, student_temp=0.25, center_momentum=0.7).double()
@@ -389,7 +389,7 @@ def dino():
 class Norms:
     """Batch norm of each view by itself, or of all views together, and the running statistics.
 
-    These move by a tenth towards the means over the views, the variance with the divisor N.
+    These move by a tenth towards the means over the views; the variance divides by N.
     """
 
     def __init__(self, together: bool = False) -> None:
@@ -494,7 +494,7 @@ def paint(run, images):
 
 
 def adversaries(run, painting, real, squared_error):
-    """One step of the painter and of the critic, each by the gradient of its own loss alone."""
+    """One step of the generator and of the critic, each on the gradient of its own loss."""
 
     def cross_entropy(images, label):
         logits = perceptron(run["discriminator"], images.flatten(1))
@@ -509,7 +509,7 @@ def adversaries(run, painting, real, squared_error):
 
 
 def inpainting():
-    """A hole of 2 x 2 pixels in a painted square of 4 x 4, whose border counts ten times."""
+    """A hole of 2 x 2 pixels in a predicted square of 4 x 4, whose border is weighted ten times."""
     run = Run(encoder="encoder", decoder="painter", discriminator="critic")
     weight = torch.full((4, 4, 1), 10.0).double()
     weight[1:3, 1:3] = 1.0
@@ -523,7 +523,7 @@ def inpainting():
 
 
 def inpainting_region():
-    """The painting is of the whole image, but where it was seen the image stays as it was."""
+    """The decoder predicts the whole image; visible pixels are then put back."""
     run = Run(encoder="encoder", decoder="painter", discriminator="critic")
     real, hidden = GIVEN["square"][0, :, :4, :4], GIVEN["region"][..., None]
     painting = hidden * paint(run, (1 - hidden) * real) + (1 - hidden) * real

@@ -1,7 +1,7 @@
 """Golden outputs of torchvision's residual networks, for tests/models/test_weights.py.
 
 Every tensor of the state dict is drawn by numpy from a seed that depends on its name, so that the
-test makes the same weights and only a few outputs are frozen.
+test can draw the same weights and only a few outputs are stored.
 
     python experiments/golden/models.py tests/models/golden/torchvision.npz   # torch, torchvision
 """

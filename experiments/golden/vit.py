@@ -2,7 +2,7 @@
 tests/models/test_vit.py and test_decoders.py.
 
 Every tensor is drawn by numpy from a seed that depends on its name, as in golden/models.py, so that
-the tests make the same weights and only a few outputs are frozen.
+the tests can draw the same weights and only a few outputs are stored.
 
     python experiments/golden/vit.py tests/models/golden/vit.npz   # torch
 """

@@ -1,4 +1,4 @@
-"""Image pairs with measured or rendered flow: what the sources of such pairs share."""
+"""Image pairs with measured or rendered flow: code shared by their sources."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Are stereo pairs swapped, are they rectified? Told from a few of them by block matching."""
+"""Checks by block matching that stereo pairs are rectified and not swapped."""
 
 from collections.abc import Sequence
 

@@ -322,7 +322,7 @@ def _with_measured_depth(clips: Sequence[Clip], targets: np.ndarray) -> np.ndarr
 
 
 def _moving_targets(source: ClipSource, config: ConfigDict) -> np.ndarray:
-    """The targets without those of static samples, which teach that everything is infinitely far.
+    """The targets without static samples, from which networks learn infinite depth.
 
     A sample is static where no frame differs from the next by `config.camera.min_motion` gray
     levels (of 255) on average, compared as 24 x 48 gray thumbnails.

@@ -1,1 +1,1 @@
-"""What was trained, put to use."""
+"""Using trained models."""

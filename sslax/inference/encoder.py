@@ -1,4 +1,4 @@
-"""Trained networks: what every run leaves behind, and encoders of images."""
+"""Trained networks, and encoders of images."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ class Trained:
         method: built from it.
         step: the step of the checkpoint.
         variables: everything the method owns.
-        params: the parameters of the encoder to take away (of a method with a teacher, the
+        params: the parameters of the exported encoder (for a method with a teacher, the
             teacher's); `model_state` likewise.
         image_shape: (height, width, channels) of the images it was trained with.
         channels: of these images, 1 or 3.

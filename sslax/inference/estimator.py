@@ -283,7 +283,7 @@ def predict_depth(
 
 
 def mirrored(batch: Batch) -> Batch:
-    """The batch of mirror images; whatever else it holds is left alone."""
+    """The batch with mirrored images, otherwise unchanged."""
     changed = {"image": batch["image"][..., ::-1, :]}
     if "intrinsics" in batch:
         width = batch["image"].shape[-2]

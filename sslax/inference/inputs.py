@@ -144,7 +144,7 @@ def _check_image(path: Path) -> None:
     if not path.exists():
         raise UserError(f"--input={path} does not exist.")
     if path.is_dir() or path.suffix.lower() not in images.SUFFIXES:
-        raise UserError(f"--input={path} is no image; those end in {listing.suffixes()}.")
+        raise UserError(f"--input={path} is not an image; those end in {listing.suffixes()}.")
 
 
 def _is_animated(path: Path) -> bool:

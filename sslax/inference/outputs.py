@@ -247,7 +247,7 @@ def _write_film(path: Path, program: str, frames: Iterator, rate: float) -> Path
     command = [program, "-y", "-loglevel", "error", *given, "-pix_fmt", "yuv420p", str(path)]
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=complaints)
-        with contextlib.suppress(BrokenPipeError):  # it has ended, and said why
+        with contextlib.suppress(BrokenPipeError):  # ffmpeg has ended, with a message
             for pixels in itertools.chain([first], frames):
                 process.stdin.write(pixels.tobytes())
             process.stdin.close()

@@ -1,4 +1,4 @@
-"""The evaluation protocol of depth, ego-motion and flow, and the trivial baselines beside it.
+"""The evaluation protocol of depth, ego-motion and flow, with trivial baselines.
 
 Predictions and ground truth of a whole test set in, named numbers out. A measure is taken if both
 the prediction and the truth have what it needs. A number means something only next to that of a

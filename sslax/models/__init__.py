@@ -1,4 +1,4 @@
-"""Networks: the only home of Flax modules. Everything else sees `sslax.types.Model`."""
+"""Networks, the only package with Flax modules. Everything else uses `sslax.types.Model`."""
 
 from sslax.models.build import (
     FLOW_NETWORKS,

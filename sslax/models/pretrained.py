@@ -1,4 +1,4 @@
-"""Encoders in files that describe themselves."""
+"""Encoders in self-describing files."""
 
 import dataclasses
 import os
@@ -50,7 +50,7 @@ def preprocessing_name(preprocess: Callable[[Array], Array]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What one needs to know about an encoder beside its weights.
+    """What is needed to use an encoder, besides its weights.
 
     Attributes:
         architecture: the `model` section of the config that it was built from.

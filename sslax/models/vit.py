@@ -130,7 +130,7 @@ class ViT(nn.Module):
             raise UserError("pool='cls' needs the class token; choose pool='mean'.")
         if size[0] % self.patch or size[1] % self.patch:
             raise UserError(
-                f"Images of {size[0]} x {size[1]} pixels are no whole number of patches of "
+                f"Images of {size[0]} x {size[1]} pixels do not divide into patches of "
                 f"{self.patch}: set config.model.patch to a divisor of their sides."
             )
         return size[0] // self.patch, size[1] // self.patch
@@ -333,7 +333,7 @@ def patchify(images: Array, patch: int) -> Array:
     assert_rank(images, 4)
     n, height, width, channels = images.shape
     if height % patch or width % patch:
-        raise ValueError(f"{height} x {width} pixels are no whole number of patches of {patch}.")
+        raise ValueError(f"{height} x {width} pixels do not divide into patches of {patch}.")
     x = images.reshape(n, height // patch, patch, width // patch, patch, channels)
     return x.swapaxes(2, 3).reshape(n, -1, patch * patch * channels)
 

@@ -1,4 +1,4 @@
-"""What a run is for: one room a task, and the table that finds it by the type of `Method.task`."""
+"""The tasks: one module each, and the table that finds them by the type of `Method.task`."""
 
 from sslax.tasks import depth, flow, representation
 from sslax.tasks.base import Subject, Task

@@ -1,4 +1,4 @@
-"""What a task is: everything that a run's evaluation and use do differently by what it learns."""
+"""The record of a task: whatever in a run's evaluation and use depends on what it learns."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the tasks of depth and flow share: predictions of frames as a folder of files."""
+"""Shared by the depth and flow tasks: predictions of frames as a folder of files."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -73,7 +73,7 @@ def windows(
             (height, width), (h, w) = recent[-1].image.shape[:2], frame.image.shape[:2]
             raise UserError(
                 f"{frame.name} has {w} x {h} pixels and the image before it {width} x {height}: "
-                "consecutive frames have one size."
+                "consecutive frames must have the same size."
             )
         recent.append(frame)
         if number < target_index:

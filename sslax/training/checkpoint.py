@@ -1,8 +1,8 @@
 """Checkpoints of a run: asynchronous, atomic, the latest two and the best one kept.
 
 A checkpoint holds the training state; the state's `step` is also the position in the data (the
-order of examples is a function of seed and step), and its `rng` the random key. The config stands
-beside the checkpoints in `config.json`.
+order of examples is a function of seed and step), and its `rng` the random key. The config is
+stored beside the checkpoints in `config.json`.
 """
 
 import json
@@ -119,7 +119,7 @@ class Checkpoints:
             raise UserError(
                 f"The checkpoint of step {step} in {self._checkpointer.directory} has other "
                 f"parameters than the method of this version: {name} is {before.get(name, 'not')} "
-                f"in it, and {now.get(name, 'not')} in the method. Go on with the version that "
+                f"in it, and {now.get(name, 'not')} in the method. Continue with the version that "
                 "made it, or start again in a new --workdir."
             )
 
@@ -146,7 +146,7 @@ def read_variables(workdir: Path, like: tuple[PyTree, PyTree]) -> tuple[PyTree, 
     Raises:
         UserError: the run has no checkpoint yet, or it cannot be read.
     """
-    # Not through `Checkpoints`, which tidies up what a run that goes on is about to save.
+    # Not through `Checkpoints`, which would clean up what a running training is about to save.
     folder = workdir / "checkpoints"
     steps = [int(at.name) for at in folder.glob("*") if at.name.isdigit()]
     if not steps:
@@ -200,7 +200,7 @@ def keep_description(config: ConfigDict, data: dict[str, Any], workdir: Path) ->
         raise UserError(
             f"{workdir} holds a run that was started differently:\n  "
             + "\n  ".join(changes)
-            + "\nTo go on with that run give its values; for a new run give another --workdir."
+            + "\nTo continue that run, use its values; for a new run, give another --workdir."
         )
 
 

@@ -123,7 +123,7 @@ def steps_of(
     number = _number(match[1]) if match else math.nan
     if not math.isfinite(number) or (part and total is None):
         raise UserError(
-            f'{name} = "{duration}" is no duration; write a number and a unit, for example '
+            f'{name} = "{duration}" is not a duration; write a number and a unit, for example '
             '"500 steps", "20 epochs" or "1e6 examples"'
             + (', or a part of the run, "5 %" or "0.05".' if total is not None else ".")
         )

@@ -82,11 +82,11 @@ def finetune(
     workers: int = 0,
     progress: bool = False,
 ) -> FinetuneResult:
-    """Trains an encoder with labels and measures it on the test set, once.
+    """Trains an encoder with labels and evaluates it on the test set, once.
 
-    A linear classifier that starts at zero stands on the encoder's features; both learn by
+    A linear classifier, initialized at zero, takes the encoder's features; both learn by
     cross-entropy, at one rate: a linear warm-up over a tenth of the steps, then half a cosine to
-    0. Batch norms are in training mode: they use the batch's statistics and go on averaging them,
+    0. Batch norms are in training mode: they use the batch's statistics and keep averaging them,
     and the test set is seen with these averages. The same arguments give the same bits.
 
     Args:

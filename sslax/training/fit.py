@@ -1,4 +1,4 @@
-"""`fit(config, workdir)`: a run on files, from its data to the encoder that it leaves behind."""
+"""`fit(config, workdir)`: a run with its files, from the data to the exported encoder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ def fit(
 ) -> TrainState:
     """Trains as `config` says, in `workdir`, from its latest checkpoint if it has one.
 
-    A run that was killed and started again ends with the same bits as an undisturbed one. SIGTERM
+    A run that was killed and started again gives the same bits as an uninterrupted one. SIGTERM
     saves a checkpoint and returns early: `state.step` is then less than the plan's steps.
 
     Returns:
@@ -91,7 +91,7 @@ def _train(
 
 
 def _write_weights(config: ConfigDict, plan: Plan, state: TrainState, workdir: Path) -> None:
-    """`encoder.safetensors`, the encoder to take away, and `network.safetensors`, all parts."""
+    """`encoder.safetensors`, the exported encoder, and `network.safetensors`, all parts."""
     step, variables = int(state.step), state.variables
     shape = plan.batch["image"].shape
     weights.save_network(workdir / weights.NETWORK, config, variables, step=step)

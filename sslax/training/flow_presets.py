@@ -1,4 +1,4 @@
-"""What the configs of all flow methods share: data sets of frame pairs, and settings that fit them.
+"""Shared by the configs of all flow methods: data sets of frame pairs, and settings that fit them.
 
 As `sslax.training.presets` has it for images: `presets.config(..., presets=PRESETS, tiny=TINY)`.
 """

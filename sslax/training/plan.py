@@ -1,4 +1,4 @@
-"""What a config means on a data set: the method, its optimizer, and durations in steps."""
+"""The plan of a config on a data set: the method, its optimizer, and durations in steps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter

@@ -171,7 +171,7 @@ MOTORCYCLE: Values = {
     "data.source": "motorcycle",
     "data.size": (160, 224),
 }
-"""Upon `SCENES`: one real pair with measured disparity, to learn by heart."""
+"""On top of `SCENES`: one real pair with measured disparity, to overfit."""
 
 TINY_RENDERED: Values = {
     "batch_size": 8,
@@ -190,7 +190,7 @@ TINY_SCENES: Values = {
     "model.width": 0.125,
     "optimizer.learning_rate": 1e-3,
 }
-"""Upon `SCENES`: seconds, the whole machinery, nothing learned."""
+"""On top of `SCENES`: takes seconds, runs everything, learns nothing."""
 
 VIDEO: Values = {
     **_GEOMETRY,

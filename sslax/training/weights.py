@@ -1,4 +1,4 @@
-"""Weights that a run leaves behind: files that describe themselves."""
+"""The weights that a run exports: self-describing files."""
 
 import json
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def save_encoder(
     image_shape: Sequence[int],
     step: int,
 ) -> None:
-    """Writes the encoder to take away, for `models.load_encoder`.
+    """Writes the exported encoder, for `models.load_encoder`.
 
     Args:
         path: the file.

@@ -431,7 +431,7 @@ def test_fields_of_the_other_family_are_refused(change, message):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"patch": 16}, "8 x 12 pixels are no whole number of patches of 16"),
+        ({"patch": 16}, "8 x 12 pixels do not divide into patches of 16"),
         ({"pool": "max"}, "Known: cls, mean"),
         ({"position": "none"}, "Known: learned, sincos"),
         ({"heads": 5}, "5 heads do not divide a width of 24"),

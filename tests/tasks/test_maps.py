@@ -233,7 +233,7 @@ def mistaken(tmp_path):
         ("video", "nowhere/a.png,frames/f9.png", {}, r"nowhere/a.png does not exist"),
         ("video", "empty", {}, r"empty has no images\. Images end in apng"),
         ("video", "outer", {}, "outer has no images; inner in it has some"),
-        ("video", "numbers.txt", {}, "numbers.txt is no image"),
+        ("video", "numbers.txt", {}, "numbers.txt is not an image"),
         ("video", "broken", {}, "a.png cannot be read as an image"),
         ("video", "film.mp4", {}, "pip install 'sslax\\[video\\]'.*ffmpeg -i"),
         ("video", "frames/f8.png", {"video": True}, "is one image: give a folder"),
@@ -249,7 +249,7 @@ def mistaken(tmp_path):
         ("stereo", "frames", {"intrinsics": "fx.txt"}, "give --intrinsics and --baseline"),
         ("stereo", "frames", {"intrinsics": "fx.txt", "baseline": 0.0}, "above 0"),
         ("pairs", "frames/f8.png", {}, "Flow takes two images"),
-        ("pairs", "sizes", {}, "consecutive frames have one size"),
+        ("pairs", "sizes", {}, "consecutive frames must have the same size"),
     ],
 )
 def test_mistakes_are_named(estimators, mistaken, monkeypatch, name, given, options, message):

@@ -51,20 +51,20 @@ def test_more_than_the_whole_run_is_refused(duration):
 )
 @pytest.mark.parametrize("total", [None, 200])
 def test_what_is_no_duration_is_refused(duration, total):
-    with pytest.raises(UserError, match="is no duration; write a number and a unit"):
+    with pytest.raises(UserError, match="is not a duration; write a number and a unit"):
         configuration.steps_of(duration, batch_size=32, steps_per_epoch=10, total=total)
 
 
 @pytest.mark.parametrize("duration", ["5 %", "0.05", "10"])
 def test_the_whole_run_is_no_part_of_itself(duration):
-    with pytest.raises(UserError, match=r'is no duration; .* "1e6 examples"\.$'):
+    with pytest.raises(UserError, match=r'is not a duration; .* "1e6 examples"\.$'):
         configuration.steps_of(duration, batch_size=32, steps_per_epoch=10)
 
 
 def test_the_duration_of_a_run_is_no_part_of_it(load_config):
     config = load_config("simclr", "tiny")
     config.duration = "5 %"
-    with pytest.raises(UserError, match=r'^config\.duration = "5 %" is no duration'):
+    with pytest.raises(UserError, match=r'^config\.duration = "5 %" is not a duration'):
         make_plan(config, examples=64, image_shape=(28, 28, 1), classes=None)
 
 

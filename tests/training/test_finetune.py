@@ -122,7 +122,7 @@ def test_mistakes_are_named(variables):
     for match, knobs in (
         ("the training images have none", {"train": unlabeled}),
         ("less than one step", {"duration": "0.1 steps"}),
-        ("is no duration", {"duration": "long"}),
+        ("is not a duration", {"duration": "long"}),
         ('did you mean "adamw"', {"optimizer": "adam"}),
         ("for vision transformers", {"layer_decay": 0.7}),
     ):

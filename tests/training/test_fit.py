@@ -155,7 +155,7 @@ def test_predict_writes_features_of_a_folder(workdir, images, tmp_path):
     [
         ({"method": "simclear"}, 'did you mean "simclr"'),
         ({"batch_size": 81}, "larger than the training set of 80"),
-        ({"duration": "5 parsecs"}, "is no duration"),
+        ({"duration": "5 parsecs"}, "is not a duration"),
         ({"optimizer__warmup": "12 steps"}, "warm-up takes 12 of 12 steps"),
         ({"model__name": "resnet19"}, 'did you mean "resnet18"'),
         ({"augment__crop_scale": (0.5,)}, "config.augment.crop_scale must be a range"),

@@ -71,7 +71,7 @@ def test_sigterm_saves_and_exits_cleanly(tmp_path, undisturbed):
     process = runs.start(runs.command(tmp_path, *OPTIONS), runs.environment())
     runs.interrupt_when(process, lambda: lines(tmp_path) >= 3, signal.SIGTERM)
     status, output = runs.finish(process)
-    assert status == 0 and "the same command goes on from there" in output, output
+    assert status == 0 and "the same command resumes from there" in output, output
     stopped = int(final_state(tmp_path).step)
     assert f"Stopped at step {stopped};" in output and 6 <= stopped < 40
     status, output = runs.finish(runs.start(runs.command(tmp_path, *OPTIONS), runs.environment()))

@@ -1,4 +1,4 @@
-"""What the readers of binary files check first."""
+"""Checks of headers and sizes, shared by the readers of binary files."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""`.npz` archives of images: pixels, or JPEG bytes end to end."""
+"""`.npz` archives of images: pixels, or concatenated JPEG bytes."""
 
 import numpy as np
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""Rectified stereo pairs, from directories and archives, checked before they are trusted."""
+"""Rectified stereo pairs, from directories and archives, checked before use."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What depth methods share: snippets, the rest of the method, sums over scales, augmentation."""
+"""Shared by depth methods: snippets, the rest of the method, sums over scales, augmentation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple

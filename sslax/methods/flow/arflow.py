@@ -118,7 +118,7 @@ def arflow(
         network: pairs to flows, finest first.
         augmentation: adds 'frames', which the loss compares, and the network's 'input',
             `[B, 2, H, W, C]` both.
-        encoder: the part of the network to take away.
+        encoder: the part of the network to export.
         data: D, "census" or "ssim_l1".
         occlusion: "forward_backward", "range_map" (hard, with threshold 0.2) or "none".
         early_data: D in the first steps; likewise `early_occlusion`.

@@ -1,4 +1,4 @@
-"""What the `build` functions of all flow methods read from a config."""
+"""Config reading shared by the `build` functions of all flow methods."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""What methods of optical flow share: the loss of one or two passes, metrics, predictions."""
+"""Shared by optical flow methods: the loss of one or two passes, metrics, predictions."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""SMURF: RAFT learns from every iteration's flow, matched in whole frames, and teaches itself.
+"""SMURF: RAFT trained on every iteration's flow, with full-image warping and self-supervision.
 
 Stone et al., SMURF: Self-Teaching Multi-Frame Unsupervised RAFT with Full-Image Warping, CVPR 2021.
 """
@@ -62,7 +62,7 @@ def smurf(
         network: pairs to flows, one for each iteration, the last one best.
         augmentation: adds the network's 'input' `[B, 2, h, w, C]` and 'frames', which the loss
             compares: of the same size; or, with 'offset' `[B, 2]`, whole frames.
-        encoder: the part of the network to take away.
+        encoder: the part of the network to export.
         data, data_weight, occlusion, occlusion_start_step: as in `uflow`.
         smoothness_weight: w_s: Sintel 2.5, Chairs 2, both with order 1; KITTI 2 with order 2.
         smoothness_order: 1 or 2.

@@ -95,8 +95,8 @@ def smurf_multi_frame(
     one.
 
     The authors write the targets to files once and train a new network on them. Here they are
-    computed in each step, from frames that are already flipped and moved; the student is a new
-    network, too, unless `start_from_teacher`.
+    computed in each step, from frames that are already flipped and moved; the student is also a
+    new network, unless `start_from_teacher`.
 
     Args:
         network: pairs to flows in both directions, for predictions.
@@ -107,7 +107,7 @@ def smurf_multi_frame(
             input's corner in the frames. See `triplet_augmentation`.
         student: of the same parameters; only its flow from the first frame to the second is used.
             None for `network`.
-        encoder: the part of the network to take away.
+        encoder: the part of the network to export.
         start_from_teacher: the student starts with the teacher's weights rather than at random.
         occlusion: "forward_backward" or "range_map", of the teacher's flows.
         border_occluded: pixels that leave the frame count as occluded rather than as visible.

@@ -47,13 +47,13 @@ def uflow(
     ```
     The data term D is at the frames' resolution; smoothness S and self-supervision T are at that
     of the network's finest flow f, a quarter. T compares the flow of frames without their margins
-    with the flow of whole, clean frames, both by the network as it is (see `self_supervision`).
+    with the flow of whole, clean frames, both from the current network (see `self_supervision`).
 
     Args:
         network: pairs to flows, finest first.
         augmentation: adds 'frames', which the loss compares, and the network's 'input',
             `[B, 2, H, W, C]` both.
-        encoder: the part of the network to take away.
+        encoder: the part of the network to export.
         data: D, "census", "l1" or "ssim".
         data_weight: w_d.
         occlusion: "range_map" (Sintel, Chairs), "forward_backward" (KITTI) or "none".

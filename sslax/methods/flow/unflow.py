@@ -85,7 +85,7 @@ def unflow(
         network: pairs to flows, finest first.
         augmentation: adds 'frames', which the loss compares, and the network's 'input',
             `[B, 2, H, W, C]` both.
-        encoder: the part of the network to take away.
+        encoder: the part of the network to export.
         census_weight: w_c; a weight of 0 leaves its term out, here and below.
         brightness_weight: w_b.
         gradient_weight: w_g, of central differences.

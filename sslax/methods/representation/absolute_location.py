@@ -1,4 +1,4 @@
-"""Absolute location: where in the image was a patch cut out? A diagnosis, not a way to learn.
+"""Absolute location: where in the image was a patch cut out? A diagnostic, not for training.
 
 Nothing in a photograph's content says where in the image a patch was; a network that knows reads
 it off the lens: chromatic aberration shifts the colors against each other, more so farther from

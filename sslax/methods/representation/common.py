@@ -1,4 +1,4 @@
-"""What methods share that learn a representation: the rest of the method, metrics, augmentation."""
+"""Shared by representation methods: the rest of the method, metrics, augmentation."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping

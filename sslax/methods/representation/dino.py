@@ -30,7 +30,7 @@ def dino(
     center_momentum: Fraction = 0.9,
     freeze_steps: NonNegativeInt = 0,
 ) -> Method:
-    """DINO with multi-crop; the teacher, a momentum copy, is the encoder to take away.
+    """DINO with multi-crop; the teacher, a momentum copy, is the exported encoder.
 
     Args:
         encoder: images to an `Encoding`.

@@ -1,4 +1,4 @@
-"""I-JEPA: from one block of an image, predict what a momentum encoder makes of other blocks.
+"""I-JEPA: from one block of an image, predict a momentum encoder's output for other blocks.
 
 Assran et al., Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture,
 CVPR 2023.
@@ -31,7 +31,7 @@ def ijepa(
     momentum: Fraction | Schedule = 0.996,
     **blocks: Any,
 ) -> Method:
-    """I-JEPA; the momentum encoder is the one to take away.
+    """I-JEPA; the momentum encoder is exported.
 
     `loss = mean over target tokens of huber(predictor(encoder(context)) - LN(momentum_encoder(x)))`
 

@@ -1,4 +1,4 @@
-"""Inpainting: a network paints what is missing from an image, and a critic judges the painting.
+"""Inpainting: a network fills a hole in an image, and a critic judges the result.
 
 Pathak et al., Context Encoders: Feature Learning by Inpainting, CVPR 2016.
 """
@@ -33,7 +33,7 @@ def inpainting(
     adversarial_weight: Fraction = 0.001,
     fill: tuple[float, ...] = (0.5,),
 ) -> Method:
-    """Context encoders, with an adversarial loss or without.
+    """Context encoders, with or without an adversarial loss.
 
     Encoder and decoder minimize `(1 - w) L2 + w L_adv`, the discriminator its own cross-entropy, in
     one step: gradients stop where one's loss would reach the other, so that their sum trains both.
@@ -154,7 +154,7 @@ def judge(net: Parts, images: Array) -> Array:
 def adversarial(
     network: Network, variables: Variables, painting: Array, target: Array, weight: float
 ) -> tuple[Array, Metrics, Variables]:
-    """The contest of painter and discriminator.
+    """The adversarial losses of painter and discriminator.
 
     Args:
         network: with a part `discriminator`.

@@ -50,7 +50,7 @@ def moco(
         symmetric: each view is a query once and a key once, for twice the work.
 
     Raises:
-        UserError: in `init`, if the queue is no multiple of a batch's keys.
+        UserError: in `init`, if the queue is not a multiple of a batch's keys.
     """
     network = Network(
         {"encoder": encoder, "projector": projector},
@@ -73,7 +73,7 @@ def moco(
         keys_per_batch = batch["views"].shape[0] * (1 + symmetric)
         if queue_size % keys_per_batch:
             raise UserError(
-                f"config.moco.queue_size = {queue_size} is no multiple of the {keys_per_batch} "
+                f"config.moco.queue_size = {queue_size} is not a multiple of the {keys_per_batch} "
                 "keys of a batch; whole batches are replaced."
             )
         variables = network.init(forward, network_rng, batch)

@@ -1,4 +1,4 @@
-"""A linear classifier that learns beside any method and never touches it."""
+"""A linear classifier trained beside any method, without affecting it."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""SimSiam: each view's prediction meets the other view's projection, whose gradient is stopped.
+"""SimSiam: each view's prediction matches the other view's projection, with a stop-gradient.
 
 Chen and He, Exploring Simple Siamese Representation Learning, CVPR 2021.
 """

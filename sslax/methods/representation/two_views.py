@@ -1,4 +1,4 @@
-"""What methods share that compare two views of an image.
+"""Shared by methods that compare two views of an image.
 
 Both views go through the network as one merged batch `[B·2]`: batch norms see both together, or
 each by itself where the encoder has `norm_groups=2`.
@@ -76,7 +76,7 @@ def cross_prediction(
     objective: Objective,
     momentum: float | Schedule | None,
 ) -> Method:
-    """A method in which each view's prediction meets the other view's projection.
+    """A method in which each view's prediction is compared with the other view's projection.
 
     Args:
         encoder: images to an `Encoding`.

@@ -1,4 +1,4 @@
-"""The one place that asks which backend a network runs on."""
+"""The only check of the backend that a network runs on."""
 
 import jax
 
