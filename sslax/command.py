@@ -4,6 +4,7 @@ Commands import `flags` and `config_flags` from here, so that the sentence comes
 extra [train] is not installed.
 """
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -26,7 +27,11 @@ CHECKPOINT = flags.DEFINE_enum(
 
 
 def entry(main: Callable[[list[str]], None]) -> None:
-    """Parses the flags and runs `main`; a `UserError` becomes a sentence and exit status 1."""
+    """Parses the flags and runs `main`.
+
+    A `UserError`, and what the system refuses, become a sentence and exit status 1; Ctrl-C becomes
+    one and exit status 130.
+    """
 
     def quietly(arguments: list[str]) -> None:
         if not any(argument.startswith(("--verbosity", "-v")) for argument in sys.argv):
@@ -37,6 +42,15 @@ def entry(main: Callable[[list[str]], None]) -> None:
         app.run(quietly, flags_parser=_parse)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command starts again.", file=sys.stderr, flush=True)
+        os._exit(130)  # at once: threads may be at work
+    except Exception as error:
+        try:
+            errors.check_system(error)
+        except UserError as sentence:
+            sys.exit(f"error: {sentence}")
+        raise
 
 
 def _parse(arguments: list[str]) -> list[str]:

@@ -5,6 +5,7 @@ import logging
 from ml_collections import ConfigDict
 
 from sslax.data import sampling
+from sslax.data.fingerprint import fingerprint
 from sslax.data.records import (
     DataError,
     Dataset,
@@ -150,5 +151,7 @@ def _placed(source: Source, config: ConfigDict) -> Source:
         return source
     fits = config.device == "auto" and size_in_memory(source) <= config.resident_bytes
     if config.device == "resident" or fits:
-        return in_memory(source, workers=config.workers)
+        memory = in_memory(source, workers=config.workers)
+        memory.origin = fingerprint(source)
+        return memory
     return source

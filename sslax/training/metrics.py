@@ -93,16 +93,22 @@ class Writer:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`; a last line that a kill cut short is dropped."""
+    """The lines of a `metrics.jsonl`, without those that are damaged or cut short."""
     if not path.exists():
         return []
-    lines = []
-    for line in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
+    lines = map(_parsed, path.read_bytes().splitlines())
+    return [line for line in lines if line is not None]
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """A line's numbers; None where it is not what `Writer` writes."""
+    try:
+        values = json.loads(line)
+    except ValueError:  # of JSON or of UTF-8
+        return None
+    if not isinstance(values, dict) or type(values.get("step")) is not int:
+        return None
+    return values if all(type(value) in (int, float) for value in values.values()) else None
 
 
 class Progress:

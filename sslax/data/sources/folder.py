@@ -47,6 +47,11 @@ class FolderSource:
         self.size = size
         self.channels = channels
 
+    @property
+    def files(self) -> list[str]:
+        """The files that are read."""
+        return self.paths
+
     def __len__(self) -> int:
         return len(self.paths)
 

@@ -66,6 +66,11 @@ class EncodedSource:
         self.channels = channels
         self.name = name
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The bytes and where each image starts."""
+        return {"data": self.data, "offsets": self.offsets}
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
