@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from sslax import config_files, errors
+from sslax import config_files, errors, paths
 from sslax.errors import UserError
 
 try:
@@ -24,6 +24,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "latest", ["latest", "best"], "Which checkpoint to evaluate or predict with."
 )
+
+_PATHS = {"workdir", "input", "output", "intrinsics"}
 
 
 def entry(main: Callable[[list[str]], None]) -> None:
@@ -54,9 +56,10 @@ def entry(main: Callable[[list[str]], None]) -> None:
 
 
 def _parse(arguments: list[str]) -> list[str]:
-    """`flags.FLAGS(arguments)`, its errors as sentences."""
+    """`flags.FLAGS(arguments)`, with home folders for `~`, its errors as sentences."""
     try:
-        return flags.FLAGS(config_files.resolve(arguments))
+        arguments = [paths.expand_argument(argument) for argument in arguments]
+        rest = flags.FLAGS(config_files.resolve(arguments))
     except flags.Error as error:
         # A config file that refuses its variant is reported as text, traceback and all.
         *_, refused = str(error).split(f"{UserError.__module__}.{UserError.__name__}: ")
@@ -66,3 +69,7 @@ def _parse(arguments: list[str]) -> list[str]:
         raise UserError("--config has no key " + " ".join(str(reason).split())) from error
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"--config: {str(error).splitlines()[0]}") from error
+    for name in _PATHS & {*flags.FLAGS}:
+        if flags.FLAGS[name].present:
+            paths.expand(flags.FLAGS[name].value, f"--{name}")
+    return rest

@@ -4,6 +4,7 @@ import logging
 
 from ml_collections import ConfigDict
 
+from sslax import paths
 from sslax.data import sampling
 from sslax.data.fingerprint import fingerprint
 from sslax.data.records import (
@@ -77,6 +78,7 @@ def load(config: ConfigDict) -> Dataset:
     Raises:
         DataError: with one sentence that names the mistake and its remedy.
     """
+    config = paths.expand_config(config)
     _check(config)
     train, test, names = SOURCES[config.source].load(config)
     train = _checked(train, "training", config)

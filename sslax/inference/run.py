@@ -6,6 +6,7 @@ from typing import NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from sslax import paths
 from sslax.errors import UserError
 from sslax.training import checkpoint, description
 from sslax.training.plan import Plan, make_plan, without_starting_weights
@@ -28,7 +29,7 @@ def open_run(workdir: str | Path, *, size: tuple[int, int] | None = None) -> Run
     Raises:
         UserError: there is no run.
     """
-    workdir = Path(workdir)
+    workdir = paths.expand(workdir, "--workdir")
     config, spec = description.read(workdir)
     if size:
         *views, _, _, channels = spec["image_shape"]

@@ -11,9 +11,11 @@ deletes, under the lock of the run's folder (`locked`).
 import contextlib
 import fcntl
 import json
+import logging
 import math
 import os
 import shutil
+import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +32,15 @@ from sslax.types import PyTree, TrainState
 FOLDER = "checkpoints"
 KEPT = 2  # the latest, beside the best
 _MANIFEST = "manifest.json"
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """Whether a record of asyncio is not of Orbax, whose errors are raised where they are due."""
+    trace = record.exc_info and record.exc_info[2]
+    return not any("orbax" in frame.filename for frame in traceback.extract_tb(trace or None))
+
+
+logging.getLogger("asyncio").addFilter(_is_told)
 
 
 class Damaged(Exception):

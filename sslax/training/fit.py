@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from sslax import data
+from sslax import data, paths
 from sslax.methods import METHODS
 from sslax.training import checkpoint, description, loop, metrics, sharding, weights
 from sslax.training.plan import Build, Plan, describe, make_plan, without_starting_weights
@@ -31,7 +31,8 @@ def fit(
             there that was started differently.
         NonFinite: a metric became NaN or infinite; the last good checkpoint stays.
     """
-    workdir = Path(workdir)
+    workdir, config = paths.expand(workdir, "--workdir"), paths.expand_config(config)
+    paths.check_output(workdir, "--workdir", folder=True)
     mesh = sharding.make_mesh()
     dataset = data.load(config.data)
     spec = describe(dataset)

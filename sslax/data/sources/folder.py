@@ -94,7 +94,7 @@ def _scan(path: str, key: str, config: ConfigDict) -> tuple[FolderSource, tuple[
 def _directory(path: str, key: str) -> Path:
     if not path:
         raise DataError(f"data.source='folder' needs {key}, a directory of images")
-    root = Path(path).expanduser()
+    root = Path(path)
     if root.is_file():
         hint = ": set data.source='npz' to read it" if root.suffix == ".npz" else ""
         raise DataError(f"{key} {path} is a file, not a directory{hint}")
