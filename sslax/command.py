@@ -4,10 +4,11 @@ Commands import `flags` and `config_flags` from here, so that the sentence comes
 extra [train] is not installed.
 """
 
+import os
 import sys
 from collections.abc import Callable
 
-from sslax import config_files, errors, ranges
+from sslax import config_files, errors, paths, ranges
 from sslax.errors import UserError
 
 try:
@@ -24,6 +25,8 @@ CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "latest", ["latest", "best"], "Which checkpoint to evaluate or predict with."
 )
 
+_PATHS = {"workdir", "input", "output", "intrinsics"}
+
 
 def check_flag(name: str, kind: ranges.Kind) -> None:
     """Refuses values of a flag that are not of this kind, when the command line is read."""
@@ -31,7 +34,11 @@ def check_flag(name: str, kind: ranges.Kind) -> None:
 
 
 def entry(main: Callable[[list[str]], None]) -> None:
-    """Parses the flags and runs `main`; a `UserError` becomes a sentence and exit status 1."""
+    """Parses the flags and runs `main`.
+
+    A `UserError`, and what the system refuses, become a sentence and exit status 1; Ctrl-C becomes
+    one and exit status 130.
+    """
 
     def quietly(arguments: list[str]) -> None:
         if not any(argument.startswith(("--verbosity", "-v")) for argument in sys.argv):
@@ -42,11 +49,24 @@ def entry(main: Callable[[list[str]], None]) -> None:
         app.run(quietly, flags_parser=_parse)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command starts again.", file=sys.stderr, flush=True)
+        os._exit(130)  # at once: threads may be at work
+    except Exception as error:
+        try:
+            errors.check_system(error)
+        except UserError as sentence:
+            sys.exit(f"error: {sentence}")
+        raise
 
 
 def _parse(arguments: list[str]) -> list[str]:
-    """`flags.FLAGS(arguments)`, its errors as sentences; there is nothing but flags."""
+    """`flags.FLAGS(arguments)`, with home folders for `~`, its errors as sentences.
+
+    There is nothing but flags.
+    """
     try:
+        arguments = [paths.expand_argument(argument) for argument in arguments]
         command, *others = flags.FLAGS(config_files.resolve(arguments))
     except UserError:
         raise
@@ -61,4 +81,7 @@ def _parse(arguments: list[str]) -> list[str]:
         raise UserError(f"--config: {str(error).splitlines()[0]}") from error
     if others:
         raise UserError(f"{others[0]!r} is no flag: write --NAME=VALUE, without spaces.")
+    for name in _PATHS & {*flags.FLAGS}:
+        if flags.FLAGS[name].present:
+            paths.expand(flags.FLAGS[name].value, f"--{name}")
     return [command]

@@ -1,7 +1,10 @@
 """The exception for user mistakes; the commands print it as one sentence."""
 
 import difflib
+import errno
 import importlib.util
+import os
+import re
 from collections.abc import Iterable
 
 # What each extra brings, by the names that are imported.
@@ -20,6 +23,60 @@ class UserError(ValueError):
 
 class MissingExtra(UserError, ImportError):
     """An optional dependency is not installed; the message says how to install it."""
+
+
+# What to do where the system says no.
+_REMEDIES = {
+    errno.ENOSPC: "free some space, or name a folder elsewhere",
+    errno.EDQUOT: "free some space, or name a folder elsewhere",
+    errno.EFBIG: "name a folder on a file system that takes larger files",
+    errno.EROFS: "name a folder that can be written to",
+    errno.EACCES: "change its permissions, or name another",
+    errno.EPERM: "change its permissions, or name another",
+    errno.ENOTDIR: "a file stands where a folder should be; move it, or name another",
+    errno.EEXIST: "a file stands where a folder should be; move it, or name another",
+    errno.EISDIR: "a folder stands where a file should be; name another",
+    errno.ENOENT: "name one that exists",
+    errno.ENAMETOOLONG: "name a shorter one",
+    errno.ELOOP: "its symbolic links lead in a circle; name another",
+    errno.EMFILE: "allow the process more open files, as by `ulimit -n 4096`",
+    errno.ENFILE: "close other programs, or allow more open files",
+    errno.ENOMEM: "free some memory",
+    errno.EIO: "the disk or the network behind it fails; look after it, then run this again",
+}
+# As TensorStore and safetensors report what the system said.
+_NUMBER = re.compile(r"OS error (\d+)|os_error_code='?(\d+)|Os \{ code: (\d+)|\(os error (\d+)\)")
+
+
+def check_system(error: BaseException, what: str = "") -> None:
+    """Raises a sentence for an error of the system: no space, no permission, no descriptors.
+
+    Args:
+        error: any error; others than the system's are left alone.
+        what: the sentence's beginning: what could not be done.
+
+    Raises:
+        UserError: the error, or one that led to it, is the system's.
+
+    Example:
+        >>> try:
+        ...     check_system(OSError(errno.ENOSPC, "No space left on device", "a/b"), "Not saved")
+        ... except UserError as error:
+        ...     print(error)
+        Not saved: No space left on device (a/b); free some space, or name a folder elsewhere.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        found = _NUMBER.search(str(cause))
+        number = cause.errno if isinstance(cause, OSError) else None
+        if number is None and found:
+            number = int(next(filter(None, found.groups())))
+        if number is not None:
+            place = getattr(cause, "filename", None)
+            said = os.strerror(number) + (f" ({place})" if place else "")
+            remedy = f"; {_REMEDIES[number]}" if number in _REMEDIES else ""
+            raise UserError((f"{what}: " if what else "") + f"{said}{remedy}.") from error
+        cause = cause.__cause__ or cause.__context__
 
 
 def require(extra: str) -> None:

@@ -66,7 +66,7 @@ def main(_: list[str]) -> None:
     options = {name: given[name].value for name in _OPTIONS}
     size = _height_width(_SIZE.value) if _SIZE.value else None
     trained = loading.load(workdir, which=command.CHECKPOINT.value, size=size)
-    task.write(trained, _INPUT.value, Path(_OUTPUT.value).expanduser(), options)
+    task.write(trained, _INPUT.value, Path(_OUTPUT.value), options)
 
 
 def _height_width(given: list[str]) -> tuple[int, int]:

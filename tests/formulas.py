@@ -10,7 +10,7 @@ from PIL import Image
 
 from sslax import methods
 from sslax.augment import to_float
-from sslax.training import checkpoint, configuration, sharding
+from sslax.training import checkpoint, configuration, description, sharding
 from sslax.training.plan import make_plan
 from sslax.types import Depth, DepthMaps, Flow, FlowMaps, Method, Variables
 
@@ -96,7 +96,7 @@ def _write_run(folder, name):
     spec |= {"others": _OTHERS[name]} if _OTHERS[name] else {}
     plan = make_plan(config, **spec)
     folder.mkdir()
-    checkpoint.keep_description(config, spec, folder)
+    description.write(folder, description.describe(config, spec))
     mesh = sharding.make_mesh(jax.devices()[:1])
     state = jax.jit(plan.initial_state, out_shardings=sharding.replicated(mesh))()
     with checkpoint.Checkpoints(folder / "checkpoints") as checkpoints:

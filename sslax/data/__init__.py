@@ -4,6 +4,7 @@ from sslax.data.feed import Feed as Feed
 from sslax.data.feed import epoch_order as epoch_order
 from sslax.data.feed import evaluation_batches as evaluation_batches
 from sslax.data.feed import make_feed as make_feed
+from sslax.data.fingerprint import fingerprint as fingerprint
 from sslax.data.loading import check as check
 from sslax.data.loading import defaults as defaults
 from sslax.data.loading import kinds as kinds

@@ -241,6 +241,26 @@ class ClipSource:
         self.with_depth = ground_truth and all(clip.depth is not None for clip in clips)
         self.with_pose = ground_truth and several and all(clip.poses is not None for clip in clips)
 
+    @property
+    def files(self) -> list[str]:
+        """The files of all clips, of depth those that there may be."""
+        stored = (part for clip in self.clips for part in (clip.frames, clip.partner, clip.depth))
+        return [path for part in stored for path in getattr(part, "paths", ())]
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The targets, and what else is in memory of each clip."""
+        arrays = {"targets": self.targets}
+        for i, clip in enumerate(self.clips):
+            known = {
+                "frames": getattr(clip.frames, "pixels", None),
+                "partner": getattr(clip.partner, "pixels", None),
+                "depth": getattr(clip.depth, "depth", None),
+                **{n: getattr(clip, n) for n in ("intrinsics", "baseline", "poses", "traveled")},
+            }
+            arrays |= {f"{name} {i}": value for name, value in known.items() if value is not None}
+        return arrays
+
     def __len__(self) -> int:
         return len(self.targets)
 

@@ -65,6 +65,11 @@ class PairSource:
         self.ground_truth = ground_truth
         self.past = past
 
+    @property
+    def files(self) -> list[str]:
+        """The files that are read."""
+        return [file for pair in self.pairs for file in pair if file]
+
     def __len__(self) -> int:
         return len(self.pairs)
 

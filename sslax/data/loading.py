@@ -5,8 +5,9 @@ from typing import Annotated, Literal, NamedTuple
 
 from ml_collections import ConfigDict
 
-from sslax import ranges
+from sslax import paths, ranges
 from sslax.data import sampling
+from sslax.data.fingerprint import fingerprint
 from sslax.data.records import (
     DataError,
     Dataset,
@@ -117,6 +118,7 @@ def load(config: ConfigDict) -> Dataset:
     Raises:
         DataError: with one sentence that names the mistake and its remedy.
     """
+    config = paths.expand_config(config)
     check(config)
     train, test, names = SOURCES[config.source].load(config)
     train = _checked(train, "training", config)
@@ -169,5 +171,7 @@ def _placed(source: Source, config: ConfigDict) -> Source:
         return source
     fits = config.device == "auto" and size_in_memory(source) <= config.resident_bytes
     if config.device == "resident" or fits:
-        return in_memory(source, workers=config.workers)
+        memory = in_memory(source, workers=config.workers)
+        memory.origin = fingerprint(source)
+        return memory
     return source

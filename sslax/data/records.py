@@ -73,7 +73,12 @@ class ArraySource:
         images: uint8 `[N, H, W, C]` or `[N, V, H, W, C]`.
         labels: int32 `[N]`, or None.
         **others: further arrays `[N, ...]` by name.
+
+    Attributes:
+        origin: the fingerprint of the files that they were read from, if there were any.
     """
+
+    origin: str | None = None
 
     def __init__(
         self, images: np.ndarray, labels: np.ndarray | None = None, **others: np.ndarray

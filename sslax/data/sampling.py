@@ -190,7 +190,7 @@ def folder_intrinsics(folder: Path, config: ConfigDict) -> np.ndarray | None:
         DataError: the file does not exist, or has something else.
     """
     if config.camera.intrinsics:
-        file = Path(config.camera.intrinsics).expanduser()
+        file = Path(config.camera.intrinsics)
         if not file.is_file():
             raise DataError(f"data.camera.intrinsics {config.camera.intrinsics} does not exist")
         return cameras.read_intrinsics(file)[None]
@@ -209,7 +209,7 @@ def archive_intrinsics(
         DataError: they have another shape, or the file does not exist.
     """
     if config.camera.intrinsics or "intrinsics" not in arrays:
-        return folder_intrinsics(Path(path).expanduser().parent, config)
+        return folder_intrinsics(Path(path).parent, config)
     return archives.intrinsics(arrays, count, path)
 
 

@@ -75,12 +75,12 @@ def curves(metrics_path: str | os.PathLike, path: str | os.PathLike) -> None:
 def read_series(metrics_path: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Series of a `metrics.jsonl` by name: steps `[n]`, ascending, and finite values `[n]`."""
     series: dict[str, dict[int, float]] = {}
-    for line in Path(metrics_path).read_text().splitlines():
+    for line in Path(metrics_path).read_bytes().splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except ValueError:  # of JSON or of UTF-8
             continue
-        if not isinstance(record, dict) or "step" not in record:
+        if not isinstance(record, dict) or type(record.get("step")) is not int:
             continue
         for name, value in record.items():
             if name != "step" and isinstance(value, int | float) and np.isfinite(value):

@@ -107,11 +107,11 @@ def open_frames(text: str, *, channels: int, value_range: images.ValueRange = ()
         UserError: there is no such file, no image in the folder, or a film that cannot be decoded.
     """
     decoding = {"channels": channels, "value_range": value_range}
-    path = Path(text).expanduser()
+    path = Path(text)
     if path.is_dir():
         return Files(_in_folder(path), **decoding)
     if not path.exists() and "," in text:
-        paths = [Path(part.strip()).expanduser() for part in text.split(",")]
+        paths = [Path(part.strip()) for part in text.split(",")]
         for part in paths:
             _check_image(part)
         return Files(paths, **decoding)

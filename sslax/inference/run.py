@@ -6,8 +6,9 @@ from typing import NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from sslax import paths
 from sslax.errors import UserError
-from sslax.training import checkpoint
+from sslax.training import checkpoint, description
 from sslax.training.plan import Plan, make_plan, without_starting_weights
 from sslax.types import TrainState
 
@@ -28,8 +29,8 @@ def open_run(workdir: str | Path, *, size: tuple[int, int] | None = None) -> Run
     Raises:
         UserError: there is no run.
     """
-    workdir = Path(workdir)
-    config, spec = checkpoint.read_description(workdir)
+    workdir = paths.expand(workdir, "--workdir")
+    config, spec = description.read(workdir)
     if size:
         *views, _, _, channels = spec["image_shape"]
         spec = {**spec, "image_shape": [*views, *size, channels]}
@@ -44,9 +45,8 @@ def read_state(run: Run, mesh: Mesh, *, which: str = "latest") -> TrainState:
     """
     if which not in CHECKPOINTS:
         raise UserError(f'A checkpoint is "latest" or "best", not "{which}".')
-    with checkpoint.Checkpoints(run.workdir / "checkpoints") as checkpoints:
-        step = checkpoints.best_step() if which == "best" else None
-        state = checkpoints.restore(run.plan.abstract_state(mesh), step=step)
+    folder = run.workdir / checkpoint.FOLDER
+    state = checkpoint.restore(folder, run.plan.abstract_state(mesh), which=which)
     if state is None:
         raise UserError(f"The run in {run.workdir} has no checkpoint yet.")
     return state

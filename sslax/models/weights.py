@@ -14,6 +14,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from sslax import paths
 from sslax.errors import UserError
 from sslax.types import PyTree
 
@@ -51,9 +52,8 @@ def save_weights(
     tree = {"params": params, "model_state": model_state}
     arrays = {name: np.ascontiguousarray(a) for name, a in jax.device_get(flatten(tree)).items()}
     text = json.dumps({"metadata": dict(metadata or {}), "empty": _empty(tree)})
-    partial = Path(f"{os.fspath(path)}.partial")
-    safetensors.numpy.save_file(arrays, partial, {_METADATA: text})
-    partial.replace(path)
+    with paths.replacing(paths.expand(path)) as unfinished:
+        safetensors.numpy.save_file(arrays, unfinished, {_METADATA: text})
 
 
 def read_variables(
@@ -269,7 +269,7 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
 
 def _find(source: str | os.PathLike, file: str) -> Path:
     """The file of weights that a user named by itself or by its folder."""
-    path = Path(source).expanduser()
+    path = paths.expand(source)
     if path.is_dir():
         path = path / file
         if not path.exists():

@@ -190,7 +190,7 @@ def _camera(
             "--baseline turns disparity into depth; this run predicts depth itself: leave it out."
         )
     if intrinsics is not None:
-        file = Path(intrinsics).expanduser()
+        file = Path(intrinsics)
         if not file.is_file():
             raise UserError(f"--intrinsics={intrinsics} does not exist.")
         camera["intrinsics"] = read_intrinsics(file)

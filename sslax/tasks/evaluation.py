@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sslax import data, figures, models
+from sslax import data, figures, models, paths
 from sslax.data import records
 from sslax.errors import UserError
 from sslax.inference import run as runs
@@ -188,11 +188,13 @@ def open_subject(
     run = runs.open_run(workdir)
     mesh = sharding.make_mesh()
     section = _section(run.config, other or {}, run.plan.batch["image"].shape[1:])
+    suffix = f"-{_name(section)}" if other else ""
+    paths.check_output(run.workdir / f"figures{suffix}", "The output", folder=True)
+    paths.check_output(run.workdir / f"results{suffix}.json", "The output", folder=False)
     dataset = data.load(section)
     trained = runs.read_state(run, mesh, which=which)
     untrained = jax.jit(run.plan.initial_state, out_shardings=sharding.replicated(mesh))()
     networks = {"": trained.variables, "_untrained": untrained.variables}
-    suffix = f"-{_name(section)}" if other else ""
     return Subject(run, mesh, dataset, networks, int(trained.step), suffix)
 
 
@@ -217,7 +219,7 @@ def _section(
     shape = {"size": (height, width)} if views else {"image_size": min(height, width)}
     section.update(shape, channels=channels)
     section.update_from_flattened_dict(other)
-    return section
+    return paths.expand_config(section)
 
 
 def _name(section: ConfigDict) -> str:
@@ -233,7 +235,7 @@ def _name(section: ConfigDict) -> str:
     elif section.source == "npz":
         name = Path(section.path).stem
     elif section.path:  # '.../flowers/train' and '.../birds/train' are two sets
-        name = "-".join(Path(section.path).expanduser().resolve().parts[-2:])
+        name = "-".join(Path(section.path).resolve().parts[-2:])
     return re.sub(r"[^\w.-]+", "-", name).strip("-")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sslax import paths
 from sslax.data.files import images
 from sslax.data.files.png import write_png
 from sslax.errors import UserError
@@ -22,8 +23,6 @@ def check_folder(folder: Path, frames: Files | Film) -> None:
     Raises:
         UserError: it is not.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output={folder} is a file; name a folder.")
     if folder.suffix == ".npz":
         raise UserError(f"--output={folder}: maps are written to a folder; name one.")
     if (
@@ -34,6 +33,7 @@ def check_folder(folder: Path, frames: Files | Film) -> None:
             f"--output={folder} has the video {frames.path.name}, which one written there may "
             "replace: name another folder."
         )
+    paths.check_output(folder, "--output", folder=True)
     if isinstance(frames, Files):
         folders = {path.parent.resolve() for path in frames.paths}
         if folder.resolve() in folders:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sslax import augment, data, figures, models
+from sslax import augment, data, figures, models, paths
 from sslax.data import records
 from sslax.data.files import images as image_files
 from sslax.errors import UserError
@@ -137,13 +137,15 @@ def write(encoder: Encoder, given: str, output: Path, options: Mapping[str, Any]
     """
     if output.suffix != ".npz":
         raise UserError(f"--output={output} must end in .npz.")
+    paths.check_output(output, "--output", folder=False)
     source, files = _images(Path(given), encoder)
     size = min(encoder.config.evaluate.batch_size, len(source))
     batches = data.evaluation_batches(source, batch_size=size, mesh=encoder.predictor.mesh)
     features, _ = encoder.predictor.over(batches)
     stages = features.stages if options.get("stages") else {}
     output.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(output, features=features.features, files=np.asarray(files), **stages)
+    with paths.replacing(output) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, features=features.features, files=np.asarray(files), **stages)
     print(f"Wrote {output}: features {list(features.features.shape)} of {len(source)} images.")
 
 

@@ -1,171 +1,331 @@
-"""Checkpoints of a run: asynchronous, atomic, the latest two and the best one kept.
+"""Checkpoints of a run: asynchronous, atomic, verified; the latest two and the best one kept.
 
 A checkpoint holds the training state; the state's `step` is also the position in the data (the
-order of examples is a function of seed and step), and its `rng` the random key. The config is
-stored beside the checkpoints in `config.json`.
+order of examples is a function of seed and step), and its `rng` the random key. Its manifest has
+the checksums of all its files, its score, and the description of the run: its config and data.
+
+Readers open single checkpoints and never write. The trainer of a run, `Checkpoints`, writes and
+deletes, under the lock of the run's folder (`locked`).
 """
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Callable
+import logging
+import math
+import os
+import shutil
+import traceback
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from sslax.data.files.text import write_text
-from sslax.errors import UserError
+from sslax.errors import UserError, check_system
 from sslax.types import PyTree, TrainState
 
-_policies = ocp.training.preservation_policies
+FOLDER = "checkpoints"
+KEPT = 2  # the latest, beside the best
+_MANIFEST = "manifest.json"
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """Whether a record of asyncio is not of Orbax, whose errors are raised where they are due."""
+    trace = record.exc_info and record.exc_info[2]
+    return not any("orbax" in frame.filename for frame in traceback.extract_tb(trace or None))
+
+
+logging.getLogger("asyncio").addFilter(_is_told)
+
+
+class Damaged(Exception):
+    """A checkpoint is not what was saved."""
+
+
+class _Manifest(NamedTuple):
+    """What a checkpoint holds beside the state.
+
+    Attributes:
+        score: the higher, the better.
+        checksums: CRC-32 of each file.
+        description: of the run.
+    """
+
+    score: float
+    checksums: dict[str, int]
+    description: dict[str, Any]
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds the lock of a run's folder, which is created; it ends with the process.
+
+    Raises:
+        UserError: another process trains there.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(
+                f"{workdir} is in use: {file.read().strip()} trains there; wait until it is done, "
+                "or give another --workdir."
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+        file.flush()
+        yield
 
 
 class Checkpoints:
-    """The checkpoints under `directory`; leaving the context waits for the last save."""
+    """Saves the checkpoints of the run that holds the lock; leaving the context waits for the last.
 
-    def __init__(self, directory: Path) -> None:
-        """Opens (or creates) the directory, which has one folder per step."""
-        policy = _policies.AnyPreservationPolicy(
-            [
-                _policies.LatestN(2),
-                _policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
-            ]
-        )
-        self._checkpointer = ocp.training.Checkpointer(
-            directory.absolute(), preservation_policy=policy, cleanup_tmp_directories=True
-        )
+    Every process of a run has one; the first process writes manifests and deletes.
+    """
+
+    def __init__(
+        self, directory: Path, description: Mapping[str, Any] | None = None, *, start: int = 0
+    ) -> None:
+        """Creates the directory, which has one folder per step, and deletes unfinished saves.
+
+        Args:
+            directory: of the checkpoints.
+            description: of the run, to be stored with each of them.
+            start: the step that the run goes on from; those after it could not be read.
+        """
+        self._directory = directory.absolute()
+        self._description = dict(description or {})
+        self._thread = ThreadPoolExecutor(1)
+        self._saving: tuple[int, Future] | None = None
+        self._chief = jax.process_index() == 0
+        self._scores: dict[int, float] = {}
+        if self._chief:
+            directory.mkdir(parents=True, exist_ok=True)
+            for unfinished in directory.glob("[0-9]*.*"):
+                shutil.rmtree(unfinished)
+            self._scores = {s: _score(directory, s) for s in steps(directory) if s <= start}
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._checkpointer.close()
-
-    @property
-    def steps(self) -> list[int]:
-        """The steps that have a checkpoint, oldest first."""
-        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
-
-    def best_step(self) -> int | None:
-        """The step of the checkpoint with the highest score; None if there is no checkpoint."""
-        scored = [(_score(c.metrics), c.step) for c in self._checkpointer.checkpoints if c.metrics]
-        return max(scored)[1] if scored else None
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
 
     def save(self, step: int, state: TrainState, score: float) -> None:
         """Starts saving `state`: the arrays are copied before this returns, the files follow.
 
         The checkpoint with the highest `score` is kept beside the latest two.
-        """
-        self._checkpointer.save_checkpointables_async(
-            step,
-            {"state": state},
-            force=True,
-            overwrite=step in self.steps,
-            metrics={"score": score},
-        )
-
-    def restore(
-        self,
-        abstract: TrainState,
-        *,
-        step: int | None = None,
-        say: Callable[[str], None] = print,
-    ) -> TrainState | None:
-        """The newest readable state, laid out as `abstract` says; None if there is no checkpoint.
-
-        Args:
-            abstract: the state as `jax.ShapeDtypeStruct`s with shardings, which may differ from
-                the ones it was saved with.
-            step: this step and no other.
-            say: is called with a message when a damaged checkpoint is skipped.
 
         Raises:
-            UserError: there are checkpoints but none can be read, or one has other parameters.
+            UserError: the system refused to write this checkpoint, or the one before.
         """
-        steps = self.steps[::-1] if step is None else [step]
-        for candidate in steps:
-            self._check_parameters(candidate, abstract.params)
-            try:
-                return self._checkpointer.load_checkpointables(candidate, {"state": abstract})[
-                    "state"
-                ]
-            except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
-                say(
-                    f"The checkpoint of step {candidate} is damaged ({type(error).__name__}); "
-                    "going back to the one before."
-                )
-        if steps:
-            raise UserError(
-                f"None of the checkpoints of steps {steps} in {self._checkpointer.directory} can "
-                "be read; start again in a new --workdir."
-            )
-        return None
+        self.wait()
+        unfinished = self._directory / f"{step}.unfinished"
+        with self._refused(step):
+            saving = ocp.save_checkpointables_async(unfinished, {"state": state}, overwrite=True)
+        self._saving = step, self._thread.submit(self._finish, saving, unfinished, step, score)
 
-    def _check_parameters(self, step: int, params: PyTree) -> None:
-        """Checks names and shapes of a checkpoint's parameters, if it can be read at all.
+    def wait(self) -> None:
+        """Waits for the last save.
 
         Raises:
-            UserError: they differ.
+            UserError: the system refused to write it.
         """
+        if self._saving:
+            (step, finished), self._saving = self._saving, None
+            with self._refused(step):
+                finished.result()
+
+    def _finish(self, saving: ocp.AsyncResponse, path: Path, step: int, score: float) -> None:
+        saving.result()  # also ends this save's thread and event loop
+        if self._chief:
+            _write_manifest(path, _Manifest(score, _checksums(path), self._description))
+            self._delete(step)  # a damaged one
+            path.rename(self._directory / str(step))
+            self._scores[step] = score
+            self._delete_replaced(step)
+
+    def _delete_replaced(self, newest: int) -> None:
+        best = max(self._scores, key=lambda step: (self._scores[step], step))
+        kept = {*sorted(self._scores)[-KEPT:], best}
+        self._scores = {step: self._scores[step] for step in kept}
+        for step in steps(self._directory):
+            if step < newest and step not in kept:
+                self._delete(step)
+
+    def _delete(self, step: int) -> None:
+        path = self._directory / str(step)
+        if path.exists():  # first out of the way of readers, in one move
+            shutil.rmtree(path.rename(path.with_suffix(".deleted")))
+
+    @contextlib.contextmanager
+    def _refused(self, step: int) -> Iterator[None]:
+        """Says in a sentence what the system refused; earlier checkpoints stay."""
         try:
-            saved = self._checkpointer.checkpointables_metadata(step).metadata["state"]
-            before = _shapes(saved["params"])
-        except Exception:  # damaged: loading says so
-            return
-        now = _shapes(params)
-        if changed := sorted(now.items() ^ before.items()):
-            name = changed[0][0]
-            raise UserError(
-                f"The checkpoint of step {step} in {self._checkpointer.directory} has other "
-                f"parameters than the method of this version: {name} is {before.get(name, 'not')} "
-                f"in it, and {now.get(name, 'not')} in the method. Continue with the version that "
-                "made it, or start again in a new --workdir."
-            )
+            yield
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            check_system(error, f"The checkpoint of step {step} in {self._directory} is not saved")
+            raise
+
+
+def steps(directory: Path) -> list[int]:
+    """The steps that have a checkpoint, oldest first."""
+    return sorted(int(at.name) for at in directory.glob("*") if at.name.isdecimal())
+
+
+def description(directory: Path) -> dict[str, Any]:
+    """The description of the run that the newest readable checkpoint holds; {} if there is none."""
+    for step in steps(directory)[::-1]:
+        with contextlib.suppress(Damaged):
+            return _read_manifest(directory / str(step)).description
+    return {}
+
+
+def best_step(directory: Path) -> int | None:
+    """The step of the checkpoint with the highest score; None if there is no checkpoint."""
+    return max(steps(directory), key=lambda step: (_score(directory, step), step), default=None)
+
+
+def restore(
+    directory: Path,
+    abstract: TrainState,
+    *,
+    which: str = "latest",
+    say: Callable[[str], None] = print,
+) -> TrainState | None:
+    """The latest or best state that is whole, laid out as `abstract` says; None if there is none.
+
+    Args:
+        directory: of the checkpoints.
+        abstract: the state as `jax.ShapeDtypeStruct`s with shardings, which may differ from
+            the ones it was saved with.
+        which: `latest`, or `best`, the one of the highest score.
+        say: is called with a message when a damaged checkpoint is skipped.
+
+    Raises:
+        UserError: there are checkpoints but none can be read, or one has other parameters.
+    """
+    damaged: list[int] = []
+    # Listed again each time, because a trainer may replace checkpoints meanwhile.
+    while left := [step for step in steps(directory) if step not in damaged]:
+        scores = {step: _score(directory, step) if which == "best" else 0.0 for step in left}
+        step = max(left, key=lambda step: (scores[step], step))
+        path = directory.absolute() / str(step)
+        try:
+            _verify(path)
+            _check_parameters(path, abstract.params)
+            return ocp.load_checkpointables(path, {"state": abstract})["state"]
+        except Damaged as error:
+            if path.exists():
+                damaged.append(step)
+                say(f"The checkpoint of step {step} is damaged ({error}); going to another one.")
+        except UserError:
+            raise
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            if path.exists():
+                check_system(error, f"The checkpoint of step {step} in {directory} is not read")
+                raise
+    if damaged:
+        raise UserError(
+            f"None of the checkpoints of steps {damaged} in {directory} is whole; start again in "
+            "a new --workdir."
+        )
+    return None
+
+
+def _checksums(path: Path) -> dict[str, int]:
+    """CRC-32 of each file of a checkpoint, by its path in it."""
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != _MANIFEST)
+    with ThreadPoolExecutor() as pool:
+        return {str(f.relative_to(path)): c for f, c in zip(files, pool.map(_checksum, files))}
+
+
+def _checksum(file: Path) -> int:
+    checksum = 0
+    with file.open("rb") as content:
+        while part := content.read(2**24):
+            checksum = zlib.crc32(part, checksum)
+    return checksum
+
+
+def _verify(path: Path) -> None:
+    """Compares a checkpoint's files with their checksums.
+
+    Raises:
+        Damaged: they differ.
+    """
+    expected, found = _read_manifest(path).checksums, _checksums(path)
+    if wrong := [name for name in expected if name not in found]:
+        raise Damaged(f"{wrong[0]} is missing")
+    if wrong := [name for name, checksum in expected.items() if found[name] != checksum]:
+        raise Damaged(f"{wrong[0]} is not what was written")
+
+
+def _write_manifest(path: Path, manifest: _Manifest) -> None:
+    text = json.dumps(manifest._asdict())
+    write_text(path / _MANIFEST, f"{zlib.crc32(text.encode())}\n{text}\n")
+
+
+def _read_manifest(path: Path) -> _Manifest:
+    """What a checkpoint holds beside the state.
+
+    Raises:
+        Damaged: it is not what was written.
+    """
+    try:
+        checksum, text = (path / _MANIFEST).read_bytes().splitlines()
+        if zlib.crc32(text) == int(checksum):
+            return _Manifest(**json.loads(text))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        pass
+    raise Damaged(f"{_MANIFEST} is missing, or not what was written")
+
+
+def _score(directory: Path, step: int) -> float:
+    """The score of a checkpoint; of a damaged one the lowest."""
+    try:
+        return _read_manifest(directory / str(step)).score
+    except Damaged:
+        return -math.inf
+
+
+def _check_parameters(path: Path, params: PyTree) -> None:
+    """Checks names and shapes of a checkpoint's parameters.
+
+    Raises:
+        UserError: they differ.
+    """
+    saved = ocp.checkpointables_metadata(path).metadata["state"]
+    before, now = _shapes(saved["params"]), _shapes(params)
+    if changed := sorted(now.items() ^ before.items()):
+        name = changed[0][0]
+        raise UserError(
+            f"The checkpoint of step {path.name} in {path.parent} has other parameters than the "
+            f"method of this version: {name} is {before.get(name, 'not')} in it, and "
+            f"{now.get(name, 'not')} in the method. Go on with the version that made it, or start "
+            "again in a new --workdir."
+        )
 
 
 def _shapes(params: PyTree) -> dict[str, tuple[int, ...]]:
     """Shapes of parameters, or of their descriptions, by name."""
-    named, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
-        for path, leaf in named
-    }
+    return {name: tuple(leaf.shape) for name, leaf in _named(params).items()}
 
 
-def read_variables(workdir: Path, like: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
-    """Parameters and model state of the latest checkpoint of the run in `workdir`.
-
-    Args:
-        workdir: the run's folder.
-        like: `(params, model_state)`, shapes with shardings.
-
-    Returns:
-        The same as NumPy arrays on every process.
-
-    Raises:
-        UserError: the run has no checkpoint yet, or it cannot be read.
-    """
-    # Not through `Checkpoints`, which would clean up what a running training is about to save.
-    folder = workdir / "checkpoints"
-    steps = [int(at.name) for at in folder.glob("*") if at.name.isdigit()]
-    if not steps:
-        raise UserError(f"The run in {workdir} has no checkpoint yet.")
-    part = {"params": like[0]} | ({"model_state": like[1]} if jax.tree.leaves(like[1]) else {})
-    context = ocp.Context()
-    context.pytree.loading.partial_load = True
-    try:
-        with context:
-            path = folder.absolute() / str(max(steps))
-            found = ocp.load_checkpointables(path, {"state": part})["state"]
-    except Exception as error:  # Orbax and TensorStore raise many kinds for damaged files
-        raise UserError(f"The latest checkpoint in {workdir} cannot be read: {error}") from error
-    found = jax.device_get(found)
-    return found["params"], found.get("model_state", like[1])
-
-
-def _score(metrics: dict[str, float]) -> float:
-    return metrics["score"]
+def _named(tree: PyTree) -> dict[str, Any]:
+    """Leaves by their path: 'params/conv1/kernel'."""
+    named, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in named}
 
 
 def abstract_like(state: Any, sharding: jax.sharding.Sharding) -> Any:
@@ -173,58 +333,3 @@ def abstract_like(state: Any, sharding: jax.sharding.Sharding) -> Any:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state
     )
-
-
-def keep_description(config: ConfigDict, data: dict[str, Any], workdir: Path) -> None:
-    """Writes `config.json` and `data.json` of a new run, or makes sure a resumed one is the same.
-
-    Args:
-        config: the whole config.
-        data: what the state's shapes depend on beside it (see `read_description`).
-        workdir: the run's folder.
-
-    Raises:
-        UserError: the run in `workdir` was started with another config or other data; the
-            difference is shown.
-    """
-    now = {"config": json.loads(config.to_json_best_effort()), "data": data}
-    if not (workdir / "data.json").exists():
-        for name in ("config", "data"):
-            text = json.dumps(now[name], indent=2, sort_keys=True) + "\n"
-            write_text(workdir / f"{name}.json", text)
-        return
-    before = {name: _read(workdir / f"{name}.json") for name in now}
-    changes = _differences(before["config"], now["config"], "config")
-    changes += _differences(before["data"], now["data"], "data")
-    if changes:
-        raise UserError(
-            f"{workdir} holds a run that was started differently:\n  "
-            + "\n  ".join(changes)
-            + "\nTo continue that run, use its values; for a new run, give another --workdir."
-        )
-
-
-def read_description(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
-    """The config of the run in `workdir`, and its data's `examples`, `image_shape`, `classes`.
-
-    Raises:
-        UserError: there is no run.
-    """
-    if not (workdir / "data.json").exists():
-        raise UserError(f"{workdir} holds no run; --workdir is the folder that training wrote to.")
-    return ConfigDict(_read(workdir / "config.json")).lock(), _read(workdir / "data.json")
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text())
-
-
-def _differences(old: Any, new: Any, name: str) -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        lines = []
-        for key in sorted(old.keys() | new.keys()):
-            lines += _differences(
-                old.get(key, "(absent)"), new.get(key, "(absent)"), f"{name}.{key}"
-            )
-        return lines
-    return [] if old == new else [f"{name}: was {old!r}, now {new!r}"]

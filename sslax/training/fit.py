@@ -1,15 +1,16 @@
 """`fit(config, workdir)`: a run with its files, from the data to the exported encoder."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from sslax import data
+from sslax import data, paths
 from sslax.methods import METHODS
-from sslax.training import checkpoint, loop, metrics, sharding, weights
+from sslax.training import checkpoint, description, loop, metrics, sharding, weights
 from sslax.training.plan import Build, Plan, describe, make_plan, without_starting_weights
 from sslax.types import TrainState
 
@@ -20,42 +21,52 @@ def fit(
     """Trains as `config` says, in `workdir`, from its latest checkpoint if it has one.
 
     A run that was killed and started again gives the same bits as an uninterrupted one. SIGTERM
-    saves a checkpoint and returns early: `state.step` is then less than the plan's steps.
+    and Ctrl-C save a checkpoint and return early: `state.step` is then less than the plan's steps.
 
     Returns:
         The last state.
 
     Raises:
-        UserError: a mistake in the config or the data, in one sentence.
+        UserError: a mistake in the config or the data, another trainer in `workdir`, or a run
+            there that was started differently.
         NonFinite: a metric became NaN or infinite; the last good checkpoint stays.
     """
-    workdir = Path(workdir)
+    workdir, config = paths.expand(workdir, "--workdir"), paths.expand_config(config)
+    paths.check_output(workdir, "--workdir", folder=True)
     mesh = sharding.make_mesh()
     dataset = data.load(config.data)
     spec = describe(dataset)
     plan = make_plan(config, **spec, methods=methods)
-    workdir.mkdir(parents=True, exist_ok=True)
     chief = jax.process_index() == 0
-    if chief:  # where it refuses, the others end with it
-        checkpoint.keep_description(config, spec, workdir)
-
-    with checkpoint.Checkpoints(workdir / "checkpoints") as checkpoints:
+    # Where the first process refuses, the others end with it.
+    lock = checkpoint.locked(workdir) if chief else contextlib.nullcontext()
+    with lock, loop.StopRequest() as stopping:
+        about = description.describe(config, spec | {"fingerprint": _fingerprints(dataset)})
+        if chief:
+            description.check(workdir, about)
         # A checkpoint holds whatever weights the run started from.
         resumed = make_plan(without_starting_weights(config), **spec, methods=methods)
-        state = checkpoints.restore(resumed.abstract_state(mesh))
+        folder = workdir / checkpoint.FOLDER
+        state = checkpoint.restore(folder, resumed.abstract_state(mesh))
         if state is None:
             everywhere = sharding.replicated(mesh)
             state = jax.jit(plan.initial_state, out_shardings=everywhere)()
-        first = int(state.step)
         if chief:
+            description.write(workdir, about)
             print(_announcement(config, plan, mesh, spec, state), flush=True)
+        first = int(state.step)
         if first < plan.steps:
-            state = _train(config, plan, mesh, state, dataset, checkpoints, workdir)
-    # Also where an earlier start was killed between its last checkpoint and here.
-    missing = first < plan.steps or not (workdir / weights.ENCODER).exists()
-    if chief and int(state.step) == plan.steps and missing:
-        _write_weights(config, plan, state, workdir)
+            with checkpoint.Checkpoints(folder, about, start=first) as checkpoints:
+                state = _train(config, plan, mesh, state, dataset, checkpoints, workdir, stopping)
+        # Also where an earlier start was killed before this, or the files were damaged since.
+        if chief and int(state.step) == plan.steps:
+            _write_weights(config, plan, state, workdir)
     return state
+
+
+def _fingerprints(dataset: data.Dataset) -> dict[str, str]:
+    parts = {"train": dataset.train, "test": dataset.test}
+    return {name: data.fingerprint(part) for name, part in parts.items() if part is not None}
 
 
 def _train(
@@ -66,6 +77,7 @@ def _train(
     dataset: data.Dataset,
     checkpoints: checkpoint.Checkpoints,
     workdir: Path,
+    stopping: Callable[[int], bool],
 ) -> TrainState:
     first = int(state.step)
     feed = data.make_feed(
@@ -82,7 +94,11 @@ def _train(
     writer = metrics.Writer(workdir, first) if chief else None
     try:
         return loop.run(
-            plan, mesh, state, feed, checkpoints=checkpoints, writer=writer, progress=chief
+            *(plan, mesh, state, feed),
+            checkpoints=checkpoints,
+            writer=writer,
+            progress=chief,
+            stopping=stopping,
         )
     finally:
         feed.close()

@@ -1,9 +1,13 @@
 """The training loop: the only one, for every method, and for fine-tuning."""
 
+import os
 import signal
+import socket
+import sys
+import threading
 import time
-from types import FrameType
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import jax
 from jax.experimental import multihost_utils
@@ -32,8 +36,9 @@ def run(
     checkpoints: checkpoint.Checkpoints | None = None,
     writer: Writer | None = None,
     progress: bool = True,
+    stopping: Callable[[int], bool] = lambda step: False,
 ) -> TrainState:
-    """Trains from `state` to the plan's last step, or until the run is asked to stop.
+    """Trains from `state` to the plan's last step, or until it is asked to stop.
 
     The host fetches metrics once in `plan.log_every` steps and never waits for a single step.
 
@@ -45,6 +50,7 @@ def run(
         checkpoints: where to save the state every `plan.checkpoint_every` steps and at the end.
         writer: is given the metrics' means.
         progress: show how far the run is, on the standard error stream.
+        stopping: whether to stop after that many steps; the same in all processes.
 
     Returns:
         The last state.
@@ -55,18 +61,17 @@ def run(
     first = int(state.step)
     step_fn = compile_step(plan.method, plan.tx, mesh, feed.batch)
     report = _Report(plan, first, writer, progress)
-    with StopRequest() as stopping:
-        for step in range(first, plan.steps):
-            state, step_metrics = step_fn(state, feed.arrays(step))
-            report.add(step, step_metrics)
-            done = step + 1
-            last = done == plan.steps or stopping(done)
-            values = report.write(done) if last or done % plan.log_every == 0 else {}
-            if checkpoints and (last or done % plan.checkpoint_every == 0):
-                score = values.get("probe_accuracy", -values["loss"])
-                checkpoints.save(done, state, score)
-            if last:
-                break
+    for step in range(first, plan.steps):
+        state, step_metrics = step_fn(state, feed.arrays(step))
+        report.add(step, step_metrics)
+        done = step + 1
+        last = done == plan.steps or stopping(done)
+        values = report.write(done) if last or done % plan.log_every == 0 else {}
+        if checkpoints and (last or done % plan.checkpoint_every == 0):
+            score = values.get("probe_accuracy", -values["loss"])
+            checkpoints.save(done, state, score)
+        if last:
+            break
     report.close()
     return state
 
@@ -107,27 +112,52 @@ class _Report:
 
 
 class StopRequest:
-    """Whether the run was asked to stop (SIGTERM), agreed upon by all processes."""
+    """Whether the run was asked to stop, by SIGTERM or Ctrl-C, agreed upon by all processes.
+
+    A second Ctrl-C ends the process at once. A thread watches for it, because a handler in Python
+    has to wait until the main thread comes back from what it does, perhaps from compiling.
+    """
 
     def __init__(self) -> None:
         self._requested = False
+        self._previous: dict[int, Any] = {}
+        self._signals, self._wakeup = socket.socketpair()
 
     def __enter__(self) -> "StopRequest":
-        # With several processes JAX's own handler takes the signal and spreads the news.
-        self._previous = None
-        if jax.process_count() == 1:
-            try:
-                self._previous = signal.signal(signal.SIGTERM, self._note)
-            except ValueError:  # not the main thread: the owner of that thread handles signals
-                self._previous = None
+        if threading.current_thread() is not threading.main_thread():
+            return self  # the owner of that thread handles signals
+        # With several processes JAX's own handler takes SIGTERM and spreads the news.
+        numbers = [signal.SIGINT] + [signal.SIGTERM] * (jax.process_count() == 1)
+        for number in numbers:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+                self._previous[number] = signal.signal(number, lambda *_: None)
+        self._wakeup.setblocking(False)
+        self._previous_wakeup = signal.set_wakeup_fd(self._wakeup.fileno())
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
+        if self._previous:
+            signal.set_wakeup_fd(self._previous_wakeup)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._wakeup.close()
+        if self._previous:
+            self._thread.join()
+        self._signals.close()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._requested = True
+    def _watch(self) -> None:
+        while received := self._signals.recv(1):
+            if received[0] not in self._previous:
+                continue
+            if received[0] == signal.SIGINT:
+                if self._requested:
+                    os._exit(128 + signal.SIGINT)
+                print("\nStopping with a checkpoint; Ctrl-C again ends at once.", file=sys.stderr)
+                if jax.process_count() > 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+            self._requested = True
 
     def __call__(self, step: int) -> bool:
         if jax.process_count() > 1:

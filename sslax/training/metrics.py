@@ -71,20 +71,17 @@ class Writer:
 
     def __init__(self, workdir: Path, start_step: int) -> None:
         """Opens the files and drops the lines after `start_step`, which a resumed run repeats."""
-        from tensorboardX import SummaryWriter
-
         path = workdir / "metrics.jsonl"
         kept = [line for line in read_jsonl(path) if line["step"] <= start_step]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._lines = path.open("a")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+        self._board = _Board(workdir / "tensorboard", start_step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes one line, and one point of each curve."""
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         self._lines.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        self._board.write(step, values)
 
     def close(self) -> None:
         """Closes both files."""
@@ -92,17 +89,49 @@ class Writer:
         self._board.close()
 
 
+class _Board:
+    """TensorBoard's event file, written in the thread that asks for it.
+
+    tensorboardX's own writer has a thread, and waits for it forever once a full disk ended it.
+    """
+
+    def __init__(self, folder: Path, start_step: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2, summary_pb2
+
+        folder.mkdir(exist_ok=True)
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        self._file = EventsWriter(str(folder / "events"))
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._file.write_event(self._event(step=start_step, session_log=start))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        points = [self._summary.Value(tag=n, simple_value=v) for n, v in values.items()]
+        summary = self._summary(value=points)
+        self._file.write_event(self._event(step=step, wall_time=time.time(), summary=summary))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`; a last line that a kill cut short is dropped."""
+    """The lines of a `metrics.jsonl`, without those that are damaged or cut short."""
     if not path.exists():
         return []
-    lines = []
-    for line in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
+    lines = map(_parsed, path.read_bytes().splitlines())
+    return [line for line in lines if line is not None]
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """A line's numbers; None where it is not what `Writer` writes."""
+    try:
+        values = json.loads(line)
+    except ValueError:  # of JSON or of UTF-8
+        return None
+    if not isinstance(values, dict) or type(values.get("step")) is not int:
+        return None
+    return values if all(type(value) in (int, float) for value in values.values()) else None
 
 
 class Progress:

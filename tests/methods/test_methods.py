@@ -78,8 +78,7 @@ def test_saved_restored_and_continued_on_one_device_to_the_bit_and_on_eight(tiny
     def restored(devices):
         mesh = sharding.make_mesh(jax.devices()[:devices])
         like = checkpoint.abstract_like(tiny.abstract, sharding.replicated(mesh))
-        with checkpoint.Checkpoints(tmp_path) as checkpoints:
-            return checkpoints.restore(like)
+        return checkpoint.restore(tmp_path, like)
 
     (undisturbed, _), (resumed, _) = (tiny.step(1)(s, batch) for s in (state, restored(1)))
     for (path, ours), (_, theirs) in zip(leaves(resumed), leaves(undisturbed)):

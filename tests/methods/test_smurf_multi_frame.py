@@ -444,11 +444,13 @@ def second_stage(load_config, first_stage, tmp_path_factory):
     return teacher, config, folder / "run", fit(config, folder / "run")
 
 
-def test_a_run_goes_on_to_the_bit(second_stage, tmp_path):
-    _, config, workdir, undisturbed = second_stage
+def test_a_run_goes_on_to_the_bit_without_the_folder_of_its_teacher(second_stage, tmp_path):
+    teacher, config, workdir, undisturbed = second_stage
     shutil.copytree(workdir, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
+    away = teacher.rename(tmp_path / "teacher")
     resumed = fit(config, tmp_path / "run")
+    away.rename(teacher)
     assert int(resumed.step) == 4
     ours, theirs = (jax.tree.leaves(s._replace(rng=s.step)) for s in (resumed, undisturbed))
     for a, b in zip(ours, theirs):

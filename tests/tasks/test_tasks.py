@@ -14,7 +14,7 @@ from sslax.augment import to_float
 from sslax.inference.encoder import Trained
 from sslax.tasks import TASKS, evaluation, task_of
 from sslax.tasks.base import PARTS, Evaluated, Task, predict_as_is
-from sslax.training import checkpoint, configuration, sharding
+from sslax.training import checkpoint, configuration, description, sharding
 from sslax.training.plan import describe, make_plan
 from sslax.types import Method, Variables
 
@@ -96,7 +96,7 @@ def workdir(tmp_path, monkeypatch):
     plan = make_plan(config, **spec)
     folder = tmp_path / "run"
     folder.mkdir()
-    checkpoint.keep_description(config, spec, folder)
+    description.write(folder, description.describe(config, spec))
     mesh = sharding.make_mesh(jax.devices()[:1])
     state = jax.jit(plan.initial_state, out_shardings=sharding.replicated(mesh))()
     with checkpoint.Checkpoints(folder / "checkpoints") as checkpoints:

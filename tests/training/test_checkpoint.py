@@ -1,10 +1,16 @@
-"""Checkpoints: what is kept, damage, other device counts, the config of a resumed run."""
+"""Checkpoints: what is kept, damage, other device counts, and who may write."""
+
+import os
+import resource
+import subprocess
+import sys
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
+import runs
 
 from sslax.errors import UserError
 from sslax.training import checkpoint, sharding
@@ -45,23 +51,27 @@ def saved(tmp_path, one):
 
 
 def test_nothing_to_restore(tmp_path, one):
-    with checkpoint.Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.restore(_abstract(one)) is None
-        assert checkpoints.best_step() is None
+    assert checkpoint.restore(tmp_path, _abstract(one)) is None
+    assert checkpoint.best_step(tmp_path) is None
 
 
 def test_keeps_the_latest_two_and_the_best(saved, one):
-    with checkpoint.Checkpoints(saved) as checkpoints:
-        assert checkpoints.steps == [3, 5, 6]
-        assert checkpoints.best_step() == 3
-        assert int(checkpoints.restore(_abstract(one)).step) == 6
-        assert int(checkpoints.restore(_abstract(one), step=3).step) == 3
+    assert checkpoint.steps(saved) == [3, 5, 6]
+    assert checkpoint.best_step(saved) == 3
+    assert int(checkpoint.restore(saved, _abstract(one)).step) == 6
+    assert int(checkpoint.restore(saved, _abstract(one), which="best").step) == 3
+
+
+def test_a_run_that_goes_on_keeps_its_best(saved, one):
+    state = _on(one)
+    with checkpoint.Checkpoints(saved, start=6) as checkpoints:
+        for step in (7, 8):
+            checkpoints.save(step, _at(state, step), score=0.5)
+    assert checkpoint.steps(saved) == [3, 7, 8]
 
 
 def test_restores_every_bit_on_another_number_of_devices(saved, one):
-    eight = sharding.make_mesh()
-    with checkpoint.Checkpoints(saved) as checkpoints:
-        restored = checkpoints.restore(_abstract(eight))
+    restored = checkpoint.restore(saved, _abstract(sharding.make_mesh()))
     assert all(leaf.sharding.mesh.size == 8 for leaf in jax.tree.leaves(restored))
     expected = _at(_on(one), 6)
     for ours, theirs in zip(jax.tree.leaves(restored), jax.tree.leaves(expected)):
@@ -71,33 +81,130 @@ def test_restores_every_bit_on_another_number_of_devices(saved, one):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def _files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def _truncate(folder):
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for path in _files(folder):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def test_a_truncated_latest_falls_back_and_can_be_saved_again(saved, one):
     _truncate(saved / "6" / "state")
     said = []
-    with checkpoint.Checkpoints(saved) as checkpoints:
-        state = checkpoints.restore(_abstract(one), say=said.append)
-        assert int(state.step) == 5
-        assert len(said) == 1 and "checkpoint of step 6 is damaged" in said[0]
+    state = checkpoint.restore(saved, _abstract(one), say=said.append)
+    assert int(state.step) == 5
+    assert len(said) == 1 and "checkpoint of step 6 is damaged" in said[0]
+    with checkpoint.Checkpoints(saved, start=5) as checkpoints:
         checkpoints.save(6, _at(state, 6), score=0.0)
-    with checkpoint.Checkpoints(saved) as checkpoints:
-        assert int(checkpoints.restore(_abstract(one), say=said.append).step) == 6
+    assert int(checkpoint.restore(saved, _abstract(one), say=said.append).step) == 6
     assert len(said) == 1
+
+
+def test_what_cannot_be_read_is_not_counted_among_the_latest(saved, one):
+    """A run that goes on from step 5 keeps it until two others are whole."""
+    _truncate(saved / "6" / "state")
+    with checkpoint.Checkpoints(saved, start=5) as checkpoints:
+        checkpoints.save(7, _at(_on(one), 7), score=0.0)
+    assert checkpoint.steps(saved) == [3, 5, 7]
+
+
+def test_a_flipped_bit_is_never_loaded(saved, one):
+    """Each file of the latest checkpoint, at many of its bits."""
+    said = []
+    for path in _files(saved / "6"):
+        whole = path.read_bytes()
+        for bit in np.linspace(0, 8 * len(whole) - 1, 14, dtype=int) if whole else []:
+            flipped = bytearray(whole)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(flipped)
+            with pytest.raises(checkpoint.Damaged):
+                checkpoint._verify(saved / "6")
+        state = checkpoint.restore(saved, _abstract(one), say=said.append)
+        assert int(state.step) == (5 if whole else 6), path
+        path.write_bytes(whole)
+    assert said and all("checkpoint of step 6 is damaged" in line for line in said)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"1\n1", b"\xff\n\xfe", b'0\n{"a": 1}'])
+def test_a_damaged_manifest_is_a_damaged_checkpoint(saved, one, content):
+    (saved / "6" / "manifest.json").write_bytes(content)
+    said = []
+    assert int(checkpoint.restore(saved, _abstract(one), say=said.append).step) == 5
+    assert len(said) == 1
+    assert checkpoint.best_step(saved) == 3
+
+
+def test_a_damaged_best_leaves_the_next_best(saved, one):
+    _truncate(saved / "3")
+    said = []
+    state = checkpoint.restore(saved, _abstract(one), which="best", say=said.append)
+    assert int(state.step) == 6
 
 
 def test_nothing_readable_is_an_error(saved, one):
     for step in (3, 5, 6):
         _truncate(saved / str(step) / "state")
-    with (
-        checkpoint.Checkpoints(saved) as checkpoints,
-        pytest.raises(UserError, match=r"None of the checkpoints of steps \[6, 5, 3\]"),
-    ):
-        checkpoints.restore(_abstract(one), say=lambda _: None)
+    with pytest.raises(UserError, match=r"None of the checkpoints of steps \[6, 5, 3\] .* whole"):
+        checkpoint.restore(saved, _abstract(one), say=lambda _: None)
+
+
+def test_reading_writes_nothing(saved, one):
+    unfinished = saved / "7.unfinished.orbax-checkpoint-tmp" / "state"
+    unfinished.mkdir(parents=True)
+    before = {path: path.stat().st_mtime_ns for path in saved.rglob("*")}
+    checkpoint.restore(saved, _abstract(one))
+    checkpoint.restore(saved, _abstract(one), which="best")
+    assert {path: path.stat().st_mtime_ns for path in saved.rglob("*")} == before
+    with checkpoint.Checkpoints(saved):
+        assert not unfinished.exists()
+
+
+def test_saves_leave_no_thread_and_no_file_open(tmp_path, one):
+    state, counts = _on(one), []
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        for step in range(1, 13):
+            checkpoints.save(step, _at(state, step), score=0.0)
+            checkpoints.wait()
+            counts.append((len(os.listdir("/proc/self/fd")), threading.active_count()))
+    assert set(counts[2:]) == {counts[2]}
+
+
+def test_one_trainer_holds_the_lock_and_a_killed_one_leaves_none(tmp_path):
+    code = (
+        "import sys, time, pathlib; from sslax.training import checkpoint\n"
+        "with checkpoint.locked(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True), time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run")],
+        env=runs.environment(tmp_path),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match=f"is in use: process {holder.pid} on .* trains there"):
+        checkpoint.locked(tmp_path / "run").__enter__()
+    holder.kill()
+    holder.communicate()
+    with checkpoint.locked(tmp_path / "run"):
+        pass
+
+
+def test_a_save_that_the_system_refuses_is_one_sentence_and_loses_nothing(saved, one):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    big = _on(one)._replace(extra={"big": jnp.asarray(np.random.default_rng(0).normal(size=9999))})
+    checkpoints = checkpoint.Checkpoints(saved, start=6)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(UserError, match=r"checkpoint of step 7 in .* is not saved: .* larger"):
+            checkpoints.save(7, _at(big, 7), score=0.0)
+            checkpoints.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    checkpoints.wait()
+    assert int(checkpoint.restore(saved, _abstract(one)).step) == 6
 
 
 @pytest.mark.parametrize(
@@ -118,24 +225,5 @@ def test_parameters_of_another_version_are_not_called_damage(saved, one, params,
     other = _abstract(one)._replace(
         params=checkpoint.abstract_like(params, sharding.replicated(one))
     )
-    with checkpoint.Checkpoints(saved) as checkpoints, pytest.raises(UserError, match=said):
-        checkpoints.restore(other)
-
-
-def test_a_changed_config_is_refused_with_its_difference(tmp_path):
-    data = {"examples": 10, "image_shape": [4, 4, 1], "classes": None}
-    config = ConfigDict({"seed": 0, "optimizer": {"learning_rate": 0.3, "betas": (0.9, 0.99)}})
-    checkpoint.keep_description(config, data, tmp_path)
-    checkpoint.keep_description(config, data, tmp_path)
-    assert checkpoint.read_description(tmp_path)[1] == data
-    config.optimizer.learning_rate = 0.1
-    with pytest.raises(UserError, match=r"config.optimizer.learning_rate: was 0.3, now 0.1"):
-        checkpoint.keep_description(config, data, tmp_path)
-    config.optimizer.learning_rate = 0.3
-    with pytest.raises(UserError, match=r"data.examples: was 10, now 11"):
-        checkpoint.keep_description(config, data | {"examples": 11}, tmp_path)
-
-
-def test_a_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(UserError, match="holds no run"):
-        checkpoint.read_description(tmp_path)
+    with pytest.raises(UserError, match=said):
+        checkpoint.restore(saved, other)

@@ -1,6 +1,7 @@
 """The loop on a small set of its own: what it writes, refuses, and does when a loss breaks."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -186,6 +187,38 @@ def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_checkpoint(con
     state = read_state(open_run(tmp_path), mesh)
     assert int(state.step) == 4
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_mistyped_path_of_weights_does_not_lock_the_folder(config, tmp_path, workdir):
+    short = changed(config, duration="2 steps")
+    mistyped = changed(short, model__encoder_from=str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="There is no file or folder"):
+        fit(mistyped, tmp_path / "run")
+    corrected = changed(short, model__encoder_from=str(workdir))
+    assert int(fit(corrected, tmp_path / "run").step) == 2
+
+
+def test_damaged_files_of_a_finished_run_are_written_again(config, workdir, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    for name in ("config.json", "data.json", "encoder.safetensors", "network.safetensors"):
+        content = (copy / name).read_bytes()
+        (copy / name).write_bytes(content[: len(content) // 2])
+    assert int(fit(config, copy).step) == 12
+    for name in ("config.json", "data.json", "encoder.safetensors", "network.safetensors"):
+        assert (copy / name).read_bytes() == (workdir / name).read_bytes(), name
+
+
+def test_moved_data_goes_on_and_changed_data_is_refused(config, workdir, images, tmp_path):
+    copy, moved = tmp_path / "run", tmp_path / "moved.npz"
+    shutil.copytree(workdir, copy)
+    shutil.copy(config.data.path, moved)
+    assert int(fit(changed(config, data__path=str(moved)), copy).step) == 12
+    assert open_run(copy).config.data.path == str(moved)
+    x, y = images
+    np.savez(moved, x_train=x[:80], y_train=1 - y[:80], x_test=x[80:], y_test=y[80:])
+    with pytest.raises(UserError, match="other images: their names, sizes or labels changed"):
+        fit(changed(config, data__path=str(moved)), copy)
 
 
 def test_unlabeled_images_train_and_report_collapse_only(config, tmp_path):

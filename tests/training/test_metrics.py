@@ -59,3 +59,19 @@ def test_progress_is_live_on_a_terminal_and_linewise_elsewhere():
 def test_progress_text_counts_time_left_from_where_the_run_went_on():
     text = metrics.progress_text(60, 100, {"accuracy": 0.5}, 3700.0, first=50)
     assert text == "step 60/100 (60%)  accuracy 0.500  1:01:40 elapsed, 4:06:40 left"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *(b"1", b"text", b"\xff\xfe\x00", b'{"step": 15, "lo', b"[]", b'{"loss": 1}', b"", b"null"),
+        *(b'{"step": "15"}', b'{"step": 15, "loss": "x"}', b'{"step": true}'),
+    ],
+)
+def test_a_damaged_line_costs_that_line_alone(tmp_path, odd):
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": step, "loss": 1.0}).encode() for step in (10, 20)]
+    path.write_bytes(b"\n".join([lines[0], odd, lines[1], b""]))
+    assert [line["step"] for line in metrics.read_jsonl(path)] == [10, 20]
+    metrics.Writer(tmp_path, 20).close()
+    assert path.read_bytes().splitlines() == lines

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -67,17 +69,55 @@ def test_killed_many_times(tmp_path, undisturbed):
     assert_same_run(tmp_path, undisturbed)
 
 
-def test_sigterm_saves_and_exits_cleanly(tmp_path, undisturbed):
-    process = runs.start(runs.command(tmp_path, *OPTIONS), runs.environment())
-    runs.interrupt_when(process, lambda: lines(tmp_path) >= 3, signal.SIGTERM)
-    status, output = runs.finish(process)
-    assert status == 0 and "the same command resumes from there" in output, output
-    stopped = int(final_state(tmp_path).step)
-    assert f"Stopped at step {stopped};" in output and 6 <= stopped < 40
+def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(tmp_path, undisturbed):
+    stopped = 0
+    for number, after in ((signal.SIGINT, 3), (signal.SIGTERM, 10)):
+        process = runs.start(runs.command(tmp_path, *OPTIONS), runs.environment())
+        runs.interrupt_when(process, lambda after=after: lines(tmp_path) >= after, number)
+        status, output = runs.finish(process)
+        assert status == 0 and "Traceback" not in output, output
+        assert not stopped or f"Resuming from step {stopped}." in output, output
+        assert ("Ctrl-C again ends at once." in output) == (number == signal.SIGINT)
+        stopped = int(final_state(tmp_path).step)
+        assert f"Stopped at step {stopped}; the same command goes on from there." in output
+        assert 2 * after <= stopped < 40
     status, output = runs.finish(runs.start(runs.command(tmp_path, *OPTIONS), runs.environment()))
     assert status == 0 and f"Resuming from step {stopped}." in output, output
     state, expected = final_state(tmp_path), final_state(undisturbed)
     jax.tree.map(np.testing.assert_array_equal, state, expected)
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    """Also where the main thread does not come back to Python, as while compiling."""
+    code = (
+        "import hashlib; from sslax.training.loop import StopRequest\n"
+        "with StopRequest():\n"
+        "    print('ready', flush=True)\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"  # minutes in C
+    )
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=runs.environment(), **piped) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert "Ctrl-C again" in process.stderr.readline() + process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=5) == 130
+
+
+def test_a_run_can_be_read_while_it_trains(tmp_path, undisturbed):
+    """And a second trainer is refused, without harm to the first."""
+    process = runs.start(runs.command(tmp_path, *OPTIONS), runs.environment())
+    runs.interrupt_when(process, lambda: lines(tmp_path) >= 3, signal.SIGSTOP)
+    status, output = runs.finish(runs.start(runs.command(tmp_path, *OPTIONS), runs.environment()))
+    assert status == 1 and "is in use: process" in output and "Traceback" not in output, output
+    process.send_signal(signal.SIGCONT)
+    while process.poll() is None:
+        if list((tmp_path / "checkpoints").glob("[0-9]")):
+            final_state(tmp_path)
+    status, output = runs.finish(process)
+    assert status == 0, output
+    assert_same_run(tmp_path, undisturbed)
 
 
 def test_a_finished_run_is_not_repeated(undisturbed):

@@ -20,7 +20,7 @@ def read_archive(path: str) -> Arrays:
     """
     if not path:
         raise DataError("data.source='npz' needs data.path, the archive's file name")
-    file = Path(path).expanduser()
+    file = Path(path)
     if file.is_dir():
         raise DataError(f"{path} is a directory: set data.source='folder' to read images from it")
     if not file.exists():

@@ -54,7 +54,7 @@ def require_directory(path: str, key: str, source: str) -> Path:
     """
     if not path:
         raise DataError(f"data.source={source!r} needs {key}, a directory")
-    root = Path(path).expanduser()
+    root = Path(path)
     if not root.is_dir():
         problem = "is a file, not a directory" if root.exists() else "does not exist"
         raise DataError(f"{key} {path} {problem}")

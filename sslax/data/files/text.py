@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from sslax.data.records import DataError
+from sslax.paths import replacing
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Writes a file atomically: a kill leaves the old file or the new one, never half of it."""
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(text)
 
 
 def read_text(path: str | os.PathLike) -> str:

@@ -39,7 +39,7 @@ def load(config: ConfigDict) -> Dataset:
     pairs = _pairs(folder)
     flow_pairs.check_files(pairs, root, "data/00001_img1.ppm")
     named = config.flying_chairs.split_file
-    split = Path(named or root / "FlyingChairs_train_val.txt").expanduser()
+    split = Path(named or root / "FlyingChairs_train_val.txt")
     if named and not split.is_file():
         raise DataError(f"data.flying_chairs.split_file {named} does not exist")
     if not split.is_file():

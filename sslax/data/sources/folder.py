@@ -51,6 +51,11 @@ class FolderSource:
         self.channels = channels
         self.value_range = value_range
 
+    @property
+    def files(self) -> list[str]:
+        """The files that are read."""
+        return self.paths
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -130,7 +135,7 @@ def _within(paths: list[str], root: Path, name: str) -> list[str]:
 def _directory(path: str, key: str) -> Path:
     if not path:
         raise DataError(f"data.source='folder' needs {key}, a directory of images")
-    root = Path(path).expanduser()
+    root = Path(path)
     if root.is_file():
         hint = ": set data.source='npz' to read it" if root.suffix == ".npz" else ""
         raise DataError(f"{key} {path} is a file, not a directory{hint}")

@@ -94,7 +94,7 @@ def read_split(path: str) -> list[Line] | None:
     """
     if not path:
         return None
-    file = Path(path).expanduser()
+    file = Path(path)
     if not file.is_file():
         raise DataError(f"the split file {path} does not exist")
     lines = []

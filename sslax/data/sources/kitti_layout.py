@@ -79,18 +79,18 @@ class LaserDepth:
     """Depth from laser scans, one file for each frame."""
 
     def __init__(self, files: Sequence[str], projection: np.ndarray) -> None:
-        self.files = list(files)
+        self.paths = list(files)
         self.projection = projection
 
     def has(self, i: int) -> bool:
         """Whether there is a scan: some frames have none."""
-        return Path(self.files[i]).is_file()
+        return Path(self.paths[i]).is_file()
 
     def read(self, i: int, fit: fitting.Fit) -> np.ndarray:
         """float32 `[H, W]`."""
-        scan = np.fromfile(self.files[i], "<f4")
+        scan = np.fromfile(self.paths[i], "<f4")
         if not scan.size or scan.size % 4:
-            raise ImageError(f"{self.files[i]} is damaged: a scan is x, y, z, reflectance, float32")
+            raise ImageError(f"{self.paths[i]} is damaged: a scan is x, y, z, reflectance, float32")
         return kitti_depth(scan.reshape(-1, 4), self.projection, fit)
 
 

@@ -63,6 +63,11 @@ class EncodedSource:
         self.value_range = value_range
         self.name = name
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The bytes and where each image starts."""
+        return {"data": self.data, "offsets": self.offsets}
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

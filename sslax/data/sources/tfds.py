@@ -84,7 +84,7 @@ class TfdsSource:
 def _builder(name: str, path: str | None) -> Any:
     import tensorflow_datasets as library
 
-    path = str(Path(path).expanduser()) if path else None
+    path = path or None
     if not name:
         if path is None or not (Path(path) / "dataset_info.json").exists():
             raise DataError(

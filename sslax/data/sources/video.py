@@ -41,7 +41,7 @@ def _clips(path: str, key: str, config: ConfigDict) -> list[clips.Clip]:
             f"data.source='video' needs {key}: a directory of frames, an animation or an .npz "
             "archive"
         )
-    file = Path(path).expanduser()
+    file = Path(path)
     suffix = file.suffix.lower()
     if suffix in images.VIDEO_SUFFIXES:
         frames = file.with_suffix("").name

@@ -325,7 +325,7 @@ def start_from(network: Model, source: str) -> Model:
 
     @cache
     def read() -> tuple[PyTree, PyTree, dict[str, Any]]:
-        path = Path(source).expanduser()
+        path = Path(source)
         if not (path / _FILE if path.is_dir() else path).is_file():
             raise UserError(f"{knob} holds no finished run: first run {command}.")
         return models.read_variables(path, file=_FILE)

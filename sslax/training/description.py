@@ -1,0 +1,112 @@
+"""What a run is: `config.json` and `data.json` in its folder, and a copy in every checkpoint.
+
+A run that left a checkpoint or weights goes on with the same config and data alone. Its data may
+move: where they are does not matter as long as their fingerprint agrees.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sslax.data.files.text import write_text
+from sslax.errors import UserError
+from sslax.training import checkpoint, weights
+
+PARTS = {"config": {"method", "data"}, "data": {"examples", "image_shape", "classes"}}
+PLACES = ("config.data.path", "config.data.test_path", "config.data.camera.intrinsics")
+
+Description = dict[str, dict[str, Any]]
+
+
+def describe(config: ConfigDict, data: dict[str, Any]) -> Description:
+    """The description of a run.
+
+    Args:
+        config: the whole config.
+        data: what the state's shapes depend on beside it, and the fingerprint of the data.
+    """
+    return {"config": json.loads(config.to_json_best_effort()), "data": data}
+
+
+def write(workdir: Path, now: Description) -> None:
+    """Writes `config.json` and `data.json`."""
+    for part, values in now.items():
+        write_text(workdir / f"{part}.json", json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def check(workdir: Path, now: Description) -> None:
+    """Makes sure that the run in `workdir`, if there is one, is the one that is described.
+
+    Raises:
+        UserError: it was started with another config or other data; the difference is shown.
+    """
+    left = [checkpoint.steps(workdir / checkpoint.FOLDER), (workdir / weights.ENCODER).exists()]
+    if not any(left):
+        return
+    before = _read(workdir)
+    changes = _differences(before, now)
+    if before["data"].get("fingerprint") == now["data"].get("fingerprint"):
+        changes = {name: change for name, change in changes.items() if name not in PLACES}
+    if changes:
+        lines = [f"{name}: {change}" for name, change in changes.items()]
+        raise UserError(
+            f"{workdir} holds a run that was started differently:\n  "
+            + "\n  ".join(lines)
+            + "\nTo go on with that run give its values; for a new run give another --workdir."
+        )
+
+
+def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
+    """The config of the run in `workdir`, and its data's `examples`, `image_shape`, `classes`.
+
+    Raises:
+        UserError: there is no run.
+    """
+    found = _read(workdir)
+    shapes = {name: value for name, value in found["data"].items() if name != "fingerprint"}
+    return ConfigDict(found["config"]).lock(), shapes
+
+
+def _read(workdir: Path) -> Description:
+    """Each part from its file, or, where that is missing or damaged, from a checkpoint."""
+    found = {}
+    for part, keys in PARTS.items():
+        file = workdir / f"{part}.json"
+        values = _read_file(file, keys)
+        if values is None:
+            values = checkpoint.description(workdir / checkpoint.FOLDER).get(part)
+        if values is None:
+            if not file.exists() and not found:
+                raise UserError(
+                    f"{workdir} holds no run; --workdir is the folder that training wrote to."
+                )
+            raise UserError(
+                f"{file} is missing or damaged, and no checkpoint holds a copy; start again in "
+                "a new --workdir."
+            )
+        found[part] = values
+    return found
+
+
+def _read_file(file: Path, keys: set[str]) -> dict[str, Any] | None:
+    """The file's JSON; None where it is missing, or is not what was written."""
+    try:
+        values = json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError):  # of JSON or of UTF-8
+        return None
+    return values if isinstance(values, dict) and keys <= values.keys() else None
+
+
+def _differences(old: Any, new: Any, name: str = "") -> dict[str, str]:
+    """What changed, by the names of the values."""
+    if name == "data.fingerprint" and old != new:
+        return {"data": "other images: their names, sizes or labels changed"}
+    if isinstance(old, dict) and isinstance(new, dict):
+        changes = {}
+        for key in sorted(old.keys() | new.keys()):
+            below = f"{name}.{key}" if name else key
+            changes |= _differences(old.get(key, "(absent)"), new.get(key, "(absent)"), below)
+        return changes
+    return {} if old == new else {name: f"was {old!r}, now {new!r}"}
