@@ -13,7 +13,16 @@ import pytest
 import sslax
 from sslax import config_files, errors
 
-CORE = ("ops", "losses", "augment", "types.py", "checks.py", "errors.py", "config_files.py")
+CORE = (
+    "ops",
+    "losses",
+    "augment",
+    "types.py",
+    "checks.py",
+    "ranges.py",
+    "errors.py",
+    "config_files.py",
+)
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(sslax.__file__).parent
 

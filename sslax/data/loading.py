@@ -28,7 +28,7 @@ Ends = Annotated[
     tuple[float, float],
     Condition(
         lambda ends: ends[0] < ends[1],
-        "() or two numbers, the values that become black and white, such as (0, 4095), each {}",
+        "two numbers, the values that become black and white, such as (0, 4095), each {},",
     ),
 ]
 

@@ -96,10 +96,11 @@ def measure_flow(predicted: FlowMaps, truth: FlowTruth) -> dict[str, float]:
     """
     if truth.flow is None:
         return {}
-    vectors = predicted.flow, truth.flow
+    ours, true = predicted.flow, truth.flow
     if truth.pixel is not None:
-        vectors = tuple(vector * truth.pixel[:, None, None] for vector in vectors)
-    errors = flow.flow_errors(*vectors, truth.known, visible=truth.visible)
+        pixel = truth.pixel[:, None, None]
+        ours, true = ours * pixel, true * pixel
+    errors = flow.flow_errors(ours, true, truth.known, visible=truth.visible)
     summed = totals.totals(errors)
     numbers = totals.pixel_means(summed) | {"epe": totals.image_means(summed)["epe"]}
     if predicted.visible is not None and truth.visible is not None:

@@ -179,7 +179,7 @@ def test_one_trainer_holds_the_lock_and_a_killed_one_leaves_none(tmp_path):
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "run")],
-        env=runs.environment(tmp_path),
+        env=runs.environment(),
         stdout=subprocess.PIPE,
         text=True,
     )
