@@ -5,6 +5,7 @@ marker `fast`.
 """
 
 import atexit
+import gc
 import importlib.util
 import os
 import shutil
@@ -63,18 +64,31 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.fast)
 
 
+def _group(nodeid):
+    """Tests that share what they compile, and run in one worker: those of a file; of the table of
+    methods, which is as long as half of the other files together, those of a method."""
+    file, _, test = nodeid.partition("::")
+    return file + test.partition("[")[2] if file == TABLE else file
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """A worker takes a file at a time, whose tests share what they compile; of the table of
-    methods, which is as long as half of the other files together, a method at a time."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduler(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            file, _, test = nodeid.partition("::")
-            return file + test.partition("[")[2] if file == TABLE else file
+            return _group(nodeid)
 
     return Scheduler(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """What other tests traced and compiled slows JAX and Python's collector down by a third."""
+    if nextitem is None or _group(item.nodeid) != _group(nextitem.nodeid):
+        jax.clear_caches()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

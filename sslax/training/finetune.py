@@ -202,6 +202,7 @@ def _plan(method: Method, recipe: Recipe, train: data.Source) -> Plan:
         log_every=_LOG_EVERY,
         checkpoint_every=steps,
         seed=recipe.seed,
+        criterion=None,
         batch={
             name: jax.ShapeDtypeStruct((recipe.batch_size, *leaf.shape), leaf.dtype)
             for name, leaf in batch.items()

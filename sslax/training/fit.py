@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from sslax import data, paths
 from sslax.methods import METHODS
-from sslax.training import checkpoint, description, loop, metrics, sharding, weights
+from sslax.training import checkpoint, description, loop, metrics, scoring, sharding, weights
 from sslax.training.plan import Build, Plan, describe, make_plan, without_starting_weights
 from sslax.types import TrainState
 
@@ -90,12 +90,13 @@ def _train(
         workers=config.data.workers,
         start_step=first,
     )
+    score = scoring.make_score(plan, mesh, dataset, workers=config.data.workers)
     chief = jax.process_index() == 0
     writer = metrics.Writer(workdir, first) if chief else None
     try:
         return loop.run(
             *(plan, mesh, state, feed),
-            checkpoints=checkpoints,
+            save=lambda step, state: checkpoints.save(step, state, score(state)),
             writer=writer,
             progress=chief,
             stopping=stopping,

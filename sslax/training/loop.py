@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from sslax import data
-from sslax.training import checkpoint, metrics
+from sslax.training import metrics
 from sslax.training.plan import Plan
 from sslax.training.step import compile_step
 from sslax.types import TrainState
@@ -33,7 +33,7 @@ def run(
     state: TrainState,
     feed: data.Feed,
     *,
-    checkpoints: checkpoint.Checkpoints | None = None,
+    save: Callable[[int, TrainState], None] | None = None,
     writer: Writer | None = None,
     progress: bool = True,
     stopping: Callable[[int], bool] = lambda step: False,
@@ -47,7 +47,7 @@ def run(
         mesh: the devices.
         state: on the mesh; it is donated.
         feed: of batches, starting at the state's step.
-        checkpoints: where to save the state every `plan.checkpoint_every` steps and at the end.
+        save: is given the step and the state every `plan.checkpoint_every` steps and at the end.
         writer: is given the metrics' means.
         progress: show how far the run is, on the standard error stream.
         stopping: whether to stop after that many steps; the same in all processes.
@@ -66,10 +66,10 @@ def run(
         report.add(step, step_metrics)
         done = step + 1
         last = done == plan.steps or stopping(done)
-        values = report.write(done) if last or done % plan.log_every == 0 else {}
-        if checkpoints and (last or done % plan.checkpoint_every == 0):
-            score = values.get("probe_accuracy", -values["loss"])
-            checkpoints.save(done, state, score)
+        if last or done % plan.log_every == 0:
+            report.write(done)
+        if save and (last or done % plan.checkpoint_every == 0):
+            save(done, state)
         if last:
             break
     report.close()
@@ -89,8 +89,8 @@ class _Report:
     def add(self, step: int, step_metrics: metrics.Metrics) -> None:
         self._meter.add(step, step_metrics)
 
-    def write(self, step: int) -> dict[str, float]:
-        """Fetches and writes the means; returns them."""
+    def write(self, step: int) -> None:
+        """Fetches and writes the means."""
         values = self._meter.summarize()
         now = time.monotonic()
         steps, seconds = step - self._last[0], now - self._last[1]
@@ -104,7 +104,6 @@ class _Report:
             self._writer.write(step, values)
         if self._progress:
             self._progress.show(step, values)
-        return values
 
     def close(self) -> None:
         if self._progress:

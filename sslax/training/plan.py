@@ -17,7 +17,7 @@ from sslax.methods import METHODS
 from sslax.methods.representation import online_probe
 from sslax.training import checkpoint, configuration, optim, sharding
 from sslax.training.step import init_state
-from sslax.types import Method, Schedule, TrainState
+from sslax.types import Method, Representation, Schedule, TrainState
 
 Build = Callable[[ConfigDict, int], Method]
 
@@ -31,6 +31,8 @@ class Plan(NamedTuple):
         rate: its learning rate at each step.
         steps: of the whole run; `steps_per_epoch`, `log_every` and `checkpoint_every` likewise.
         seed: of the initial state and of all randomness after it.
+        criterion: the metric that says which checkpoint is best, `probe_accuracy` or `loss`; None
+            where no metric is comparable over the run.
         batch: shapes and types of a batch, as the data set gives it.
     """
 
@@ -42,6 +44,7 @@ class Plan(NamedTuple):
     log_every: int
     checkpoint_every: int
     seed: int
+    criterion: str | None
     batch: dict[str, jax.ShapeDtypeStruct]
 
     def initial_state(self) -> TrainState:
@@ -103,6 +106,7 @@ def make_plan(
     warmup = to_steps("optimizer.warmup", steps)
     rate = optim.learning_rate(config.optimizer, batch_size=size, warmup=warmup, total=steps)
     method = methods[config.method](config, steps)
+    criterion = None if isinstance(method.task, Representation) else "loss"
     section = config.get(config.method, {})
     # Parts that a knob may leave out, such as a discriminator, have their section all the same.
     optional = [name for name, knobs in section.items() if isinstance(knobs, ConfigDict)]
@@ -116,6 +120,7 @@ def make_plan(
         batch["label"] = jax.ShapeDtypeStruct((size,), jnp.int32)
         if config.online_probe:
             method = online_probe.attach(method, classes=classes)
+            criterion = "probe_accuracy"
     return Plan(
         method=method,
         tx=optim.build(config.optimizer, rate, steps, optional=optional),
@@ -125,6 +130,7 @@ def make_plan(
         log_every=log_every,
         checkpoint_every=checkpoint_every,
         seed=config.seed,
+        criterion=criterion,
         batch=batch,
     )
 

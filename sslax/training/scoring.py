@@ -1,0 +1,86 @@
+"""The score of a checkpoint, which says what `--checkpoint=best` is."""
+
+from collections.abc import Callable
+from contextlib import closing
+from itertools import islice
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from sslax import data
+from sslax.data import records
+from sslax.training import sharding
+from sslax.training.plan import Plan
+from sslax.types import Array, Batch, TrainState, Variables
+
+EXAMPLES = 1024  # as many as whole batches of them, and at least one batch
+
+Score = Callable[[TrainState], float]
+
+
+def make_score(plan: Plan, mesh: Mesh, dataset: data.Dataset, *, workers: int = 0) -> Score:
+    """`state -> score`, the higher the better, comparable over the whole run.
+
+    It is the mean of `plan.criterion` over the same examples with the same augmentation each time:
+
+    - `probe_accuracy`: the accuracy of the online probe.
+    - `loss`: the loss with its sign changed, with the terms and weights of the run's last step.
+    - None: the state's step, so that the latest is the best. Without labels the losses of
+      representations compare an encoder with its own moving targets, and say little of it.
+
+    The examples are of the test set, or, where there is none of the training set's shapes, of the
+    training set.
+
+    Args:
+        plan: of the run.
+        mesh: the devices.
+        dataset: what it trains on.
+        workers: reading threads; 0: one per core, at most 32.
+    """
+    criterion = plan.criterion
+    if criterion is None:
+        return lambda state: float(state.step)
+    size = plan.batch["image"].shape[0]
+    count = max(1, EXAMPLES // size)
+    source = _examples(plan, dataset, count * size)
+    sign = -1.0 if criterion == "loss" else 1.0
+
+    def measure(variables: Variables, batch: Batch) -> Array:
+        augment_rng, loss_rng = jax.random.split(jax.random.key(plan.seed))
+        augmented = plan.method.augment(augment_rng, batch)
+        value, output = plan.method.loss(
+            variables, augmented, loss_rng, jnp.asarray(plan.steps - 1, jnp.int32)
+        )
+        return {"loss": value, **output.metrics}[criterion]
+
+    measure = jax.jit(measure, out_shardings=sharding.replicated(mesh))
+
+    def score(state: TrainState) -> float:
+        batches = data.evaluation_batches(source, batch_size=size, mesh=mesh, workers=workers)
+        with closing(batches):
+            values = [
+                float(measure(state.variables, {name: batch[name] for name in plan.batch}))
+                for batch in islice(batches, min(count, len(source) // size))
+            ]
+        return sign * float(np.mean(values))
+
+    return score
+
+
+def _examples(plan: Plan, dataset: data.Dataset, count: int) -> data.Source:
+    """At most `count` examples, at random, but alike in every run."""
+    test = dataset.test
+    source = test if test is not None and _has_batches(test, plan) else dataset.train
+    return records.subset(source, data.epoch_order(0, 0, len(source))[:count])
+
+
+def _has_batches(source: data.Source, plan: Plan) -> bool:
+    """Whether a source can give batches like those that the run trains on."""
+    found = data.shapes(source)
+    names = plan.batch.keys() - {"index"}
+    return len(source) >= plan.batch["image"].shape[0] and all(
+        name in found and (found[name].shape, found[name].dtype) == (leaf.shape[1:], leaf.dtype)
+        for name, leaf in ((name, plan.batch[name]) for name in names)
+    )

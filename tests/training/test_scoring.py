@@ -1,0 +1,123 @@
+"""Scores of checkpoints: of held-out examples, alike over the run, whatever the loss is made of."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sslax import data
+from sslax.methods.representation import online_probe
+from sslax.training import scoring, sharding
+from sslax.training.plan import Plan
+from sslax.training.step import init_state
+from sslax.types import Flow, LossOutput, Method, Representation, Variables
+
+STEPS = 10
+START = 6  # the step from which the loss has its second term
+SIZE = 4
+
+
+def growing_method(task):
+    """A loss of two terms, |image - offset| and, from step START, 100; views are shifted images."""
+
+    def loss(variables, batch, rng, step):
+        del rng
+        value = jnp.mean(jnp.abs(batch["views"] - variables.params["offset"]))
+        value += jnp.where(step >= START, 100.0, 0.0)
+        features = batch["views"].reshape(len(batch["views"]), 1, -1)
+        return value, LossOutput(variables.model_state, variables.extra, {}, features)
+
+    return Method(
+        task=task,
+        augment=lambda rng, batch: {
+            **batch,
+            "views": batch["image"] + jax.random.uniform(rng, (SIZE, 1, 1, 1)),
+        },
+        init=lambda rng, batch: Variables({"offset": jnp.zeros(())}, {}, {}),
+        loss=loss,
+        update=lambda variables, step: variables.extra,
+        predict=None,
+        visualize=None,
+        encoder=None,
+        preprocess=None,
+    )
+
+
+def make(task, criterion, *, labels=False, devices=1):
+    """A plan, a mesh, and the state at a step with an offset."""
+    method, batch = growing_method(task), {}
+    if labels:
+        method = online_probe.attach(method, classes=2)
+        batch["label"] = jax.ShapeDtypeStruct((SIZE,), jnp.int32)
+    batch |= {
+        "image": jax.ShapeDtypeStruct((SIZE, 2, 2, 1), jnp.uint8),
+        "index": jax.ShapeDtypeStruct((SIZE,), jnp.int32),
+    }
+    plan = Plan(method, optax.sgd(0.1), lambda step: 0.1, STEPS, 2, 1, 1, 0, criterion, batch)
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+
+    def state(step, offset=0.0):
+        example = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in batch.items()}
+        first = init_state(method, plan.tx, jax.random.key(0), example)
+        changed = first._replace(step=jnp.int32(step), params={"offset": jnp.float32(offset)})
+        return jax.device_put(changed, sharding.replicated(mesh))
+
+    return plan, mesh, state
+
+
+def constant(*values, labels=None):
+    """A source of images of one brightness each."""
+    images = np.broadcast_to(np.uint8(values)[:, None, None, None], (len(values), 2, 2, 1))
+    return data.ArraySource(images, labels)
+
+
+def test_the_loss_of_held_out_examples_with_the_last_steps_terms():
+    plan, mesh, state = make(Flow(), "loss")
+    test = constant(*[50] * 9)  # two batches, and one example more
+    score = scoring.make_score(plan, mesh, data.Dataset(constant(*[200] * 8), test, None))
+    shift = jax.random.uniform(jax.random.split(jax.random.key(0))[0], (SIZE, 1, 1, 1)).mean()
+    np.testing.assert_allclose(score(state(2)), -(50 + shift + 100), rtol=1e-6)
+    # Before the second term begins and after it, alike.
+    assert score(state(START - 1)) == score(state(START + 1)) == score(state(2))
+    assert score(state(9, offset=10.0)) == pytest.approx(score(state(2)) + 10, rel=1e-5)
+
+
+def test_without_a_test_set_of_the_same_shapes_training_examples_are_taken():
+    plan, mesh, state = make(Flow(), "loss")
+    train = constant(*[200] * 8)
+    large = data.ArraySource(np.zeros((8, 4, 4, 1), np.uint8))
+    expected = scoring.make_score(plan, mesh, data.Dataset(train, None, None))(state(1))
+    assert expected < -300
+    for test in (constant(0, 0), large):  # too few; too large
+        score = scoring.make_score(plan, mesh, data.Dataset(train, test, None))
+        assert score(state(1)) == expected
+
+
+def test_the_accuracy_of_the_probe_where_there_are_labels():
+    plan, mesh, state = make(Representation(), "probe_accuracy", labels=True)
+    labels = np.int32([0, 1] * 4)
+    source = constant(*(200 * labels), labels=labels)
+    score = scoring.make_score(plan, mesh, data.Dataset(source, source, ("dark", "bright")))
+    trained = state(3)
+    weights = {"kernel": jnp.ones((4, 2)) * jnp.array([-1.0, 1.0]), "bias": jnp.zeros(2)}
+    extra = {**trained.extra, "probe": {**trained.extra["probe"], "weights": weights}}
+    assert score(trained._replace(extra=extra)) == 1.0
+    flipped = jax.tree.map(lambda w: -w, weights)
+    extra["probe"] = {**extra["probe"], "weights": flipped}
+    assert score(trained._replace(extra=extra)) == 0.0
+
+
+def test_without_a_comparable_number_the_latest_is_the_best():
+    plan, mesh, state = make(Representation(), None)
+    score = scoring.make_score(plan, mesh, data.Dataset(constant(*[9] * 8), None, None))
+    assert [score(state(step)) for step in (2, 4)] == [2.0, 4.0]
+
+
+def test_one_device_scores_as_four():
+    scores = []
+    for devices in (1, 4):
+        plan, mesh, state = make(Flow(), "loss", devices=devices)
+        train = constant(*range(0, 240, 10))
+        scores.append(scoring.make_score(plan, mesh, data.Dataset(train, None, None))(state(1)))
+    np.testing.assert_allclose(*scores, rtol=1e-6)
