@@ -39,8 +39,12 @@ class Depth(Protocol):
         """Whether the depth of frame i was measured."""
         ...
 
-    def read(self, i: int, fit: fitting.Fit) -> np.ndarray:
-        """float32 `[H, W]` of the cropped and resized frame, in meters, 0 where unknown."""
+    def read(self, i: int, fit: fitting.Fit, stored: tuple[int, int]) -> np.ndarray:
+        """float32 `[H, W]` of the cropped and resized frame, in meters, 0 where unknown.
+
+        Raises:
+            DataError: the depth is of an image of another size than `stored`, height and width.
+        """
         ...
 
 
@@ -134,8 +138,9 @@ class DenseDepth:
         """True."""
         return True
 
-    def read(self, i: int, fit: fitting.Fit) -> np.ndarray:
+    def read(self, i: int, fit: fitting.Fit, stored: tuple[int, int]) -> np.ndarray:
         """The depth at the nearest stored pixels."""
+        fitting.check_size("a depth map", self.depth.shape[1:], stored)
         depth = fitting.fit_values(self.depth[i], fit)
         return np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
 
@@ -165,9 +170,10 @@ class DepthFiles:
         """Whether the file exists."""
         return Path(self.paths[i]).is_file()
 
-    def read(self, i: int, fit: fitting.Fit) -> np.ndarray:
+    def read(self, i: int, fit: fitting.Fit, stored: tuple[int, int]) -> np.ndarray:
         """float32 `[H, W]`."""
         depth = self.decode(self.paths[i])
+        fitting.check_size(self.paths[i], depth.shape, stored)
         if not self.sparse:
             return fitting.fit_values(depth, fit).astype(np.float32)
         y, x = np.nonzero(depth)
@@ -287,7 +293,7 @@ class ClipSource:
         if self.with_sequence:
             record["sequence"] = np.int32(self.sequences[i])
         if self.with_depth:
-            record["depth"] = clip.depth.read(target, fit)
+            record["depth"] = clip.depth.read(target, fit, views[0].shape[:2])
         if self.with_pose:
             poses = np.linalg.inv(clip.poses[frames]) @ clip.poses[target]
             record["pose"] = poses.astype(np.float32)

@@ -129,6 +129,22 @@ def fit_values(values: np.ndarray, fit: Fit) -> np.ndarray:
     return values[np.floor(y).astype(int)[:, None], np.floor(x).astype(int)]
 
 
+def check_size(what: str, shape: tuple[int, ...], stored: tuple[int, int]) -> None:
+    """Refuses ground truth of another size than its image's.
+
+    Args:
+        what: its file's name, for messages.
+        shape: its height and width.
+        stored: the image's height and width.
+
+    Raises:
+        DataError: naming both sizes.
+    """
+    if shape != stored:
+        (height, width), (h, w) = shape, stored
+        raise DataError(f"{what} has {width} x {height} pixels, but its image {w} x {h}")
+
+
 def fit_points(x: np.ndarray, y: np.ndarray, depth: np.ndarray, fit: Fit) -> np.ndarray:
     """Draws points with depth into a sparse map: the nearest in each pixel, 0 where there is none.
 

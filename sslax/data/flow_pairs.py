@@ -195,17 +195,11 @@ def _ground_truth(
 
 def _read_flow(path: str, stored: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     flow, known = flow_files.read_flow(path)
-    _check_shape(path, known.shape, stored)
+    fitting.check_size(path, known.shape, stored)
     return flow, known
 
 
 def _read_mask(path: str, stored: tuple[int, int]) -> np.ndarray:
     mask = images.read_image(path, channels=1)[..., 0]
-    _check_shape(path, mask.shape, stored)
+    fitting.check_size(path, mask.shape, stored)
     return mask
-
-
-def _check_shape(path: str, shape: tuple[int, ...], stored: tuple[int, int]) -> None:
-    if shape != stored:
-        (height, width), (h, w) = shape, stored
-        raise DataError(f"{path} has {width} x {height} pixels, but its image {w} x {h}")

@@ -43,8 +43,8 @@ def swapped_prediction(
 
     Raises:
         AssertionError: `scores` or `queue` has the wrong shape.
-        ValueError: there are fewer than two views, or fewer views than code views; a temperature or
-            `epsilon` is not positive.
+        ValueError: there are fewer than two views, or fewer views than code views, or a single
+            image; a temperature or `epsilon` is not positive.
 
     Example:
         >>> import jax.numpy as jnp
@@ -69,6 +69,9 @@ def swapped_prediction(
     if queue is not None:
         checks.assert_shape(queue, (None, code_views, scores.shape[2]))
         to_assign = jnp.concatenate(accumulated(to_assign, queue))
+    devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    if to_assign.shape[0] * devices < 2:
+        raise checks.value_error("a single image has no balanced codes; pass at least two images.")
     codes = jax.vmap(
         lambda s: sinkhorn(s, epsilon=epsilon, iterations=iterations, axis_name=axis_name),
         in_axes=1,

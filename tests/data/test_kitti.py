@@ -163,6 +163,9 @@ def test_improved_depth(tmp_path, caplog):
     expected = np.zeros((6, 10))
     expected[1, 2] = 2
     np.testing.assert_array_equal(held[0]["depth"], expected)
+    write_scaled_png(folder / "0000000002.png", stored[:, :10])
+    with pytest.raises(DataError, match=r"02\.png has 10 x 12 pixels, but its image 20 x 12"):
+        kitti.load(config(**fields, size=(6, 10))).test[0]
     (folder / "0000000002.png").unlink()
     assert "no measured depth for any" in error(kitti, **fields)
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import logging
+import os
 import pickle
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from PIL import Image
 
 from sslax import data
 from sslax.data import records
-from sslax.data.files import headers, images
+from sslax.data.files import archives, headers, images
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (12, 9, 8, 3), dtype=np.uint8)
@@ -416,6 +417,16 @@ def test_npz_mistakes(tmp_path):
     assert "directory" in error(source="npz", path=str(tmp_path))
     (tmp_path / "pickled.npz").write_bytes(pickle.dumps([1]))
     assert "not an .npz archive" in error(source="npz", path=str(tmp_path / "pickled.npz"))
+
+
+def test_an_archive_larger_than_memory_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "zeros.npz"
+    np.savez_compressed(path, image=np.zeros((100, 100, 100), np.uint8))
+    assert path.stat().st_size < 5000
+    sizes = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 900_000}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
+    with pytest.raises(data.DataError, match=r"unpacks to 0\.0 GiB, and this machine has 0\.0 GiB"):
+        archives.read_archive(str(path))
 
 
 def test_config_mistakes():

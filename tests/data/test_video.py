@@ -198,6 +198,16 @@ def test_no_sample_spans_missing_frames(tmp_path, caplog):
     assert len(video.load(config(path=str(tmp_path), frames=2, interval=2)).train) == 3
 
 
+def test_frames_numbered_in_steps_are_pointed_out(tmp_path, caplog):
+    """Two frames alone, 3 and 50, may be neighbors or not."""
+    write_images(tmp_path / "a", ["3.png", "50.png"], IMAGES[:2])
+    write_images(tmp_path / "b", ["7.png", "8.png"], IMAGES[:2])
+    with caplog.at_level(logging.WARNING):
+        video.load(config(path=str(tmp_path), frames=2, target_frame="first"))
+    assert "1 of 2 directories are numbered in steps" in caplog.text
+    assert f"in {tmp_path / 'a'} of 47" in caplog.text
+
+
 def test_one_calibration_is_for_one_size(tmp_path):
     write_images(tmp_path / "a", NAMES[:4], IMAGES)
     write_images(tmp_path / "b", NAMES[:4], [noise(i, 12, 18) for i in range(4)])

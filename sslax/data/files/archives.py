@@ -1,5 +1,7 @@
 """`.npz` archives: read without unpickling, and checked array by array."""
 
+import contextlib
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -27,6 +29,7 @@ def read_archive(path: str) -> Arrays:
         raise DataError(f"data.path {path} does not exist")
     if not zipfile.is_zipfile(file):
         raise DataError(f"{path} is not an .npz archive: write it with numpy.savez_compressed")
+    _check_memory(file)
     try:
         with np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
@@ -37,6 +40,23 @@ def read_archive(path: str) -> Arrays:
         ) from error
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is damaged, write it again: {error}") from error
+
+
+def _check_memory(file: Path) -> None:
+    """Refuses an archive that unpacks to more than the machine's memory.
+
+    Raises:
+        DataError: naming both sizes.
+    """
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(file) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if unpacked > memory:
+            raise DataError(
+                f"{file} unpacks to {unpacked / 2**30:.1f} GiB, and this machine has "
+                f"{memory / 2**30:.1f} GiB of memory: save the images as files in a folder, which "
+                "are read while training"
+            )
 
 
 def images(arrays: Arrays, name: str, path: str) -> np.ndarray:

@@ -24,6 +24,7 @@ _LEFT_BEHIND = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN"})
 _RUN_FILES = frozenset({"config.json", "data.json"})
 _RUN_PARTS = frozenset({"checkpoints", "figures", "tensorboard"})
 _PREDICTIONS = "predictions.json"  # is in a folder of predictions
+_LONGEST_STEP = 1000  # from one frame's number to the next; beyond, numbers are times
 _LARGEST_GAP = 1.5  # times the usual step from one frame's number to the next
 
 
@@ -166,6 +167,7 @@ def sequences(root: Path) -> list[tuple[Path, list[str]]]:
         )
     found = [(root, loose)] if loose else inner
     warn_left_out(root, [name for folder, _ in found for name in other_files(folder)])
+    _warn_of_steps(found)
     return found
 
 
@@ -179,6 +181,22 @@ def warn_left_out(root: str | Path, files: Iterable[str]) -> None:
             len(others),
             root,
             ", ".join(f"{count} {suffix}" for suffix, count in counts),
+        )
+
+
+def _warn_of_steps(sequences: Sequence[tuple[Path, Sequence[str]]]) -> None:
+    """Says so where all frames are numbered 3, 50, ...: some may be missing between them."""
+    found = [
+        (folder, _usual_step([Path(file).stem for file in files])) for folder, files in sequences
+    ]
+    found = [(folder, step) for folder, step in found if step and 1 < step <= _LONGEST_STEP]
+    if found:
+        logging.getLogger(__name__).warning(
+            "the frames of %d of %d directories are numbered in steps, in %s of %g: they are taken "
+            "as consecutive",
+            len(found),
+            len(sequences),
+            *found[0],
         )
 
 
@@ -198,14 +216,29 @@ def runs(names: Sequence[str]) -> np.ndarray:
         >>> runs(["f1", "f2", "f3", "f50", "f51"]).tolist()
         [0, 0, 0, 1, 1]
     """
+    same, steps = _steps(names)
+    usual = _usual_step(names)
+    if usual is None:
+        return np.zeros(len(names), int)
+    gaps = ~same | (steps > _LARGEST_GAP * usual)
+    return np.concatenate([[0], np.cumsum(gaps)])
+
+
+def _steps(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """From each name to the next: whether the text before the number stays, and the step."""
     matches = [re.fullmatch(r"(.*?)(\d+(?:\.\d+)?)\D*", name) for name in names]
     pairs = list(itertools.pairwise(matches))
     same = np.array([bool(a and b) and a[1] == b[1] for a, b in pairs], bool)
     steps = np.array([float(b[2]) - float(a[2]) if a and b else np.inf for a, b in pairs])
+    return same, steps
+
+
+def _usual_step(names: Sequence[str]) -> float | None:
+    """The usual step from one frame's number to the next; None where names do not count."""
+    same, steps = _steps(names)
     if not same.any() or (steps[same] <= 0).any():
-        return np.zeros(len(names), int)
-    gaps = ~same | (steps > _LARGEST_GAP * np.percentile(steps[same], 25))
-    return np.concatenate([[0], np.cumsum(gaps)])
+        return None
+    return float(np.percentile(steps[same], 25))
 
 
 def suffixes() -> str:

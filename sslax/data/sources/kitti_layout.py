@@ -86,8 +86,8 @@ class LaserDepth:
         """Whether there is a scan: some frames have none."""
         return Path(self.paths[i]).is_file()
 
-    def read(self, i: int, fit: fitting.Fit) -> np.ndarray:
-        """float32 `[H, W]`."""
+    def read(self, i: int, fit: fitting.Fit, stored: tuple[int, int]) -> np.ndarray:
+        """float32 `[H, W]`; scans have no size."""
         scan = np.fromfile(self.paths[i], "<f4")
         if not scan.size or scan.size % 4:
             raise ImageError(f"{self.paths[i]} is damaged: a scan is x, y, z, reflectance, float32")
