@@ -5,6 +5,7 @@ extra [train] is not installed.
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -25,6 +26,11 @@ CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "latest", ["latest", "best"], "Which checkpoint to evaluate or predict with."
 )
 
+_KINDS = {  # by the words of absl's errors
+    "invalid literal for int()": "a whole number",
+    "could not convert string to float": "a number",
+    "Non-boolean argument": "True or False",
+}
 _PATHS = {"workdir", "input", "output", "intrinsics"}
 
 
@@ -73,7 +79,7 @@ def _parse(arguments: list[str]) -> list[str]:
     except flags.Error as error:
         # A config file that refuses its variant is reported as text, traceback and all.
         *_, refused = str(error).split(f"{UserError.__module__}.{UserError.__name__}: ")
-        raise UserError(refused.strip().splitlines()[0]) from error
+        raise UserError(_plain(refused.strip().splitlines()[0])) from error
     except AttributeError as error:  # from the config
         (reason,) = getattr(error.args[0], "args", error.args)
         raise UserError("--config has no key " + " ".join(str(reason).split())) from error
@@ -85,3 +91,10 @@ def _parse(arguments: list[str]) -> list[str]:
         if flags.FLAGS[name].present:
             paths.expand(flags.FLAGS[name].value, f"--{name}")
     return [command]
+
+
+def _plain(message: str) -> str:
+    """absl's error about a value of another type, as this library says it; others as they are."""
+    flag = re.fullmatch(r"flag (--[\w.]+)=(.*?): (.*)", message)
+    kind = flag and next((kind for words, kind in _KINDS.items() if words in flag[3]), None)
+    return f"{flag[1]} must be {kind}; got {flag[2]}." if flag and kind else message

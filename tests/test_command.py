@@ -36,6 +36,20 @@ def test_numbers_have_their_range(flag, values, allowed):
     assert flags.FLAGS[flag].value == flags.FLAGS[flag].default
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--batch_size=many", "--batch_size must be a whole number; got many."),
+        ("--fps=1,5", "--fps must be a number; got 1,5."),
+        ("--finetune=perhaps", "--finetune must be True or False; got perhaps."),
+    ],
+)
+def test_values_of_another_type_are_named(argument, message):
+    with pytest.raises(UserError) as error:
+        parsed(argument)
+    assert str(error.value) == message
+
+
 @pytest.mark.parametrize("stray", [["batch_size=3"], ["--fps", "3", "4"], ["images/"]])
 def test_a_stray_argument_is_refused(stray):
     with pytest.raises(UserError, match=f"^'{stray[-1]}' is no flag: write --NAME=VALUE"):
