@@ -1,8 +1,9 @@
 """The few functions that methods of all families share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import ranges
@@ -25,6 +26,14 @@ def merge_views(images: Array) -> Array:
 def split_views(outputs: Array, views: int) -> Array:
     """`[B·V, ...]` back to `[B, V, ...]`."""
     return outputs.reshape(-1, views, *outputs.shape[1:])
+
+
+def select_views(images: Array, indices: Sequence[int]) -> Array:
+    """Some of the images `[B, V, ...]`, `[B, T, ...]`.
+
+    They are slices: a constant array of indices would be a gather, on TPU a loop over its pixels.
+    """
+    return jnp.stack([images[:, i] for i in indices], axis=1)
 
 
 def no_update(variables: Variables, step: Array) -> PyTree:

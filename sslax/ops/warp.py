@@ -9,7 +9,9 @@ only if something differentiates with respect to the image; `jax.lax.stop_gradie
 rules it out.
 """
 
-import functools
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ from jax import lax
 
 from sslax import checks
 from sslax.errors import check_choice
+from sslax.ops import platforms
 from sslax.ops.dtypes import accumulated, accumulation_dtype, at_least_float32
 from sslax.ops.no_inline import no_inline
 from sslax.types import Array
@@ -94,7 +97,7 @@ def warp_flow(image: Array, flow: Array, *, padding: str = "border") -> tuple[Ar
     checks.assert_axis_dimension(flow, -1, 2)
     flow = at_least_float32(flow)
     coords = pixel_grid(*flow.shape[1:3]).astype(flow.dtype) + flow
-    return jax.vmap(functools.partial(bilinear_sample, padding=padding))(image, coords)
+    return jax.vmap(partial(bilinear_sample, padding=padding))(image, coords)
 
 
 def warp_disparity(
@@ -180,8 +183,19 @@ def _splat(values: Array, coords: Array) -> Array:
     x, y = coords[..., 0], coords[..., 1]
     faded = faded * (_fade(x, width) * _fade(y, height))[..., None]
     inside = (_into_image(x, width, "zeros"), _into_image(y, height, "zeros"))
-    (sums,) = jax.linear_transpose(lambda image: _blend(_at_least_two(image), inside), faded)(faded)
+    sums = platforms.choose(
+        faded, inside, cpu=partial(_add, _SEPARATE), default=partial(_add, _JOINED)
+    )
     return sums.astype(values.dtype)
+
+
+def _add(access: "_Access", values: Array, coords: tuple[Array, ...]) -> Array:
+    """The transpose of `_blend`: adds values `[H, W, C]` to the pixels around `coords`."""
+
+    def sample(image: Array) -> Array:
+        return _blend(access, _at_least_two(image), coords)
+
+    return jax.linear_transpose(sample, values)(values)[0]
 
 
 def range_map(flow: Array) -> Array:
@@ -234,11 +248,14 @@ def _sample(image: Array, coords: tuple[Array, ...], padding: str) -> tuple[Arra
     checks.assert_floating(image)
     check_choice("padding", padding, _PADDINGS)
     sizes = image.shape[1::-1][: len(coords)]  # width, height
-    valid = functools.reduce(
-        jnp.logical_and, [(c >= 0) & (c <= size - 1) for c, size in zip(coords, sizes)]
-    )
+    valid = reduce(jnp.logical_and, [(c >= 0) & (c <= size - 1) for c, size in zip(coords, sizes)])
     inside = tuple(_into_image(c, size, padding) for c, size in zip(coords, sizes))
-    values = _interpolate_no_inline(_at_least_two(image), inside)
+    values = platforms.choose(
+        _at_least_two(image),
+        inside,
+        cpu=_interpolate_separate,
+        default=partial(_interpolate, _JOINED),
+    )
     if padding == "zeros":
         for c, size in zip(coords, sizes):
             values = values * _repeat_channels(_fade(c, size), image.shape[2])
@@ -273,38 +290,54 @@ def _at_least_two(image: Array) -> Array:
     return jnp.pad(image, [(0, size < 2) for size in image.shape[:2]] + [(0, 0)], mode="edge")
 
 
-# Two implementations of the same interpolation. On a CPU, values and slopes are fastest from
-# separate gathers of the corners (`_value_and_slopes`), whose transpose is slow; the transpose, the
-# gradient with respect to the image, is fastest as one scatter of blocks of 2 x 2 pixels, the
-# transpose of a slow gather (`_blend`). The custom derivative combines them; being a forward-mode
-# rule, it leaves all other transformations to JAX.
+# The custom derivative combines two implementations of the same interpolation. Values and slopes
+# come from the four pixels around a coordinate (`_value_and_slopes`), whose transpose would be four
+# scatters; the gradient with respect to the image is one scatter, the transpose of `_blend`. Being
+# a forward-mode rule, it leaves all other transformations to JAX.
+#
+# How the pixels are read and added to (`_Access`) depends on what the code is compiled for. A CPU
+# is fastest with a gather for each of the four and a scatter of blocks of 2 x 2 pixels. On TPU such
+# a scatter becomes a loop over all samples, and gathers and scatters cost by the index: there the
+# image is first joined with copies of itself, shifted by a pixel, so that one index reads, or adds
+# to, all four.
 
 
-@jax.custom_jvp
-def _interpolate(image: Array, coords: tuple[Array, ...]) -> Array:
+class _Access(NamedTuple):
+    """How the pixels of cells, 2 x 2 or 1 x 2, are accessed.
+
+    Attributes:
+        read: `(image, corners, rows) -> pixels`: of each cell in reading order, `[..., C]` each.
+        blend: `(image, corners, weights) -> sums` of the pixels with weights `[..., rows, 2]`.
+    """
+
+    read: Callable[[Array, Array, int], tuple[Array, ...]]
+    blend: Callable[[Array, Array, Array], Array]
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _interpolate(access: _Access, image: Array, coords: tuple[Array, ...]) -> Array:
     """Values of `image` `[H, W, C]` at coordinates inside it: `(x, y)`, or `(x,)` in each row."""
-    return _value_and_slopes(image, coords)[0]
+    return _value_and_slopes(access, image, coords)[0]
 
 
 def _is_zero(tangent: object) -> bool:
     return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
 
 
-def _interpolate_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+def _interpolate_jvp(access: _Access, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     image, coords = primals
     d_image, d_coords = tangents
-    value, *slopes = _value_and_slopes(image, coords)
+    value, *slopes = _value_and_slopes(access, image, coords)
     tangent = jnp.zeros_like(value)
     for slope, d_coord in zip(slopes, d_coords):
         if not _is_zero(d_coord):
             tangent += slope * _repeat_channels(d_coord, slope.shape[-1])
     if not _is_zero(d_image):
-        tangent += _blend(d_image, coords)
+        tangent += _blend(access, d_image, coords)
     return value, tangent
 
 
 _interpolate.defjvp(_interpolate_jvp, symbolic_zeros=True)
-_interpolate_no_inline = no_inline(_interpolate)
 
 
 def _repeat_channels(x: Array, channels: int) -> Array:
@@ -316,53 +349,32 @@ def _repeat_channels(x: Array, channels: int) -> Array:
     return jnp.stack([x] * channels, axis=-1) if channels <= 4 else x[..., None]
 
 
-def _value_and_slopes(image: Array, coords: tuple[Array, ...]) -> tuple[Array, ...]:
+def _value_and_slopes(
+    access: _Access, image: Array, coords: tuple[Array, ...]
+) -> tuple[Array, ...]:
     """`(v, dv/dx, dv/dy)` from four pixels, or `(v, dv/dx)` from two pixels of each row."""
     corners, fractions = _cell(image, coords)
-    height, width, channels = image.shape
-    # A sum, because XLA's CPU backend stores it; it would recompute products and conversions for
-    # every channel.
-    first = jnp.sum(corners * jnp.array([width, 1], jnp.int32), axis=-1, dtype=jnp.int32)
     fx, *fy = (fraction[..., None] for fraction in fractions)
     dtype = accumulation_dtype(image, fx)
-    pixels = image.reshape(height * width, channels)
-
-    def along_row(index: Array) -> tuple[Array, Array]:
-        left, right = (_read(pixels, i).astype(dtype) for i in (index, index + 1))
-        return left + fx * (right - left), right - left
-
-    upper, upper_slope = along_row(first)
-    if not fy:
+    pixels = access.read(image, corners, len(fractions))
+    left, right, *lower = (x.astype(dtype) for x in pixels)
+    upper, upper_slope = left + fx * (right - left), right - left
+    if not lower:
         return upper, upper_slope
-    lower, lower_slope = along_row(first + width)
-    slope_y = lower - upper
+    left, right = lower
+    lower_slope = right - left
+    slope_y = left + fx * lower_slope - upper
     return upper + fy[0] * slope_y, upper_slope + fy[0] * (lower_slope - upper_slope), slope_y
 
 
-def _read(pixels: Array, index: Array) -> Array:
-    return pixels.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
-
-
-def _blend(image: Array, coords: tuple[Array, ...]) -> Array:
-    """The values alone, linear in `image`; the transpose is one scatter of whole blocks."""
+def _blend(access: _Access, image: Array, coords: tuple[Array, ...]) -> Array:
+    """The values alone, linear in `image`; the transpose is one scatter."""
     corners, fractions = _cell(image, coords)
     dtype = accumulation_dtype(image, *fractions)
     hats = [jnp.stack([1 - fraction, fraction], axis=-1) for fraction in fractions]
     weights = hats[0][..., None, :] * (hats[1][..., :, None] if len(hats) == 2 else 1.0)
-    block = (len(fractions), 2, image.shape[2])  # two rows, or one
-    rank = corners.ndim - 1
-    dimensions = lax.GatherDimensionNumbers(
-        offset_dims=(rank, rank + 1, rank + 2), collapsed_slice_dims=(), start_index_map=(0, 1)
-    )
-    # Widened before the gather, so that the transpose adds in full precision.
-    blocks = lax.gather(
-        image.astype(dtype),
-        corners,
-        dimensions,
-        block,
-        mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS,
-    )
-    return jnp.sum(blocks * weights[..., None], axis=(-3, -2))
+    # Widened before it is read, so that the transpose adds in full precision.
+    return access.blend(image.astype(dtype), corners, weights)
 
 
 def _cell(image: Array, coords: tuple[Array, ...]) -> tuple[Array, list[Array]]:
@@ -375,3 +387,55 @@ def _cell(image: Array, coords: tuple[Array, ...]) -> tuple[Array, list[Array]]:
     left = starts[0]
     top = starts[1] if len(starts) == 2 else jnp.arange(len(left), dtype=jnp.int32)[:, None]
     return jnp.stack(jnp.broadcast_arrays(top, left), axis=-1), fractions
+
+
+def _read_separately(image: Array, corners: Array, rows: int) -> tuple[Array, ...]:
+    """A gather for each pixel of a cell."""
+    height, width, channels = image.shape
+    # A sum, because XLA's CPU backend stores it; it would recompute products and conversions for
+    # every channel.
+    first = jnp.sum(corners * jnp.array([width, 1], jnp.int32), axis=-1, dtype=jnp.int32)
+    pixels = image.reshape(height * width, channels)
+    offsets = [row * width + column for row in range(rows) for column in range(2)]
+    return tuple(
+        pixels.at[first + offset].get(mode="promise_in_bounds", wrap_negative_indices=False)
+        for offset in offsets
+    )
+
+
+def _blend_blocks(image: Array, corners: Array, weights: Array) -> Array:
+    """One gather of cells, whose transpose is one scatter of cells."""
+    rank = corners.ndim - 1
+    dimensions = lax.GatherDimensionNumbers(
+        offset_dims=(rank, rank + 1, rank + 2), collapsed_slice_dims=(), start_index_map=(0, 1)
+    )
+    block = (*weights.shape[-2:], image.shape[2])
+    mode = lax.GatherScatterMode.PROMISE_IN_BOUNDS
+    blocks = lax.gather(image, corners, dimensions, block, mode=mode)
+    return jnp.sum(blocks * weights[..., None], axis=(-3, -2))
+
+
+def _read_joined(image: Array, corners: Array, rows: int) -> tuple[Array, ...]:
+    """One gather from the image joined with its shifted copies: a cell is a pixel of that."""
+    height, width, _ = image.shape
+    padded = jnp.pad(image, ((0, rows - 1), (0, 1), (0, 0)))
+    shifted = [padded[y : y + height, x : x + width] for y in range(rows) for x in range(2)]
+    joined = jnp.concatenate(shifted, axis=-1)
+    cells = joined.at[corners[..., 0], corners[..., 1]].get(
+        mode="promise_in_bounds", wrap_negative_indices=False
+    )
+    return tuple(jnp.split(cells, 2 * rows, axis=-1))
+
+
+def _blend_joined(image: Array, corners: Array, weights: Array) -> Array:
+    """The pixels of `_read_joined`, weighted."""
+    rows = weights.shape[-2]
+    pixels = _read_joined(image, corners, rows)
+    terms = [weights[..., y, x, None] for y in range(rows) for x in range(2)]
+    return reduce(jnp.add, [pixel * weight for pixel, weight in zip(pixels, terms)])
+
+
+_SEPARATE = _Access(_read_separately, _blend_blocks)
+_JOINED = _Access(_read_joined, _blend_joined)
+
+_interpolate_separate = no_inline(partial(_interpolate, _SEPARATE))

@@ -25,6 +25,7 @@ from sslax.methods.flow import (
     resolution,
     self_supervision,
     smurf,
+    terms,
     uflow,
     unflow,
 )
@@ -830,6 +831,24 @@ def test_the_student_learns_and_the_teacher_does_not():
         return self_supervision.self_supervision(student, teacher, margin=margin, size=(H, W))[0]
 
     np.testing.assert_allclose(slopes[2], 0.3 * jax.grad(of_student)(jnp.float32(2.0)), rtol=1e-4)
+
+
+def test_a_term_with_a_weight_that_changes_has_its_value_and_gradient():
+    params = {"a": jnp.arange(3.0), "b": jnp.float32(2.0)}
+
+    def term(params):
+        return params["b"] * jnp.sum(params["a"] ** 3)
+
+    def weighted(params, weight):
+        return weight * terms.when_needed(weight, term, params)
+
+    run = jax.jit(jax.value_and_grad(weighted))
+    for weight in (0.0, 0.5):
+        value, gradient = run(params, jnp.float32(weight))
+        np.testing.assert_allclose(value, weight * 18.0)
+        np.testing.assert_allclose(gradient["a"], weight * 6 * params["a"] ** 2, rtol=1e-6)
+        np.testing.assert_allclose(gradient["b"], weight * 9.0, rtol=1e-6)
+        assert weighted(params, weight) == value  # a plain number
 
 
 def test_the_analogy_is_exact_for_a_network_that_follows():

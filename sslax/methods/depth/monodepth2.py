@@ -3,7 +3,6 @@
 Godard et al., Digging Into Self-Supervised Monocular Depth Estimation, ICCV 2019.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -13,7 +12,13 @@ from ml_collections import ConfigDict
 
 from sslax import augment, losses, models, ops, ranges
 from sslax.errors import UserError, check_choice
-from sslax.methods.common import Augmentation, knobs_of, merge_views, split_views
+from sslax.methods.common import (
+    Augmentation,
+    knobs_of,
+    merge_views,
+    select_views,
+    split_views,
+)
 from sslax.methods.depth import common, geometry
 from sslax.methods.depth.common import Snippet
 from sslax.models.compose import Network, Parts
@@ -207,13 +212,16 @@ def estimate(net: Parts, images: Array, knobs: Knobs) -> tuple[tuple[Array, ...]
         Maps `[B·T, h, w, 1]`, finest first, of the T images of `depth_indices`; and twists as
         `estimate_motion` returns them, None for a single frame.
     """
-    snippet, like = knobs.snippet, select(images, knobs.depth_indices)
+    snippet, like = knobs.snippet, merge_views(select_views(images, knobs.depth_indices))
     if not knobs.share_encoder:
         maps = common.depth_maps(net, like)
         frames = images[:, : snippet.frames]
         return maps, estimate_motion(net, frames, knobs) if snippet.source_frames else None
     stages = encode_each(net, images)
-    chosen = {name: select(stage, knobs.depth_indices) for name, stage in stages.items()}
+    chosen = {
+        name: merge_views(select_views(stage, knobs.depth_indices))
+        for name, stage in stages.items()
+    }
     return net.decoder({"stages": chosen, "like": like}), motion_from_stages(net, stages, snippet)
 
 
@@ -248,13 +256,8 @@ def frame_pairs(images: Array, snippet: Snippet) -> Array:
         `[B, S - 1, 2, ...]`.
     """
     target = snippet.target_index
-    order = [(min(i, target), max(i, target)) for i in snippet.source_frames]
-    return images[:, jnp.array(order)]
-
-
-def select(images: Array, indices: Sequence[int]) -> Array:
-    """Some of the images or stages `[B, V, ...]`, merged: `[B·T, ...]`."""
-    return merge_views(jnp.stack([images[:, i] for i in indices], axis=1))
+    pairs = [sorted((i, target)) for i in snippet.source_frames]
+    return jnp.stack([select_views(images, pair) for pair in pairs], axis=1)
 
 
 # Depth and poses.
@@ -314,7 +317,7 @@ def snippet_loss(
     if snippet.source_frames:
         metrics["translation"] = jnp.mean(jnp.linalg.norm(to_frames[..., :3, 3], axis=-1))
     if knobs.velocity_weight:
-        distance = batch["distance"][:, jnp.array(snippet.source_frames)]
+        distance = select_views(batch["distance"], snippet.source_frames)
         metrics["velocity"] = geometry.velocity_error(to_frames, distance)
         value = value + knobs.velocity_weight * metrics["velocity"]
     if knobs.consistency_weight:
@@ -371,7 +374,7 @@ def comparison_levels(
         knobs: of the method.
     """
     snippet = knobs.snippet
-    target, sources = frames[:, snippet.target_index], frames[:, jnp.array(snippet.sources)]
+    target, sources = frames[:, snippet.target_index], select_views(frames, snippet.sources)
     if knobs.full_resolution:
         size = target.shape[1:3]
         large = [ops.resize(level[..., None], size)[..., 0] for level in maps]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import losses, models
-from sslax.methods.common import Augmentation, knobs_of
+from sslax.methods.common import Augmentation, knobs_of, select_views
 from sslax.methods.depth import common, geometry
 from sslax.methods.depth.common import Snippet
 from sslax.models.compose import Network, Parts
@@ -156,7 +156,7 @@ def reproject_frames(
         twists: `[B, S - 1, 6]` from the target's camera to each source frame's.
         snippet: which frame is the target.
     """
-    target, sources = frames[:, snippet.target_index], frames[:, jnp.array(snippet.source_frames)]
+    target, sources = frames[:, snippet.target_index], select_views(frames, snippet.source_frames)
     level = geometry.make_level(target, sources, intrinsics, maps.shape[1:3])
     depth, poses = 1 / inverse_depth(maps), geometry.pose_from_euler(twists)
     images, valid = geometry.reproject(level, depth[:, None], poses)

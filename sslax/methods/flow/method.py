@@ -64,7 +64,7 @@ class SecondPass(NamedTuple):
         name: of its metric.
         weight: of the term, or a schedule of it; where it is 0 the pass is skipped.
         term: `(forward, batch, first, keys) -> scalar`, with `forward(x, train)` the network's
-            output, `first` the `FirstPass` and two random keys.
+            output, `first` the `FirstPass`, which gets no gradient, and two random keys.
     """
 
     name: str
@@ -95,12 +95,16 @@ def flow_loss(network: Model, objective: Objective, second_pass: SecondPass | No
         first = objective(output, batch, step)
         value, metrics = first.loss, flow_metrics(first)
         if second_pass is not None:
+            known = jax.lax.stop_gradient(first)
 
-            def forward(x: Any, train: bool) -> NetworkOutput:
-                return network.apply(params, model_state, x, train)[0]
+            def second(params: PyTree) -> Array:
+                def forward(x: Any, train: bool) -> NetworkOutput:
+                    return network.apply(params, model_state, x, train)[0]
+
+                return second_pass.term(forward, batch, known, keys[1:])
 
             weight = at_step(second_pass.weight, step)
-            term = when_needed(weight, lambda: second_pass.term(forward, batch, first, keys[1:]))
+            term = when_needed(weight, second, params)
             value = value + weight * term
             metrics[second_pass.name] = term
         return value, LossOutput(new_state, extra, jax.lax.stop_gradient(metrics))

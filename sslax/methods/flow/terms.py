@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from sslax import losses
 from sslax.methods.flow.matching import merge_pairs
 from sslax.ops.platforms import choose
-from sslax.types import Array
+from sslax.types import Array, PyTree
 
 DATA_TERMS = ("census", "l1", "ssim")
 
@@ -54,15 +54,45 @@ def magnitude(flow: Array) -> Array:
     return jnp.sqrt(jnp.sum(jnp.square(jax.lax.stop_gradient(flow)), axis=-1))
 
 
-def when_needed(weight: Array | float, term: Callable[[], Array]) -> Array:
-    """`term()`, or 0 without its cost where its weight is 0.
+def when_needed(weight: Array | float, term: Callable[[PyTree], Array], params: PyTree) -> Array:
+    """`term(params)`, or 0 without its cost where its weight is 0.
 
-    On CPU a weight that changes during the run costs its term throughout: there, XLA's
-    convolutions are many times slower inside a branch, so the branch is always taken, and the
-    compiler removes it.
+    A weight that changes during the run makes it a branch, which computes the gradient together
+    with the value: what the gradient needs of the forward pass is then gone before the rest of the
+    loss is computed, rather than kept beside what the rest needs.
+
+    On CPU such a weight costs its term throughout: there, XLA's convolutions are many times slower
+    inside a branch, so the branch is always taken, and the compiler removes it.
+
+    Args:
+        weight: of the term.
+        term: of the parameters alone; nothing else that it reads gets a gradient.
+        params: parameters.
     """
     if isinstance(weight, int | float):
-        return term() if weight else jnp.float32(0.0)
-    counts = weight > 0
+        return term(params) if weight else jnp.float32(0.0)
+
+    def skipped(params: PyTree) -> tuple[Array, PyTree]:
+        return jnp.float32(0.0), jax.tree.map(jnp.zeros_like, params)
+
+    counts, fixed = weight > 0, jax.lax.stop_gradient(params)
     taken = choose(counts, cpu=jnp.ones_like, default=lambda counts: counts)
-    return jnp.where(counts, jax.lax.cond(taken, term, lambda: jnp.float32(0.0)), 0.0)
+    value, gradient = jax.lax.cond(taken, jax.value_and_grad(term), skipped, fixed)
+    return jnp.where(counts, _with_gradient(value, gradient, params), 0.0)
+
+
+@jax.custom_vjp
+def _with_gradient(value: Array, gradient: PyTree, params: PyTree) -> Array:
+    """The value, a function of the parameters with that gradient."""
+    return value
+
+
+def _with_gradient_forward(value: Array, gradient: PyTree, params: PyTree) -> tuple[Array, PyTree]:
+    return value, gradient
+
+
+def _with_gradient_backward(gradient: PyTree, g: Array) -> tuple[None, None, PyTree]:
+    return None, None, jax.tree.map(lambda x: g.astype(x.dtype) * x, gradient)
+
+
+_with_gradient.defvjp(_with_gradient_forward, _with_gradient_backward)
