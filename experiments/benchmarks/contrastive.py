@@ -146,7 +146,7 @@ def small(peer_python: str | None, rounds: int) -> None:
             ratio = memory["nt_xent"] / size
             print(f"  {name:<28}{size / MIB:10.1f} MiB temporary; nt_xent takes {ratio:.2%}")
 
-    sslax.losses.pairwise.default_tile = lambda: 4096  # as on an accelerator
+    sslax.losses.pairwise.CPU_TILE = sslax.losses.pairwise.TILE  # as on an accelerator
     memory = compiled(nt_xent(), 2**19).memory_analysis()
     total = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
     print(f"1,048,576 embeddings with gradients: {total / 2**30:.2f} GiB in all")
@@ -171,7 +171,7 @@ def info_nce_memory() -> None:
 
     for rows in (4096, 16384):
         sizes = {"info_nce": temporary(info_nce, rows), "plain JAX": temporary(plain, rows)}
-        with mock.patch.object(pairwise, "default_tile", lambda rows=rows: rows):
+        with mock.patch.object(pairwise, "CPU_TILE", rows):
             sizes["its dense form"] = temporary(info_nce, rows)
         text = ", ".join(
             f"{name} {size:.1f} ({sizes['info_nce'] / size:.1%})" for name, size in sizes.items()

@@ -23,9 +23,12 @@ import jax
 import jax.numpy as jnp
 
 from sslax.ops.dtypes import accumulation_dtype
+from sslax.ops.platforms import choose, devices
 from sslax.types import Array
 
 MASKED = -1e30  # finite: the difference of two masked logits is 0, not NaN
+TILE = 4096  # rows and columns of a tile: it fills an accelerator
+CPU_TILE = 512  # it fits the cache
 
 # `visit(row, column, row_state, column_state, both) -> (row_state, column_state)` computes the tile
 # of logits of a row block and a column block and adds it to the state of its rows and, if `both`,
@@ -331,11 +334,6 @@ def _to_tiles(x: Array, ring: int, tile: int, multiple: int) -> Array:
     return x.reshape(ring, count, size, -1)
 
 
-def default_tile() -> int:
-    """Rows and columns of a tile: it fits a CPU's cache, or it fills an accelerator."""
-    return 512 if jax.default_backend() == "cpu" else 4096
-
-
 def reduce_rows(
     reduction: Reduction,
     rows: Array,
@@ -356,7 +354,7 @@ def reduce_rows(
             2 the 2 x 2 blocks on the diagonal, 0 nothing.
         shared: the columns, such as a queue, are the same on every device and do not travel.
         tile: rows and columns of a tile; None takes the dense form for a small matrix and
-            `default_tile()` otherwise.
+            otherwise what suits the platform.
         axis_name: the mapped axis that splits the rows, and the columns unless they are shared.
 
     Returns:
@@ -368,18 +366,42 @@ def reduce_rows(
             jnp.where(False, other[0, 0], x).astype(x.dtype)
             for x, other in ((rows, columns), (columns, rows))
         )
-    everything = rows if columns is None else columns
+    options: Any = {"exclude": exclude, "shared": shared, "axis_name": axis_name}
+    if tile is not None:
+        return _reduce_tiled(reduction, rows, columns, tile=tile, **options)
     travels = axis_name is not None and not shared
-    devices = jax.lax.axis_size(axis_name) if travels else 1
-    if tile is None and rows.shape[0] * everything.shape[0] * devices <= (2 * default_tile()) ** 2:
+    elements = rows.shape[0] * (rows if columns is None else columns).shape[0]
+    elements *= jax.lax.axis_size(axis_name) if travels else 1
+
+    def reduce(rows: Array, columns: Array | None, tile: int) -> Array:
+        if elements > (2 * tile) ** 2:
+            return _reduce_tiled(reduction, rows, columns, tile=tile, **options)
+        everything = rows if columns is None else columns
         return _reduce_dense(reduction, rows, everything, exclude, axis_name if travels else None)
 
-    tile = tile or default_tile()
+    if elements <= (2 * min(TILE, CPU_TILE)) ** 2:  # dense on every platform
+        return reduce(rows, columns, TILE)
+    return choose(
+        *(rows, columns), cpu=partial(reduce, tile=CPU_TILE), default=partial(reduce, tile=TILE)
+    )
+
+
+def _reduce_tiled(
+    reduction: Reduction,
+    rows: Array,
+    columns: Array | None,
+    *,
+    exclude: int,
+    shared: bool,
+    tile: int,
+    axis_name: str | None,
+) -> Array:
+    everything = rows if columns is None else columns
     multiple = max(exclude, 1)  # excluded pairs stay in one tile
     blocks = 1
     if axis_name is None:  # one block for each device that may hold a shard of the rows
         divisor = math.gcd(rows.shape[0], rows.shape[0] if shared else everything.shape[0])
-        blocks = math.gcd(divisor // multiple, jax.device_count())
+        blocks = math.gcd(divisor // multiple, devices())
     column_blocks = 1 if shared else blocks
     x = _to_tiles(rows, blocks, tile, multiple)
     y = None if columns is None else _to_tiles(columns, column_blocks, tile, multiple)
@@ -389,7 +411,7 @@ def reduce_rows(
         reduction=reduction,
         rows=rows.shape[0] // blocks,
         columns=everything.shape[0] // column_blocks,
-        ring=1 if shared else devices * blocks,
+        ring=1 if shared else (jax.lax.axis_size(axis_name) if axis_name else blocks),
         axis_name=axis_name,
         exclude=exclude,
     )

@@ -1,8 +1,9 @@
-"""Convolution, with the algorithm chosen by backend, kernel and size.
+"""Convolution, with the algorithm chosen by platform, kernel and size.
 
 XLA's convolutions are slow on CPUs, above all their weight gradients, and its matrix products are
-not. So on CPU the convolutions that networks here are made of become products (`kernels`); on every
-other backend, for every other kernel, and where the work is too small, `conv2d` is XLA's.
+not. So in programs for CPUs the convolutions that networks here are made of become products
+(`kernels`); on every other platform, for every other kernel, where the work is too small, and where
+a program is exported for any size of the batch, `conv2d` is XLA's.
 
 | kernel | on CPU |
 |---|---|
@@ -12,10 +13,12 @@ other backend, for every other kernel, and where the work is too small, `conv2d`
 | up to four outputs, stride 1 | `products.conv_few_outputs` |
 | 5x5 and larger, stride 2 | `products.conv_wide` |
 
-There only reverse-mode differentiation is defined.
+Of those convolutions only reverse-mode derivatives are defined under `jit`, on every platform: both
+alternatives are traced.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -24,7 +27,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from sslax.checks import assert_axis_dimension, assert_rank
-from sslax.models.kernels import on_cpu, products, reflect_pad, winograd
+from sslax.models.kernels import products, reflect_pad, winograd
+from sslax.ops.platforms import choose
 
 _MIN_CHANNELS = 32 * 16  # inputs times outputs: with fewer, transforming the tiles dominates
 _MIN_PRODUCTS = 1 << 27  # below, a few milliseconds at most: not worth the longer compilation
@@ -91,24 +95,40 @@ def conv2d(
     """
     assert_rank([x, kernel], 4)
     assert_axis_dimension(kernel, 2, x.shape[-1])
-    if not on_cpu():
-        if reflect:
-            x, padding = reflect_pad(x, padding), 0
-        return products.xla_conv(x, kernel, stride, padding)
     if stride == 1 and padding == len(kernel) // 2 and _has_few_outputs(x, kernel):
-        return products.conv_few_outputs(x, kernel, reflect=reflect)
+        few_outputs = partial(products.conv_few_outputs, reflect=reflect)
+        padded = partial(_padded_conv, padding=padding, reflect=reflect)
+        return choose(x, kernel, cpu=few_outputs, default=padded)
     if reflect:
         x, padding = reflect_pad(x, padding), 0
+    xla_conv = partial(products.xla_conv, stride=stride, padding=padding)
+    algorithm = _algorithm_on_cpu(x, kernel, stride, padding)
+    return choose(x, kernel, cpu=algorithm, default=xla_conv) if algorithm else xla_conv(x, kernel)
+
+
+def _padded_conv(x: jax.Array, kernel: jax.Array, *, padding: int, reflect: bool) -> jax.Array:
+    if reflect:
+        x, padding = reflect_pad(x, padding), 0
+    return products.xla_conv(x, kernel, stride=1, padding=padding)
+
+
+def _algorithm_on_cpu(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int
+) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+    """What is faster than XLA's convolution on a CPU; None if nothing is."""
+    side = len(kernel)
     if kernel.shape[:2] == (1, 1) and padding == 0:
-        return products.conv_1x1(x, kernel, stride)
+        return partial(products.conv_1x1, stride=stride)
+    if not isinstance(x.size, int):  # exported for any size of the batch
+        return None
     known = (stride, padding) in ((1, 0), (1, 1), (2, 1))
     if kernel.shape[:2] == (3, 3) and known and _large(x, kernel):
         if stride == 2 or _heavy(x, kernel):
-            return products.conv_im2col(x, kernel, stride, padding)
-        return winograd.conv3x3(x, kernel, padding)
-    if len(kernel) >= 5 and stride == 2 and _wide(x, kernel):
-        return products.conv_wide(x, kernel, stride, padding)
-    return products.xla_conv(x, kernel, stride, padding)
+            return partial(products.conv_im2col, stride=stride, padding=padding)
+        return partial(winograd.conv3x3, padding=padding)
+    if side >= 5 and stride == 2 and _wide(x, kernel):
+        return partial(products.conv_wide, stride=stride, padding=padding)
+    return None
 
 
 def conv_in_loop(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -119,15 +139,20 @@ def conv_in_loop(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     *sides, c, k = kernel.shape
     padding = tuple(side // 2 for side in sides)
-    if not on_cpu():
+    cpu: Callable[[jax.Array, jax.Array], jax.Array]
+    if sides[0] == sides[1] > 1 and _narrow(kernel):
+        cpu = partial(products.conv_few_outputs, reflect=False)
+    elif sides == [3, 3] and c * k >= _MIN_CHANNELS and isinstance(x.size, int):
+        cpu = partial(winograd.conv3x3, padding=1)
+    else:
+        cpu = partial(products.conv_in_loop_im2col, padding=padding)
+
+    def xla_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
         pads = [(pixels, pixels) for pixels in padding]
         layout = products.DIMENSIONS
         return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=layout)
-    if sides[0] == sides[1] > 1 and _narrow(kernel):
-        return products.conv_few_outputs(x, kernel, reflect=False)
-    if sides == [3, 3] and c * k >= _MIN_CHANNELS:
-        return winograd.conv3x3(x, kernel, 1)
-    return products.conv_in_loop_im2col(x, kernel, padding)
+
+    return choose(x, kernel, cpu=cpu, default=xla_conv)
 
 
 def _large(x: jax.Array, kernel: jax.Array) -> bool:
@@ -146,7 +171,9 @@ def _has_few_outputs(x: jax.Array, kernel: jax.Array) -> bool:
     """Whether to multiply every pixel by the whole kernel."""
     side, other, _, k = kernel.shape
     fits = side == other and side % 2 == 1 and min(x.shape[1:3]) > side // 2
-    return fits and _narrow(kernel) and x.size * side**2 * k >= _MIN_PRODUCTS >> 5
+    if not fits or not _narrow(kernel) or not isinstance(x.size, int):
+        return False
+    return x.size * side**2 * k >= _MIN_PRODUCTS >> 5
 
 
 def _narrow(kernel: jax.Array) -> bool:

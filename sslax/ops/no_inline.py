@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from sslax.ops.platforms import choose
 from sslax.types import Array
 
 Result = TypeVar("Result")
@@ -20,7 +21,7 @@ def no_inline(
     That backend fuses producers it considers cheap, gathers included, into each of their
     consumers: nine consumers interpolate an image nine times. It does not look into a call marked
     as not inlineable, whereas `jax.lax.optimization_barrier` is removed before fusion. On other
-    backends the function is called as it is.
+    backends the call is not marked.
 
     Args:
         function: takes arrays by position and options by keyword.
@@ -34,9 +35,10 @@ def no_inline(
 
     @functools.wraps(function)
     def _call(*arrays: Array, **options: Any) -> Result:
-        if jax.default_backend() != "cpu":
-            return function(*arrays, **options)
-        with set_xla_metadata(inlineable="false"):
-            return compiled(*arrays, **options)
+        def marked(*arrays: Array) -> Result:
+            with set_xla_metadata(inlineable="false"):
+                return compiled(*arrays, **options)
+
+        return choose(*arrays, cpu=marked, default=functools.partial(compiled, **options))
 
     return _call

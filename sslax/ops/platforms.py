@@ -5,10 +5,12 @@ TPU, exported for several platforms, or run on a CPU beside a GPU. So nothing he
 backend the host has; all alternatives are traced, and one is chosen when the program is lowered.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+from jax.sharding import AxisType
 
 Result = TypeVar("Result")
 
@@ -34,3 +36,17 @@ def choose(*arrays: Any, cpu: Callable[..., Result], default: Callable[..., Resu
         4.0
     """
     return jax.lax.platform_dependent(*arrays, cpu=cpu, default=default)
+
+
+def devices() -> int:
+    """Over how many devices global arrays may be sharded where this is traced.
+
+    Those of the mesh that is in use (`jax.set_mesh`, or `jax.sharding.use_abstract_mesh` as in a
+    training step), which need not be devices of this host, without the axes that a `shard_map` or
+    `pmap` around this has split; without a mesh, all devices that JAX has here.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return jax.device_count()
+    axes = zip(mesh.axis_sizes, mesh.axis_types)
+    return math.prod(size for size, kind in axes if kind != AxisType.Manual)

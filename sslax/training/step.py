@@ -73,6 +73,9 @@ def compile_step(
     replicated = sharding.replicated(mesh)
 
     def step(state: TrainState, arrays: Any) -> tuple[TrainState, Metrics]:
-        return train_step(method, tx, state, take(arrays, state.step))
+        with jax.sharding.use_abstract_mesh(
+            mesh.abstract_mesh
+        ):  # what losses ask for their devices
+            return train_step(method, tx, state, take(arrays, state.step))
 
     return jax.jit(step, donate_argnums=0, out_shardings=(replicated, replicated))

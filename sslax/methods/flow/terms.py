@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from sslax import losses
 from sslax.methods.flow.matching import merge_pairs
+from sslax.ops.platforms import choose
 from sslax.types import Array
 
 DATA_TERMS = ("census", "l1", "ssim")
@@ -57,10 +58,11 @@ def when_needed(weight: Array | float, term: Callable[[], Array]) -> Array:
     """`term()`, or 0 without its cost where its weight is 0.
 
     On CPU a weight that changes during the run costs its term throughout: there, XLA's
-    convolutions are many times slower inside a branch.
+    convolutions are many times slower inside a branch, so the branch is always taken, and the
+    compiler removes it.
     """
     if isinstance(weight, int | float):
         return term() if weight else jnp.float32(0.0)
-    if jax.default_backend() == "cpu":
-        return jnp.where(weight > 0, term(), 0.0)
-    return jax.lax.cond(weight > 0, term, lambda: jnp.float32(0.0))
+    counts = weight > 0
+    taken = choose(counts, cpu=jnp.ones_like, default=lambda counts: counts)
+    return jnp.where(counts, jax.lax.cond(taken, term, lambda: jnp.float32(0.0)), 0.0)

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from sslax.models.kernels.backend import on_cpu
 from sslax.ops.no_inline import no_inline
+from sslax.ops.platforms import choose
 
 
 def reflect_pad(x: jax.Array, radius: int = 1) -> jax.Array:
@@ -66,9 +66,14 @@ def shift(x: jax.Array, axis: int, offset: int, *, reflect: bool) -> jax.Array:
 
 
 def _pad(x: jax.Array, radius: int, mode: str) -> jax.Array:
-    if not on_cpu() or min(x.shape[1:3]) <= radius:
-        widths = ((0, 0), (radius, radius), (radius, radius), (0, 0))
-        return jnp.pad(x, widths, mode=mode)
+    widths = ((0, 0), (radius, radius), (radius, radius), (0, 0))
+    pad = functools.partial(jnp.pad, pad_width=widths, mode=mode)
+    if min(x.shape[1:3]) <= radius:
+        return pad(x)
+    return choose(x, cpu=functools.partial(_pad_by_sums, radius=radius, mode=mode), default=pad)
+
+
+def _pad_by_sums(x: jax.Array, *, radius: int, mode: str) -> jax.Array:
     # Each axis is stored before the next: fused, the first would be computed again for every value.
     for axis in (1, 2):
         x = _pad_borders(x, radius=radius, skip=int(mode == "reflect"), axis=axis)

@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sslax.models.kernels.backend import on_cpu
 from sslax.ops.no_inline import no_inline
+from sslax.ops.platforms import choose
 
 _WINDOW = [(i, j) for i in range(3) for j in range(3)]
 
@@ -24,8 +24,8 @@ def max_pool(x: jax.Array) -> jax.Array:
 
     `y[n, i, j, c] = max_ab x[n, 2 i + a - 1, 2 j + b - 1, c]`, a, b = 0, 1, 2, inside the image
 
-    Where pixels tie, the gradient goes to the first in row order. On CPU only reverse-mode
-    differentiation is defined.
+    Where pixels tie, the gradient goes to the first in row order. Only reverse-mode derivatives are
+    defined under `jit`.
 
     Args:
         x: `[N, H, W, C]`, floating.
@@ -37,7 +37,7 @@ def max_pool(x: jax.Array) -> jax.Array:
         >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
         [[5.0, 7.0], [13.0, 15.0]]
     """
-    return _max_pool(x) if on_cpu() else _reduce(x)
+    return choose(x, cpu=_max_pool, default=_reduce)
 
 
 def _reduce(x: jax.Array) -> jax.Array:
