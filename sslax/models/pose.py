@@ -188,7 +188,7 @@ class PoseCorrelation(nn.Module):
         ]
         h, w = first.shape[1:3]
         grid = 2 * ops.pixel_grid(h, w) / jnp.array([w, h]) - 1
-        y = jnp.concatenate([*flows, jnp.broadcast_to(grid, (len(first), h, w, 2))], axis=-1)
+        y = jnp.concatenate([*flows, jnp.broadcast_to(grid, (first.shape[0], h, w, 2))], axis=-1)
         for i in range(3):
             sizes.append(y.shape[1:3])
             y = _relu_conv(y.astype(self.dtype), self.width, 3, self.dtype, f"conv{i}", stride=2)

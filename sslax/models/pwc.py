@@ -146,7 +146,7 @@ class PWCNet(nn.Module):
 
     def _kept_levels(self, x: dict[str, jax.Array], train: bool) -> jax.Array:
         """`[D N, levels, 1, 1, 1]`: 1 where a level contributes, at index 0 the refinement."""
-        n, directions = len(x["image"]), 2 if self.both else 1
+        n, directions = x["image"].shape[0], 2 if self.both else 1
         shape = (directions, self.levels)
         if not train or not self.level_dropout or self.is_initializing():
             keep = jnp.ones((n, *shape), bool)

@@ -105,7 +105,7 @@ class ViT(nn.Module):
         y, attended = y.astype(jnp.float32) + positions, mask
         if self.class_token:
             token = self.param("class_token", nn.initializers.normal(0.02), (self.width,))
-            y = jnp.concatenate([jnp.broadcast_to(token, (len(y), 1, self.width)), y], axis=1)
+            y = jnp.concatenate([jnp.broadcast_to(token, (y.shape[0], 1, self.width)), y], axis=1)
             if mask is not None:
                 attended = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
         factors = self._branch_factors(x.get("key")) if train and self.drop_path else None

@@ -32,7 +32,7 @@ def stereo_pose(baseline: Array) -> Array:
 
 def insert_identity(poses: Array, index: int) -> Array:
     """Poses `[B, S - 1, 4, 4]` to the source frames, with the target's own identity at `index`."""
-    identity = jnp.broadcast_to(jnp.eye(4, dtype=poses.dtype), (len(poses), 1, 4, 4))
+    identity = jnp.broadcast_to(jnp.eye(4, dtype=poses.dtype), (poses.shape[0], 1, 4, 4))
     return jnp.concatenate([poses[:, :index], identity, poses[:, index:]], axis=1)
 
 
