@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from sslax import config_files, errors, paths, ranges
+from sslax import compilation_cache, config_files, errors, paths, ranges
 from sslax.errors import UserError
 
 try:
@@ -24,6 +24,12 @@ from ml_collections import config_flags as config_flags
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "latest", ["latest", "best"], "Which checkpoint to evaluate or predict with."
+)
+_COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    None,
+    "Folder of compiled programs, kept from one command to the next; empty for none. By default "
+    "JAX_COMPILATION_CACHE_DIR, or sslax/compiled in XDG_CACHE_HOME or ~/.cache.",
 )
 
 _KINDS = {  # by the words of absl's errors
@@ -49,6 +55,7 @@ def entry(main: Callable[[list[str]], None]) -> None:
     def quietly(arguments: list[str]) -> None:
         if not any(argument.startswith(("--verbosity", "-v")) for argument in sys.argv):
             logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it touches
+        compilation_cache.enable(_COMPILATION_CACHE.value)
         main(arguments)
 
     try:
