@@ -20,6 +20,10 @@ _DISTRIBUTED = flags.DEFINE_bool(
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "By hand: HOST:PORT of process 0.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", 0, "By hand: this process, from 0.")
 _PROCESSES = flags.DEFINE_integer("num_processes", 1, "By hand: how many processes.")
+_PROFILE = flags.DEFINE_integer(
+    "profile", 0, "Steps to trace, once the first few are done, for Perfetto or TensorBoard."
+)
+command.check_flag("profile", NonNegativeInt)
 command.check_flag("process_id", NonNegativeInt)
 command.check_flag("num_processes", PositiveInt)
 
@@ -41,7 +45,7 @@ def main(_: list[str]) -> None:
         raise UserError(f"--config={file}: there is no such config file.") from error
     workdir = Path(command.WORKDIR.value or default_workdir(file))
     print(f"Run in {workdir}", flush=True)
-    state = fit(config, workdir)
+    state = fit(config, workdir, traced_steps=_PROFILE.value)
     if int(state.step) < open_run(workdir).plan.steps:
         print(f"Stopped at step {int(state.step)}; the same command resumes from there.")
     elif config.evaluate.at_end:

@@ -7,6 +7,7 @@ a batch are sharded over the mesh's devices in order; a process reads the rows o
 """
 
 import contextlib
+import math
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -44,6 +45,7 @@ class Feed(NamedTuple):
         arrays: `(step) -> PyTree` of global arrays; call it once per step, in order, beginning with
             `start_step`. It does not wait for the devices. The arrays belong to the feed: do not
             donate them.
+        shapes: shapes, dtypes and shardings of what `arrays` returns, known before it is read.
         batch: `(arrays, step) -> Batch`, pure, to be traced inside the compiled step: 'image' uint8
             `[B, H, W, C]` or `[B, V, H, W, C]`, 'index' int32 `[B]` and whatever else the records
             hold (with labels, 'label' int32 `[B]`), sharded over the mesh's axis 'data'.
@@ -52,6 +54,7 @@ class Feed(NamedTuple):
     """
 
     arrays: Callable[[int], PyTree]
+    shapes: PyTree
     batch: Callable[[PyTree, jax.Array], Batch]
     steps_per_epoch: int
     close: Callable[[], None]
@@ -89,7 +92,7 @@ def make_feed(
     resident_bytes: int = 2**30,
     workers: int = 0,
 ) -> Feed:
-    """Shuffled batches without end.
+    """Shuffled batches without end, read in threads from now on.
 
     Both modes give the same batches. 'resident' puts the whole set on every device once and gathers
     batches inside the compiled step; 'stream' reads records in threads while the step runs. A
@@ -112,7 +115,7 @@ def make_feed(
 
     Raises:
         DataError: the batch is larger than the set or not divisible by the devices, or the records
-            are not uint8 images.
+            are not uint8 images. A record that cannot be read is an error of the feed's `arrays`.
     """
     steps_per_epoch = len(source) // batch_size if batch_size > 0 else 0
     if steps_per_epoch == 0:
@@ -128,12 +131,12 @@ def make_feed(
         mode = "resident" if size_in_memory(source) <= resident_bytes else "stream"
     order = _Order(seed, len(source), batch_size)
     if mode == "resident":
-        arrays, batch, close = _resident(source, order, mesh, workers)
+        arrays, expected, batch, close = _resident(source, order, mesh, workers)
     elif mode == "stream":
-        arrays, batch, close = _stream(source, order, mesh, start_step, workers)
+        arrays, expected, batch, close = _stream(source, order, mesh, start_step, workers)
     else:
         raise DataError(f"the mode {mode!r} is not one of 'auto', 'resident', 'stream'")
-    return Feed(arrays, batch, steps_per_epoch, close)
+    return Feed(arrays, expected, batch, steps_per_epoch, close)
 
 
 def evaluation_batches(
@@ -211,17 +214,26 @@ class _Order:
 
 def _resident(source: Source, order: _Order, mesh: Mesh, workers: int) -> tuple[Callable, ...]:
     """Keeps the whole set on every device; each epoch uploads only its order, one epoch ahead."""
-    memory = in_memory(source, workers=workers)
     over_data = NamedSharding(mesh, PartitionSpec("data"))
+    everywhere = NamedSharding(mesh, PartitionSpec())
     upload = partial(_replicate, mesh)
-    shape = memory.images.shape
-    images = memory.images.reshape(shape[0], -1)  # flat rows gather faster
-    fixed = {name: upload(array) for name, array in {**memory.arrays, "image": images}.items()}
+    record, used = shapes(source), order.steps_per_epoch * order.batch_size
+    shape = record["image"].shape
+    rows = {**record, "image": jax.ShapeDtypeStruct((math.prod(shape),), np.uint8)}
+    expected = _stacked(rows, len(source), everywhere)
+    expected["order"] = jax.ShapeDtypeStruct((used,), np.int32, sharding=everywhere)
     thread = ThreadPoolExecutor(1)
     orders: dict[int, Future] = {}
 
+    def read_all() -> PyTree:
+        memory = in_memory(source, workers=workers)
+        images = memory.images.reshape(len(source), -1)  # flat rows gather faster
+        return {name: upload(array) for name, array in {**memory.arrays, "image": images}.items()}
+
     def epoch_arrays(epoch: int) -> PyTree:
-        return {**fixed, "order": upload(order.epoch(epoch))}
+        return {**fixed.result(), "order": upload(order.epoch(epoch))}
+
+    fixed = thread.submit(read_all)
 
     def arrays(step: int) -> PyTree:
         epoch = step // order.steps_per_epoch
@@ -236,14 +248,14 @@ def _resident(source: Source, order: _Order, mesh: Mesh, workers: int) -> tuple[
         first = step % order.steps_per_epoch * order.batch_size
         index = jax.lax.dynamic_slice_in_dim(arrays["order"], first, order.batch_size)
         index = jax.lax.with_sharding_constraint(index, over_data)
-        rows = {name: jnp.take(arrays[name], index, axis=0, mode="clip") for name in fixed}
-        rows["image"] = rows["image"].reshape(order.batch_size, *shape[1:])
+        rows = {name: jnp.take(arrays[name], index, axis=0, mode="clip") for name in record}
+        rows["image"] = rows["image"].reshape(order.batch_size, *shape)
         return jax.lax.with_sharding_constraint({**rows, "index": index}, over_data)
 
-    return arrays, batch, lambda: thread.shutdown(cancel_futures=True)
+    return arrays, expected, batch, lambda: thread.shutdown(cancel_futures=True)
 
 
-def _generated(source: GeneratedSource, batch_size: int, mesh: Mesh) -> tuple[Callable, Callable]:
+def _generated(source: GeneratedSource, batch_size: int, mesh: Mesh) -> tuple[Any, ...]:
     """Generates records inside the compiled step; none repeats, however long an epoch is."""
     over_data = NamedSharding(mesh, PartitionSpec("data"))
     fixed = jax.tree.map(partial(_replicate, mesh), source.arrays)
@@ -254,7 +266,7 @@ def _generated(source: GeneratedSource, batch_size: int, mesh: Mesh) -> tuple[Ca
         records = {**source.generate(arrays, index), "index": index}
         return jax.lax.with_sharding_constraint(records, over_data)
 
-    return lambda step: fixed, batch
+    return lambda step: fixed, jax.tree.map(_shape_of, fixed), batch
 
 
 def _stream(
@@ -275,7 +287,9 @@ def _stream(
             )
         return current["batch"]
 
-    return arrays, lambda arrays, step: arrays, ahead.close
+    record = {**shapes(source), "index": jax.ShapeDtypeStruct((), np.int32)}
+    expected = _stacked(record, order.batch_size, NamedSharding(mesh, PartitionSpec("data")))
+    return arrays, expected, lambda arrays, step: arrays, ahead.close
 
 
 def _record_batches(
@@ -400,6 +414,22 @@ def _replicate(mesh: Mesh, values: np.ndarray) -> jax.Array:
     values = np.asarray(values)
     sharding = NamedSharding(mesh, PartitionSpec())
     return jax.make_array_from_callback(values.shape, sharding, lambda at: values[at])
+
+
+def _shape_of(array: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+
+
+def _stacked(
+    record: dict[str, jax.ShapeDtypeStruct], count: int, sharding: NamedSharding
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of `count` records, as they lie on the devices."""
+    return {
+        name: jax.ShapeDtypeStruct(
+            (count, *x.shape), jax.dtypes.canonicalize_dtype(x.dtype), sharding=sharding
+        )
+        for name, x in record.items()
+    }
 
 
 def _padded(values: np.ndarray, mask: np.ndarray) -> np.ndarray:

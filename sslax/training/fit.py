@@ -1,7 +1,8 @@
 """`fit(config, workdir)`: a run with its files, from the data to the exported encoder."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,18 +11,37 @@ from ml_collections import ConfigDict
 
 from sslax import data, paths
 from sslax.methods import METHODS
-from sslax.training import checkpoint, description, loop, metrics, scoring, sharding, weights
+from sslax.training import (
+    checkpoint,
+    description,
+    loop,
+    metrics,
+    profile,
+    scoring,
+    sharding,
+    weights,
+)
 from sslax.training.plan import Build, Plan, describe, make_plan, without_starting_weights
 from sslax.types import TrainState
 
 
 def fit(
-    config: ConfigDict, workdir: str | Path, *, methods: Mapping[str, Build] = METHODS
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    methods: Mapping[str, Build] = METHODS,
+    traced_steps: int = 0,
 ) -> TrainState:
     """Trains as `config` says, in `workdir`, from its latest checkpoint if it has one.
 
     A run that was killed and started again gives the same bits as an uninterrupted one. SIGTERM
     and Ctrl-C save a checkpoint and return early: `state.step` is then less than the plan's steps.
+
+    Args:
+        config: a whole config.
+        workdir: the run's folder.
+        methods: the table of methods, name to `build(config, steps)`.
+        traced_steps: how many steps to trace, in the folder `profile.FOLDER`.
 
     Returns:
         The last state.
@@ -40,24 +60,36 @@ def fit(
     chief = jax.process_index() == 0
     # Where the first process refuses, the others end with it.
     lock = checkpoint.locked(workdir) if chief else contextlib.nullcontext()
-    with lock, loop.StopRequest() as stopping:
+    with lock, loop.StopRequest() as stopping, contextlib.ExitStack() as stack:
         about = description.describe(config, spec | {"fingerprint": _fingerprints(dataset)})
         if chief:
             description.check(workdir, about)
         # A checkpoint holds whatever weights the run started from.
         resumed = make_plan(without_starting_weights(config), **spec, methods=methods)
-        folder = workdir / checkpoint.FOLDER
-        state = checkpoint.restore(folder, resumed.abstract_state(mesh))
+        folder, abstract = workdir / checkpoint.FOLDER, resumed.abstract_state(mesh)
+        state = checkpoint.restore(folder, abstract)
+        first = 0 if state is None else int(state.step)
+        if first < plan.steps:  # data are read and the step is compiled while the state is made
+            feed = stack.enter_context(_feed(config, mesh, dataset, first))
+            step_fn = stack.enter_context(
+                profile.traced(
+                    loop.compile_ahead(plan, mesh, abstract, feed),
+                    workdir / profile.FOLDER,
+                    traced_steps if chief else 0,
+                    first=first,
+                    last=plan.steps,
+                )
+            )
         if state is None:
             everywhere = sharding.replicated(mesh)
             state = jax.jit(plan.initial_state, out_shardings=everywhere)()
         if chief:
             description.write(workdir, about)
             print(_announcement(config, plan, mesh, spec, state), flush=True)
-        first = int(state.step)
         if first < plan.steps:
+            run = partial(loop.run, plan, mesh, feed=feed, step_fn=step_fn, stopping=stopping)
             with checkpoint.Checkpoints(folder, about, start=first) as checkpoints:
-                state = _train(config, plan, mesh, state, dataset, checkpoints, workdir, stopping)
+                state = _train(config, plan, mesh, state, dataset, run, checkpoints, workdir)
         # Also where an earlier start was killed before this, or the files were damaged since.
         if chief and int(state.step) == plan.steps:
             _write_weights(config, plan, state, workdir)
@@ -69,17 +101,10 @@ def _fingerprints(dataset: data.Dataset) -> dict[str, str]:
     return {name: data.fingerprint(part) for name, part in parts.items() if part is not None}
 
 
-def _train(
-    config: ConfigDict,
-    plan: Plan,
-    mesh: Mesh,
-    state: TrainState,
-    dataset: data.Dataset,
-    checkpoints: checkpoint.Checkpoints,
-    workdir: Path,
-    stopping: Callable[[int], bool],
-) -> TrainState:
-    first = int(state.step)
+@contextlib.contextmanager
+def _feed(
+    config: ConfigDict, mesh: Mesh, dataset: data.Dataset, first: int
+) -> Generator[data.Feed]:
     feed = data.make_feed(
         dataset.train,
         batch_size=config.batch_size,
@@ -90,19 +115,33 @@ def _train(
         workers=config.data.workers,
         start_step=first,
     )
+    try:
+        yield feed
+    finally:
+        feed.close()
+
+
+def _train(
+    config: ConfigDict,
+    plan: Plan,
+    mesh: Mesh,
+    state: TrainState,
+    dataset: data.Dataset,
+    run: Callable[..., TrainState],
+    checkpoints: checkpoint.Checkpoints,
+    workdir: Path,
+) -> TrainState:
     score = scoring.make_score(plan, mesh, dataset, workers=config.data.workers)
     chief = jax.process_index() == 0
-    writer = metrics.Writer(workdir, first) if chief else None
+    writer = metrics.Writer(workdir, int(state.step)) if chief else None
     try:
-        return loop.run(
-            *(plan, mesh, state, feed),
+        return run(
+            state,
             save=lambda step, state: checkpoints.save(step, state, score(state)),
             writer=writer,
             progress=chief,
-            stopping=stopping,
         )
     finally:
-        feed.close()
         if writer:
             writer.close()
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import jax
@@ -17,7 +18,9 @@ from sslax import data
 from sslax.training import metrics
 from sslax.training.plan import Plan
 from sslax.training.step import compile_step
-from sslax.types import TrainState
+from sslax.types import Metrics, TrainState
+
+Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
 class Writer(Protocol):
@@ -33,6 +36,7 @@ def run(
     state: TrainState,
     feed: data.Feed,
     *,
+    step_fn: Step | None = None,
     save: Callable[[int, TrainState], None] | None = None,
     writer: Writer | None = None,
     progress: bool = True,
@@ -47,6 +51,7 @@ def run(
         mesh: the devices.
         state: on the mesh; it is donated.
         feed: of batches, starting at the state's step.
+        step_fn: the compiled step, where that was begun before (`compile_ahead`).
         save: is given the step and the state every `plan.checkpoint_every` steps and at the end.
         writer: is given the metrics' means.
         progress: show how far the run is, on the standard error stream.
@@ -59,7 +64,7 @@ def run(
         NonFinite: a metric became NaN or infinite.
     """
     first = int(state.step)
-    step_fn = compile_step(plan.method, plan.tx, mesh, feed.batch)
+    step_fn = step_fn or compile_step(plan.method, plan.tx, mesh, feed.batch)
     report = _Report(plan, first, writer, progress)
     for step in range(first, plan.steps):
         state, step_metrics = step_fn(state, feed.arrays(step))
@@ -74,6 +79,25 @@ def run(
             break
     report.close()
     return state
+
+
+def compile_ahead(plan: Plan, mesh: Mesh, state: TrainState, feed: data.Feed) -> Step:
+    """The step of `run`, compiled in a thread from now on, while the feed reads its data.
+
+    Args:
+        plan: of the run.
+        mesh: the devices.
+        state: shapes, dtypes and shardings of the state.
+        feed: of batches.
+
+    Returns:
+        The step. It waits until it is compiled.
+    """
+    step_fn = compile_step(plan.method, plan.tx, mesh, feed.batch)
+    thread = ThreadPoolExecutor(1)
+    compiled = thread.submit(lambda: step_fn.lower(state, feed.shapes).compile())
+    thread.shutdown(wait=False)
+    return lambda state, arrays: compiled.result()(state, arrays)
 
 
 class _Report:

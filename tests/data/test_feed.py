@@ -1,5 +1,7 @@
 """Order, resident and streamed feeds, resuming, sharding, evaluation batches."""
 
+import threading
+
 import jax
 import numpy as np
 import pytest
@@ -148,12 +150,45 @@ def test_evaluation_may_stop_early():
     found.close()
 
 
+def test_the_set_is_read_while_something_else_is_done():
+    done = threading.Event()
+
+    class Waits(Slow):
+        def __getitem__(self, i):
+            if i == 44 and not done.wait(timeout=30):
+                raise data.ImageError("nobody did anything else")
+            return super().__getitem__(i)
+
+    feed = data.make_feed(Waits(), batch_size=BATCH, seed=0, mesh=MESH, mode="resident")
+    done.set()
+    assert feed.arrays(0)["image"].shape == (45, 60)
+    feed.close()
+
+
 def test_errors_in_threads_surface():
     for mode in ("resident", "stream"):
         with pytest.raises(data.DataError, match=f"image {BROKEN} is torn"):
             batches(Slow(broken=BROKEN), range(6), mode=mode)
     with pytest.raises(data.DataError, match=f"image {BROKEN} is torn"):
         list(data.evaluation_batches(Slow(broken=BROKEN), batch_size=8, mesh=MESH))
+
+
+@pytest.mark.parametrize(
+    ("source", "mode"), [("memory", "resident"), ("memory", "stream"), ("generated", "auto")]
+)
+def test_shapes_are_known_before_anything_is_read(source, mode):
+    halves = np.arange(45) * 0.5  # float64, which becomes float32 on the devices
+    chosen = data.ArraySource(IMAGES, LABELS, half=halves) if source == "memory" else Numbered()
+    feed = data.make_feed(chosen, batch_size=BATCH, seed=0, mesh=MESH, mode=mode)
+    compiled = jax.jit(feed.batch).lower(feed.shapes, jax.ShapeDtypeStruct((), np.int32)).compile()
+    arrays = feed.arrays(0)
+    expected, found = (
+        jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), tree)
+        for tree in (feed.shapes, arrays)
+    )
+    assert expected == found
+    assert compiled(arrays, np.int32(0))["image"].shape[0] == BATCH
+    feed.close()
 
 
 def test_stream_wants_its_steps_in_order():
