@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from sslax.checks import assert_axis_dimension, assert_rank
-from sslax.models.kernels import products, reflect_pad, winograd
+from sslax.models.kernels import chunks, products, reflect_pad, winograd
 from sslax.ops.platforms import choose
 
 _MIN_CHANNELS = 32 * 16  # inputs times outputs: with fewer, transforming the tiles dominates
@@ -103,7 +103,9 @@ def conv2d(
         x, padding = reflect_pad(x, padding), 0
     xla_conv = partial(products.xla_conv, stride=stride, padding=padding)
     algorithm = _algorithm_on_cpu(x, kernel, stride, padding)
-    return choose(x, kernel, cpu=algorithm, default=xla_conv) if algorithm else xla_conv(x, kernel)
+    if algorithm is None:
+        return xla_conv(x, kernel)
+    return choose(x, kernel, cpu=_with_loops(algorithm), default=xla_conv)
 
 
 def _padded_conv(x: jax.Array, kernel: jax.Array, *, padding: int, reflect: bool) -> jax.Array:
@@ -131,6 +133,13 @@ def _algorithm_on_cpu(
     return None
 
 
+def _with_loops(
+    algorithm: Callable[[jax.Array, jax.Array], jax.Array],
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The algorithm, whose loops want operands that vary alike inside shard_map."""
+    return lambda x, kernel: algorithm(chunks.alike(x, kernel), chunks.alike(kernel, x))
+
+
 def conv_in_loop(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Same-size convolution of stride 1 with any odd kernel, for the body of a loop.
 
@@ -143,7 +152,7 @@ def conv_in_loop(x: jax.Array, kernel: jax.Array) -> jax.Array:
     if sides[0] == sides[1] > 1 and _narrow(kernel):
         cpu = partial(products.conv_few_outputs, reflect=False)
     elif sides == [3, 3] and c * k >= _MIN_CHANNELS and isinstance(x.size, int):
-        cpu = partial(winograd.conv3x3, padding=1)
+        cpu = _with_loops(partial(winograd.conv3x3, padding=1))
     else:
         cpu = partial(products.conv_in_loop_im2col, padding=padding)
 

@@ -224,6 +224,25 @@ def test_sharded_batch_moves_no_image(function, side, stride, padding, elements,
     assert_close(sharded(*placed), expected, 1e-4)
 
 
+@pytest.mark.parametrize(("side", "stride"), [(3, 1), (3, 2), (7, 2)])
+def test_inside_shard_map_gradients_are_those_of_the_whole_batch(side, stride, monkeypatch):
+    monkeypatch.setattr(conv, "_MIN_CHANNELS", 1)
+    monkeypatch.setattr(conv, "_MIN_PRODUCTS", 1)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    x, kernel = draw(0, 8, 8, 8, 3), draw(1, side, side, 3, 64)
+
+    def total(x, kernel):
+        return jnp.sum(jnp.sin(conv2d(x, kernel, stride=stride, padding=side // 2)))
+
+    def over_devices(x, kernel):
+        return lax.psum(total(x, kernel), "data")
+
+    specs = PartitionSpec("data"), PartitionSpec()
+    mapped = jax.shard_map(over_devices, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())
+    ours, expected = (jax.jit(jax.grad(f, (0, 1)))(x, kernel) for f in (mapped, total))
+    assert_close(ours, expected, 1e-4)
+
+
 def test_few_outputs_of_a_sharded_batch_move_no_image():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     data, replicated = (NamedSharding(mesh, PartitionSpec(*p)) for p in (("data",), ()))

@@ -5,7 +5,20 @@ over devices every device has its share of every step, and no image moves.
 """
 
 import jax
+import jax.numpy as jnp
 from jax import lax
+
+
+def alike(x: jax.Array, *others: jax.Array) -> jax.Array:
+    """The same values, varying over all mesh axes over which one of the others varies.
+
+    Inside shard_map, what a loop starts with must vary as what its steps return, and the gradient
+    of an operand as the operand.
+    """
+    for other in others:
+        element = lax.stop_gradient(lax.slice(other, (0,) * other.ndim, (1,) * other.ndim))
+        x = jnp.where(False, element.reshape(()).astype(x.dtype), x)
+    return x
 
 
 def count(n: int, wanted: int) -> int:

@@ -55,7 +55,7 @@ def conv_im2col(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> j
     def step(i: jax.Array, y: jax.Array) -> jax.Array:
         return chunks.put(y, columns(chunks.take(images, i)) @ kernel.reshape(-1, k), i)
 
-    y = jnp.zeros((*shape[:3], k), x.dtype)
+    y = chunks.alike(jnp.zeros((*shape[:3], k), x.dtype), x)
     y = lax.fori_loop(0, images.shape[1], step, chunks.split(y, size))
     return y.reshape(*shape[:3], k)
 
@@ -88,6 +88,7 @@ def _im2col_backward(
         return chunks.put(gx, g_images, i), total
 
     carry = jnp.zeros_like(xs), jnp.zeros(flat.shape, jnp.float32)
+    carry = tuple(chunks.alike(total, x) for total in carry)
     gx, total = lax.fori_loop(0, xs.shape[1], step, carry)
     return gx.reshape(x.shape), total.reshape(kernel.shape).astype(x.dtype)
 
@@ -217,7 +218,7 @@ def _kernel_gradient(
         ]
         return total + jnp.stack(products)
 
-    start = jnp.zeros((taps, taps * stride * stride * c, k), jnp.float32)
+    start = chunks.alike(jnp.zeros((taps, taps * stride * stride * c, k), jnp.float32), x)
     total = lax.fori_loop(0, xs.shape[1], step, start)
     total = total.reshape(taps, taps, stride, stride, c, k).transpose(0, 2, 1, 3, 4, 5)
     total = total.reshape(taps * stride, taps * stride, c, k)

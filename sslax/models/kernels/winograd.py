@@ -78,7 +78,7 @@ def _forward(x: jax.Array, kernel: jax.Array, padding: int) -> tuple[jax.Array, 
         out = _join_tiles(tiles @ weights, _FILTERING.output, (size, *sides, shape[-1]))
         return bands.put(y, out, i)
 
-    y = chunks.split(jnp.zeros(shape, x.dtype), size)
+    y = chunks.split(chunks.alike(jnp.zeros(shape, x.dtype), x), size)
     y = lax.fori_loop(0, bands.number * (n // size), step, y)
     return y.reshape(shape), (x, weights)
 
@@ -99,7 +99,7 @@ def _backward(padding: int, residuals: tuple, g: jax.Array) -> tuple[jax.Array, 
         out = _overlap_tiles(out, _FILTERING.inputs.T, inputs.shape, sides, low=low)
         return bands.add(gx, out, i), total
 
-    carry = jnp.zeros_like(xs), jnp.zeros_like(weights)
+    carry = tuple(chunks.alike(jnp.zeros_like(total), x) for total in (xs, weights))
     gx, total = lax.fori_loop(0, bands.number * xs.shape[1], step, carry)
     return gx.reshape(x.shape), _transform_kernel(total, _FILTERING.kernel.T).astype(x.dtype)
 
