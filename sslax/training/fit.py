@@ -60,7 +60,7 @@ def fit(
     chief = jax.process_index() == 0
     # Where the first process refuses, the others end with it.
     lock = checkpoint.locked(workdir) if chief else contextlib.nullcontext()
-    with lock, loop.StopRequest() as stopping, contextlib.ExitStack() as stack:
+    with lock, loop.StopRequest() as stopping:
         about = description.describe(config, spec | {"fingerprint": _fingerprints(dataset)})
         if chief:
             description.check(workdir, about)
@@ -69,27 +69,26 @@ def fit(
         folder, abstract = workdir / checkpoint.FOLDER, resumed.abstract_state(mesh)
         state = checkpoint.restore(folder, abstract)
         first = 0 if state is None else int(state.step)
-        if first < plan.steps:  # data are read and the step is compiled while the state is made
-            feed = stack.enter_context(_feed(config, mesh, dataset, first))
-            step_fn = stack.enter_context(
-                profile.traced(
-                    loop.compile_ahead(plan, mesh, abstract, feed),
-                    workdir / profile.FOLDER,
-                    traced_steps if chief else 0,
-                    first=first,
-                    last=plan.steps,
-                )
-            )
-        if state is None:
-            everywhere = sharding.replicated(mesh)
-            state = jax.jit(plan.initial_state, out_shardings=everywhere)()
-        if chief:
-            description.write(workdir, about)
-            print(_announcement(config, plan, mesh, spec, state), flush=True)
+        starting: contextlib.AbstractContextManager = contextlib.nullcontext()
         if first < plan.steps:
-            run = partial(loop.run, plan, mesh, feed=feed, step_fn=step_fn, stopping=stopping)
-            with checkpoint.Checkpoints(folder, about, start=first) as checkpoints:
-                state = _train(config, plan, mesh, state, dataset, run, checkpoints, workdir)
+            trace = partial(
+                *(profile.traced, workdir / profile.FOLDER),
+                steps=traced_steps if chief else 0,
+                first=first,
+                last=plan.steps,
+            )
+            starting = _started(config, plan, mesh, abstract, dataset, first, trace)
+        with starting as run:
+            if state is None:
+                everywhere = sharding.replicated(mesh)
+                state = jax.jit(plan.initial_state, out_shardings=everywhere)()
+            if chief:
+                description.write(workdir, about)
+                print(_announcement(config, plan, mesh, spec, state), flush=True)
+            if run:
+                run = partial(run, stopping=stopping)
+                with checkpoint.Checkpoints(folder, about, start=first) as checkpoints:
+                    state = _train(config, plan, mesh, state, dataset, run, checkpoints, workdir)
         # Also where an earlier start was killed before this, or the files were damaged since.
         if chief and int(state.step) == plan.steps:
             _write_weights(config, plan, state, workdir)
@@ -102,9 +101,16 @@ def _fingerprints(dataset: data.Dataset) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _feed(
-    config: ConfigDict, mesh: Mesh, dataset: data.Dataset, first: int
-) -> Generator[data.Feed]:
+def _started(
+    config: ConfigDict,
+    plan: Plan,
+    mesh: Mesh,
+    abstract: TrainState,
+    dataset: data.Dataset,
+    first: int,
+    trace: Callable[..., contextlib.AbstractContextManager[loop.Step]],
+) -> Generator[Callable[..., TrainState]]:
+    """`loop.run` of this run. From now on the data are read and the step is compiled."""
     feed = data.make_feed(
         dataset.train,
         batch_size=config.batch_size,
@@ -115,10 +121,8 @@ def _feed(
         workers=config.data.workers,
         start_step=first,
     )
-    try:
-        yield feed
-    finally:
-        feed.close()
+    with contextlib.closing(feed), trace(loop.compile_ahead(plan, mesh, abstract, feed)) as step:
+        yield partial(loop.run, plan, mesh, feed=feed, step_fn=step)
 
 
 def _train(

@@ -16,13 +16,13 @@ _FIRST = 3  # steps that are not traced: the first ones fill buffers and queues
 
 @contextlib.contextmanager
 def traced(
-    step_fn: Callable[..., Any], folder: Path, steps: int, *, first: int, last: int
+    folder: Path, step_fn: Callable[..., Any], *, steps: int, first: int, last: int
 ) -> Generator[Callable[..., Any]]:
     """The step, with a trace of some of its calls.
 
     Args:
-        step_fn: arrays in, arrays out.
         folder: where the trace is written when its last step is done; its name is printed.
+        step_fn: arrays in, arrays out.
         steps: how many calls to trace, after the first three; 0 for none.
         first: number of the first call, as the trace shows it.
         last: number of the last call, plus 1.

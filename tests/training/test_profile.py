@@ -16,7 +16,7 @@ def double(x):
 
 
 def test_the_steps_after_the_first_three_are_traced(tmp_path, capsys):
-    with profile.traced(double, tmp_path / "new", 2, first=10, last=17) as step:
+    with profile.traced(tmp_path / "new", double, steps=2, first=10, last=17) as step:
         assert [float(step(i)) for i in range(5)] == [0, 2, 4, 6, 8]
         printed = capsys.readouterr().out
         assert [float(step(i)) for i in range(2)] == [0, 2]
@@ -30,16 +30,16 @@ def test_the_steps_after_the_first_three_are_traced(tmp_path, capsys):
 
 def test_a_run_that_stops_early_stops_its_trace(tmp_path):
     for name in ("one", "another"):  # the second could not start beside the first
-        with profile.traced(double, tmp_path / name, 2, first=0, last=9) as step:
+        with profile.traced(tmp_path / name, double, steps=2, first=0, last=9) as step:
             for i in range(4):
                 step(i)
 
 
 def test_no_trace_and_too_few_steps(tmp_path):
-    with profile.traced(double, tmp_path, 0, first=0, last=1) as step:
+    with profile.traced(tmp_path, double, steps=0, first=0, last=1) as step:
         assert step is double
     with (
         pytest.raises(UserError, match="--profile=2: the run has 4 more steps"),
-        profile.traced(double, tmp_path, 2, first=6, last=10),
+        profile.traced(tmp_path, double, steps=2, first=6, last=10),
     ):
         pass
