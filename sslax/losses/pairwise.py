@@ -11,7 +11,8 @@ The rows are cut into a ring of equal blocks, one for each device that may hold 
 global arrays. The columns travel around the ring, one block per step. If rows and columns are the
 same set, the matrix is symmetric and half a turn is enough: a tile above the diagonal contributes
 to its rows and, transposed, to the rows of its mirror image. The sums of the mirror images travel
-with the columns and return to their block at the end.
+behind the columns and return to their block at the end. While a step visits a block, the next one
+and the sums up to the step before are on their way, so that communication and products overlap.
 """
 
 import math
@@ -56,6 +57,11 @@ class Reduction(NamedTuple):
 def _full_like(like: Array, value: float) -> Array:
     """A constant that varies over the mesh axes of `like`, as loops inside shard_map require."""
     return jnp.where(False, like, jnp.asarray(value, like.dtype))
+
+
+def _zeros(x: Array) -> Array:
+    """Where the gradient of `x` is summed."""
+    return _full_like(x.astype(accumulation_dtype(x)), 0.0)
 
 
 def _merge_log_sum_exp(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -109,6 +115,10 @@ class _Plan(NamedTuple):
             return jax.tree.map(lambda x: jnp.roll(x, shift, axis=0), tree)
         ring = [(i, (i + shift) % self.ring) for i in range(self.ring)]
         return jax.tree.map(lambda x: jax.lax.ppermute(x, self.axis_name, ring), tree)
+
+    def nothing(self, x: Array) -> Any:
+        """The empty partial results of rows `[ring, L, t, D]`."""
+        return self.reduction.start(x[..., 0].astype(accumulation_dtype(x)))
 
     def logits(self, x: Array, y: Array, row: Array, column: Array, same: Array | bool) -> Array:
         """One tile `[ring, t, u]`; `same`: the rows and columns are of the same block."""
@@ -193,9 +203,8 @@ def _sweep_symmetric(visit: Visit, tiles: int, empty: Any, merge: Callable) -> A
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _reduce(plan: _Plan, x: Array, y: Array | None) -> Array:
     """`[ring, L, t]` from rows `[ring, L, t, D]` and columns `[ring, K, u, D]`; None: the rows."""
-    empty = plan.reduction.start(x[..., 0].astype(accumulation_dtype(x)))
     if y is None:
-        return plan.reduction.finish(_reduce_symmetric(plan, x, empty))
+        return plan.reduction.finish(_reduce_symmetric(plan, x))
 
     def turn(step: Array, state: tuple) -> tuple:
         y, partials = state
@@ -203,26 +212,27 @@ def _reduce(plan: _Plan, x: Array, y: Array | None) -> Array:
         partials, _ = _sweep(visit, x.shape[1], y.shape[1], partials, None, False)
         return plan.rotate(y), partials
 
-    _, partials = jax.lax.fori_loop(0, plan.ring, turn, (y, empty))
+    _, partials = jax.lax.fori_loop(0, plan.ring, turn, (y, plan.nothing(x)))
     return plan.reduction.finish(partials)
 
 
-def _reduce_symmetric(plan: _Plan, x: Array, empty: Any) -> Any:
+def _reduce_symmetric(plan: _Plan, x: Array) -> Any:
     """Partial results of the rows against themselves."""
     merge, tiles = plan.reduction.merge, x.shape[1]
-    partials = _sweep_symmetric(_forward_visit(plan, x, x, True), tiles, empty, merge)
+    partials = _sweep_symmetric(_forward_visit(plan, x, x, True), tiles, plan.nothing(x), merge)
     if plan.ring == 1:
         return partials
 
     def step_of_half_turn(step: Array, state: tuple) -> tuple:
-        (y, mirrored), partials = plan.rotate(state[0]), state[1]
+        y, mirrored, partials = state
+        following, mirrored = plan.rotate((y, mirrored))
         visit, both = _forward_visit(plan, x, y, False), _counts_for_both(step, plan.ring)
-        partials, mirrored = _sweep(visit, tiles, tiles, partials, mirrored, both)
-        return (y, mirrored), partials
+        partials, of_visit = _sweep(visit, tiles, tiles, partials, plan.nothing(x), both)
+        return following, merge(mirrored, of_visit), partials
 
     last = plan.ring // 2
-    state = (x, empty), partials
-    (_, mirrored), partials = jax.lax.fori_loop(1, last + 1, step_of_half_turn, state)
+    state = plan.rotate(x), plan.nothing(x), partials
+    _, mirrored, partials = jax.lax.fori_loop(1, last + 1, step_of_half_turn, state)
     return merge(partials, plan.rotate(mirrored, -last))
 
 
@@ -249,40 +259,39 @@ def _reduce_forward(plan: _Plan, x: Array, y: Array | None) -> tuple[Array, tupl
 
 def _reduce_backward(plan: _Plan, residuals: tuple, gradient: Array) -> tuple[Array, Array | None]:
     x, y, value = residuals
-    zeros = _full_like(x.astype(accumulation_dtype(x)), 0.0)
     if y is None:
-        return _backward_symmetric(plan, x, (value, gradient), zeros).astype(x.dtype), None
+        return _backward_symmetric(plan, x, (value, gradient)).astype(x.dtype), None
 
     def turn(step: Array, state: tuple) -> tuple:
-        (y, dy), dx = state
+        y, dy, dx = state
+        following, dy = plan.rotate((y, dy))
         visit = _backward_visit(plan, x, y, (value, gradient), None, step == 0)
-        dx, dy = _sweep(visit, x.shape[1], y.shape[1], dx, dy, True)
-        return plan.rotate((y, dy)), dx
+        dx, of_visit = _sweep(visit, x.shape[1], y.shape[1], dx, _zeros(y), True)
+        return following, dy + of_visit, dx
 
-    state = (y, _full_like(y.astype(zeros.dtype), 0.0)), zeros
-    (_, dy), dx = jax.lax.fori_loop(0, plan.ring, turn, state)
-    return dx.astype(x.dtype), dy.astype(y.dtype)
+    _, dy, dx = jax.lax.fori_loop(0, plan.ring, turn, (y, _zeros(y), _zeros(x)))
+    return dx.astype(x.dtype), plan.rotate(dy).astype(y.dtype)
 
 
-def _backward_symmetric(
-    plan: _Plan, x: Array, cotangent: tuple[Array, Array], zeros: Array
-) -> Array:
+def _backward_symmetric(plan: _Plan, x: Array, cotangent: tuple[Array, Array]) -> Array:
     """Gradient of the rows that are also the columns."""
     tiles = x.shape[1]
     visit = _backward_visit(plan, x, x, cotangent, cotangent, True)
-    dx = _sweep_symmetric(visit, tiles, zeros, jnp.add)
+    dx = _sweep_symmetric(visit, tiles, _zeros(x), jnp.add)
     if plan.ring == 1:
         return dx
 
     def step_of_half_turn(step: Array, state: tuple) -> tuple:
-        (y, there, dy), dx = plan.rotate(state[0]), state[1]
-        visit = _backward_visit(plan, x, y, cotangent, there, False)
-        dx, dy = _sweep(visit, tiles, tiles, dx, dy, _counts_for_both(step, plan.ring))
-        return (y, there, dy), dx
+        columns, dy, dx = state
+        following, dy = plan.rotate((columns, dy))
+        visit = _backward_visit(plan, x, columns[0], cotangent, columns[1], False)
+        both = _counts_for_both(step, plan.ring)
+        dx, of_visit = _sweep(visit, tiles, tiles, dx, _zeros(x), both)
+        return following, dy + of_visit, dx
 
     last = plan.ring // 2
-    state = (x, cotangent, zeros), dx
-    (_, _, dy), dx = jax.lax.fori_loop(1, last + 1, step_of_half_turn, state)
+    state = plan.rotate((x, cotangent)), _zeros(x), dx
+    _, dy, dx = jax.lax.fori_loop(1, last + 1, step_of_half_turn, state)
     return dx + plan.rotate(dy, -last)
 
 
