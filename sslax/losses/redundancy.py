@@ -9,6 +9,8 @@ function runs inside shard_map or pmap on each device's part of the batch, and r
 the whole batch.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -315,8 +317,41 @@ def _off_diagonal_squares(x: Array, y: Array, diagonal: Array, axis_name: str | 
         large = (entries * (1 + others)).sum()
         x = y = x * others
         diagonal = diagonal * others
-    all_x, all_y = x, y
-    if axis_name is not None:
-        all_x, all_y = jax.lax.all_gather((x, y), axis_name, tiled=True)
-    squares = _sum_over_axis(((x @ all_x.T) * (y @ all_y.T)).sum(), axis_name)
+    squares = _gram_product(axis_name, x) if symmetric else _gram_product(axis_name, x, y)
     return large + squares - (diagonal * diagonal).sum()
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _gram_product(axis_name: str | None, *views: Array) -> Array:
+    """`|X^T Y|^2 = <X X^T, Y Y^T>` of the whole batch, from each device's rows of X and of Y (or X).
+
+    Its derivative, `2 <dX, (Y Y^T) X> + 2 <dY, (X X^T) Y>`, is written out: it needs the gathered
+    rows and products that the value needs, where JAX's own would gather and reduce once more for
+    each view.
+    """
+    products = [_gram_of_rows(x, _gather(x, axis_name)) for x in views]
+    return _sum_over_axis((products[0] * products[-1]).sum(), axis_name)
+
+
+@_gram_product.defjvp
+def _gram_product_jvp(
+    axis_name: str | None, views: tuple[Array, ...], tangents: tuple[Array, ...]
+) -> tuple[Array, Array]:
+    everything = [_gather(x, axis_name) for x in views]
+    products = [_gram_of_rows(x, all_x) for x, all_x in zip(views, everything)]
+    value = (products[0] * products[-1]).sum()
+    slope = sum(
+        (dx * (product @ all_x)).sum()
+        for dx, product, all_x in zip(tangents, reversed(products), everything)
+    )
+    slope *= 4 // len(views)  # of one view, both factors vary
+    return _sum_over_axis(value, axis_name), _sum_over_axis(slope, axis_name)
+
+
+def _gram_of_rows(x: Array, all_x: Array) -> Array:
+    """`x X^T`, `[n, N]`: the products of some rows with all."""
+    return jnp.einsum("id,jd->ij", x, all_x)
+
+
+def _gather(x: Array, axis_name: str | None) -> Array:
+    return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
