@@ -1,5 +1,7 @@
 """Clustering losses: one view predicts the cluster assignment of another view."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -65,21 +67,37 @@ def swapped_prediction(
             f"code_views is {code_views} of {views} views; pass scores [N, V, K] of at least two "
             "views, and code_views in 1, ..., V."
         )
-    to_assign = scores[:, :code_views]
+    to_assign = jax.lax.stop_gradient(scores[:, :code_views])
     if queue is not None:
         checks.assert_shape(queue, (None, code_views, scores.shape[2]))
-        to_assign = jnp.concatenate(accumulated(to_assign, queue))
+        to_assign = _join(*accumulated(to_assign, jax.lax.stop_gradient(queue)))
+    else:
+        to_assign = to_assign[None]
+    groups, per_group, *rest = to_assign.shape
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
-    if to_assign.shape[0] * devices < 2:
+    if groups * per_group * devices < 2:
         raise checks.value_error("a single image has no balanced codes; pass at least two images.")
     codes = jax.vmap(
         lambda s: sinkhorn(s, epsilon=epsilon, iterations=iterations, axis_name=axis_name),
         in_axes=1,
         out_axes=1,
-    )(jax.lax.stop_gradient(to_assign))[: scores.shape[0]]
+    )(to_assign.reshape(-1, *rest))
+    codes = codes.reshape(to_assign.shape)[:, : scores.shape[0] // groups].reshape(-1, *rest)
     checks.assert_rank(temperature, 0)
     temperature = jnp.asarray(checks.positive("temperature", temperature), codes.dtype)
     predictions = jax.nn.log_softmax(scores.astype(codes.dtype) / temperature)
     cross_entropy = -jnp.einsum("nvk,nwk->nvw", codes, predictions)
     other_view = ~jnp.eye(code_views, views, dtype=bool)
     return jnp.where(other_view, cross_entropy, 0).sum((1, 2)) / (code_views * (views - 1))
+
+
+def _join(batch: Array, queue: Array) -> Array:
+    """`[groups, (N + M) / groups, V, K]` from `[N, V, K]` and `[M, V, K]`.
+
+    Balancing knows no order, so each group of the batch is followed by its share of the queue: as
+    long as devices hold whole groups, nothing moves between them. One after the other, most of both
+    would.
+    """
+    groups = math.gcd(batch.shape[0], queue.shape[0])
+    parts = [x.reshape(groups, -1, *x.shape[1:]) for x in (batch, queue)]
+    return jnp.concatenate(parts, axis=1)

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from sslax import losses
 
@@ -43,6 +45,31 @@ def test_one_device_equals_eight(check_parallel):
         return losses.swapped_prediction(scores, temperature=temperature, axis_name=axis_name)
 
     check_parallel(loss, a, b)
+
+
+@pytest.mark.parametrize("queued", [5, 16, 24])
+def test_a_queue_joins_the_balance(queued):
+    """As if its samples were images of the batch; the loss is that of the batch alone."""
+    rng = np.random.default_rng(1)
+    scores, queue = (jnp.float32(rng.uniform(-1, 1, (n, 2, 3))) for n in (8, queued))
+    ours = losses.swapped_prediction(scores, queue=queue, epsilon=0.3)
+    joined = losses.swapped_prediction(jnp.concatenate([scores, queue]), epsilon=0.3)
+    np.testing.assert_allclose(ours, joined[:8], rtol=1e-5)
+    assert jnp.abs(ours - losses.swapped_prediction(scores, epsilon=0.3)).max() > 0.01
+
+
+def test_a_queue_moves_nothing_between_devices():
+    """The scores of a batch on eight devices, and of a queue that each of them holds."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    scores, queue = (
+        jax.ShapeDtypeStruct((n, 2, 6), jnp.float32, sharding=NamedSharding(mesh, spec))
+        for n, spec in ((16, P("data")), (48, P()))
+    )
+    step = jax.jit(jax.grad(lambda s, q: losses.swapped_prediction(s, queue=q).mean()))
+    text = step.lower(scores, queue).compile().as_text()
+    assert "all-reduce" in text
+    for name in ("all-gather", "all-to-all", "collective-permute"):
+        assert name not in text
 
 
 def test_equal_scores_and_sharp_codes_stay_finite():
