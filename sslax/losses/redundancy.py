@@ -354,4 +354,7 @@ def _gram_of_rows(x: Array, all_x: Array) -> Array:
 
 
 def _gather(x: Array, axis_name: str | None) -> Array:
-    return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
+    """`[N, D]`, the rows of all devices."""
+    if axis_name is None:  # of global arrays the barrier lets XLA gather one array, not one per use
+        return jax.lax.optimization_barrier(x)
+    return jax.lax.all_gather(x, axis_name, tiled=True)

@@ -1,11 +1,14 @@
 """Redundancy losses against references, with D x D and N x N matrices, on one device and eight."""
 
+import re
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from sslax import losses
 
@@ -117,6 +120,31 @@ def test_one_device_equals_eight(check_parallel, dimensions):
         return barlow_twins + 0.01 * losses.vicreg(a, b, axis_name=axis_name)
 
     check_parallel(loss, *embeddings(16, dimensions), all_transforms=dimensions == 3)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize(("loss", "dimensions"), [("barlow_twins", 40), ("vicreg", 80)])
+def test_each_view_is_gathered_once(loss, dimensions, mapped):
+    """Value and gradient together, and no array of their size is reduced."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    function, spec = getattr(losses, loss), P("data")
+
+    def step(views, axis_name=None):
+        def value(views):
+            return function(views[:, 0], views[:, 1], axis_name=axis_name)
+
+        return jax.value_and_grad(value)(views)
+
+    if mapped:
+        local, specs = partial(step, axis_name="data"), (P(), spec)
+        step = jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=specs)
+    sharding = NamedSharding(mesh, spec)
+    views = jax.ShapeDtypeStruct((16, 2, dimensions), jnp.float32, sharding=sharding)
+    text = jax.jit(step, out_shardings=(None, sharding)).lower(views).compile().as_text()
+    assert len(re.findall(r" all-gather(?:-start)?\(", text)) == 2
+    assert "reduce-scatter" not in text
+    reduced = re.findall(r" = (.*) all-reduce(?:-start)?\(", text)
+    assert reduced and not any(f"16,{dimensions}" in shapes for shapes in reduced)
 
 
 def test_cross_correlation_over_devices():
