@@ -571,7 +571,7 @@ PUBLISHED: dict[str, Paper] = {
             ),
             Row("local.crop_scale", (0.05, 0.14), "README.md --local_crops_scale 0.05 0.14"),
             Row("local.count", 8, "main_dino.py --local_crops_number", 6, "800 epochs with LARS"),
-            Row("batch_size", 512, "README.md: 8 GPUs", 4080, "800 epochs with LARS"),
+            Row("batch_size", 512, "README.md: 8 GPUs", 4096, "800 epochs with LARS"),
             Row("duration", "100 epochs", "README.md", "800 epochs", "800 epochs with LARS"),
             Row(
                 "optimizer.name", "sgd", "README.md --optimizer sgd", "lars", "800 epochs with LARS"

@@ -366,9 +366,11 @@ class _Ahead:
 def _check_divisible(batch_size: int, mesh: Mesh) -> None:
     devices = mesh.shape["data"]
     if batch_size < 1 or batch_size % devices:
+        above = -(-max(batch_size, 1) // devices) * devices
+        nearest = f"{above - devices} or {above}" if above > devices else f"{above}"
         raise DataError(
             f"a batch of {batch_size} does not divide over {devices} devices "
-            f"({jax.process_count()} processes): choose a multiple of {devices}"
+            f"({jax.process_count()} processes): choose config.batch_size={nearest}"
         )
 
 

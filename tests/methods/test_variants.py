@@ -67,7 +67,6 @@ def test_colors_are_projected(shapes):
     [
         ("moco_v3", {**VIT, "model.drop_path": 0.1}, {}, "drop_path is 0.1, which this method"),
         ("sup_con", {}, {"classes": None}, "learns from labels and this set has none"),
-        ("moco", {"moco.queue_size": 24}, {}, "not a multiple of the 16 keys"),
         ("colorization", {}, {}, "these images are gray"),
         ("inpainting", {"inpainting.hole": "hole"}, {}, "inpainting.hole is 'hole'"),
         ("jigsaw", {"jigsaw.tile": 9}, {}, "a tile of 9 with a jitter of 1 needs 11"),

@@ -127,18 +127,25 @@ def freeze_until(params: PyTree, step: Array, first: int) -> PyTree:
 # Metrics.
 
 
+_MEASURED = 512  # dimensions; devices exchange what is measured, in every step
+
+
 def embedding_metrics(embeddings: Array) -> Metrics:
-    """Whether embeddings `[N, D]` collapse: `embedding_std` and `effective_rank`, no gradient."""
+    """Whether embeddings `[N, D]` collapse: `embedding_std`, and the `effective_rank` of the first
+    512 dimensions; no gradient."""
     embeddings = jax.lax.stop_gradient(embeddings)
     return {
         "embedding_std": collapse.embedding_std(embeddings),
-        "effective_rank": collapse.effective_rank(embeddings),
+        "effective_rank": collapse.effective_rank(embeddings[:, :_MEASURED]),
     }
 
 
 def contrastive_accuracy(queries: Array, keys: Array) -> Array:
-    """Share of queries `[N, D]` whose nearest key `[N, D]` is their own; chance is 1 / N."""
-    queries, keys = (losses.l2_normalize(jax.lax.stop_gradient(z)) for z in (queries, keys))
+    """Share of queries `[N, D]` whose nearest key `[N, D]` is their own, by the cosine of the first
+    512 dimensions; chance is 1 / N."""
+    queries, keys = (
+        losses.l2_normalize(jax.lax.stop_gradient(z[:, :_MEASURED])) for z in (queries, keys)
+    )
     nearest = jnp.argmax(queries @ keys.T, axis=-1)
     return jnp.mean(nearest == jnp.arange(queries.shape[0]))
 
@@ -227,6 +234,21 @@ def images_that_suit() -> Iterator[None]:
         yield
     except ValueError as error:
         raise UserError(f"The images do not suit the task: {error}") from error
+
+
+def check_queue(name: str, size: int, batch: int) -> None:
+    """Checks the `queue_size` of the config's section of that name, in which whole batches of
+    `batch` entries are replaced.
+
+    Raises:
+        UserError: it is no multiple of a batch.
+    """
+    if size % batch:
+        below = size // batch * batch
+        raise UserError(
+            f"config.{name}.queue_size = {size} is no multiple of the {batch} entries of a batch, "
+            f"and whole batches are replaced: choose {below or batch}, or another batch size."
+        )
 
 
 def check_transformer(name: str, section: Mapping[str, int]) -> None:

@@ -71,11 +71,7 @@ def moco(
     def init(rng: Array, batch: Batch) -> Variables:
         network_rng, queue_rng = jax.random.split(rng)
         keys_per_batch = batch["views"].shape[0] * (1 + symmetric)
-        if queue_size % keys_per_batch:
-            raise UserError(
-                f"config.moco.queue_size = {queue_size} is not a multiple of the {keys_per_batch} "
-                "keys of a batch; whole batches are replaced."
-            )
+        common.check_queue("moco", queue_size, keys_per_batch)
         variables = network.init(forward, network_rng, batch)
         (_, embeddings, _), _ = network.apply(forward, variables, batch)
         queue = jax.random.normal(queue_rng, (queue_size, embeddings.shape[1]))
@@ -129,6 +125,7 @@ def build(config: ConfigDict, steps: int) -> Method:
             f"config.moco.norm_groups = {groups} does not divide config.batch_size = "
             f"{config.batch_size}: groups have equally many images."
         )
+    common.check_queue("moco", knobs["queue_size"], config.batch_size * (1 + knobs["symmetric"]))
     return moco(
         models.build_encoder(config.model, norm_groups=groups, norm_blocks=True),
         models.build_projector(knobs.pop("projector"), dtype=config.model.dtype),

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import losses, models
-from sslax.errors import UserError
 from sslax.methods.common import Augmentation, knobs_of, merge_views, split_views
 from sslax.methods.representation import common
 from sslax.models.compose import Network, Parts
@@ -51,6 +50,9 @@ def swav(
         queue_size: images of earlier batches whose embeddings join the balance, a multiple of the
             batch; 0 for none. For batches with fewer images than there are prototypes.
         queue_start_step: the step from which they do.
+
+    Raises:
+        UserError: in `init`, if the queue is no multiple of a batch.
     """
     network = Network({"encoder": encoder, "projector": projector, "prototypes": prototypes})
 
@@ -63,6 +65,7 @@ def swav(
         return features, embeddings, score(net, embeddings)
 
     def init(rng: Array, batch: Batch) -> Variables:
+        common.check_queue("swav", queue_size, batch["views"].shape[0])
         variables = network.init(forward, rng, batch)
         if not queue_size:
             return variables
@@ -130,11 +133,7 @@ def build(config: ConfigDict, steps: int) -> Method:
         freeze=Fraction,
         queue_start=Fraction,
     )
-    if knobs["queue_size"] % config.batch_size:
-        raise UserError(
-            f"config.swav.queue_size = {knobs['queue_size']} is no multiple of config.batch_size = "
-            f"{config.batch_size}; whole batches are replaced."
-        )
+    common.check_queue("swav", knobs["queue_size"], config.batch_size)
     freeze, queue_start = knobs.pop("freeze"), knobs.pop("queue_start")
     return swav(
         models.build_encoder(config.model),
