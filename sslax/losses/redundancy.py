@@ -323,7 +323,7 @@ def _off_diagonal_squares(x: Array, y: Array, diagonal: Array, axis_name: str | 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _gram_product(axis_name: str | None, *views: Array) -> Array:
-    """`|X^T Y|^2 = <X X^T, Y Y^T>` of the whole batch, from each device's rows of X and of Y (or X).
+    """`|X^T Y|^2 = <X X^T, Y Y^T>` of the whole batch, from a device's rows of X and Y, or of X = Y.
 
     Its derivative, `2 <dX, (Y Y^T) X> + 2 <dY, (X X^T) Y>`, is written out: it needs the gathered
     rows and products that the value needs, where JAX's own would gather and reduce once more for
@@ -340,10 +340,9 @@ def _gram_product_jvp(
     everything = [_gather(x, axis_name) for x in views]
     products = [_gram_of_rows(x, all_x) for x, all_x in zip(views, everything)]
     value = (products[0] * products[-1]).sum()
-    slope = sum(
-        (dx * (product @ all_x)).sum()
-        for dx, product, all_x in zip(tangents, reversed(products), everything)
-    )
+    slope = jnp.zeros_like(value)
+    for dx, product, all_x in zip(tangents, reversed(products), everything):
+        slope += (dx * (product @ all_x)).sum()
     slope *= 4 // len(views)  # of one view, both factors vary
     return _sum_over_axis(value, axis_name), _sum_over_axis(slope, axis_name)
 

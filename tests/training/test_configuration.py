@@ -296,7 +296,11 @@ def test_an_unknown_key_is_refused(name, key, nearest):
         ("mae", {"mae.decoder.heads": 3}, "config.mae.decoder.width = 64 must be a multiple of 4"),
         ("ijepa", {"ijepa.predictor.width": 66}, "config.ijepa.predictor.width = 66 must be"),
         ("moco", {"moco.norm_groups": 5}, "config.moco.norm_groups = 5 does not divide"),
-        ("swav", {"swav.queue_size": 200}, "swav.queue_size = 200 is no multiple of the 128 .* 128"),
+        (
+            "swav",
+            {"swav.queue_size": 200},
+            "swav.queue_size = 200 is no multiple of the 128 .* 128",
+        ),
         ("swav", {"swav.queue_size": 64}, "is no multiple .* choose 128, or another batch size"),
         ("moco", {"moco.queue_size": 200, "moco.symmetric": True}, "of the 256 entries of a batch"),
         ("context_prediction", {"context_prediction.smallest": 145}, "is more than a patch has"),
