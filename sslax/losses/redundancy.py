@@ -323,7 +323,7 @@ def _off_diagonal_squares(x: Array, y: Array, diagonal: Array, axis_name: str | 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _gram_product(axis_name: str | None, *views: Array) -> Array:
-    """`|X^T Y|^2 = <X X^T, Y Y^T>` of the whole batch, from a device's rows of X and Y, or of X = Y.
+    """`|X^T Y|^2 = <X X^T, Y Y^T>` of the whole batch, from a device's rows of X and Y, or X alone.
 
     Its derivative, `2 <dX, (Y Y^T) X> + 2 <dY, (X X^T) Y>`, is written out: it needs the gathered
     rows and products that the value needs, where JAX's own would gather and reduce once more for
