@@ -6,7 +6,7 @@ stack frames, and for loops the number of trips where the compiler knew it.
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -79,6 +79,7 @@ class Instruction(NamedTuple):
         result: its type.
         rest: operands and attributes, as text.
         runs: how often it runs in a step. A branch of a conditional counts as if it was taken.
+        calls: how often it would run if every loop had one trip, as XLA's own analysis counts.
         place: the innermost line of source in the stack that asked for it, or else for an operand,
             or for the loop that it is in: `sslax/losses/contrastive.py:120`; or `ELSEWHERE`.
     """
@@ -88,6 +89,7 @@ class Instruction(NamedTuple):
     result: str
     rest: str
     runs: int = 0
+    calls: int = 0
     place: str = ELSEWHERE
 
     @property
@@ -170,14 +172,21 @@ class Program:
         self._tables = _read_tables(text)
         self._computations, entry = _read_computations(text)
         self._named = {i.name: i for group in self._computations.values() for i in group}
-        self._places: dict[str, str] = {}  # by the names of instructions
+        self._places: dict[tuple[str, int], str | None] = {}
         self.loops: list[Loop] = []
-        self._runs: dict[str, int] = defaultdict(int)
-        self._callers: dict[str, str] = {}  # their places, by computation
-        self._visit(entry, 1, ELSEWHERE)
+        # By computation: runs, calls, and the place of the first caller.
+        self._runs: Counter[str] = Counter()
+        self._calls: Counter[str] = Counter()
+        self._callers: dict[str, str] = {}
+        if entry:
+            self._visit(entry, 1, 1, ELSEWHERE)
         self.instructions = [
-            instruction._replace(runs=runs, place=self._place(instruction, self._callers[name]))
-            for name, runs in self._runs.items()
+            instruction._replace(
+                runs=self._runs[name],
+                calls=self._calls[name],
+                place=self._place(instruction, caller),
+            )
+            for name, caller in self._callers.items()
             for instruction in self._computations[name]
         ]
 
@@ -199,18 +208,17 @@ class Program:
                 by_place[instruction.place] += cycles * instruction.runs
         return by_place
 
-    def matrix_operations(self, *, first_runs: bool = True) -> float:
-        """Floating-point operations of convolutions and matrix products in a step.
+    def matrix_operations(self) -> float:
+        """Floating-point operations of convolutions and matrix products in a step."""
+        return sum(i.runs * self._matrix_operations(i) for i in self.instructions)
 
-        Args:
-            first_runs: False leaves out the first run of each, which is what XLA's own analysis
-                counts of a loop.
-        """
-        total = 0.0
-        for instruction in self.instructions:
-            if runs := instruction.runs - (not first_runs):
-                total += runs * self._matrix_operations(instruction)
-        return total
+    def repeated_operations(self) -> float:
+        """Those of all trips of loops but the first, which XLA's own analysis leaves out."""
+        return sum(
+            (i.runs - i.calls) * self._matrix_operations(i)
+            for i in self.instructions
+            if i.runs != i.calls
+        )
 
     def dtypes(self) -> set[str]:
         """Types of all arrays."""
@@ -222,9 +230,10 @@ class Program:
         calls = [i.target for i in self.instructions if i.opcode == "custom-call"]
         return found + [target for target in calls if "callback" in target.lower()]
 
-    def _visit(self, name: str, times: int, caller: str) -> None:
+    def _visit(self, name: str, times: int, calls: int, caller: str) -> None:
         """Counts the runs of a computation, and of those that it calls."""
         self._runs[name] += times
+        self._calls[name] += calls
         self._callers.setdefault(name, caller)
         for instruction in self._computations[name]:
             if instruction.opcode == "while":
@@ -232,11 +241,11 @@ class Program:
                 parts = dict(_LOOP.findall(instruction.rest))
                 trips = self._trips(instruction, parts["condition"])
                 self.loops.append(Loop(None if trips is None else times * trips, place))
-                self._visit(parts["body"], times * (1 if trips is None else trips), place)
+                self._visit(parts["body"], times * (1 if trips is None else trips), calls, place)
             elif called := _called(instruction):
                 place = self._place(instruction, caller)
                 for computation in called:
-                    self._visit(computation, times, place)
+                    self._visit(computation, times, calls, place)
 
     def _place(self, instruction: Instruction, caller: str) -> str:
         """The line of the instruction, or else of an operand, or else the caller's.
@@ -246,19 +255,15 @@ class Program:
         return self._own_place(instruction.name, REACH) or caller
 
     def _own_place(self, name: str, reach: int) -> str | None:
-        if name not in self._named:
-            return None
-        if place := self._places.get(name):
-            return place
-        instruction = self._named[name]
-        found = re.search(r"stack_frame_id=(\d+)", instruction.rest)
-        place = self._innermost(int(found[1])) if found else None
-        if place is None and reach and instruction.opcode != "parameter":
-            places = (self._own_place(operand, reach - 1) for operand in instruction.operands)
-            place = next(filter(None, places), None)
-        if place:
-            self._places[name] = place
-        return place
+        key = (name, reach)
+        if key not in self._places and (instruction := self._named.get(name)):
+            found = re.search(r"stack_frame_id=(\d+)", instruction.rest)
+            place = self._innermost(int(found[1])) if found else None
+            if place is None and reach and instruction.opcode != "parameter":
+                places = (self._own_place(operand, reach - 1) for operand in instruction.operands)
+                place = next(filter(None, places), None)
+            self._places[key] = place
+        return self._places.get(key)
 
     def _innermost(self, frame: int) -> str | None:
         """The innermost line of the package in the stack of a frame."""

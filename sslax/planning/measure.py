@@ -139,18 +139,12 @@ def measure(config: ConfigDict, contents: Contents, topology: Topology) -> Measu
         step = compile_step(plan.method, plan.tx, mesh, feed.batch)
         lowered = step.lower(state, feed.arrays)
     traced = time.monotonic()
-    try:
-        compiled = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        compiled, refused = None, str(error)
-    memory = (
-        _memory(compiled, state, feed, topology)
-        if compiled
-        else _refused_memory(refused, state, feed, topology)
-    )
-    program = hlo.Program(compiled.as_text()) if compiled else None
+    compiled, refusal = _compile(lowered)
+    program = hlo.Program(compiled.as_text() if compiled else "")
+    if compiled:
+        memory = _memory(compiled, state, feed, topology)
+    else:
+        memory = _refused_memory(refusal, state, feed, topology)
     operations, moved = _cost(compiled, program) if compiled else (None, None)
     return Measurement(
         topology=topology,
@@ -161,11 +155,21 @@ def measure(config: ConfigDict, contents: Contents, topology: Topology) -> Measu
         memory=memory,
         operations=operations,
         moved=moved,
-        collectives=program.collectives if program else [],
-        cycles=program.cycles_by_place() if program else Counter(),
-        loops=program.loops if program else [],
+        collectives=program.collectives,
+        cycles=program.cycles_by_place(),
+        loops=program.loops,
         seconds=(traced - began, time.monotonic() - traced),
     )
+
+
+def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, str]:
+    """The compiled step; or None, and what the compiler said, where memory is too small for it."""
+    try:
+        return lowered.compile(), ""
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None, str(error)
 
 
 def _memory(compiled: Any, state: Any, feed: data.AbstractFeed, topology: Topology) -> Memory:
@@ -227,5 +231,5 @@ def _cost(compiled: Any, program: hlo.Program) -> tuple[float, float | None]:
     analysis = compiled.cost_analysis() or {}
     if "flops" not in analysis:
         return program.matrix_operations(), None
-    operations = analysis["flops"] + program.matrix_operations(first_runs=False)
+    operations = analysis["flops"] + program.repeated_operations()
     return operations, analysis.get("bytes accessed")

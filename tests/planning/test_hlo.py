@@ -84,7 +84,7 @@ def test_loops_multiply_what_is_in_them():
     assert [loop.trips for loop in found.loops] == [5]
     one = 2 * 16**3
     assert found.matrix_operations() == 5 * one
-    assert found.matrix_operations(first_runs=False) == 4 * one
+    assert found.repeated_operations() == 4 * one
 
 
 def test_loops_in_loops():
@@ -94,6 +94,7 @@ def test_loops_in_loops():
     found = program(outer, jnp.eye(16))
     assert sorted(loop.trips for loop in found.loops) == [3, 12]
     assert found.matrix_operations() == 12 * 2 * 16**3
+    assert found.repeated_operations() == 11 * 2 * 16**3
 
 
 def test_a_collective_in_a_loop_runs_in_every_trip(mesh):
@@ -106,6 +107,25 @@ def test_a_collective_in_a_loop_runs_in_every_trip(mesh):
     x = jax.ShapeDtypeStruct((32, 16), jnp.float32, sharding=sharding.batch_sharding(mesh))
     found = program(step, x, out_shardings=sharding.replicated(mesh))
     assert sum(c.runs for c in found.collectives if c.kind == "all-reduce") in (1, 6)
+
+
+def test_what_is_called_twice_is_no_loop():
+    text = """HloModule written_by_hand
+
+%product (a: f32[4,4]) -> f32[4,4] {
+  %a = f32[4,4]{1,0} parameter(0)
+  ROOT %dot = f32[4,4]{1,0} dot(%a, %a), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+ENTRY %main (x: f32[4,4]) -> f32[4,4] {
+  %x = f32[4,4]{1,0} parameter(0)
+  %once = f32[4,4]{1,0} call(%x), to_apply=%product
+  ROOT %twice = f32[4,4]{1,0} call(%once), to_apply=%product
+}
+"""
+    assert Program(text).matrix_operations() == 2 * (2 * 4**3)
+    assert Program(text).repeated_operations() == 0
+    assert Program("").instructions == []
 
 
 def test_trips_that_depend_on_a_value_are_unknown():

@@ -66,9 +66,12 @@ def test_streamed_batches_wait_on_the_devices(load_config):
     contents = Contents(
         {"examples": 2**20, "image_shape": [28, 28, 1], "classes": 10}, "a test", known=False
     )
-    found = measure.measure(config, contents, topologies.find("cpu:8"))
-    assert found.memory.inputs == 2 * (28 * 28 + 4 + 4)  # of 16 examples over 8 devices
-    assert found.memory.waiting == 2 * found.memory.inputs
+    topology = topologies.find("cpu:8")
+    feed = contents.feed(config, sharding.make_mesh(list(topology.devices)))
+    memory = measure._with_feed(1e6, 0.0, {}, feed, topology)
+    assert memory.inputs == 2 * (28 * 28 + 4 + 4)  # of 16 examples over 8 devices
+    assert memory.waiting == 2 * memory.inputs
+    assert memory.peak == 1e6 + memory.waiting
 
 
 def test_every_paper_config_knows_its_images(load_config):
