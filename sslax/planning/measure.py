@@ -14,9 +14,8 @@ from sslax.data.feed import AHEAD
 from sslax.planning import hlo, topologies
 from sslax.planning.contents import Contents
 from sslax.planning.topologies import Topology
-from sslax.training import sharding
+from sslax.training import loop, sharding
 from sslax.training.plan import Plan, make_plan
-from sslax.training.step import compile_step
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -25,7 +24,7 @@ class Memory(NamedTuple):
     """Bytes on a device.
 
     Attributes:
-        state: the training state: parameters, statistics, optimizer.
+        state: of training: parameters, statistics, optimizer.
         inputs: a batch, or the whole set where it lives on the device.
         temporaries: what a step needs beside its arguments and results.
         waiting: batches that are sent ahead while a step runs.
@@ -136,8 +135,7 @@ def measure(config: ConfigDict, contents: Contents, topology: Topology) -> Measu
     state, feed = plan.abstract_state(mesh), contents.feed(config, mesh)
     began = time.monotonic()
     with topologies.traced_for(topology):
-        step = compile_step(plan.method, plan.tx, mesh, feed.batch)
-        lowered = step.lower(state, feed.arrays)
+        lowered = loop.step_of(plan, mesh, state, feed.batch).lower(state, feed.arrays)
     traced = time.monotonic()
     compiled, refusal = _compile(lowered)
     program = hlo.Program(compiled.as_text() if compiled else "")
