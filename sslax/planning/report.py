@@ -37,7 +37,7 @@ def verdict(config: ConfigDict, measurement: Measurement) -> str:
     """Whether the step fits, and, where it does not, what to try."""
     memory = measurement.memory
     if memory is not None and memory.fits:
-        return f"fits: {memory.peak / memory.limit:.0%} of a device's memory"
+        return f"fits: {memory.peak / memory.limit:.1%} of a device's memory"
     excess = (
         "the compiler ran out of memory"
         if memory is None
@@ -129,7 +129,7 @@ def _collectives(measurement: Measurement, lines: int) -> str:
     return _table(
         "collectives in a step, by kind and by line",
         (
-            f"  {prefixed(size):>9s}B  {count:6d} x {kind:18s}  {place}".rstrip()
+            f"  {prefixed(size):>9s}B  {count:6d} x {kind:18s}  {place}"
             for size, count, kind, place in rows
         ),
     )
@@ -167,4 +167,4 @@ def _estimate(measurement: Measurement) -> str:
 
 
 def _table(title: str, rows: Iterator[str] | list[str]) -> str:
-    return "\n".join([title, *rows])
+    return "\n".join([title, *(row.rstrip() for row in rows)])

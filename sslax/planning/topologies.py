@@ -75,7 +75,9 @@ def find(name: str, *, target_config: str | Path = "") -> Topology:
     """
     kind, _, shape = name.partition(":")
     if kind != "cpu" and kind not in chips.CHIPS:
-        raise UserError(f"--topology={name}: {nearest(kind, [*chips.CHIPS, 'cpu'])}")
+        raise UserError(
+            f"--topology={name} is of no known chip: {nearest(kind, [*chips.CHIPS, 'cpu'])}"
+        )
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*" if kind in chips.TPUS else r"[1-9]\d*", shape):
         raise UserError(f"--topology={name} is not of a form such as {EXAMPLES}.")
     if kind == "cpu":

@@ -125,7 +125,7 @@ def test_unknown_contents_are_asked_for(load_config):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("v9:2x2", "--topology=v9:2x2: .*Known: a100, cpu, h100"),
+        ("v9:2x2", "--topology=v9:2x2 is of no known chip: .*Known: a100, cpu, h100"),
         ("v5e", "--topology=v5e is not of a form such as v5e:8x16"),
         ("v5e:2y4", "is not of a form such as"),
         ("h100:2x4", "is not of a form such as"),
