@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from sslax import data
 from sslax.data.feed import AHEAD
-from sslax.planning import hlo, topologies
+from sslax.planning import hlo
 from sslax.planning.contents import Contents
 from sslax.planning.topologies import Topology
 from sslax.training import loop, sharding
@@ -134,8 +134,7 @@ def measure(config: ConfigDict, contents: Contents, topology: Topology) -> Measu
     mesh = sharding.make_mesh(list(topology.devices))
     state, feed = plan.abstract_state(mesh), contents.feed(config, mesh)
     began = time.monotonic()
-    with topologies.traced_for(topology):
-        lowered = loop.step_of(plan, mesh, state, feed.batch).lower(state, feed.arrays)
+    lowered = loop.step_of(plan, mesh, state, feed.batch).lower(state, feed.shapes)
     traced = time.monotonic()
     compiled, refusal = _compile(lowered)
     program = hlo.Program(compiled.as_text() if compiled else "")
@@ -182,7 +181,7 @@ def _refused_memory(
     message: str, state: Any, feed: data.AbstractFeed, topology: Topology
 ) -> Memory | None:
     """What the compiler says it would take, where it gave up."""
-    sizes = _bytes_on_a_device(state) + _bytes_on_a_device(feed.arrays)
+    sizes = _bytes_on_a_device(state) + _bytes_on_a_device(feed.shapes)
     if used := re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message):
         peak = float(used[1]) * _UNITS[used[2]]
     elif needed := re.search(r"temporaries \(([\d.]+)([KMGT]?)\) exceeds", message):
@@ -195,7 +194,7 @@ def _refused_memory(
 def _with_feed(
     peak: float, temporaries: float, state: Any, feed: data.AbstractFeed, topology: Topology
 ) -> Memory:
-    inputs = _bytes_on_a_device(feed.arrays)
+    inputs = _bytes_on_a_device(feed.shapes)
     waiting = 0.0 if feed.resident else AHEAD * inputs
     return Memory(
         state=_bytes_on_a_device(state),

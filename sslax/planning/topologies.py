@@ -4,8 +4,7 @@ import importlib.util
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,21 +85,6 @@ def find(name: str, *, target_config: str | Path = "") -> Topology:
     if kind in chips.TPUS:
         return Topology(name, _tpus(name, shape), chips.TPUS[kind])
     return Topology(name, _gpus(name, int(shape), target_config), chips.GPUS[kind])
-
-
-@contextmanager
-def traced_for(topology: Topology) -> Iterator[None]:
-    """Answers code that asks, while it is traced, what it is traced for.
-
-    Delete this, and its one use, once no code asks `jax.default_backend` or `jax.device_count`.
-    """
-    backend, count = jax.default_backend, jax.device_count
-    jax.default_backend = lambda: topology.platform
-    jax.device_count = lambda *_, **__: len(topology.devices)
-    try:
-        yield
-    finally:
-        jax.default_backend, jax.device_count = backend, count
 
 
 def _cpus(name: str, count: int) -> Topology:

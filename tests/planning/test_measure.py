@@ -155,15 +155,10 @@ def test_missing_compilers_are_named(monkeypatch):
 def test_a_batch_that_does_not_divide_is_refused(load_config):
     config = load_config("simclr", "tiny")
     config.batch_size = 12
-    with pytest.raises(UserError, match="a batch of 12 does not divide over 8 devices"):
+    with pytest.raises(
+        UserError, match=r"a batch of 12 does not divide over 8 devices .*batch_size=8 or 16"
+    ):
         measure.measure(config, contents_of(config, "tiny"), topologies.find("cpu:8"))
-
-
-def test_code_is_traced_for_the_target_and_then_again_for_the_host():
-    topology = Topology("a test", [FakeDevice()] * 5, chips.TPUS["v5e"])
-    with topologies.traced_for(topology):
-        assert (jax.default_backend(), jax.device_count()) == ("tpu", 5)
-    assert (jax.default_backend(), jax.device_count()) == ("cpu", 8)
 
 
 class FakeDevice:
