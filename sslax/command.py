@@ -4,10 +4,12 @@ Commands import `flags` and `config_flags` from here, so that the sentence comes
 extra [train] is not installed.
 """
 
+import functools
 import os
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from sslax import compilation_cache, config_files, errors, paths, ranges
 from sslax.errors import UserError
@@ -38,6 +40,29 @@ _KINDS = {  # by the words of absl's errors
     "Non-boolean argument": "True or False",
 }
 _PATHS = {"workdir", "input", "output", "intrinsics"}
+
+
+@functools.cache
+def config_flag() -> flags.FlagHolder:
+    """`--config`, defined once for all commands that take it."""
+    return config_flags.DEFINE_config_file(
+        *("config", None, "Config file, with its variant: configs/simclr.py:cifar10."),
+        lock_config=True,
+    )
+
+
+def read_config() -> tuple[Any, str]:
+    """The config that `--config` names, with the values of the command line, and its file.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    config, file = config_flag().value, flags.FLAGS["config"].config_filename
+    try:
+        _ = config.method
+    except OSError as error:  # raised late, at the first use
+        raise UserError(f"--config={file}: there is no such config file.") from error
+    return config, file
 
 
 def check_flag(name: str, kind: ranges.Kind) -> None:

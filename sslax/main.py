@@ -7,13 +7,10 @@ default runs/METHOD[-VARIANT]; an existing run is resumed.
 from pathlib import Path
 
 from sslax import command
-from sslax.command import config_flags, flags
-from sslax.errors import UserError
+from sslax.command import flags
 from sslax.ranges import NonNegativeInt, PositiveInt
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, with its variant: configs/simclr.py:cifar10.", lock_config=True
-)
+command.config_flag()
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other processes of a cluster: SLURM, GKE, TPU pod, or by hand."
 )
@@ -38,11 +35,7 @@ def main(_: list[str]) -> None:
     from sslax.tasks import evaluation
     from sslax.training.fit import fit
 
-    config, file = _CONFIG.value, flags.FLAGS["config"].config_filename
-    try:
-        _ = config.method
-    except OSError as error:  # raised late, at the first use
-        raise UserError(f"--config={file}: there is no such config file.") from error
+    config, file = command.read_config()
     workdir = Path(command.WORKDIR.value or default_workdir(file))
     print(f"Run in {workdir}", flush=True)
     state = fit(config, workdir, traced_steps=_PROFILE.value)

@@ -4,10 +4,10 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from sslax import command, evaluate, main, predict
+from sslax import command, evaluate, main, plan, predict
 from sslax.errors import UserError
 
-COMMANDS = (evaluate, main, predict)  # imported, so that their flags are defined
+COMMANDS = (evaluate, main, plan, predict)  # imported, so that their flags are defined
 
 
 @flagsaver.flagsaver
@@ -25,6 +25,9 @@ def parsed(*arguments):
         ("learning_rate", ("0", "-1", "nan", "inf", "high"), "0.1"),
         ("process_id", ("-1", "0.5", "first"), "0"),
         ("num_processes", ("0", "-2", "two"), "2"),
+        ("examples", ("0", "-1", "all"), "1281167"),
+        ("classes", ("0", "-1", "many"), "1000"),
+        ("lines", ("0", "-1", "all"), "3"),
     ],
 )
 def test_numbers_have_their_range(flag, values, allowed):
@@ -61,3 +64,11 @@ def test_fractions_of_labels_have_their_range(labels):
     with pytest.raises(UserError, match="--labels"):
         evaluate._fractions(labels.split(","))
     assert evaluate._fractions(["1", "0.01"]) == [1.0, 0.01]
+
+
+@pytest.mark.parametrize("image", ["256", "256,256", "256,256,0", "256,-1,3", "a,b,c", "1,2,3,4,5"])
+def test_shapes_of_images_have_their_form(image):
+    with pytest.raises(UserError, match=f"--image={image} is not a shape; write height, width and"):
+        plan._image_shape(image.split(","))
+    assert plan._image_shape(["3", "192", "640", "3"]) == (3, 192, 640, 3)
+    assert plan._image_shape([]) == ()

@@ -1,6 +1,8 @@
 """Data sets: sources of records, and feeds that bring them to the devices."""
 
+from sslax.data.feed import AbstractFeed as AbstractFeed
 from sslax.data.feed import Feed as Feed
+from sslax.data.feed import abstract_feed as abstract_feed
 from sslax.data.feed import epoch_order as epoch_order
 from sslax.data.feed import evaluation_batches as evaluation_batches
 from sslax.data.feed import make_feed as make_feed

@@ -10,7 +10,7 @@ import contextlib
 import math
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -139,6 +139,58 @@ def make_feed(
     return Feed(arrays, expected, batch, steps_per_epoch, close)
 
 
+class AbstractFeed(NamedTuple):
+    """A feed without data, for compiling the step that it feeds.
+
+    Attributes:
+        shapes: as in `Feed`, and `batch` likewise.
+        batch: pure.
+        resident: whether the arrays stay on the devices, and are not one batch of many.
+    """
+
+    shapes: PyTree
+    batch: Callable[[PyTree, jax.Array], Batch]
+    resident: bool
+
+
+def abstract_feed(
+    records: Mapping[str, jax.ShapeDtypeStruct] | GeneratedSource,
+    *,
+    length: int,
+    batch_size: int,
+    mesh: Mesh,
+    mode: str = "auto",
+    resident_bytes: int = 2**30,
+) -> AbstractFeed:
+    """What `make_feed` would make of a set, without the set, for devices that need not be here.
+
+    Args:
+        records: shape and type of each array of a record; or a source that generates them.
+        length: number of examples.
+        batch_size: as in `make_feed`, and so on.
+        mesh: the devices.
+        mode: 'resident', 'stream' or 'auto'.
+        resident_bytes: memory budget of 'auto'.
+
+    Raises:
+        DataError: the batch is not divisible by the devices.
+    """
+    _check_divisible(batch_size, mesh)
+    if not isinstance(records, Mapping):
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        fixed = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+            records.arrays,
+        )
+        return AbstractFeed(fixed, _generate(records, batch_size, mesh), True)
+    shape = records["image"].shape
+    if mode == "stream" or (mode == "auto" and length * math.prod(shape) > resident_bytes):
+        streamed = _streamed_shapes(records, batch_size, mesh)
+        return AbstractFeed(streamed, lambda arrays, step: arrays, False)
+    resident = _resident_shapes(records, length, batch_size, mesh)
+    return AbstractFeed(resident, _gather(shape, batch_size, length // batch_size, mesh), True)
+
+
 def evaluation_batches(
     source: Source, *, batch_size: int, mesh: Mesh, workers: int = 0
 ) -> Iterator[Batch]:
@@ -214,14 +266,8 @@ class _Order:
 
 def _resident(source: Source, order: _Order, mesh: Mesh, workers: int) -> tuple[Callable, ...]:
     """Keeps the whole set on every device; each epoch uploads only its order, one epoch ahead."""
-    over_data = NamedSharding(mesh, PartitionSpec("data"))
-    everywhere = NamedSharding(mesh, PartitionSpec())
     upload = partial(_replicate, mesh)
-    record, used = shapes(source), order.steps_per_epoch * order.batch_size
-    shape = record["image"].shape
-    rows = {**record, "image": jax.ShapeDtypeStruct((math.prod(shape),), np.uint8)}
-    expected = _stacked(rows, len(source), everywhere)
-    expected["order"] = jax.ShapeDtypeStruct((used,), np.int32, sharding=everywhere)
+    record = shapes(source)
     thread = ThreadPoolExecutor(1)
     orders: dict[int, Future] = {}
 
@@ -244,21 +290,60 @@ def _resident(source: Source, order: _Order, mesh: Mesh, workers: int) -> tuple[
             del orders[past]
         return orders[epoch].result()
 
+    expected = _resident_shapes(record, len(source), order.batch_size, mesh)
+    batch = _gather(record["image"].shape, order.batch_size, order.steps_per_epoch, mesh)
+    return arrays, expected, batch, lambda: thread.shutdown(cancel_futures=True)
+
+
+def _resident_shapes(
+    record: Mapping[str, jax.ShapeDtypeStruct], length: int, batch_size: int, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a whole set and of an epoch's order, on every device."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    flat = jax.ShapeDtypeStruct((math.prod(record["image"].shape),), np.uint8)
+    used = length // batch_size * batch_size
+    order = jax.ShapeDtypeStruct((used,), np.int32, sharding=everywhere)
+    return {**_stacked({**record, "image": flat}, length, everywhere), "order": order}
+
+
+def _streamed_shapes(
+    record: Mapping[str, jax.ShapeDtypeStruct], batch_size: int, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a batch, over the devices."""
+    indexed = {**record, "index": jax.ShapeDtypeStruct((), np.int32)}
+    return _stacked(indexed, batch_size, NamedSharding(mesh, PartitionSpec("data")))
+
+
+def _gather(
+    image_shape: Sequence[int], batch_size: int, steps_per_epoch: int, mesh: Mesh
+) -> Callable[[PyTree, jax.Array], Batch]:
+    """The pure part of a resident feed: the rows of a step's batch out of the whole set."""
+    over_data = NamedSharding(mesh, PartitionSpec("data"))
+
     def batch(arrays: PyTree, step: jax.Array) -> Batch:
-        first = step % order.steps_per_epoch * order.batch_size
-        index = jax.lax.dynamic_slice_in_dim(arrays["order"], first, order.batch_size)
+        first = step % steps_per_epoch * batch_size
+        index = jax.lax.dynamic_slice_in_dim(arrays["order"], first, batch_size)
         index = jax.lax.with_sharding_constraint(index, over_data)
-        rows = {name: jnp.take(arrays[name], index, axis=0, mode="clip") for name in record}
-        rows["image"] = rows["image"].reshape(order.batch_size, *shape)
+        kept = {name: array for name, array in arrays.items() if name != "order"}
+        rows = {n: jnp.take(array, index, axis=0, mode="clip") for n, array in kept.items()}
+        rows["image"] = rows["image"].reshape(batch_size, *image_shape)
         return jax.lax.with_sharding_constraint({**rows, "index": index}, over_data)
 
-    return arrays, expected, batch, lambda: thread.shutdown(cancel_futures=True)
+    return batch
 
 
 def _generated(source: GeneratedSource, batch_size: int, mesh: Mesh) -> tuple[Any, ...]:
     """Generates records inside the compiled step; none repeats, however long an epoch is."""
-    over_data = NamedSharding(mesh, PartitionSpec("data"))
     fixed = jax.tree.map(partial(_replicate, mesh), source.arrays)
+    batch = _generate(source, batch_size, mesh)
+    return lambda step: fixed, jax.tree.map(_shape_of, fixed), batch
+
+
+def _generate(
+    source: GeneratedSource, batch_size: int, mesh: Mesh
+) -> Callable[[PyTree, jax.Array], Batch]:
+    """The pure part of a generating feed."""
+    over_data = NamedSharding(mesh, PartitionSpec("data"))
 
     def batch(arrays: PyTree, step: jax.Array) -> Batch:
         index = step.astype(jnp.int32) * batch_size + jnp.arange(batch_size, dtype=jnp.int32)
@@ -266,7 +351,7 @@ def _generated(source: GeneratedSource, batch_size: int, mesh: Mesh) -> tuple[An
         records = {**source.generate(arrays, index), "index": index}
         return jax.lax.with_sharding_constraint(records, over_data)
 
-    return lambda step: fixed, jax.tree.map(_shape_of, fixed), batch
+    return batch
 
 
 def _stream(
@@ -287,8 +372,7 @@ def _stream(
             )
         return current["batch"]
 
-    record = {**shapes(source), "index": jax.ShapeDtypeStruct((), np.int32)}
-    expected = _stacked(record, order.batch_size, NamedSharding(mesh, PartitionSpec("data")))
+    expected = _streamed_shapes(shapes(source), order.batch_size, mesh)
     return arrays, expected, lambda arrays, step: arrays, ahead.close
 
 
@@ -423,7 +507,7 @@ def _shape_of(array: jax.Array) -> jax.ShapeDtypeStruct:
 
 
 def _stacked(
-    record: dict[str, jax.ShapeDtypeStruct], count: int, sharding: NamedSharding
+    record: Mapping[str, jax.ShapeDtypeStruct], count: int, sharding: NamedSharding
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of `count` records, as they lie on the devices."""
     return {

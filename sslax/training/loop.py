@@ -18,7 +18,7 @@ from sslax import data
 from sslax.training import metrics
 from sslax.training.plan import Plan
 from sslax.training.step import compile_step
-from sslax.types import Metrics, TrainState
+from sslax.types import Batch, Metrics, TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
@@ -64,7 +64,7 @@ def run(
         NonFinite: a metric became NaN or infinite.
     """
     first = int(state.step)
-    step_fn = step_fn or compile_step(plan.method, plan.tx, mesh, feed.batch)
+    step_fn = step_fn or step_of(plan, mesh, state, feed.batch)
     report = _Report(plan, first, writer, progress)
     for step in range(first, plan.steps):
         state, step_metrics = step_fn(state, feed.arrays(step))
@@ -81,6 +81,20 @@ def run(
     return state
 
 
+def step_of(
+    plan: Plan, mesh: Mesh, state: TrainState, take: Callable[[Any, jax.Array], Batch]
+) -> Any:
+    """The jitted step that `run` takes, and that `sslax.planning` measures.
+
+    Args:
+        plan: of the run.
+        mesh: the devices.
+        state: on the mesh, or its shapes with their shardings.
+        take: `Feed.batch`.
+    """
+    return compile_step(plan.method, plan.tx, mesh, take)
+
+
 def compile_ahead(plan: Plan, mesh: Mesh, state: TrainState, feed: data.Feed) -> Step:
     """The step of `run`, compiled in a thread from now on, while the feed reads its data.
 
@@ -93,7 +107,7 @@ def compile_ahead(plan: Plan, mesh: Mesh, state: TrainState, feed: data.Feed) ->
     Returns:
         The step. It waits until it is compiled.
     """
-    step_fn = compile_step(plan.method, plan.tx, mesh, feed.batch)
+    step_fn = step_of(plan, mesh, state, feed.batch)
     thread = ThreadPoolExecutor(1)
     compiled = thread.submit(lambda: step_fn.lower(state, feed.shapes).compile())
     thread.shutdown(wait=False)

@@ -258,3 +258,35 @@ def test_generated_records_do_not_end_and_are_sharded():
     over_data = NamedSharding(MESH, PartitionSpec("data"))
     assert all(x.sharding.is_equivalent_to(over_data, x.ndim) for x in batch.values())
     assert data.shapes(Numbered())["image"].shape == (2, 5, 4, 3)
+
+
+@pytest.mark.parametrize("mode", ["resident", "stream", "auto"])
+@pytest.mark.parametrize("resident_bytes", [0, 2**20])
+def test_an_abstract_feed_is_the_feed_without_data(mode, resident_bytes):
+    options = {"batch_size": BATCH, "mesh": MESH, "mode": mode, "resident_bytes": resident_bytes}
+    feed = data.make_feed(Slow(), seed=3, **options)
+    abstract = data.abstract_feed(data.shapes(SOURCE), length=len(SOURCE), **options)
+    arrays = feed.arrays(0)
+    feed.close()
+    assert abstract.resident == ("order" in arrays)
+    assert described(abstract.shapes) == described(feed.shapes) == described(arrays)
+    ours, theirs = (str(jax.make_jaxpr(f.batch)(arrays, 1)) for f in (abstract, feed))
+    assert ours == theirs
+
+
+def test_an_abstract_feed_generates_too():
+    config = data.defaults()
+    config.update(source="scenes", size=(16, 24), frames=2, target_frame="first", labels=False)
+    config.scenes.test, config.scenes.textures = 0, 2
+    source = data.load(config).train
+    options = {"batch_size": 8, "mesh": MESH}
+    feed = data.make_feed(source, seed=3, **options)
+    abstract = data.abstract_feed(source, length=len(source), **options)
+    assert abstract.resident
+    assert described(abstract.shapes) == described(feed.arrays(0))
+    with pytest.raises(data.DataError, match="a batch of 12 does not divide over 8 devices"):
+        data.abstract_feed(source, length=len(source), batch_size=12, mesh=MESH)
+
+
+def described(arrays):
+    return jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), arrays)

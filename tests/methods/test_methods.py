@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from collectives import assert_modest
 from jax import export
 
 from sslax import figures
+from sslax.planning import hlo
 from sslax.tasks import TASKS
 from sslax.training import checkpoint, sharding
 from sslax.types import Features, FlowField, InverseDepth
@@ -68,6 +70,12 @@ def test_one_device_is_eight_devices(tiny):
             np.testing.assert_allclose(theirs[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
         for (path, one), (_, eight) in zip(leaves(state), leaves(together)):
             np.testing.assert_allclose(eight, one, rtol=2e-3, atol=2e-4, err_msg=path)
+
+
+def test_devices_exchange_gradients_and_no_images(tiny):
+    together = jax.device_put(tiny.state(1), jax.tree.leaves(tiny.state(8))[0].sharding)
+    compiled = tiny.step(8).lower(together, on(8, tiny.batch)).compile()
+    assert_modest(hlo.Program(compiled.as_text()), tiny.plan)
 
 
 def test_saved_restored_and_continued_on_one_device_to_the_bit_and_on_eight(tiny, tmp_path):
