@@ -12,6 +12,8 @@ from sslax import checks
 from sslax.losses.scores import l2_normalize
 from sslax.types import Array
 
+_BLOCK = 512  # rows that are compared with all others at a time
+
 
 def embedding_std(z: Array) -> Array:
     """Standard deviation of l2-normalized embeddings, averaged over dimensions.
@@ -146,7 +148,7 @@ def uniformity(z: Array, *, t: float = 2.0) -> Array:
     collapse, near `-2 t` for evenly spread directions in many dimensions.
 
     Args:
-        z: `[N, D]` with N >= 2; compares all pairs, which takes `[N, N]` floats.
+        z: `[N, D]` with N >= 2; all pairs are compared, `[512, N]` at a time.
         t: sharpness of the Gaussian kernel.
 
     Returns:
@@ -167,10 +169,17 @@ def uniformity(z: Array, *, t: float = 2.0) -> Array:
         raise checks.value_error("Uniformity compares pairs of rows; pass at least 2 rows.")
     u = _unit_rows(z)
     squared_length = jnp.sum(u * u, -1)
-    cosine = jnp.matmul(u, u.T, precision=jax.lax.Precision.HIGHEST)
-    squared = jnp.maximum(squared_length[:, None] + squared_length - 2 * cosine, 0.0)
-    exponents = jnp.where(jnp.eye(count, dtype=bool), -jnp.inf, -t * squared)
-    return jax.nn.logsumexp(exponents) - jnp.log(count * (count - 1.0))
+
+    def exponents(row: tuple[Array, Array, Array]) -> Array:
+        index, u_i, squared_length_i = row
+        cosine = jnp.matmul(u, u_i, precision=jax.lax.Precision.HIGHEST)
+        squared = jnp.maximum(squared_length_i + squared_length - 2 * cosine, 0.0)
+        others = jnp.arange(count, dtype=jnp.int32) != index
+        return jax.nn.logsumexp(jnp.where(others, -t * squared, -jnp.inf))
+
+    index = jnp.arange(count, dtype=jnp.int32)
+    sums = jax.lax.map(exponents, (index, u, squared_length), batch_size=min(count, _BLOCK))
+    return jax.nn.logsumexp(sums) - jnp.log(count * (count - 1.0))
 
 
 def _unit_rows(z: Array) -> Array:

@@ -30,6 +30,9 @@ def evaluate_run(
 ) -> dict[str, float]:
     """Evaluates the run in `workdir`; every process of a run calls it, the first one writes.
 
+    One network after another: the predictions of others than the trained one are forgotten once
+    they are measured, but for what is drawn.
+
     Writes `results.json` and `figures/` in the run's folder and prints the table; on another data
     set than the run's, `results-NAME.json` and `figures-NAME/`.
 
@@ -52,21 +55,29 @@ def evaluate_run(
     networks = dict(subject.networks)
     for name, variables in method.references(networks[""]).items():
         networks[f"_{name}"] = variables
-    predicted = {s: predict_parts(subject, variables) for s, variables in networks.items()}
+    results: dict[str, float] = {}
+    drawn: dict[str, Parts] = {}
+
+    def measure(suffix: str, parts: Parts) -> None:
+        numbers = task.measure(subject, networks.get(suffix), parts)
+        results.update({name + suffix: value for name, value in numbers.items()})
+        drawn[suffix] = task.drawn(subject, parts)
+
+    trained = predict_parts(subject, networks[""])
+    measure("", trained)
+    for suffix, variables in networks.items():
+        if suffix:
+            measure(suffix, predict_parts(subject, variables))
+    for suffix, parts in task.baselines(subject, trained).items():
+        measure(suffix, parts)
     if jax.process_index() != 0:
-        return {}
-    predicted |= task.baselines(subject, predicted[""])
-    results = {
-        name + suffix: value
-        for suffix, parts in predicted.items()
-        for name, value in task.measure(subject, networks.get(suffix), parts).items()
-    }
-    path = _write(subject, "", results, tables.table(results, [*predicted]))
+        return results
+    path = _write(subject, "", results, tables.table(results, [*drawn]))
     if config.evaluate.figures:
         folder = subject.run.workdir / f"figures{subject.suffix}"
         folder.mkdir(exist_ok=True)
         _draw_training(subject, folder)
-        task.draw(subject, predicted, folder)
+        task.draw(subject, drawn, folder)
         print(f"Results in {path}, pictures in {folder}.")
     return results
 
@@ -76,12 +87,13 @@ def predict_parts(subject: Subject, variables: Variables) -> Parts:
     task, sources = task_of(subject.run.plan.method), parts_of(subject.dataset)
     if "train" not in task.parts:  # without a test set, there are pictures of the training set
         sources.setdefault("test", subject.dataset.train)
-    predictor = Predictor(subject.run.plan, variables, subject.mesh, keep=task.truth._fields)
+    keep, spread = task.truth._fields, task.spread
+    predictor = Predictor(subject.run.plan, variables, subject.mesh, keep=keep, own_rows=spread)
     parts = {}
     for part in task.parts:
         if part in sources:
-            batches = batches_of(subject, sources[part])
-            outputs = (task.predict(predictor, batch, subject.run.config) for batch in batches)
+            batches = batches_of(subject, sources[part], by_process=spread)
+            outputs = (task.predict(subject, predictor, batch) for batch in batches)
             prediction, kept = concatenated(outputs)
             truth = {name: kept[name] for name in task.truth._fields if name in kept}
             parts[part] = Evaluated(prediction, task.truth(**truth))

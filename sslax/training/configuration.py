@@ -31,6 +31,8 @@ class Evaluation(NamedTuple):
     at_end: bool = True
     batch_size: PositiveInt = 256
     figures: bool = True
+    # Memory that one device has for a logistic regression; larger ones are left out
+    linear_bytes: PositiveInt = 8 * 2**30
     # What differs from the `data` section: another set, other splits
     data: Mapping[str, Any] = MappingProxyType({})
     depth: DepthEvaluation = DepthEvaluation()

@@ -55,7 +55,7 @@ def measured(monkeypatch):
     """
     calls = []
 
-    def evaluate_features(train, train_labels, test, test_labels, *, num_classes):
+    def evaluate_features(train, train_labels, test, test_labels, *, num_classes, **knobs):
         calls.append((train["features"], train_labels, test["features"], test_labels, num_classes))
         return {"knn": float(len(calls))}
 
