@@ -45,7 +45,7 @@ _COLLAPSE = {
 }
 COLLAPSE = (*_COLLAPSE, ALIGNMENT)
 _NOT_STAGES = {
-    *("linear", "linear_sgd", BEST_STAGE, f"linear_{_FEW}_labels"),
+    *("linear", "linear_sgd", "linear_probe", BEST_STAGE, f"linear_{_FEW}_labels"),
     *(f"linear_{percent}_percent" for percent in _PERCENT),
 }
 

@@ -17,7 +17,7 @@ NO_RESULTS = "The test set has no ground truth: there are no numbers, only pictu
 UNLABELED = "Only collapse was measured: accuracies need labels, for training and for testing."
 TOO_LARGE = (
     "Logistic regression would take more than config.evaluate.linear_bytes on one device and was "
-    "left out: see linear_sgd, which has no such limit."
+    "left out: see linear_sgd, or evaluate with --linear_probe, which have no such limit."
 )
 
 Cells = dict[str, dict[str, float]]  # by row and column

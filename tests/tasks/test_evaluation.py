@@ -11,8 +11,10 @@ import sslax
 from sslax import data, models
 from sslax.errors import UserError
 from sslax.inference.run import Run
+from sslax.measures import representation as protocol_module
 from sslax.methods.representation import common
 from sslax.tasks import batches, evaluation, representation
+from sslax.training import linear_probe
 from sslax.training.fit import fit
 from sslax.training.plan import make_plan
 
@@ -137,6 +139,14 @@ def test_fine_tuning_has_its_baseline(workdir):
     assert all(0 <= results[name] <= 1 for name in names)
     assert json.loads((workdir / "results-finetune.json").read_text()) == results
     assert (workdir / "results.json").read_text() == '{"knn": 0.5}\n'
+
+
+def test_a_linear_probe_has_its_baseline(workdir):
+    protocol = linear_probe.Protocol(duration="4 steps", batch_size=16, learning_rates=(0.3, 0.1))
+    results = evaluation.linear_probe_run(workdir, protocol=protocol)
+    assert set(results) == {"linear_probe", "linear_probe_untrained", "step"}
+    assert json.loads((workdir / "results-linear-probe.json").read_text()) == results
+    assert protocol_module.stage_of("linear_probe") is None  # nor a stage of that name
 
 
 def test_the_section_of_another_set():
