@@ -342,6 +342,7 @@ MEASURES = {
     "collapse.alignment": lambda x: collapse.alignment(x.a, x.b),
     "collapse.effective_rank": lambda x: collapse.effective_rank(x.a),
     "collapse.embedding_std": lambda x: collapse.embedding_std(x.a),
+    "collapse.lidar": lambda x: collapse.lidar(jnp.stack([x.a, x.b], axis=1)),
     "collapse.rankme": lambda x: collapse.rankme(x.a),
     "collapse.relative_embedding_std": lambda x: collapse.relative_embedding_std(x.a),
     "collapse.uniformity": lambda x: collapse.uniformity(x.a),

@@ -30,7 +30,7 @@ from sslax.types import Array
 
 FEATURES = "features"  # the encoder's pooled output; every other entry is a stage
 BEST_STAGE = "linear_best_stage"
-ALIGNMENT = "alignment"  # needs two views of each image, so the caller adds it
+ALIGNMENT, LIDAR = "alignment", "lidar"  # need views of each image, so the caller adds them
 _FEW = 10  # labels per class
 _PERCENT = (1, 10)  # of the labels
 _STAGE_L2 = 1e-2
@@ -43,7 +43,7 @@ _COLLAPSE = {
     "rankme": jax.jit(collapse.rankme),
     "uniformity": jax.jit(collapse.uniformity),
 }
-COLLAPSE = (*_COLLAPSE, ALIGNMENT)
+COLLAPSE = (*_COLLAPSE, ALIGNMENT, LIDAR)
 _NOT_STAGES = {
     *("linear", "linear_sgd", "linear_probe", BEST_STAGE, f"linear_{_FEW}_labels"),
     *(f"linear_{percent}_percent" for percent in _PERCENT),

@@ -24,7 +24,8 @@ from sslax.types import Array, Batch, Features, Labels, Model, PyTree, Variables
 
 # Training images that neighbors are drawn from, and test images that are drawn.
 _DRAWN_TRAIN, _DRAWN_TEST = 8000, 1000
-_ALIGNED = 512  # images whose views are compared
+_ALIGNED = 512  # images of which two views are compared
+_LIDAR, _LIDAR_VIEWS = 1000, 10  # images, and views of each
 
 
 def predict(
@@ -40,7 +41,7 @@ def predict(
 
 
 def measure(subject: Subject, variables: Variables | None, parts: Parts) -> dict[str, float]:
-    """`measures.representation.evaluate_features` of a network, and the alignment of its views."""
+    """`measures.representation.evaluate_features` of a network, and the measures of its views."""
     train = parts["train"]
     test = parts.get("test", Evaluated(train.prediction, Labels()))
     numbers = protocol.evaluate_features(
@@ -52,7 +53,7 @@ def measure(subject: Subject, variables: Variables | None, parts: Parts) -> dict
         mesh=subject.mesh,
         linear_bytes=subject.run.config.evaluate.linear_bytes,
     )
-    return numbers if variables is None else numbers | _alignment(subject, variables)
+    return numbers if variables is None else numbers | _measure_views(subject, variables)
 
 
 def _named(features: Features) -> dict[str, np.ndarray]:
@@ -69,8 +70,8 @@ def encoder_of(run: Run) -> Model:
     return model._replace(apply=apply)
 
 
-def _alignment(subject: Subject, variables: Variables) -> dict[str, float]:
-    """`alignment` of the first two views of some images.
+def _measure_views(subject: Subject, variables: Variables) -> dict[str, float]:
+    """`alignment` of the first two views of some images, and `lidar` of ten views.
 
     Empty where the recipe has one view only, as those of pretext tasks.
     """
@@ -78,18 +79,27 @@ def _alignment(subject: Subject, variables: Variables) -> dict[str, float]:
     if len(augment.VIEW_RECIPES[run.config.augment.recipe]) < 2:
         return {}
     source = subject.dataset.train if subject.dataset.test is None else subject.dataset.test
-    source = records.subset(source, random_rows(source, _ALIGNED))
+    source = records.subset(source, random_rows(source, _LIDAR))
     encoder, method = encoder_of(run), run.plan.method
 
-    def embed(variables: Variables, batch: Batch) -> tuple[Array, Array]:
-        views = method.augment(jax.random.key(run.plan.seed), batch)["views"][:, :2]
+    def embed(variables: Variables, batch: Batch, rng: Array) -> tuple[Array, Array]:
+        views = method.augment(rng, batch)["views"][:, :2]
         encoding, _ = encoder.apply(*method.encoder(variables), merge_views(views), False)
         return split_views(encoding.features, 2), batch["mask"]
 
     embed = jax.jit(embed, out_shardings=sharding.replicated(subject.mesh))
-    outputs = [jax.device_get(embed(variables, b)) for b in batches_of(subject, source)]
-    features = np.concatenate([embedded[mask] for embedded, mask in outputs])
-    return {protocol.ALIGNMENT: float(collapse.alignment(features[:, 0], features[:, 1]))}
+    rngs = [jax.random.key(run.plan.seed)]
+    rngs += [jax.random.fold_in(rngs[0], i) for i in range(1, _LIDAR_VIEWS // 2)]
+    pairs = []
+    for batch in batches_of(subject, source):
+        outputs = [jax.device_get(embed(variables, batch, rng)) for rng in rngs]
+        pairs.append(np.concatenate([embedded[mask] for embedded, mask in outputs], axis=1))
+    features = np.concatenate(pairs)  # [n, views, D]
+    x, y = features[:_ALIGNED, 0], features[:_ALIGNED, 1]
+    numbers = {protocol.ALIGNMENT: float(collapse.alignment(x, y))}
+    if len(features) > 1:
+        numbers[protocol.LIDAR] = float(collapse.lidar(features))
+    return numbers
 
 
 def baselines(subject: Subject, parts: Parts) -> dict[str, Parts]:

@@ -68,7 +68,11 @@ def measured(monkeypatch):
 def test_another_set_is_brought_to_the_encoder_and_written_elsewhere(workdir, measured, tmp_path):
     path = write(tmp_path / "bright birds.npz", shape=(20, 16, 3), count=90, classes=3)
     results = evaluation.evaluate_run(workdir, other={"source": "npz", "path": path})
-    numbers = {name: value for name, value in results.items() if not name.startswith("alignment")}
+    numbers = {
+        name: value
+        for name, value in results.items()
+        if not name.startswith(("alignment", "lidar"))
+    }
     assert numbers == {"knn": 1.0, "knn_untrained": 2.0, "knn_pixels": 3.0, "step": 2}
     archive = np.load(path)
     for _, labels, _, test_labels, classes in measured:
@@ -93,11 +97,26 @@ def test_another_set_is_brought_to_the_encoder_and_written_elsewhere(workdir, me
     assert (workdir / "results.json").read_text() == '{"knn": 0.5}\n'
 
 
+def test_lidar_is_that_of_ten_views(workdir, monkeypatch):
+    """Views of one image differ from draw to draw, and the images keep their places."""
+    seen = []
+    monkeypatch.setattr(representation.collapse, "lidar", lambda z: seen.append(z) or 2.0)
+    subject = evaluation.open_subject(workdir)
+    numbers = representation._measure_views(subject, subject.networks[""])
+    (z,) = seen
+    assert numbers["lidar"] == 2.0 and z.shape[:2] == (20, 10)
+    pairs = np.abs(z[:, :, None] - z[:, None]).max(-1)[:, *np.triu_indices(10, 1)]
+    assert (pairs > 0).all()  # no two views are alike
+    within = z.var(1).mean()
+    shuffled = np.stack([z[(np.arange(20) + v) % 20, v] for v in range(10)], axis=1)
+    assert within < shuffled.var(1).mean()  # dark and bright images
+
+
 def test_alignment_is_the_mean_squared_distance_of_two_views(workdir):
     """Against NumPy, from the run's own views of the same images."""
     subject = evaluation.open_subject(workdir)
     plan, variables, test = subject.run.plan, subject.networks[""], subject.dataset.test
-    numbers = representation._alignment(subject, variables)
+    numbers = representation._measure_views(subject, variables)
     images = test.images[batches.random_rows(test, 512)]
     batch = {"image": images, "index": np.arange(len(images), dtype=np.int32)}
     views = plan.method.augment(jax.random.key(plan.seed), batch)["views"]
@@ -109,12 +128,13 @@ def test_alignment_is_the_mean_squared_distance_of_two_views(workdir):
     )
     u, v = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (x, y))
     expected = np.mean(np.sum((u - v) ** 2, axis=1))
-    assert numbers == {"alignment": pytest.approx(expected, rel=1e-3)}
+    assert numbers.keys() == {"alignment", "lidar"}
+    assert numbers["alignment"] == pytest.approx(expected, rel=1e-3)
     assert expected > 1e-4
     single = subject.run.config.copy_and_resolve_references()
     single.augment.recipe = "supervised"
     subject = subject._replace(run=subject.run._replace(config=single))
-    assert representation._alignment(subject, variables) == {}
+    assert representation._measure_views(subject, variables) == {}
 
 
 @pytest.mark.parametrize("method", ["colorization", "jigsaw"])
