@@ -33,7 +33,7 @@ def predict(
 ) -> tuple[Features, dict[str, np.ndarray]]:
     """Features, and the stages where logistic regression on them fits, for which alone they are."""
     prediction, kept = predictor(batch)
-    dataset, limit = subject.dataset, subject.run.config.evaluate.linear_bytes
+    dataset, limit = subject.dataset, _linear_bytes(subject)
     widths = [stage.shape[1] for stage in prediction.stages.values()]
     if protocol.stages_fit(len(dataset.train), widths, dataset.num_classes, limit):
         return prediction, kept
@@ -51,9 +51,14 @@ def measure(subject: Subject, variables: Variables | None, parts: Parts) -> dict
         test.truth.label,
         num_classes=subject.dataset.num_classes,
         mesh=subject.mesh,
-        linear_bytes=subject.run.config.evaluate.linear_bytes,
+        linear_bytes=_linear_bytes(subject),
     )
     return numbers if variables is None else numbers | _measure_views(subject, variables)
+
+
+def _linear_bytes(subject: Subject) -> int:
+    """Memory that a logistic regression may take; runs of earlier versions do not say."""
+    return subject.run.config.evaluate.get("linear_bytes", protocol.LINEAR_BYTES)
 
 
 def _named(features: Features) -> dict[str, np.ndarray]:

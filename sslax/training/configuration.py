@@ -48,6 +48,8 @@ class Section(NamedTuple):
     log_every: str = "10 steps"
     checkpoint_every: str = "1 epoch"
     online_probe: bool = True  # a linear classifier beside the training; needs labels
+    # At each checkpoint, kNN accuracy of test images among training images; needs labels
+    online_knn: bool = False
     optimizer: optim.Section = optim.Section()
     evaluate: Evaluation = Evaluation()
 

@@ -90,13 +90,23 @@ def _train(
         workers=config.data.workers,
         start_step=first,
     )
-    score = scoring.make_score(plan, mesh, dataset, workers=config.data.workers)
+    workers = config.data.workers
+    score = scoring.make_score(plan, mesh, dataset, workers=workers)
     chief = jax.process_index() == 0
+    knn = scoring.make_knn(plan, mesh, dataset, workers=workers) if config.online_knn else None
     writer = metrics.Writer(workdir, first) if chief else None
+
+    def save(step: int, state: TrainState) -> None:
+        if knn:
+            accuracy = knn(state)
+            if writer:
+                writer.write(step, {"online_knn": accuracy})
+        checkpoints.save(step, state, score(state))
+
     try:
         return loop.run(
             *(plan, mesh, state, feed),
-            save=lambda step, state: checkpoints.save(step, state, score(state)),
+            save=save,
             writer=writer,
             progress=chief,
             stopping=stopping,
