@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
 from sslax import checks
@@ -22,7 +22,7 @@ from sslax.measures.logistic import (
     LogisticFit,
     append_ones,
     fit_logistic,
-    moments,
+    inverse_deviation,
     principal_coordinates,
 )
 from sslax.measures.rows import Rows
@@ -30,7 +30,7 @@ from sslax.types import Array
 
 L2_GRID = tuple(10.0 ** (-i / 2) for i in range(13))  # 1 to 1e-6, strong to weak
 LEARNING_RATE_GRID = (0.1, 0.03, 0.01, 0.003, 0.001)  # per 256 examples
-_TESTED = 1024  # rows classified at a time, on each device
+_BLOCK = 1024  # rows that each device looks at at a time
 
 
 class ProbeResult(NamedTuple):
@@ -214,7 +214,7 @@ def sgd_probe(
     layout = rows.Layout(len(train_features), mesh)
     x = layout.put(train_features, np.float32)
     y = layout.put(train_labels, np.int32, fill=-1)
-    mean, scale = _moments(x, y, mesh)
+    mean, scale = _moments(x, y, mesh=mesh)
     labels = rows.gather(train_labels, mesh)
 
     def accuracies(
@@ -452,17 +452,31 @@ def held_out_mask(labels: ArrayLike, *, fraction: float = 0.2, seed: int = 0) ->
     return mask
 
 
-def _moments(x: Array, y: Array, mesh: Mesh) -> tuple[Array, Array]:
-    """`logistic.moments` of rows in a layout, where labels are -1 in padding; on every device."""
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(lambda x, y: moments(x, y >= 0), out_shardings=everywhere)(x, y)
+@functools.partial(jax.jit, static_argnames="mesh")
+def _moments(x: Array, y: Array, *, mesh: Mesh) -> tuple[Array, Array]:
+    """Means and inverse deviations `[D]` of rows in a layout, where labels are -1 in padding."""
+    axes = mesh.axis_names
+
+    def fit(x: Array, y: Array) -> tuple[Array, Array]:
+        def total(term: Callable[[Array], Array]) -> Array:
+            def of_block(x: Array, y: Array) -> Array:
+                return jnp.sum(jnp.where((y >= 0)[:, None], term(x), 0.0), axis=0)
+
+            return jax.lax.psum(rows.block_sum(of_block, (x, y), _BLOCK), axes)
+
+        count = total(jnp.ones_like)
+        mean = total(lambda x: x) / count
+        return mean, inverse_deviation(mean, jnp.sqrt(total(lambda x: (x - mean) ** 2) / count))
+
+    spread, everywhere = PartitionSpec(axes), PartitionSpec()
+    return jax.shard_map(fit, mesh=mesh, in_specs=spread, out_specs=everywhere)(x, y)
 
 
 def _standardizer(features: Rows, mesh: Mesh) -> Callable[[ArrayLike], Array]:
     """`rows -> rows` in float32, standardized by a set that is spread over the mesh."""
     layout = rows.Layout(len(features), mesh)
     real = layout.put(np.zeros(len(features), np.int32), np.int32, fill=-1)
-    fitted = _moments(layout.put(features, np.float32), real, mesh)
+    fitted = _moments(layout.put(features, np.float32), real, mesh=mesh)
     mean, scale = (np.asarray(part) for part in fitted)
     return lambda given: (jnp.asarray(given).astype(jnp.float32) - mean) * scale
 
@@ -577,12 +591,11 @@ def _count_correct(
     axes = mesh.axis_names
 
     def count(w: Array, mean: Array, scale: Array, features: Array, labels: Array) -> Array:
-        def is_correct(row: tuple[Array, Array]) -> Array:
-            x = append_ones(((row[0] - mean) * scale)[None])[0]
-            return jnp.argmax(w @ x, axis=1) == row[1]
+        def of_block(x: Array, y: Array) -> Array:
+            logits = w @ append_ones((x - mean) * scale).T  # [L, K, rows]
+            return jnp.sum(jnp.argmax(logits, axis=1) == y, axis=1, dtype=jnp.int32)
 
-        correct = jax.lax.map(is_correct, (features, labels), batch_size=_TESTED)
-        return jax.lax.psum(jnp.sum(correct, 0, dtype=jnp.int32), axes)
+        return jax.lax.psum(rows.block_sum(of_block, (features, labels), _BLOCK), axes)
 
     spread, everywhere = PartitionSpec(axes), PartitionSpec()
     specs = *[everywhere] * 3, spread, spread

@@ -135,23 +135,16 @@ def principal_coordinates(train_features: Rows, test_features: Rows) -> tuple[Ar
 @jax.jit
 def standardize(train: Rows, test: Rows) -> tuple[Array, Array]:
     """Both sets in float32, with the training set's mean moved to 0 and its deviation to 1."""
-    train, test = train.astype(jnp.float32), test.astype(jnp.float32)
-    mean, scale = moments(train, jnp.ones(len(train), bool))
+    train, test = (jnp.asarray(x).astype(jnp.float32) for x in (train, test))
+    mean, std = train.mean(0), train.std(0)
+    scale = inverse_deviation(mean, std)
     return (train - mean) * scale, (test - mean) * scale
 
 
-@jax.jit
-def moments(features: Array, mask: Array) -> tuple[Array, Array]:
-    """Mean and reciprocal standard deviation `[D]` of the rows `[N, D]` where the mask `[N]` is
-    True, in float32; the reciprocal is 0 for a constant feature. Rows may be sharded over devices.
-    """
-    features, mask = features.astype(jnp.float32), mask[:, None]
-    count = jnp.sum(mask, dtype=jnp.float32)
-    mean = jnp.sum(jnp.where(mask, features, 0.0), 0) / count
-    std = jnp.sqrt(jnp.sum(jnp.where(mask, (features - mean) ** 2, 0.0), 0) / count)
-    # Rounding gives a constant feature a tiny deviation; it must become 0, not noise.
-    varies = std > 1e-6 * (jnp.abs(mean) + std.max())
-    return mean, jnp.where(varies, 1 / jnp.maximum(std, 1e-30), 0.0)
+def inverse_deviation(mean: Array, std: Array) -> Array:
+    """`1 / std` `[D]` of features of these means; 0 for a constant one, whose tiny deviation is
+    rounding and must not become noise."""
+    return jnp.where(std > 1e-6 * (jnp.abs(mean) + std.max()), 1 / jnp.maximum(std, 1e-30), 0.0)
 
 
 @jax.jit

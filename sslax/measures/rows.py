@@ -5,7 +5,10 @@ The rows of the set are those of the first process, then those of the second, an
 puts them on the devices, each of which holds a part of them; nothing holds all.
 """
 
+from collections.abc import Callable, Sequence
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -90,6 +93,38 @@ def take(values: ArrayLike, index: np.ndarray, mesh: Mesh) -> np.ndarray:
     ascending = np.asarray(index)[order] - counts[: jax.process_index()].sum()
     mine = ascending[(ascending >= 0) & (ascending < len(values))]
     return gather(values[mine], mesh)[np.argsort(order)]
+
+
+def block_sum(function: Callable[..., Array], arrays: Sequence[Array], size: int) -> Array:
+    """Sum of a function over blocks of rows, one block at a time.
+
+    Args:
+        function: `(*blocks) -> sum over the rows of the blocks`.
+        arrays: `[N, ...]` each.
+        size: rows of a block; the last one may be smaller.
+
+    Returns:
+        The sum over all rows.
+
+    Example:
+        >>> float(block_sum(lambda x: x.sum(), (jax.numpy.ones(5),), 2))
+        5.0
+    """
+    count = arrays[0].shape[0]
+    size = min(size, count)
+
+    def of_block(first: Array, size: int) -> Array:
+        return function(*(jax.lax.dynamic_slice_in_dim(x, first, size) for x in arrays))
+
+    blocks, rest = divmod(count, size)
+    firsts = size * jnp.arange(1, blocks, dtype=jnp.int32)
+    # From the first block on: inside shard_map a loop's start has to vary as its results do.
+    total, _ = jax.lax.scan(
+        lambda total, first: (total + of_block(first, size), None),
+        of_block(jnp.int32(0), size),
+        firsts,
+    )
+    return total + of_block(jnp.int32(blocks * size), rest) if rest else total
 
 
 class Layout:
