@@ -27,6 +27,7 @@ from sslax.measures import (
     logistic,
     pose,
     representation,
+    rows,
     totals,
 )
 from sslax.types import DepthMaps, DepthTruth, FlowMaps, FlowTruth
@@ -341,6 +342,7 @@ MEASURES = {
     "collapse.alignment": lambda x: collapse.alignment(x.a, x.b),
     "collapse.effective_rank": lambda x: collapse.effective_rank(x.a),
     "collapse.embedding_std": lambda x: collapse.embedding_std(x.a),
+    "collapse.lidar": lambda x: collapse.lidar(jnp.stack([x.a, x.b], axis=1)),
     "collapse.rankme": lambda x: collapse.rankme(x.a),
     "collapse.relative_embedding_std": lambda x: collapse.relative_embedding_std(x.a),
     "collapse.uniformity": lambda x: collapse.uniformity(x.a),
@@ -399,6 +401,8 @@ MEASURES = {
     ),
     "logistic.append_ones": lambda x: logistic.append_ones(x.a),
     "logistic.fit_logistic": lambda x: logistic.fit_logistic(x.a, x.labels, num_classes=2, l2=0.1),
+    "logistic.inverse_deviation": lambda x: logistic.inverse_deviation(x.a.mean(0), x.a.std(0)),
+    "logistic.solver_bytes": None,
     "logistic.principal_coordinates": lambda x: logistic.principal_coordinates(x.a, x.b),
     "logistic.standardize": lambda x: logistic.standardize(x.a, x.b),
     "pose.absolute_trajectory_error": lambda x: pose.absolute_trajectory_error(
@@ -426,6 +430,12 @@ MEASURES = {
     ),
     "representation.pixel_features": lambda x: representation.pixel_features(x.image, max_side=4),
     "representation.stage_of": None,
+    "representation.stages_fit": None,
+    "rows.block_sum": lambda x: rows.block_sum(lambda a: a.sum(0), (x.a,), 3),
+    "rows.gather": lambda x: rows.gather(x.a, rows.one_device()),
+    "rows.one_device": None,
+    "rows.own": lambda x: rows.own(x.a),
+    "rows.take": lambda x: rows.take(x.a, np.arange(2), rows.one_device()),
     "totals.image_means": lambda x: totals.image_means(totals.totals({"a": score(x)})),
     "totals.indicator": lambda x: totals.indicator(x.depth > 2, x.depth),
     "totals.masked_score": lambda x: totals.masked_score(x.depth, x.mask),
@@ -452,7 +462,7 @@ NEED_VALUES = (
     *("measures.depth.evaluate", "measures.flow.occlusion_scores", "measures.geometry"),
     *("measures.knn.knn_accuracy", "measures.linear", "measures.pose", "measures.representation"),
     *("measures.totals.image", "measures.totals.merge", "measures.totals.pixel"),
-    *("measures.totals.totals", "measures.logistic.fit_logistic"),
+    *("measures.totals.totals", "measures.logistic.fit_logistic", "measures.rows"),
 )
 REVERSE_ONLY = {
     *("losses.census_error", "losses.photometric_error"),

@@ -192,7 +192,7 @@ def abstract_feed(
 
 
 def evaluation_batches(
-    source: Source, *, batch_size: int, mesh: Mesh, workers: int = 0
+    source: Source, *, batch_size: int, mesh: Mesh, workers: int = 0, by_process: bool = False
 ) -> Iterator[Batch]:
     """All records once, in order.
 
@@ -201,28 +201,37 @@ def evaluation_batches(
         batch_size: B, over all devices and processes.
         mesh: devices along one axis named 'data', of type Auto.
         workers: reading threads; 0: one per core, at most 32.
+        by_process: each process reads a part of the records that is its own, in order: the first
+            the first records, and so on. The rows of a batch are then not neighbors in the set.
 
     Yields:
         Batches as a feed gives them, and 'mask' bool `[B]`: False for the rows of zeros that pad
-        the last batch.
+        the last batch, or with `by_process` those of each process.
 
     Raises:
         DataError: the batch is not divisible by the devices.
     """
     _check_divisible(batch_size, mesh)
-    return _evaluation_batches(source, batch_size, mesh, workers)
+    rows = _local_rows(mesh, batch_size)
+    if by_process and mesh.is_multi_process:
+        firsts = np.arange(jax.process_count() + 1) * len(source) // jax.process_count()
+        first, last = firsts[jax.process_index() :][:2]
+        starts, rows = range(first, first + np.diff(firsts).max(), len(rows)), np.arange(len(rows))
+    else:
+        starts, last = range(0, len(source), batch_size), len(source)
+    indices = [np.where(start + rows < last, start + rows, -1) for start in starts]
+    return _evaluation_batches(source, indices, mesh, workers)
 
 
 def _evaluation_batches(
-    source: Source, batch_size: int, mesh: Mesh, workers: int
+    source: Source, indices: Sequence[np.ndarray], mesh: Mesh, workers: int
 ) -> Iterator[Batch]:
-    rows = _local_rows(mesh, batch_size)
+    """Batches of this process's records at `indices`; -1 for padding."""
 
     def local_batches() -> Generator[Batch]:
         with ThreadPoolExecutor(threads(workers)) as pool:
-            for start in range(0, len(source), batch_size):
-                index = start + rows
-                mask = index < len(source)
+            for index in indices:
+                mask = index >= 0
                 # A process whose rows are all padding still needs their shape: it reads record 0.
                 records = read(source, index[mask] if mask.any() else np.zeros(1, int), pool)
                 records = {

@@ -13,6 +13,7 @@ _PANELS = (
     ("loss", "Loss"),
     ("accuracy", "Pretext-task accuracy"),
     ("probe_accuracy", "Online-probe accuracy"),
+    ("online_knn", "kNN accuracy on test images"),
     ("photometric", "Photometric error"),
     ("smoothness", "Smoothness (unweighted)"),
     ("automask", "Automask: share of pixels kept"),
@@ -23,7 +24,7 @@ _PANELS = (
     ("learning_rate", "Learning rate"),
     ("images_per_second", "Images per second"),
 )
-_BOUNDED = {"accuracy", "probe_accuracy", "automask", "valid", "visible"}
+_BOUNDED = {"accuracy", "probe_accuracy", "online_knn", "automask", "valid", "visible"}
 
 
 def curves(metrics_path: str | os.PathLike, path: str | os.PathLike) -> None:

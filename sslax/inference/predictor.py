@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from sslax.errors import UserError
+from sslax.measures import rows
 from sslax.training import sharding
 from sslax.training.plan import Plan
 from sslax.types import Array, Batch, Method, Pictures, Variables
@@ -25,10 +25,17 @@ class Predictor:
         variables: of the method.
         mesh: the devices.
         keep: entries of a batch that are returned beside the prediction, where the batch has them.
+        own_rows: of a run of several processes, each returns the rows of its own devices alone.
     """
 
     def __init__(
-        self, plan: Plan, variables: Variables, mesh: Mesh, *, keep: Sequence[str] = ()
+        self,
+        plan: Plan,
+        variables: Variables,
+        mesh: Mesh,
+        *,
+        keep: Sequence[str] = (),
+        own_rows: bool = False,
     ) -> None:
         self.mesh = mesh
         self._variables = variables
@@ -37,15 +44,17 @@ class Predictor:
             inputs = {*plan.batch, *_CAMERA}
             given = {name: value for name, value in batch.items() if name in inputs}
             kept = {name: batch[name] for name in keep if name in batch}
-            return plan.method.predict(variables, given), kept, jnp.sum(batch["mask"])
+            return plan.method.predict(variables, given), kept, batch["mask"]
 
-        # Replicated, so that every process of a run can read all of it.
-        self._predict = jax.jit(predict, out_shardings=sharding.replicated(mesh))
+        # Replicated, so that every process of a run can read all of it, or as the batch is.
+        out = sharding.batch_sharding(mesh) if own_rows else sharding.replicated(mesh)
+        self._predict = jax.jit(predict, out_shardings=out)
 
     def __call__(self, batch: Batch) -> tuple[Any, dict[str, np.ndarray]]:
         """The prediction and the kept entries of a batch's real rows (those in its 'mask')."""
-        *outputs, rows = jax.device_get(self._predict(self._variables, batch))
-        return jax.tree.map(lambda leaf: leaf[:rows], tuple(outputs))
+        outputs = self._predict(self._variables, batch)
+        prediction, kept, mask = jax.tree.map(rows.own, outputs)
+        return jax.tree.map(lambda leaf: leaf[mask], (prediction, kept))
 
     def over(self, batches: Iterable[Batch]) -> tuple[Any, dict[str, np.ndarray]]:
         """The predictions and kept entries of all batches, concatenated."""
@@ -102,5 +111,5 @@ def padded(batch: dict[str, np.ndarray], size: int) -> Batch:
     The last row is repeated: zeros would be no camera's intrinsics.
     """
     count = len(batch["image"])
-    rows = np.minimum(np.arange(size), count - 1)
-    return {name: value[rows] for name, value in batch.items()} | {"mask": np.arange(size) < count}
+    index = np.minimum(np.arange(size), count - 1)
+    return {name: value[index] for name, value in batch.items()} | {"mask": np.arange(size) < count}

@@ -12,6 +12,8 @@ from sslax import checks
 from sslax.losses.scores import l2_normalize
 from sslax.types import Array
 
+_BLOCK = 512  # rows that are compared with all others at a time
+
 
 def embedding_std(z: Array) -> Array:
     """Standard deviation of l2-normalized embeddings, averaged over dimensions.
@@ -114,6 +116,67 @@ def rankme(z: Array) -> Array:
     return jnp.exp(jax.scipy.special.entr(p).sum())
 
 
+def lidar(z: Array, *, delta: float = 1e-4) -> Array:
+    """LiDAR: how many directions separate images from the spread of their own views.
+
+    `exp(-sum_k p_k log p_k)`, `p_k = lambda_k / sum_j lambda_j`, with lambda the eigenvalues of the
+    matrix of linear discriminant analysis in which an image is a class and its views are the
+    samples:
+
+    ```
+    Sigma_w^(-1/2) Sigma_b Sigma_w^(-1/2)
+    Sigma_b = sum_i (m_i - m) (m_i - m)^T / (n - 1)
+    Sigma_w = sum_iv (z_iv - m_i) (z_iv - m_i)^T / (n (q - 1)) + delta I
+    ```
+
+    with `m_i` the mean of the q views of image i and m the mean of the n `m_i`. RankMe also counts
+    directions in which the views of one image differ as much as images do; here they weigh little.
+
+    The paper gives no value of delta; 1e-4 is common in code. It is absolute: compare embeddings
+    of the same scale. The paper adds a small constant to p; here `0 log 0 = 0`.
+
+    Args:
+        z: `[n, q, D]` with n and q at least 2; the paper takes 1,000 images and 50 views, and wants
+            n > D. Takes two eigendecompositions of `[D, D]`: for evaluation, not for every step.
+        delta: added to the variances within images.
+
+    Returns:
+        Scalar float32 in [1, min(n - 1, D)]; 1 where all images have the same mean.
+
+    Raises:
+        ValueError: if there are fewer than two images or views, or delta is not positive.
+
+    Example:
+        >>> z = jnp.concatenate([jnp.eye(3), -jnp.eye(3)])
+        >>> round(float(lidar(jnp.stack([z, z], axis=1))), 5)
+        3.0
+
+    Thilak et al., LiDAR: Sensing Linear Probing Performance in Joint Embedding SSL Architectures,
+    https://arxiv.org/abs/2312.04000
+    """
+    checks.assert_rank(z, 3)
+    checks.positive("delta", delta)
+    count, views, width = z.shape
+    if count < 2 or views < 2:
+        raise checks.value_error(
+            f"LiDAR compares images by their views; pass at least 2 of each, not {count} images "
+            f"of {views} views."
+        )
+    z = z.astype(jnp.float32)
+    means = z.mean(1)
+    spread, apart = (z - means[:, None]).reshape(-1, width), means - means.mean(0)
+    highest = jax.lax.Precision.HIGHEST
+    within = jnp.matmul(spread.T, spread, precision=highest) / (count * (views - 1))
+    values, axes = jnp.linalg.eigh(within)
+    # Rounding may give a direction without spread a small negative variance.
+    scale = jax.lax.rsqrt(jnp.maximum(values, 0.0) + jnp.asarray(delta, values.dtype))
+    apart = jnp.matmul(apart, axes, precision=highest) * scale
+    # The matrix of the whitened means has the same eigenvalues; the smaller side suffices.
+    sigma = jnp.linalg.svd(apart, compute_uv=False) ** 2
+    p = sigma / jnp.maximum(sigma.sum(), 1e-30)
+    return jnp.exp(jax.scipy.special.entr(p).sum())
+
+
 def alignment(x: Array, y: Array, *, alpha: float = 2.0) -> Array:
     """Distance between the views of an image: `mean_n |x_n/|x_n| - y_n/|y_n||^alpha`.
 
@@ -146,7 +209,7 @@ def uniformity(z: Array, *, t: float = 2.0) -> Array:
     collapse, near `-2 t` for evenly spread directions in many dimensions.
 
     Args:
-        z: `[N, D]` with N >= 2; compares all pairs, which takes `[N, N]` floats.
+        z: `[N, D]` with N >= 2; all pairs are compared, `[512, N]` at a time.
         t: sharpness of the Gaussian kernel.
 
     Returns:
@@ -167,10 +230,17 @@ def uniformity(z: Array, *, t: float = 2.0) -> Array:
         raise checks.value_error("Uniformity compares pairs of rows; pass at least 2 rows.")
     u = _unit_rows(z)
     squared_length = jnp.sum(u * u, -1)
-    cosine = jnp.matmul(u, u.T, precision=jax.lax.Precision.HIGHEST)
-    squared = jnp.maximum(squared_length[:, None] + squared_length - 2 * cosine, 0.0)
-    exponents = jnp.where(jnp.eye(count, dtype=bool), -jnp.inf, -t * squared)
-    return jax.nn.logsumexp(exponents) - jnp.log(count * (count - 1.0))
+
+    def exponents(row: tuple[Array, Array, Array]) -> Array:
+        index, u_i, squared_length_i = row
+        cosine = jnp.matmul(u, u_i, precision=jax.lax.Precision.HIGHEST)
+        squared = jnp.maximum(squared_length_i + squared_length - 2 * cosine, 0.0)
+        others = jnp.arange(count, dtype=jnp.int32) != index
+        return jax.nn.logsumexp(jnp.where(others, -t * squared, -jnp.inf))
+
+    index = jnp.arange(count, dtype=jnp.int32)
+    sums = jax.lax.map(exponents, (index, u, squared_length), batch_size=min(count, _BLOCK))
+    return jax.nn.logsumexp(sums) - jnp.log(count * (count - 1.0))
 
 
 def _unit_rows(z: Array) -> Array:

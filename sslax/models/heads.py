@@ -76,14 +76,21 @@ class Projector(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Linear map of features `[N, D]` to logits `[N, classes]`, initialized with zeros."""
+    """Linear map of features `[N, D]` to logits `[N, classes]`, initialized with zeros.
+
+    Attributes:
+        classes: number of classes.
+        normalize: batch normalization without scale and bias comes first.
+    """
 
     classes: PositiveInt
+    normalize: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        del train
         assert_rank(x, 2)
+        if self.normalize:
+            x = BatchNorm(train=train, affine=False, name="norm")(x)
         return nn.Dense(self.classes, kernel_init=nn.initializers.zeros, name="linear")(x)
 
 

@@ -38,13 +38,21 @@ class Subject(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """A network's predictions and the ground truth on one part of a data set, `[N, ...]` each."""
+    """A network's predictions and the ground truth on one part of a data set, `[N, ...]` each.
+
+    Where the task is `spread`, they are those of this process's examples.
+    """
 
     prediction: Any
     truth: Any
 
 
 Parts = dict[str, Evaluated]  # by the part's name, "train" or "test"
+
+
+def keep_all(subject: Subject, parts: Parts) -> Parts:
+    """`Task.drawn` of tasks that look at everything."""
+    return parts
 
 
 class Task(NamedTuple):
@@ -55,21 +63,26 @@ class Task(NamedTuple):
         prediction: type of a method's predictions.
         truth: type of the ground truth; its fields are read from the batches of a test set.
         parts: the parts of a data set that an evaluation predicts.
-        predict: `(predictor, batch, config) -> (prediction, kept entries)`.
-        measure: `(subject, variables, parts) -> numbers by name`; no variables for baselines.
+        predict: `(subject, predictor, batch) -> (prediction, kept entries)`.
+        measure: `(subject, variables, parts) -> numbers by name`; no variables for baselines. All
+            processes of a run call it.
         baselines: `(subject, parts) -> {suffix: parts}`, trivial predictions to compare with.
-        draw: `(subject, predicted by suffix, folder) -> None`, pictures for people.
+        draw: `(subject, predicted by suffix, folder) -> None`, pictures for people, of what `drawn`
+            kept; the first process calls it.
         load: `(run, state) -> ` what `sslax.load` returns.
         resizable: whether the network works at other sizes than that of training.
         options: names of the flags of `sslax.predict` that the task understands.
         write: `(trained, input, output, options) -> None`, predictions as files.
+        spread: whether each process of a run has the predictions of a part of the examples, or all.
+        drawn: `(subject, parts) -> parts`, what of the predictions of a network is kept for `draw`
+            while others are evaluated. All processes call it.
     """
 
     name: str
     prediction: type
     truth: type
     parts: tuple[str, ...]
-    predict: Callable[[Predictor, Batch, Any], tuple[Any, dict[str, np.ndarray]]]
+    predict: Callable[[Subject, Predictor, Batch], tuple[Any, dict[str, np.ndarray]]]
     measure: Callable[[Subject, Variables | None, Parts], dict[str, float]]
     baselines: Callable[[Subject, Parts], dict[str, Parts]]
     draw: Callable[[Subject, dict[str, Parts], Path], None]
@@ -77,10 +90,12 @@ class Task(NamedTuple):
     resizable: bool
     options: frozenset[str]
     write: Callable[[Any, str, Path, Mapping[str, Any]], None]
+    spread: bool = False
+    drawn: Callable[[Subject, Parts], Parts] = keep_all
 
 
 def predict_as_is(
-    predictor: Predictor, batch: Batch, config: Any
+    subject: Subject, predictor: Predictor, batch: Batch
 ) -> tuple[Any, dict[str, np.ndarray]]:
     """`Task.predict` without anything added to the method's own prediction."""
     return predictor(batch)

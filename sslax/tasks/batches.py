@@ -14,12 +14,19 @@ def parts_of(dataset: data.Dataset) -> dict[str, data.Source]:
     return {"train": dataset.train} | ({"test": dataset.test} if dataset.test is not None else {})
 
 
-def batches_of(subject: Subject, source: data.Source) -> Iterator[Batch]:
-    """Batches of at most the set's size, in multiples of the devices, padded at the end."""
+def batches_of(
+    subject: Subject, source: data.Source, *, by_process: bool = False
+) -> Iterator[Batch]:
+    """Batches of at most the set's size, in multiples of the devices, padded at the end.
+
+    With `by_process` each process reads a part of the set, as `data.evaluation_batches` says.
+    """
     config, mesh = subject.run.config, subject.mesh
     size = min(config.evaluate.batch_size, len(source))
     size = -(-size // mesh.size) * mesh.size
-    return data.evaluation_batches(source, batch_size=size, mesh=mesh, workers=config.data.workers)
+    return data.evaluation_batches(
+        source, batch_size=size, mesh=mesh, workers=config.data.workers, by_process=by_process
+    )
 
 
 def random_rows(source: data.Source, count: int) -> np.ndarray:

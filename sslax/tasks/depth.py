@@ -23,10 +23,11 @@ _DRAWN = 8  # examples
 
 
 def predict(
-    predictor: Predictor, batch: Batch, config: Any
+    subject: Subject, predictor: Predictor, batch: Batch
 ) -> tuple[DepthMaps, dict[str, np.ndarray]]:
     """The prediction, averaged with that of the mirror images where the config asks for it."""
-    return predict_depth(predictor, batch, post_process=config.evaluate.depth.post_process)
+    post_process = subject.run.config.evaluate.depth.post_process
+    return predict_depth(predictor, batch, post_process=post_process)
 
 
 def measure(subject: Subject, variables: Variables | None, parts: Parts) -> dict[str, float]:

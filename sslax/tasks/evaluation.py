@@ -16,12 +16,13 @@ from sslax.errors import UserError
 from sslax.inference import run as runs
 from sslax.inference.predictor import Predictor, concatenated, visualize
 from sslax.measures import linear
+from sslax.methods.common import Augmentation
 from sslax.methods.representation import common
 from sslax.tasks import tables, task_of
 from sslax.tasks.base import Evaluated, Parts, Subject
 from sslax.tasks.batches import batches_of, parts_of, random_rows
 from sslax.tasks.representation import encoder_of
-from sslax.training import finetune, sharding
+from sslax.training import finetune, linear_probe, sharding
 from sslax.types import Variables
 
 
@@ -29,6 +30,9 @@ def evaluate_run(
     workdir: str | Path, *, which: str = "latest", other: Mapping[str, Any] | None = None
 ) -> dict[str, float]:
     """Evaluates the run in `workdir`; every process of a run calls it, the first one writes.
+
+    One network after another: the predictions of others than the trained one are forgotten once
+    they are measured, but for what is drawn.
 
     Writes `results.json` and `figures/` in the run's folder and prints the table; on another data
     set than the run's, `results-NAME.json` and `figures-NAME/`.
@@ -52,21 +56,29 @@ def evaluate_run(
     networks = dict(subject.networks)
     for name, variables in method.references(networks[""]).items():
         networks[f"_{name}"] = variables
-    predicted = {s: predict_parts(subject, variables) for s, variables in networks.items()}
+    results: dict[str, float] = {}
+    drawn: dict[str, Parts] = {}
+
+    def measure(suffix: str, parts: Parts) -> None:
+        numbers = task.measure(subject, networks.get(suffix), parts)
+        results.update({name + suffix: value for name, value in numbers.items()})
+        drawn[suffix] = task.drawn(subject, parts)
+
+    trained = predict_parts(subject, networks[""])
+    measure("", trained)
+    for suffix, variables in networks.items():
+        if suffix:
+            measure(suffix, predict_parts(subject, variables))
+    for suffix, parts in task.baselines(subject, trained).items():
+        measure(suffix, parts)
     if jax.process_index() != 0:
-        return {}
-    predicted |= task.baselines(subject, predicted[""])
-    results = {
-        name + suffix: value
-        for suffix, parts in predicted.items()
-        for name, value in task.measure(subject, networks.get(suffix), parts).items()
-    }
-    path = _write(subject, "", results, tables.table(results, [*predicted]))
+        return results
+    path = _write(subject, "", results, tables.table(results, [*drawn]))
     if config.evaluate.figures:
         folder = subject.run.workdir / f"figures{subject.suffix}"
         folder.mkdir(exist_ok=True)
         _draw_training(subject, folder)
-        task.draw(subject, predicted, folder)
+        task.draw(subject, drawn, folder)
         print(f"Results in {path}, pictures in {folder}.")
     return results
 
@@ -76,12 +88,13 @@ def predict_parts(subject: Subject, variables: Variables) -> Parts:
     task, sources = task_of(subject.run.plan.method), parts_of(subject.dataset)
     if "train" not in task.parts:  # without a test set, there are pictures of the training set
         sources.setdefault("test", subject.dataset.train)
-    predictor = Predictor(subject.run.plan, variables, subject.mesh, keep=task.truth._fields)
+    keep, spread = task.truth._fields, task.spread
+    predictor = Predictor(subject.run.plan, variables, subject.mesh, keep=keep, own_rows=spread)
     parts = {}
     for part in task.parts:
         if part in sources:
-            batches = batches_of(subject, sources[part])
-            outputs = (task.predict(predictor, batch, subject.run.config) for batch in batches)
+            batches = batches_of(subject, sources[part], by_process=spread)
+            outputs = (task.predict(subject, predictor, batch) for batch in batches)
             prediction, kept = concatenated(outputs)
             truth = {name: kept[name] for name in task.truth._fields if name in kept}
             parts[part] = Evaluated(prediction, task.truth(**truth))
@@ -124,18 +137,8 @@ def finetune_run(
     if wrong := [fraction for fraction in fractions if not 0 < fraction <= 1]:
         raise UserError(f"A fraction of the labels lies in (0, 1], such as 0.1; got {wrong[0]:g}.")
     subject = open_subject(workdir, which, other)
-    dataset, config = subject.dataset, subject.run.config
-    if dataset.test is None or dataset.num_classes is None:
-        raise UserError(
-            "Fine-tuning needs labels and a test set: see --data.labels, and --data.test_path or "
-            "--data.test_fraction."
-        )
+    dataset, config = _labeled(subject, "Fine-tuning"), subject.run.config
     labels = _labels(dataset.train, config.data.workers)
-    crops = {
-        name: config.augment[name]
-        for name in ("size", "crop_scale", "crop_ratio", "flip")
-        if name in config.augment
-    }
     chief = jax.process_index() == 0
     results = {}
     for fraction in fractions:
@@ -150,9 +153,7 @@ def finetune_run(
                 part,
                 dataset.test,
                 num_classes=dataset.num_classes,
-                augmentation=common.build_augmentation(
-                    ConfigDict({"recipe": "supervised", **crops})
-                ),
+                augmentation=_crops_and_flips(config, "crop_scale", "crop_ratio", "flip"),
                 evaluation_view=subject.run.plan.method.evaluation_view,
                 recipe=_recipe(config.model.name, duration, learning_rate, trained=not suffix),
                 mesh=subject.mesh,
@@ -163,6 +164,78 @@ def finetune_run(
         path = _write(subject, "-finetune", results, tables.table(results))
         print(f"Results in {path}.")
     return results
+
+
+def linear_probe_run(
+    workdir: str | Path,
+    *,
+    which: str = "latest",
+    other: Mapping[str, Any] | None = None,
+    protocol: linear_probe.Protocol = linear_probe.PROTOCOLS["simclr"],
+) -> dict[str, float]:
+    """Trains a linear classifier on the frozen encoder of the run in `workdir`, and on the same one
+    untrained, by a protocol of papers.
+
+    Writes `results-linear-probe.json` (on another data set than the run's,
+    `results-NAME-linear-probe.json`) and prints the table. Images are cropped and flipped by the
+    recipe `supervised`, at the size of the run's `augment` section.
+
+    Args:
+        workdir: the run's folder.
+        which: `latest` or `best` checkpoint.
+        other: as in `evaluate_run`.
+        protocol: optimizer, rates and duration.
+
+    Returns:
+        `linear_probe` and `linear_probe_untrained`.
+
+    Raises:
+        UserError: no run, or no checkpoint, there; the set cannot be read, or lacks labels or a
+            test part.
+    """
+    subject = open_subject(workdir, which, other)
+    dataset, config = _labeled(subject, "A linear probe"), subject.run.config
+    chief = jax.process_index() == 0
+    results = {}
+    for suffix, variables in subject.networks.items():
+        result = linear_probe.train_linear_probe(
+            encoder_of(subject.run),
+            *subject.run.plan.method.encoder(variables),
+            dataset.train,
+            dataset.test,
+            labels=_labels(dataset.train, config.data.workers),
+            num_classes=dataset.num_classes,
+            augmentation=_crops_and_flips(config),
+            evaluation_view=subject.run.plan.method.evaluation_view,
+            protocol=protocol,
+            mesh=subject.mesh,
+            workers=config.data.workers,
+            progress=chief,
+        )
+        results["linear_probe" + suffix] = result.accuracy
+        if chief and result.held_out_accuracy:
+            print(f"linear_probe{suffix}: rate {result.chosen:g} of {result.held_out_accuracy}")
+    if chief:
+        path = _write(subject, "-linear-probe", results, tables.table(results))
+        print(f"Results in {path}.")
+    return results
+
+
+def _labeled(subject: Subject, what: str) -> data.Dataset:
+    """The data set, which has labels and a test part."""
+    dataset = subject.dataset
+    if dataset.test is None or dataset.num_classes is None:
+        raise UserError(
+            f"{what} needs labels and a test set: see --data.labels, and --data.test_path or "
+            "--data.test_fraction."
+        )
+    return dataset
+
+
+def _crops_and_flips(config: ConfigDict, *names: str) -> Augmentation:
+    """The recipe `supervised`, with the size, and the entries of these names, that a run has."""
+    own = {name: config.augment[name] for name in ("size", *names) if name in config.augment}
+    return common.build_augmentation(ConfigDict({"recipe": "supervised", **own}))
 
 
 def _recipe(

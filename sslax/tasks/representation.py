@@ -12,22 +12,36 @@ from sslax.data import records
 from sslax.data.files import images as image_files
 from sslax.errors import UserError
 from sslax.inference.encoder import Encoder
+from sslax.inference.predictor import Predictor
 from sslax.inference.run import Run
-from sslax.measures import collapse
+from sslax.measures import collapse, rows
 from sslax.measures import representation as protocol
 from sslax.methods.common import merge_views, split_views
-from sslax.tasks.base import Evaluated, Parts, Subject, Task, predict_as_is
+from sslax.tasks.base import Evaluated, Parts, Subject, Task
 from sslax.tasks.batches import batches_of, parts_of, random_rows, stack_images
 from sslax.training import sharding
 from sslax.types import Array, Batch, Features, Labels, Model, PyTree, Variables
 
 # Training images that neighbors are drawn from, and test images that are drawn.
 _DRAWN_TRAIN, _DRAWN_TEST = 8000, 1000
-_ALIGNED = 512  # images whose views are compared
+_ALIGNED = 512  # images of which two views are compared
+_LIDAR, _LIDAR_VIEWS = 1000, 10  # images, and views of each
+
+
+def predict(
+    subject: Subject, predictor: Predictor, batch: Batch
+) -> tuple[Features, dict[str, np.ndarray]]:
+    """Features, and the stages where logistic regression on them fits, for which alone they are."""
+    prediction, kept = predictor(batch)
+    dataset, limit = subject.dataset, _linear_bytes(subject)
+    widths = [stage.shape[1] for stage in prediction.stages.values()]
+    if protocol.stages_fit(len(dataset.train), widths, dataset.num_classes, limit):
+        return prediction, kept
+    return prediction._replace(stages={}), kept
 
 
 def measure(subject: Subject, variables: Variables | None, parts: Parts) -> dict[str, float]:
-    """`measures.representation.evaluate_features` of a network, and the alignment of its views."""
+    """`measures.representation.evaluate_features` of a network, and the measures of its views."""
     train = parts["train"]
     test = parts.get("test", Evaluated(train.prediction, Labels()))
     numbers = protocol.evaluate_features(
@@ -36,8 +50,15 @@ def measure(subject: Subject, variables: Variables | None, parts: Parts) -> dict
         _named(test.prediction),
         test.truth.label,
         num_classes=subject.dataset.num_classes,
+        mesh=subject.mesh,
+        linear_bytes=_linear_bytes(subject),
     )
-    return numbers if variables is None else numbers | _alignment(subject, variables)
+    return numbers if variables is None else numbers | _measure_views(subject, variables)
+
+
+def _linear_bytes(subject: Subject) -> int:
+    """Memory that a logistic regression may take; runs of earlier versions do not say."""
+    return subject.run.config.evaluate.get("linear_bytes", protocol.LINEAR_BYTES)
 
 
 def _named(features: Features) -> dict[str, np.ndarray]:
@@ -54,8 +75,8 @@ def encoder_of(run: Run) -> Model:
     return model._replace(apply=apply)
 
 
-def _alignment(subject: Subject, variables: Variables) -> dict[str, float]:
-    """`alignment` of the first two views of some images.
+def _measure_views(subject: Subject, variables: Variables) -> dict[str, float]:
+    """`alignment` of the first two views of some images, and `lidar` of ten views.
 
     Empty where the recipe has one view only, as those of pretext tasks.
     """
@@ -63,64 +84,90 @@ def _alignment(subject: Subject, variables: Variables) -> dict[str, float]:
     if len(augment.VIEW_RECIPES[run.config.augment.recipe]) < 2:
         return {}
     source = subject.dataset.train if subject.dataset.test is None else subject.dataset.test
-    source = records.subset(source, random_rows(source, _ALIGNED))
+    source = records.subset(source, random_rows(source, _LIDAR))
     encoder, method = encoder_of(run), run.plan.method
 
-    def embed(variables: Variables, batch: Batch) -> tuple[Array, Array]:
-        views = method.augment(jax.random.key(run.plan.seed), batch)["views"][:, :2]
+    def embed(variables: Variables, batch: Batch, rng: Array) -> tuple[Array, Array]:
+        views = method.augment(rng, batch)["views"][:, :2]
         encoding, _ = encoder.apply(*method.encoder(variables), merge_views(views), False)
         return split_views(encoding.features, 2), batch["mask"]
 
     embed = jax.jit(embed, out_shardings=sharding.replicated(subject.mesh))
-    outputs = [jax.device_get(embed(variables, b)) for b in batches_of(subject, source)]
-    features = np.concatenate([rows[mask] for rows, mask in outputs])
-    return {protocol.ALIGNMENT: float(collapse.alignment(features[:, 0], features[:, 1]))}
+    rngs = [jax.random.key(run.plan.seed)]
+    rngs += [jax.random.fold_in(rngs[0], i) for i in range(1, _LIDAR_VIEWS // 2)]
+    pairs = []
+    for batch in batches_of(subject, source):
+        outputs = [jax.device_get(embed(variables, batch, rng)) for rng in rngs]
+        pairs.append(np.concatenate([embedded[mask] for embedded, mask in outputs], axis=1))
+    features = np.concatenate(pairs)  # [n, views, D]
+    x, y = features[:_ALIGNED, 0], features[:_ALIGNED, 1]
+    numbers = {protocol.ALIGNMENT: float(collapse.alignment(x, y))}
+    if len(features) > 1:
+        numbers[protocol.LIDAR] = float(collapse.lidar(features))
+    return numbers
 
 
 def baselines(subject: Subject, parts: Parts) -> dict[str, Parts]:
     """Raw pixels as features, of images that are shrunk where they are large."""
     pixels = {}
     for part, source in parts_of(subject.dataset).items():
-        starts = range(0, len(source), 4096)
-        chunks = [range(start, min(start + 4096, len(source))) for start in starts]
-        rows = [protocol.pixel_features(stack_images(source, chunk)) for chunk in chunks]
-        pixels[part] = Evaluated(Features(np.concatenate(rows), {}), parts[part].truth)
+        batches = batches_of(subject, source, by_process=True)
+        shrunk = [protocol.pixel_features(_images_of(batch)) for batch in batches]
+        pixels[part] = Evaluated(Features(np.concatenate(shrunk), {}), parts[part].truth)
     return {"_pixels": pixels}
+
+
+def _images_of(batch: Batch) -> np.ndarray:
+    """This process's images of a batch."""
+    return rows.own(batch["image"])[rows.own(batch["mask"])]
+
+
+def drawn(subject: Subject, parts: Parts) -> Parts:
+    """Features and labels of the images that are drawn."""
+    kept = {}
+    for part, source in parts_of(subject.dataset).items():
+        index = _drawn_rows(part, source)
+        prediction, truth = parts[part]
+        label = None if truth.label is None else rows.take(truth.label, index, subject.mesh)
+        features = rows.take(prediction.features, index, subject.mesh)
+        kept[part] = Evaluated(Features(features, {}), Labels(label))
+    return kept
+
+
+def _drawn_rows(part: str, source: data.Source) -> np.ndarray:
+    return random_rows(source, _DRAWN_TRAIN if part == "train" else _DRAWN_TEST)
 
 
 def draw(subject: Subject, predicted: dict[str, Parts], folder: Path) -> None:
     """`embedding.png`, a map of the test images, and `neighbors.png`, before and after training."""
     dataset = subject.dataset
     part = "train" if dataset.test is None else "test"
-    source = parts_of(dataset)[part]
-    rows = random_rows(source, _DRAWN_TEST)
-    images, names = stack_images(source, rows), dataset.class_names
-    labels = _labels(predicted, part, rows)
-    features = predicted[""][part].prediction.features[rows]
-    figures.embedding_map(features, images, labels, names, folder / "embedding.png")
+    index = random_rows(parts_of(dataset)[part], _DRAWN_TEST)  # the first of those that are kept
+    images, names = stack_images(parts_of(dataset)[part], index), dataset.class_names
+    features, label = _first(predicted[""][part], len(index))
+    figures.embedding_map(features, images, label, names, folder / "embedding.png")
     if dataset.test is None:
         return
-    train_rows = random_rows(dataset.train, _DRAWN_TRAIN)
 
     def features_of(suffix: str) -> tuple[np.ndarray, np.ndarray]:
         test, train = (predicted[suffix][p].prediction.features for p in ("test", "train"))
-        return test[rows], train[train_rows]
+        return test, train
 
     figures.neighbors(
         images,
-        stack_images(dataset.train, train_rows),
+        stack_images(dataset.train, _drawn_rows("train", dataset.train)),
         before=features_of("_untrained"),
         after=features_of(""),
-        labels=labels,
-        train_labels=_labels(predicted, "train", train_rows),
+        labels=label,
+        train_labels=predicted[""]["train"].truth.label,
         class_names=names,
         path=folder / "neighbors.png",
     )
 
 
-def _labels(predicted: dict[str, Parts], part: str, rows: np.ndarray) -> np.ndarray | None:
-    labels = predicted[""][part].truth.label
-    return None if labels is None else labels[rows]
+def _first(evaluated: Evaluated, count: int) -> tuple[np.ndarray, np.ndarray | None]:
+    label = evaluated.truth.label
+    return evaluated.prediction.features[:count], None if label is None else label[:count]
 
 
 def write(encoder: Encoder, given: str, output: Path, options: Mapping[str, Any]) -> None:
@@ -179,7 +226,7 @@ TASK = Task(
     prediction=Features,
     truth=Labels,
     parts=("train", "test"),
-    predict=predict_as_is,
+    predict=predict,
     measure=measure,
     baselines=baselines,
     draw=draw,
@@ -187,4 +234,6 @@ TASK = Task(
     resizable=False,
     options=frozenset({"stages"}),
     write=write,
+    spread=True,
+    drawn=drawn,
 )

@@ -15,6 +15,10 @@ TRIVIAL = "_trivial"
 SUFFIXES = ("", "_untrained", "_pixels")
 NO_RESULTS = "The test set has no ground truth: there are no numbers, only pictures."
 UNLABELED = "Only collapse was measured: accuracies need labels, for training and for testing."
+TOO_LARGE = (
+    "Logistic regression would take more than config.evaluate.linear_bytes on one device and was "
+    "left out: see linear_sgd, or evaluate with --linear_probe, which have no such limit."
+)
 
 Cells = dict[str, dict[str, float]]  # by row and column
 
@@ -30,7 +34,8 @@ def table(results: Mapping[str, float], suffixes: Sequence[str] = SUFFIXES) -> s
         suffixes: the suffixes, '' for the trained network among them.
 
     Returns:
-        Lines for the terminal; a sentence where there are no labels or no numbers.
+        Lines for the terminal; a sentence where there are no labels, or no numbers, or no logistic
+        regression.
 
     Example:
         >>> print(table({"epe": 0.5, "epe_trivial": 2.25}, ("", "_trivial")))
@@ -62,8 +67,10 @@ def table(results: Mapping[str, float], suffixes: Sequence[str] = SUFFIXES) -> s
         )
         if names
     ]
-    note = [UNLABELED] if collapse and not accuracies else []
-    return "\n\n".join([*_aligned(blocks), *note])
+    notes = [UNLABELED] if collapse and not accuracies else []
+    if cells.get("linear_sgd", {}).keys() - cells.get("linear", {}).keys():
+        notes.append(TOO_LARGE)
+    return "\n\n".join([*_aligned(blocks), *notes])
 
 
 def write_results(path: str | os.PathLike, results: Mapping[str, float]) -> None:

@@ -31,6 +31,8 @@ class Evaluation(NamedTuple):
     at_end: bool = True
     batch_size: PositiveInt = 256
     figures: bool = True
+    # Memory that one device has for a logistic regression; larger ones are left out
+    linear_bytes: PositiveInt = 8 * 2**30
     # What differs from the `data` section: another set, other splits
     data: Mapping[str, Any] = MappingProxyType({})
     depth: DepthEvaluation = DepthEvaluation()
@@ -46,6 +48,8 @@ class Section(NamedTuple):
     log_every: str = "10 steps"
     checkpoint_every: str = "1 epoch"
     online_probe: bool = True  # a linear classifier beside the training; needs labels
+    # At each checkpoint, kNN accuracy of test images among training images; needs labels
+    online_knn: bool = False
     optimizer: optim.Section = optim.Section()
     evaluate: Evaluation = Evaluation()
 

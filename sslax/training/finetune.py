@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from sslax import data, models, ranges
 from sslax.data import records
@@ -134,12 +135,8 @@ def finetune(
         if "label" not in source[0]:
             raise UserError(f"Fine-tuning needs labels, and the {part} images have none.")
     mesh = sharding.make_mesh() if mesh is None else mesh
-    # At least one example for each device, and as many for all of them.
     ranges.check_record(recipe)
-    batch_size = max(1, min(recipe.batch_size, len(train)) // mesh.size) * mesh.size
-    if len(train) < batch_size:  # fewer examples than devices: some are seen more than once
-        train = records.subset(train, np.resize(np.arange(len(train)), batch_size))
-    recipe = recipe._replace(batch_size=batch_size)
+    train, batch_size = whole_batches(train, recipe.batch_size, mesh)
     classifier = models.from_linen(models.Classifier(num_classes))
     method = supervised.supervised(
         encoder,
@@ -148,39 +145,91 @@ def finetune(
         evaluation_view=evaluation_view,
         starting_weights=(params, model_state),
     )
-    plan = _plan(method, recipe, train)
-    state = jax.jit(plan.initial_state, out_shardings=sharding.replicated(mesh))()
-    feed = data.make_feed(
-        train, batch_size=batch_size, seed=recipe.seed, mesh=mesh, workers=workers
+    steps = _steps(recipe.duration, batch_size, len(train) // batch_size)
+    knobs = {"batch_size": batch_size, "mesh": mesh, "workers": workers}
+    variables, losses = train_labels(
+        method,
+        _optimizer(recipe),
+        train,
+        steps=steps,
+        warmup=int(_WARMUP * steps),
+        seed=recipe.seed,
+        progress=progress,
+        **knobs,
     )
+
+    def correct(variables: Variables, batch: Batch) -> Array:
+        """How many of a batch's real rows are classified correctly."""
+        images = evaluation_view(batch["image"])
+        logits = supervised.classify(encoder, classifier, variables, images)
+        return jnp.sum((jnp.argmax(logits, axis=-1) == batch["label"]) & batch["mask"])
+
+    accuracy = float(mean_over(correct, variables, test, **knobs))
+    return FinetuneResult(accuracy, losses, variables)
+
+
+def whole_batches(train: data.Source, batch_size: int, mesh: Mesh) -> tuple[data.Source, int]:
+    """A batch size of at least one example for each device, as many for all of them, and a source
+    that has a batch: of fewer examples than devices, some are in it more than once."""
+    size = max(1, min(batch_size, len(train)) // mesh.size) * mesh.size
+    if len(train) < size:
+        train = records.subset(train, np.resize(np.arange(len(train)), size))
+    return train, size
+
+
+def train_labels(
+    method: Method,
+    section: ConfigDict,
+    train: data.Source,
+    *,
+    steps: int,
+    warmup: int,
+    batch_size: int,
+    seed: int,
+    mesh: Mesh,
+    workers: int,
+    progress: bool,
+) -> tuple[Variables, np.ndarray]:
+    """Runs a method that learns from labels by the optimizer of an `optimizer` section.
+
+    Returns:
+        The variables, and the mean loss of the batches over each ten steps.
+
+    Raises:
+        UserError: unlabeled records, or a loss that is not finite.
+    """
+    plan = _plan(method, section, train, batch_size, steps, warmup, seed)
+    state = jax.jit(plan.initial_state, out_shardings=sharding.replicated(mesh))()
+    feed = data.make_feed(train, batch_size=batch_size, seed=seed, mesh=mesh, workers=workers)
     curve = _Curve()
     try:
         state = loop.run(plan, mesh, state, feed, writer=curve, progress=progress)
     except metrics.NonFinite as error:
         raise UserError(
             f"Fine-tuning diverged: {error.fact}; lower the learning rate of "
-            f"{recipe.learning_rate:g}."
+            f"{section.learning_rate:g}."
         ) from error
     finally:
         feed.close()
-
-    def count_correct(variables: Variables, batch: Batch) -> Array:
-        """How many of a batch's real rows are classified correctly."""
-        images = evaluation_view(batch["image"])
-        logits = supervised.classify(encoder, classifier, variables, images)
-        return jnp.sum((jnp.argmax(logits, axis=-1) == batch["label"]) & batch["mask"])
-
-    count = jax.jit(count_correct, out_shardings=sharding.replicated(mesh))
-    batches = data.evaluation_batches(test, batch_size=batch_size, mesh=mesh, workers=workers)
-    accuracy = sum(int(count(state.variables, batch)) for batch in batches) / len(test)
-    return FinetuneResult(accuracy, np.asarray(curve.losses), state.variables)
+    return state.variables, np.asarray(curve.losses)
 
 
-def _plan(method: Method, recipe: Recipe, train: data.Source) -> Plan:
-    """The plan of a fine-tuning; its steps are those of the recipe."""
-    record = data.shapes(train)
-    steps_per_epoch = len(train) // recipe.batch_size
-    steps = _steps(recipe.duration, recipe.batch_size, steps_per_epoch)
+def mean_over(
+    count: Callable[[Variables, Batch], Array],
+    variables: Variables,
+    source: data.Source,
+    *,
+    batch_size: int,
+    mesh: Mesh,
+    workers: int,
+) -> np.ndarray:
+    """`count(variables, batch)`, summed over all batches of a source, for each of its records."""
+    counted = jax.jit(count, out_shardings=sharding.replicated(mesh))
+    batches = data.evaluation_batches(source, batch_size=batch_size, mesh=mesh, workers=workers)
+    return np.sum([np.asarray(counted(variables, batch)) for batch in batches], 0) / len(source)
+
+
+def _optimizer(recipe: Recipe) -> ConfigDict:
     section = optim.defaults()
     section.update(
         name=recipe.optimizer,
@@ -189,22 +238,32 @@ def _plan(method: Method, recipe: Recipe, train: data.Source) -> Plan:
         layer_decay=recipe.layer_decay,
         nesterov=True,
     )
-    rate = optim.learning_rate(
-        section, batch_size=recipe.batch_size, warmup=int(_WARMUP * steps), total=steps
-    )
-    batch = {"index": jax.ShapeDtypeStruct((), jnp.int32), **record}
+    return section
+
+
+def _plan(
+    method: Method,
+    section: ConfigDict,
+    train: data.Source,
+    batch_size: int,
+    steps: int,
+    warmup: int,
+    seed: int,
+) -> Plan:
+    rate = optim.learning_rate(section, batch_size=batch_size, warmup=warmup, total=steps)
+    batch = {"index": jax.ShapeDtypeStruct((), jnp.int32), **data.shapes(train)}
     return Plan(
         method=method,
         tx=optim.build(section, rate, steps),
         rate=rate,
         steps=steps,
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=len(train) // batch_size,
         log_every=_LOG_EVERY,
         checkpoint_every=steps,
-        seed=recipe.seed,
+        seed=seed,
         criterion=None,
         batch={
-            name: jax.ShapeDtypeStruct((recipe.batch_size, *leaf.shape), leaf.dtype)
+            name: jax.ShapeDtypeStruct((batch_size, *leaf.shape), leaf.dtype)
             for name, leaf in batch.items()
         },
     )

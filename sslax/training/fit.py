@@ -135,13 +135,23 @@ def _train(
     checkpoints: checkpoint.Checkpoints,
     workdir: Path,
 ) -> TrainState:
-    score = scoring.make_score(plan, mesh, dataset, workers=config.data.workers)
+    workers = config.data.workers
+    score = scoring.make_score(plan, mesh, dataset, workers=workers)
+    knn = scoring.make_knn(plan, mesh, dataset, workers=workers) if config.online_knn else None
     chief = jax.process_index() == 0
     writer = metrics.Writer(workdir, int(state.step)) if chief else None
+
+    def save(step: int, state: TrainState) -> None:
+        if knn:
+            accuracy = knn(state)
+            if writer:
+                writer.write(step, {"online_knn": accuracy})
+        checkpoints.save(step, state, score(state))
+
     try:
         return run(
             state,
-            save=lambda step, state: checkpoints.save(step, state, score(state)),
+            save=save,
             writer=writer,
             progress=chief,
         )

@@ -56,6 +56,50 @@ def test_rankme_and_std_of_known_embeddings():
     assert collapse.embedding_std(jnp.asarray(z)) == pytest.approx(unit.std(0).mean(), rel=1e-5)
 
 
+def lidar_in_float64(z, delta):
+    """By the paper's matrices, with the square root of the inverse itself."""
+    n, q, width = z.shape
+    means = z.mean(1)
+    between = sum(np.outer(m, m) for m in means - means.mean(0)) / (n - 1)
+    within = sum(np.outer(v, v) for v in (z - means[:, None]).reshape(-1, width)) / (n * (q - 1))
+    values, axes = np.linalg.eigh(within + delta * np.eye(width))
+    root = axes @ np.diag(values**-0.5) @ axes.T
+    p = np.clip(np.linalg.eigvalsh(root @ between @ root), 1e-300, None)
+    p /= p.sum()
+    return np.exp(-(p * np.log(p)).sum())
+
+
+@pytest.mark.parametrize(("images", "width"), [(40, 6), (5, 9)])  # of full rank, and fewer images
+def test_lidar_by_the_papers_matrices(images, width):
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(images, 1, width)) * np.linspace(3, 0.3, width)
+    z = centers + rng.normal(size=(images, 4, width)) * np.linspace(0.2, 1, width) + 7
+    for delta in (1e-4, 0.1):
+        expected = lidar_in_float64(z, delta)
+        assert collapse.lidar(jnp.asarray(z), delta=delta) == pytest.approx(expected, rel=1e-3)
+
+
+def test_lidar_of_known_embeddings():
+    rng = np.random.default_rng(1)
+    informative = np.concatenate([np.eye(3), -np.eye(3)])[:, None]  # three directions of images
+    z = np.concatenate([informative.repeat(200, 1), rng.normal(size=(6, 200, 5))], axis=2)
+    # Five more, in which only the views differ: RankMe counts them, LiDAR hardly does.
+    assert collapse.lidar(jnp.asarray(z)) == pytest.approx(3.0, abs=0.05)
+    assert collapse.rankme(jnp.asarray(z.reshape(-1, 8))) > 6
+    # It does not depend on the unit while delta is negligible, nor on a rotation.
+    rotation = np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    noisy = jnp.asarray((z + 0.1 * rng.normal(size=z.shape)) @ rotation)
+    large, small = (float(collapse.lidar(scale * noisy)) for scale in (100, 10))
+    assert large == pytest.approx(small, rel=1e-3)
+    one = np.full((4, 3, 5), 2.0)
+    assert collapse.lidar(jnp.asarray(one)) == pytest.approx(1.0, abs=2e-3)  # collapsed
+    line = np.linspace(0, 1, 6)[:, None, None] * np.ones((6, 2, 4))
+    assert collapse.lidar(jnp.asarray(line)) == pytest.approx(1.0, abs=1e-3)
+    for shape in ((1, 4, 3), (4, 1, 3)):
+        with pytest.raises(ValueError, match="at least 2 of each"):
+            collapse.lidar(jnp.zeros(shape))
+
+
 def test_alignment_and_uniformity_by_the_papers_sums():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 9, 4))

@@ -55,8 +55,12 @@ def test_sgd_steps_are_momentum_sgd_with_cosine_decay():
     """Against NumPy, with full batches so that the order of examples does not matter."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(12, 3)).astype(np.float32), np.arange(12) % 2
-    w = linear._sgd(jax.random.key(0), x, y, np.arange(12), jnp.array([0.5]), 2, 4, 12)[0]
-    ones, onehot = np.concatenate([x, np.ones((12, 1))], 1), np.eye(2)[y]
+    ones, onehot = np.concatenate([x, np.ones((12, 1), np.float32)], 1), np.eye(2)[y]
+
+    def take(index):
+        return jnp.asarray(ones)[index], jnp.asarray(y)[index]
+
+    w = linear._sgd(jax.random.key(0), take, jnp.arange(12), jnp.array([0.5]), (2, 4), 4, 12)[0]
     expected, velocity = np.zeros((2, 4)), np.zeros((2, 4))
     for step in range(4):
         p = np.exp(ones @ expected.T)

@@ -84,8 +84,8 @@ def test_the_config_says_whether_to_average_with_the_mirror_image(post_process):
         batches.append(batch)
         return DepthMaps(disparity=np.broadcast_to(slope, (1, 4, 40))), {}
 
-    config = subject_of([], post_process=post_process).run.config
-    maps, _ = depth.predict(predictor, {"image": np.zeros((1, 1, 4, 40, 3), np.uint8)}, config)
+    subject = subject_of([], post_process=post_process)
+    maps, _ = depth.predict(subject, predictor, {"image": np.zeros((1, 1, 4, 40, 3), np.uint8)})
     assert len(batches) == 1 + post_process
     middle = maps.disparity[0, 0, 10]
     assert middle == pytest.approx(1.5 if post_process else slope[10], rel=1e-5)

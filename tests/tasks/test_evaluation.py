@@ -11,8 +11,10 @@ import sslax
 from sslax import data, models
 from sslax.errors import UserError
 from sslax.inference.run import Run
+from sslax.measures import representation as protocol_module
 from sslax.methods.representation import common
 from sslax.tasks import batches, evaluation, representation
+from sslax.training import linear_probe
 from sslax.training.fit import fit
 from sslax.training.plan import make_plan
 
@@ -55,7 +57,7 @@ def measured(monkeypatch):
     """
     calls = []
 
-    def evaluate_features(train, train_labels, test, test_labels, *, num_classes):
+    def evaluate_features(train, train_labels, test, test_labels, *, num_classes, **knobs):
         calls.append((train["features"], train_labels, test["features"], test_labels, num_classes))
         return {"knn": float(len(calls))}
 
@@ -66,7 +68,11 @@ def measured(monkeypatch):
 def test_another_set_is_brought_to_the_encoder_and_written_elsewhere(workdir, measured, tmp_path):
     path = write(tmp_path / "bright birds.npz", shape=(20, 16, 3), count=90, classes=3)
     results = evaluation.evaluate_run(workdir, other={"source": "npz", "path": path})
-    numbers = {name: value for name, value in results.items() if not name.startswith("alignment")}
+    numbers = {
+        name: value
+        for name, value in results.items()
+        if not name.startswith(("alignment", "lidar"))
+    }
     assert numbers == {"knn": 1.0, "knn_untrained": 2.0, "knn_pixels": 3.0, "step": 2}
     archive = np.load(path)
     for _, labels, _, test_labels, classes in measured:
@@ -91,11 +97,26 @@ def test_another_set_is_brought_to_the_encoder_and_written_elsewhere(workdir, me
     assert (workdir / "results.json").read_text() == '{"knn": 0.5}\n'
 
 
+def test_lidar_is_that_of_ten_views(workdir, monkeypatch):
+    """Views of one image differ from draw to draw, and the images keep their places."""
+    seen = []
+    monkeypatch.setattr(representation.collapse, "lidar", lambda z: seen.append(z) or 2.0)
+    subject = evaluation.open_subject(workdir)
+    numbers = representation._measure_views(subject, subject.networks[""])
+    (z,) = seen
+    assert numbers["lidar"] == 2.0 and z.shape[:2] == (20, 10)
+    pairs = np.abs(z[:, :, None] - z[:, None]).max(-1)[:, *np.triu_indices(10, 1)]
+    assert (pairs > 0).all()  # no two views are alike
+    within = z.var(1).mean()
+    shuffled = np.stack([z[(np.arange(20) + v) % 20, v] for v in range(10)], axis=1)
+    assert within < shuffled.var(1).mean()  # dark and bright images
+
+
 def test_alignment_is_the_mean_squared_distance_of_two_views(workdir):
     """Against NumPy, from the run's own views of the same images."""
     subject = evaluation.open_subject(workdir)
     plan, variables, test = subject.run.plan, subject.networks[""], subject.dataset.test
-    numbers = representation._alignment(subject, variables)
+    numbers = representation._measure_views(subject, variables)
     images = test.images[batches.random_rows(test, 512)]
     batch = {"image": images, "index": np.arange(len(images), dtype=np.int32)}
     views = plan.method.augment(jax.random.key(plan.seed), batch)["views"]
@@ -107,12 +128,13 @@ def test_alignment_is_the_mean_squared_distance_of_two_views(workdir):
     )
     u, v = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (x, y))
     expected = np.mean(np.sum((u - v) ** 2, axis=1))
-    assert numbers == {"alignment": pytest.approx(expected, rel=1e-3)}
+    assert numbers.keys() == {"alignment", "lidar"}
+    assert numbers["alignment"] == pytest.approx(expected, rel=1e-3)
     assert expected > 1e-4
     single = subject.run.config.copy_and_resolve_references()
     single.augment.recipe = "supervised"
     subject = subject._replace(run=subject.run._replace(config=single))
-    assert representation._alignment(subject, variables) == {}
+    assert representation._measure_views(subject, variables) == {}
 
 
 @pytest.mark.parametrize("method", ["colorization", "jigsaw"])
@@ -137,6 +159,14 @@ def test_fine_tuning_has_its_baseline(workdir):
     assert all(0 <= results[name] <= 1 for name in names)
     assert json.loads((workdir / "results-finetune.json").read_text()) == results
     assert (workdir / "results.json").read_text() == '{"knn": 0.5}\n'
+
+
+def test_a_linear_probe_has_its_baseline(workdir):
+    protocol = linear_probe.Protocol(duration="4 steps", batch_size=16, learning_rates=(0.3, 0.1))
+    results = evaluation.linear_probe_run(workdir, protocol=protocol)
+    assert set(results) == {"linear_probe", "linear_probe_untrained", "step"}
+    assert json.loads((workdir / "results-linear-probe.json").read_text()) == results
+    assert protocol_module.stage_of("linear_probe") is None  # nor a stage of that name
 
 
 def test_the_section_of_another_set():

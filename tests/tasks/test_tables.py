@@ -53,3 +53,12 @@ def test_results_file(tmp_path):
     tables.write_results(path, {"b": 1})
     assert json.loads(path.read_text()) == {"b": 1.0}
     assert [p.name for p in path.parent.iterdir()] == ["results.json"]
+
+
+def test_a_logistic_regression_that_was_left_out_is_explained():
+    streamed = {"knn": 0.5, "linear_sgd": 0.6, "linear_sgd_pixels": 0.3}
+    assert tables.TOO_LARGE in tables.table(streamed)
+    assert tables.TOO_LARGE in tables.table(streamed | {"linear_pixels": 0.3})  # fewer pixels
+    complete = streamed | {"linear": 0.6, "linear_pixels": 0.3}
+    assert tables.TOO_LARGE not in tables.table(complete)
+    assert tables.TOO_LARGE not in tables.table({"finetune": 0.9})

@@ -1,12 +1,15 @@
 """Two processes of four devices each, on loopback, end like one process of eight, and of one."""
 
+import json
 import socket
 
 import jax
 import numpy as np
+import pytest
 import runs
 
 from sslax.inference.run import open_run, read_state
+from sslax.tasks import evaluation
 from sslax.training import sharding
 
 OPTIONS = ("--config.duration=6 steps", "--config.evaluate.at_end=False")
@@ -27,18 +30,13 @@ def _assert_close(ours, theirs):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=1e-3), ours, theirs)
 
 
-def test_two_processes_get_the_result_of_one(tmp_path):
-    single = tmp_path / "single"
-    status, output = runs.finish(runs.start(runs.command(single, *OPTIONS), runs.environment()))
-    assert status == 0, output
-
-    together = tmp_path / "together"
+def _run_two_processes(workdir, *options):
     port = _free_port()
     processes = [
         runs.start(
             runs.command(
-                together,
-                *OPTIONS,
+                workdir,
+                *options,
                 "--distributed",
                 f"--coordinator=127.0.0.1:{port}",
                 f"--process_id={i}",
@@ -51,4 +49,31 @@ def test_two_processes_get_the_result_of_one(tmp_path):
     for process in processes:
         status, output = runs.finish(process)
         assert status == 0, output
+
+
+def test_two_processes_get_the_result_of_one(tmp_path):
+    single = tmp_path / "single"
+    status, output = runs.finish(runs.start(runs.command(single, *OPTIONS), runs.environment()))
+    assert status == 0, output
+    together = tmp_path / "together"
+    _run_two_processes(together, *OPTIONS)
     _assert_close(_params(together), _params(single))
+
+
+def test_two_processes_measure_what_one_does(tmp_path):
+    """85 training and 51 test images divide neither by the processes nor by the devices."""
+    labels = np.arange(136) % 2
+    noise = np.random.default_rng(0).integers(0, 150, (136, 12, 12, 1))
+    x, y = (noise + 50 * labels[:, None, None, None]).astype(np.uint8), labels
+    np.savez(tmp_path / "set.npz", x_train=x[:85], y_train=y[:85], x_test=x[85:], y_test=y[85:])
+    data = "--config.data.source=npz", f"--config.data.path={tmp_path / 'set.npz'}"
+    options = "--config.duration=2 steps", "--config.batch_size=32", "--config.model.blocks=(1,)"
+    evaluate = "--config.evaluate.figures=False", "--config.evaluate.batch_size=64"
+    _run_two_processes(tmp_path / "run", *data, *options, *evaluate)
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    expected = evaluation.evaluate_run(tmp_path / "run")
+    assert found.keys() == expected.keys() and "alignment" in found
+    for name, value in expected.items():
+        # Sums are rounded differently, which may turn one of the 51.
+        tolerance = 1.01 / 51 if name.startswith(("knn", "linear")) else 0.0
+        assert found[name] == pytest.approx(value, rel=1e-3, abs=tolerance), name

@@ -233,7 +233,7 @@ def test_unlabeled_images_train_and_report_collapse_only(config, tmp_path):
 
 def test_a_run_of_one_device_goes_on_on_eight(config, tmp_path, monkeypatch):
     """fit() takes all devices there are; a mesh of one is what a smaller machine would have."""
-    half = changed(config, duration="12 steps", evaluate__figures=False)
+    half = changed(config, duration="12 steps", evaluate__figures=False, online_knn=True)
     make_mesh = sharding.make_mesh
     monkeypatch.setattr(sharding, "make_mesh", lambda devices=None: make_mesh(jax.devices()[:1]))
     whole = fit(half, tmp_path / "one")
@@ -245,6 +245,16 @@ def test_a_run_of_one_device_goes_on_on_eight(config, tmp_path, monkeypatch):
     assert int(resumed.step) == 12
     for ours, theirs in zip(jax.tree.leaves(resumed.params), jax.tree.leaves(whole.params)):
         np.testing.assert_allclose(ours, theirs, rtol=5e-3, atol=5e-4)
+    # Of the same test images at each checkpoint, also the one at which the run was stopped.
+    found, expected = (
+        {line["step"]: line["online_knn"] for line in lines if "online_knn" in line}
+        for lines in (
+            metrics.read_jsonl(tmp_path / folder / "metrics.jsonl") for folder in ("both", "one")
+        )
+    )
+    assert [*expected] == [4, 8, 12] and [*found] == [4, 6, 8, 12]
+    assert found[12] == pytest.approx(expected[12], abs=1.01 / 40)
+    assert expected[12] > 0.9  # dark and bright
 
 
 def _stop_after(steps):

@@ -7,11 +7,12 @@ import optax
 import pytest
 
 from sslax import data
+from sslax.errors import UserError
 from sslax.methods.representation import online_probe
 from sslax.training import scoring, sharding
 from sslax.training.plan import Plan
 from sslax.training.step import init_state
-from sslax.types import Flow, LossOutput, Method, Representation, Variables
+from sslax.types import Features, Flow, LossOutput, Method, Representation, Variables
 
 STEPS = 10
 START = 6  # the step from which the loss has its second term
@@ -121,3 +122,36 @@ def test_one_device_scores_as_four():
         train = constant(*range(0, 240, 10))
         scores.append(scoring.make_score(plan, mesh, data.Dataset(train, None, None))(state(1)))
     np.testing.assert_allclose(*scores, rtol=1e-6)
+
+
+def knn_plan(devices=1):
+    """Features are the image's first two pixels, scaled by the offset."""
+    plan, mesh, state = make(Representation(), None, devices=devices)
+
+    def predict(variables, batch):
+        pixels = batch["image"].reshape(len(batch["image"]), -1)[:, :2]
+        return Features(variables.params["offset"] * pixels, {})
+
+    return plan._replace(method=plan.method._replace(predict=predict)), mesh, state
+
+
+def test_knn_of_test_examples_among_training_examples():
+    rng = np.random.default_rng(0)
+    labels = np.int32([0, 1] * 30)
+    images = np.zeros((60, 2, 2, 1), np.uint8)
+    images[np.arange(60), 0, labels, 0] = rng.integers(100, 200, 60)  # the class is the pixel
+    train = data.ArraySource(images[:43], labels[:43])
+    test = data.ArraySource(images[43:], labels[43:])
+    for devices in (1, 4):
+        plan, mesh, state = knn_plan(devices)
+        knn = scoring.make_knn(plan, mesh, data.Dataset(train, test, ("left", "right")))
+        assert knn(state(2, offset=1.0)) == 1.0
+        flipped = data.ArraySource(images[43:], 1 - labels[43:])
+        wrong = scoring.make_knn(plan, mesh, data.Dataset(train, flipped, ("left", "right")))
+        assert wrong(state(2, offset=1.0)) == 0.0
+    for dataset in (data.Dataset(train, test, None), data.Dataset(train, None, ("a", "b"))):
+        with pytest.raises(UserError, match="online_knn is for"):
+            scoring.make_knn(plan, mesh, dataset)
+    with pytest.raises(UserError, match="online_knn is for"):
+        flow = make(Flow(), "loss")[0]
+        scoring.make_knn(flow, mesh, data.Dataset(train, test, ("left", "right")))
