@@ -134,6 +134,7 @@ def test_unknown_contents_are_asked_for(load_config):
     ],
 )
 def test_unknown_topologies_are_named(name, message):
+    jax.devices()  # JAX begins, with eight
     with pytest.raises(UserError, match=message) as error:
         topologies.find(name)
     assert "\n" not in str(error.value)
