@@ -22,7 +22,7 @@ from sslax.training import (
     weights,
 )
 from sslax.training.plan import Build, Plan, describe, make_plan, without_starting_weights
-from sslax.types import TrainState
+from sslax.types import TrainState, Variables
 
 
 def fit(
@@ -80,8 +80,7 @@ def fit(
             starting = _started(config, plan, mesh, abstract, dataset, first, trace)
         with starting as run:
             if state is None:
-                everywhere = sharding.replicated(mesh)
-                state = jax.jit(plan.initial_state, out_shardings=everywhere)()
+                state = plan.state_on(mesh)
             if chief:
                 description.write(workdir, about)
                 print(_announcement(config, plan, mesh, spec, state), flush=True)
@@ -90,8 +89,10 @@ def fit(
                 with checkpoint.Checkpoints(folder, about, start=first) as checkpoints:
                     state = _train(config, plan, mesh, state, dataset, run, checkpoints, workdir)
         # Also where an earlier start was killed before this, or the files were damaged since.
-        if chief and int(state.step) == plan.steps:
-            _write_weights(config, plan, state, workdir)
+        if int(state.step) == plan.steps:
+            variables = sharding.to_host(state.variables)  # by all processes
+            if chief:
+                _write_weights(config, plan, variables, workdir)
     return state
 
 
@@ -160,10 +161,9 @@ def _train(
             writer.close()
 
 
-def _write_weights(config: ConfigDict, plan: Plan, state: TrainState, workdir: Path) -> None:
+def _write_weights(config: ConfigDict, plan: Plan, variables: Variables, workdir: Path) -> None:
     """`encoder.safetensors`, the exported encoder, and `network.safetensors`, all parts."""
-    step, variables = int(state.step), state.variables
-    shape = plan.batch["image"].shape
+    step, shape = plan.steps, plan.batch["image"].shape
     weights.save_network(workdir / weights.NETWORK, config, variables, step=step)
     weights.save_encoder(
         workdir / weights.ENCODER, config, plan.method, variables, image_shape=shape, step=step

@@ -34,6 +34,7 @@ class Plan(NamedTuple):
         criterion: the metric that says which checkpoint is best, `probe_accuracy` or `loss`; None
             where no metric is comparable over the run.
         batch: shapes and types of a batch, as the data set gives it.
+        layout: of the state over the devices, `replicated` or `fsdp`.
     """
 
     method: Method
@@ -46,17 +47,22 @@ class Plan(NamedTuple):
     seed: int
     criterion: str | None
     batch: dict[str, jax.ShapeDtypeStruct]
+    layout: sharding.Layout = "replicated"
 
     def initial_state(self) -> TrainState:
         """The state before the first step; a function of the config's seed alone."""
         batch = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.batch)
         return init_state(self.method, self.tx, jax.random.key(self.seed), batch)
 
+    def state_on(self, mesh: Mesh) -> TrainState:
+        """The initial state, laid out over `mesh`."""
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state(mesh))
+        return jax.jit(self.initial_state, out_shardings=shardings)()
+
     def abstract_state(self, mesh: Mesh) -> TrainState:
-        """Shapes and types of the state, replicated over `mesh`: what a checkpoint is read into."""
-        return checkpoint.abstract_like(
-            jax.eval_shape(self.initial_state), sharding.replicated(mesh)
-        )
+        """Shapes, types and shardings of the state on `mesh`: what a checkpoint is read into."""
+        state = jax.eval_shape(self.initial_state)
+        return checkpoint.abstract_like(state, sharding.shardings_of(state, mesh, self.layout))
 
     def prediction(self) -> Any:
         """Shapes and types of the method's prediction for a batch."""
@@ -132,6 +138,7 @@ def make_plan(
         seed=config.seed,
         criterion=criterion,
         batch=batch,
+        layout=config.sharding,
     )
 
 

@@ -54,6 +54,7 @@ def make_score(plan: Plan, mesh: Mesh, dataset: data.Dataset, *, workers: int = 
     def measure(variables: Variables, batch: Batch) -> Array:
         augment_rng, loss_rng = jax.random.split(jax.random.key(plan.seed))
         augmented = plan.method.augment(augment_rng, batch)
+        variables = sharding.gather(variables, mesh)
         value, output = plan.method.loss(
             variables, augmented, loss_rng, jnp.asarray(plan.steps - 1, jnp.int32)
         )
@@ -103,7 +104,8 @@ def make_knn(plan: Plan, mesh: Mesh, dataset: data.Dataset, *, workers: int = 0)
     )
 
     def encode(variables: Variables, batch: Batch) -> Array:
-        return plan.method.predict(variables, batch).features.astype(jnp.float32)
+        whole = sharding.gather(variables, mesh)
+        return plan.method.predict(whole, batch).features.astype(jnp.float32)
 
     encode = jax.jit(encode, out_shardings=sharding.batch_sharding(mesh))
 

@@ -29,20 +29,24 @@ def init_state(
 
 
 def train_step(
-    method: Method, tx: optax.GradientTransformation, state: TrainState, batch: Batch
+    method: Method,
+    tx: optax.GradientTransformation,
+    state: TrainState,
+    batch: Batch,
+    shardings: TrainState | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One step: augmentation, loss and gradient, optimizer, moving averages.
 
-    All randomness of a step comes from `fold_in(state.rng, state.step)`.
+    All randomness of a step comes from `fold_in(state.rng, state.step)`. Where the state is sharded
+    as `shardings` says, the loss gathers what it uses, and the rest of the step is sharded.
     """
     augment_rng, loss_rng = jax.random.split(jax.random.fold_in(state.rng, state.step))
     augmented = method.augment(augment_rng, batch)
 
-    def loss(params: PyTree) -> tuple[Array, LossOutput]:
-        variables = state.variables._replace(params=params)
+    def loss(variables: Variables) -> tuple[Array, LossOutput]:
         return method.loss(variables, augmented, loss_rng, state.step)
 
-    (value, output), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+    value, output, gradient = _differentiate(loss, state.variables, shardings)
     updates, opt_state = tx.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     step = state.step + 1
@@ -62,20 +66,58 @@ def train_step(
     return new_state, {"loss": value, **output.metrics, **norms}
 
 
+Loss = Callable[[Variables], tuple[Array, LossOutput]]
+
+
+def _differentiate(
+    loss: Loss, variables: Variables, shardings: TrainState | None
+) -> tuple[Array, LossOutput, PyTree]:
+    """The loss, its output, and its gradient with respect to the parameters.
+
+    What `shardings` says is sharded is whole inside the loss, gathered once more in the backward
+    pass, and sharded outside.
+    """
+
+    def of_params(params: PyTree) -> tuple[Array, LossOutput]:
+        whole = variables._replace(params=params)
+        return loss(sharding.gather(whole, shardings.step.mesh) if shardings else whole)
+
+    if shardings:
+        of_params = jax.checkpoint(of_params, policy=sharding.is_stored)
+    (value, output), gradient = jax.value_and_grad(of_params, has_aux=True)(variables.params)
+    if shardings:
+        ours = Variables(gradient, output.model_state, output.extra)
+        gradient, *state = jax.lax.with_sharding_constraint(ours, shardings.variables)
+        output = output._replace(model_state=state[0], extra=state[1])
+    return value, output, gradient
+
+
 def compile_step(
     method: Method,
     tx: optax.GradientTransformation,
     mesh: Mesh,
     take: Callable[[Any, Array], Batch],
+    shardings: TrainState | None = None,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-    """`(state, arrays) -> (state, metrics)`, compiled; `take` turns the feed's arrays into a batch
-    inside of it."""
+    """The compiled step.
+
+    Args:
+        method: what is trained.
+        tx: the optimizer.
+        mesh: the devices.
+        take: turns the feed's arrays and the step's number into a batch, inside of the compiled
+            step.
+        shardings: of the state's leaves, `sharding.of`; None where it is replicated.
+
+    Returns:
+        `(state, arrays) -> (state, metrics)`. The state is donated.
+    """
     replicated = sharding.replicated(mesh)
 
     def step(state: TrainState, arrays: Any) -> tuple[TrainState, Metrics]:
         with jax.sharding.use_abstract_mesh(
             mesh.abstract_mesh
         ):  # what losses ask for their devices
-            return train_step(method, tx, state, take(arrays, state.step))
+            return train_step(method, tx, state, take(arrays, state.step), shardings)
 
-    return jax.jit(step, donate_argnums=0, out_shardings=(replicated, replicated))
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings or replicated, replicated))

@@ -142,7 +142,9 @@ def build(config: ConfigDict, steps: int) -> Method:
     common.check_transformer("config.ijepa.predictor", section["predictor"])
     patch = config.model.patch
     dtype = jnp.dtype(config.model.dtype)
-    predictor = models.JEPAPredictor(patch=patch, **section["predictor"], dtype=dtype)
+    predictor = models.JEPAPredictor(
+        patch=patch, **section["predictor"], remat=config.model.remat, dtype=dtype
+    )
     return ijepa(
         models.build_encoder(config.model),
         models.from_linen(predictor),
