@@ -51,6 +51,7 @@ class Section(NamedTuple):
     online_probe: bool = True  # a linear classifier beside the training; needs labels
     # At each checkpoint, kNN accuracy of test images among training images; needs labels
     online_knn: bool = False
+    accumulate: PositiveInt = 1  # micro-batches that a batch goes through the network in
     sharding: Layout = "replicated"  # of the training state over the devices; "fsdp": sharded
     optimizer: optim.Section = optim.Section()
     evaluate: Evaluation = Evaluation()

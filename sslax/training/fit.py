@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from sslax import data, paths
+from sslax.errors import UserError
 from sslax.methods import METHODS
 from sslax.training import (
     checkpoint,
@@ -57,6 +58,7 @@ def fit(
     dataset = data.load(config.data)
     spec = describe(dataset)
     plan = make_plan(config, **spec, methods=methods)
+    _check_micro_batches(plan, mesh)
     chief = jax.process_index() == 0
     # Where the first process refuses, the others end with it.
     lock = checkpoint.locked(workdir) if chief else contextlib.nullcontext()
@@ -159,6 +161,15 @@ def _train(
     finally:
         if writer:
             writer.close()
+
+
+def _check_micro_batches(plan: Plan, mesh: Mesh) -> None:
+    size = plan.batch["image"].shape[0] // plan.accumulate
+    if plan.accumulate > 1 and size % mesh.size:
+        raise UserError(
+            f"config.accumulate = {plan.accumulate} makes micro-batches of {size} examples, which "
+            f"do not divide over {mesh.size} devices: make them a multiple of {mesh.size}."
+        )
 
 
 def _write_weights(config: ConfigDict, plan: Plan, variables: Variables, workdir: Path) -> None:

@@ -92,7 +92,11 @@ def step_of(
         state: on the mesh, or its shapes with their shardings.
         take: `Feed.batch`.
     """
-    return compile_step(plan.method, plan.tx, mesh, take, sharding.of(state))
+    return compile_step(
+        *(plan.method, plan.tx, mesh, take),
+        accumulate=plan.accumulate,
+        shardings=sharding.of(state),
+    )
 
 
 def compile_ahead(plan: Plan, mesh: Mesh, state: TrainState, feed: data.Feed) -> Step:

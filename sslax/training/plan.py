@@ -35,6 +35,7 @@ class Plan(NamedTuple):
             where no metric is comparable over the run.
         batch: shapes and types of a batch, as the data set gives it.
         layout: of the state over the devices, `replicated` or `fsdp`.
+        accumulate: the number of micro-batches that a batch is divided into.
     """
 
     method: Method
@@ -48,6 +49,7 @@ class Plan(NamedTuple):
     criterion: str | None
     batch: dict[str, jax.ShapeDtypeStruct]
     layout: sharding.Layout = "replicated"
+    accumulate: int = 1
 
     def initial_state(self) -> TrainState:
         """The state before the first step; a function of the config's seed alone."""
@@ -112,6 +114,7 @@ def make_plan(
     warmup = to_steps("optimizer.warmup", steps)
     rate = optim.learning_rate(config.optimizer, batch_size=size, warmup=warmup, total=steps)
     method = methods[config.method](config, steps)
+    _check_accumulation(config, method)
     criterion = None if isinstance(method.task, Representation) else "loss"
     section = config.get(config.method, {})
     # Parts that a knob may leave out, such as a discriminator, have their section all the same.
@@ -139,7 +142,23 @@ def make_plan(
         criterion=criterion,
         batch=batch,
         layout=config.sharding,
+        accumulate=config.accumulate,
     )
+
+
+def _check_accumulation(config: ConfigDict, method: Method) -> None:
+    """Checks that the batch can be divided into `config.accumulate` micro-batches."""
+    parts = config.accumulate
+    if config.batch_size % parts:
+        raise UserError(
+            f"config.accumulate = {parts} does not divide config.batch_size = "
+            f"{config.batch_size}: micro-batches have equally many examples."
+        )
+    if parts > 1 and not method.accumulates:
+        raise UserError(
+            f"config.accumulate is {parts}, but the loss of {config.method} is not made of "
+            "micro-batches: set it to 1."
+        )
 
 
 def describe(dataset: data.Dataset) -> dict[str, Any]:

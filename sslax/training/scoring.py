@@ -46,7 +46,7 @@ def make_score(plan: Plan, mesh: Mesh, dataset: data.Dataset, *, workers: int = 
     criterion = plan.criterion
     if criterion is None:
         return lambda state: float(state.step)
-    size = plan.batch["image"].shape[0]
+    size = plan.batch["image"].shape[0] // plan.accumulate  # as many as are known to fit
     count = max(1, EXAMPLES // size)
     source = _examples(plan, dataset, count * size)
     sign = -1.0 if criterion == "loss" else 1.0

@@ -9,7 +9,8 @@ import optax
 from jax.sharding import Mesh
 
 from sslax.training import sharding
-from sslax.types import Array, Batch, LossOutput, Method, Metrics, PyTree, TrainState, Variables
+from sslax.training.gradient import Loss, differentiate
+from sslax.types import Array, Batch, Method, Metrics, TrainState, Variables
 
 
 def init_state(
@@ -33,20 +34,21 @@ def train_step(
     tx: optax.GradientTransformation,
     state: TrainState,
     batch: Batch,
+    *,
+    accumulate: int = 1,
     shardings: TrainState | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One step: augmentation, loss and gradient, optimizer, moving averages.
 
-    All randomness of a step comes from `fold_in(state.rng, state.step)`. Where the state is sharded
-    as `shardings` says, the loss gathers what it uses, and the rest of the step is sharded.
+    All randomness of a step comes from `fold_in(state.rng, state.step)`. The loss goes over
+    `accumulate` micro-batches one after another. Where the state is sharded as `shardings` says,
+    the loss gathers what it uses, and the rest of the step is sharded.
     """
     augment_rng, loss_rng = jax.random.split(jax.random.fold_in(state.rng, state.step))
     augmented = method.augment(augment_rng, batch)
 
-    def loss(variables: Variables) -> tuple[Array, LossOutput]:
-        return method.loss(variables, augmented, loss_rng, state.step)
-
-    value, output, gradient = _differentiate(loss, state.variables, shardings)
+    loss = Loss(method, loss_rng, state.step, shardings)
+    value, output, gradient = differentiate(loss, state.variables, augmented, accumulate=accumulate)
     updates, opt_state = tx.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     step = state.step + 1
@@ -66,37 +68,13 @@ def train_step(
     return new_state, {"loss": value, **output.metrics, **norms}
 
 
-Loss = Callable[[Variables], tuple[Array, LossOutput]]
-
-
-def _differentiate(
-    loss: Loss, variables: Variables, shardings: TrainState | None
-) -> tuple[Array, LossOutput, PyTree]:
-    """The loss, its output, and its gradient with respect to the parameters.
-
-    What `shardings` says is sharded is whole inside the loss, gathered once more in the backward
-    pass, and sharded outside.
-    """
-
-    def of_params(params: PyTree) -> tuple[Array, LossOutput]:
-        whole = variables._replace(params=params)
-        return loss(sharding.gather(whole, shardings.step.mesh) if shardings else whole)
-
-    if shardings:
-        of_params = jax.checkpoint(of_params, policy=sharding.is_stored)
-    (value, output), gradient = jax.value_and_grad(of_params, has_aux=True)(variables.params)
-    if shardings:
-        ours = Variables(gradient, output.model_state, output.extra)
-        gradient, *state = jax.lax.with_sharding_constraint(ours, shardings.variables)
-        output = output._replace(model_state=state[0], extra=state[1])
-    return value, output, gradient
-
-
 def compile_step(
     method: Method,
     tx: optax.GradientTransformation,
     mesh: Mesh,
     take: Callable[[Any, Array], Batch],
+    *,
+    accumulate: int = 1,
     shardings: TrainState | None = None,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """The compiled step.
@@ -107,6 +85,7 @@ def compile_step(
         mesh: the devices.
         take: turns the feed's arrays and the step's number into a batch, inside of the compiled
             step.
+        accumulate: the number of micro-batches, see `gradient.differentiate`.
         shardings: of the state's leaves, `sharding.of`; None where it is replicated.
 
     Returns:
@@ -118,6 +97,7 @@ def compile_step(
         with jax.sharding.use_abstract_mesh(
             mesh.abstract_mesh
         ):  # what losses ask for their devices
-            return train_step(method, tx, state, take(arrays, state.step), shardings)
+            batch = take(arrays, state.step)
+            return train_step(method, tx, state, batch, accumulate=accumulate, shardings=shardings)
 
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings or replicated, replicated))

@@ -88,7 +88,7 @@ def tiny(request, load_config):
         def run(state, batch):
             traces.append(devices)
             sharded = None if devices == 1 else shardings
-            return train_step(plan.method, plan.tx, state, batch, sharded)
+            return train_step(plan.method, plan.tx, state, batch, shardings=sharded)
 
         metrics = sharding.replicated(shardings.step.mesh)
         return jax.jit(run, out_shardings=(shardings, metrics))

@@ -165,6 +165,7 @@ def test_predict_writes_features_of_a_folder(workdir, images, tmp_path):
         ({"augment__crop_scale": (0.5,)}, "config.augment.crop_scale must be a range"),
         ({"augment__recipe": "simcl"}, 'did you mean "simclr"'),
         ({"batch_size": 12}, "does not divide over 8 devices .* choose config.batch_size=8 or 16"),
+        ({"accumulate": 4}, "micro-batches of 4 examples, which do not divide over 8 devices"),
     ],
 )
 def test_mistakes_are_one_sentence_and_leave_nothing(config, tmp_path, overrides, message):

@@ -99,6 +99,7 @@ def mae(
         evaluation_view=evaluation_view,
         init=init,
         loss=loss,
+        mean_over_examples=True,
         visualize=visualize,
     )
 
