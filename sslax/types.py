@@ -234,6 +234,13 @@ class Method(NamedTuple):
             images as the data set gives them.
         references: `(variables) -> {name: Variables}`, other networks inside `extra` that are worth
             evaluating beside the trained one, such as a frozen teacher.
+        mean_over_examples: whether the loss is the mean of the losses of single examples (but for
+            batch statistics).
+        embed: `(variables, batch, rng, step) -> (outputs, Variables)`: what the loss needs of the
+            networks, of single examples, `[B, ...]` each, and the variables with the moved state.
+        couple: `(outputs, variables, batch, rng, step) -> (scalar, LossOutput)`: the loss of all
+            outputs together. `loss` is `couple` after `embed`. Both are None where the loss is not
+            divided like this.
     """
 
     task: Task
@@ -247,6 +254,16 @@ class Method(NamedTuple):
     preprocess: Callable[[Array], Any]
     evaluation_view: Callable[[Array], Array] = lambda images: images
     references: Callable[[Variables], dict[str, Variables]] = lambda variables: {}
+    mean_over_examples: bool = False
+    embed: Callable[[Variables, Batch, Array, Array], tuple[PyTree, Variables]] | None = None
+    couple: Callable[[PyTree, Variables, Batch, Array, Array], tuple[Array, LossOutput]] | None = (
+        None
+    )
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether the loss of a batch can be had from micro-batches."""
+        return self.mean_over_examples or self.couple is not None
 
 
 class TrainState(NamedTuple):

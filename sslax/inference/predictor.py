@@ -44,7 +44,8 @@ class Predictor:
             inputs = {*plan.batch, *_CAMERA}
             given = {name: value for name, value in batch.items() if name in inputs}
             kept = {name: batch[name] for name in keep if name in batch}
-            return plan.method.predict(variables, given), kept, batch["mask"]
+            whole = sharding.gather(variables, mesh)
+            return plan.method.predict(whole, given), kept, batch["mask"]
 
         # Replicated, so that every process of a run can read all of it, or as the batch is.
         out = sharding.batch_sharding(mesh) if own_rows else sharding.replicated(mesh)

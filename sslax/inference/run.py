@@ -38,7 +38,7 @@ def open_run(workdir: str | Path, *, size: tuple[int, int] | None = None) -> Run
 
 
 def read_state(run: Run, mesh: Mesh, *, which: str = "latest") -> TrainState:
-    """The `latest` or `best` checkpoint of a run, replicated over `mesh`.
+    """The `latest` or `best` checkpoint of a run, over `mesh` as the run's `sharding` says.
 
     Raises:
         UserError: the run has no checkpoint yet, or `which` is neither.

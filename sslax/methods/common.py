@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from sslax import ranges
 from sslax.errors import UserError
-from sslax.types import Array, Batch, PyTree, Schedule, Variables
+from sslax.types import Array, Batch, LossOutput, PyTree, Schedule, Variables
 
 Augmentation = Callable[[Array, Batch], Batch]
 
@@ -39,6 +39,18 @@ def select_views(images: Array, indices: Sequence[int]) -> Array:
 def no_update(variables: Variables, step: Array) -> PyTree:
     """`update` of a method without moving averages."""
     return variables.extra
+
+
+def composed(embed: Callable, couple: Callable) -> Callable:
+    """`Method.loss` of a method that has `Method.embed` and `Method.couple`."""
+
+    def loss(
+        variables: Variables, batch: Batch, rng: Array, step: Array
+    ) -> tuple[Array, LossOutput]:
+        outputs, variables = embed(variables, batch, rng, step)
+        return couple(outputs, variables, batch, rng, step)
+
+    return loss
 
 
 def knobs_of(config: ConfigDict, factory: Callable, **own: ranges.Kind) -> dict[str, Any]:

@@ -51,11 +51,14 @@ MODELS: dict[str, partial[Any]] = {
 FLOW_NETWORKS: dict[str, type[PWCNet] | type[RAFT]] = {"pwc": PWCNet, "raft": RAFT}
 """Flow networks by name."""
 
-# Fields of the section that only one family of encoders has.
+# Fields of the section that not all families of encoders have.
 _OWN_FIELDS: dict[Any, tuple[str, ...]] = {
-    ResNet: ("patch_stem", "small_stem", "zero_init_residual"),
+    ResNet: ("patch_stem", "small_stem", "zero_init_residual", "remat"),
     DispNetEncoder: (),
-    ViT: ("patch", "pool", "position", "class_token", "freeze_patch_embedding", "drop_path"),
+    ViT: (
+        *("patch", "pool", "position", "class_token"),
+        *("freeze_patch_embedding", "drop_path", "remat"),
+    ),
 }
 
 
@@ -74,6 +77,8 @@ class Section(NamedTuple):
         pool: of a ViT: "cls" or "mean".
         position: of a ViT: "sincos" or "learned".
         class_token: of a ViT.
+        remat: of a ResNet or a ViT, recomputes each block in the backward pass rather than storing
+            its activations; likewise the blocks of MAE's decoder and of I-JEPA's predictor.
         dtype: of the computation, "float32" or "bfloat16".
         mean: of the images' channels, to normalize by; empty for no normalization.
         std: standard deviation of the images' channels, likewise.
@@ -93,6 +98,7 @@ class Section(NamedTuple):
     class_token: bool = True
     freeze_patch_embedding: bool = False
     drop_path: ProperFraction = 0.0
+    remat: bool = False
     dtype: str = "float32"
     mean: Sequence[Fraction] = ()
     std: Sequence[Positive] = ()
@@ -411,17 +417,16 @@ def _dtype(config: ml_collections.ConfigDict) -> jnp.dtype:
 
 def _own_knobs(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The fields that only this encoder's family has; the other families' must be at defaults."""
-    usual = defaults()
-    for family, fields in _OWN_FIELDS.items():
-        if MODELS[config.name].func is not family:
-            for field in fields:
-                if config[field] != usual[field]:
-                    raise UserError(
-                        f"config.model.{field} is {config[field]!r}, but only a "
-                        f'{family.__name__} has it and "{config.name}" is none: '
-                        f"set it back to {usual[field]!r}."
-                    )
-    return {field: config[field] for field in _OWN_FIELDS[MODELS[config.name].func]}
+    usual, own = defaults(), _OWN_FIELDS[MODELS[config.name].func]
+    for field in {field for fields in _OWN_FIELDS.values() for field in fields}.difference(own):
+        if config[field] != usual[field]:
+            families = [family for family, fields in _OWN_FIELDS.items() if field in fields]
+            raise UserError(
+                f"config.model.{field} is {config[field]!r}, but only a "
+                f"{' or a '.join(family.__name__ for family in families)} has it and "
+                f'"{config.name}" is none: set it back to {usual[field]!r}.'
+            )
+    return {field: config[field] for field in own}
 
 
 def _vit_size(config: ml_collections.ConfigDict) -> dict[str, int]:

@@ -14,7 +14,7 @@ from sslax.checks import assert_rank
 from sslax.errors import check_choice
 from sslax.models.conv import Conv
 from sslax.models.norm import BatchNorm
-from sslax.models.vit import Block, layer_norm, linear, sincos_positions
+from sslax.models.vit import block_type, layer_norm, linear, sincos_positions
 from sslax.ranges import Positive, PositiveInt
 
 _he = nn.initializers.he_normal()
@@ -33,6 +33,7 @@ class MAEDecoder(nn.Module):
         depth: number of blocks.
         heads: attention heads.
         mlp_ratio: hidden units of a block's MLP, over `width`.
+        remat: recomputes each block in the backward pass rather than storing its activations.
         dtype: of the linear maps; parameters and outputs are float32.
 
     He et al., Masked Autoencoders Are Scalable Vision Learners, https://arxiv.org/abs/2111.06377.
@@ -43,6 +44,7 @@ class MAEDecoder(nn.Module):
     depth: PositiveInt = 8
     heads: PositiveInt = 16
     mlp_ratio: Positive = 4.0
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -73,7 +75,8 @@ class MAEDecoder(nn.Module):
         patches = patches + sincos_positions(grid, self.width)
         y = jnp.concatenate([y[:, :extra].astype(jnp.float32), patches], axis=1)
         for i in range(1, self.depth + 1):
-            y = Block(self.heads, self.mlp_ratio, self.dtype, name=f"block{i:02}")(y)
+            block = block_type(self.remat)
+            y = block(self.heads, self.mlp_ratio, self.dtype, name=f"block{i:02}")(y)
         y = layer_norm(self.dtype, "norm")(y[:, extra:])
         return linear(self.patch**2 * channels, self.dtype, "pixels")(y).astype(jnp.float32)
 

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from sslax.checks import assert_rank, assert_shape
-from sslax.models.vit import Block, layer_norm, linear, sincos_positions
+from sslax.models.vit import block_type, layer_norm, linear, sincos_positions
 from sslax.ranges import Positive, PositiveInt
 from sslax.types import Array
 
@@ -31,6 +31,7 @@ class JEPAPredictor(nn.Module):
         depth: number of blocks.
         heads: attention heads.
         mlp_ratio: hidden units of a block's MLP, over `width`.
+        remat: recomputes each block in the backward pass rather than storing its activations.
         dtype: of the linear maps; parameters and outputs are float32.
 
     Assran et al., Self-Supervised Learning from Images with a Joint-Embedding Predictive
@@ -42,6 +43,7 @@ class JEPAPredictor(nn.Module):
     depth: PositiveInt = 6
     heads: PositiveInt = 12
     mlp_ratio: Positive = 4.0
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -87,7 +89,7 @@ class JEPAPredictor(nn.Module):
         y = jnp.concatenate([context, queries], axis=2).reshape(n * m, k + t, self.width)
         mask = jnp.concatenate([keep_mask, target_mask], axis=2).reshape(n * m, k + t)
         for i in range(1, self.depth + 1):
-            y = Block(
+            y = block_type(self.remat)(
                 self.heads,
                 self.mlp_ratio,
                 self.dtype,

@@ -30,7 +30,7 @@ class BasicBlock(nn.Module):
     expansion = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         conv, norm = _layers(self, train)
         y = nn.relu(norm(name="bn1")(conv(self.channels, stride=self.stride, name="conv1")(x)))
         last = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
@@ -51,7 +51,7 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         conv, norm = _layers(self, train)
         outputs = self.channels * self.expansion
         y = nn.relu(norm(name="bn1")(conv(self.channels, 1, name="conv1")(x)))
@@ -103,6 +103,7 @@ class ResNet(nn.Module):
         zero_init_residual: the last scale of each block starts at 0 (Goyal et al. 2017).
         norm_groups: groups of examples with batch statistics of their own (see `BatchNorm`).
         norm_blocks: groups are consecutive examples rather than interleaved ones.
+        remat: recomputes each block in the backward pass rather than storing its activations.
         dtype: of the computation; parameters are float32.
     """
 
@@ -115,6 +116,7 @@ class ResNet(nn.Module):
     zero_init_residual: bool = False
     norm_groups: int = 1
     norm_blocks: bool = False
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -132,7 +134,9 @@ class ResNet(nn.Module):
         stages = {"stage0": x} if self.stem_stage else {}
         if standard:
             x = max_pool(x)
-        block = Bottleneck if self.bottleneck else BasicBlock
+        block: Any = Bottleneck if self.bottleneck else BasicBlock
+        if self.remat:
+            block = nn.remat(block, static_argnums=2)  # `train`
         for i, count in enumerate(self.blocks):
             for j in range(count):
                 stride = 2 if i > 0 and j == 0 else 1
@@ -144,6 +148,6 @@ class ResNet(nn.Module):
                     self.norm_blocks,
                     self.dtype,
                     name=f"layer{i + 1}_{j}",
-                )(x, train=train)
+                )(x, train)
             stages[f"stage{i + 1}"] = x
         return Encoding(jnp.mean(x.astype(jnp.float32), axis=(1, 2)), stages)

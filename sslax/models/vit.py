@@ -47,6 +47,7 @@ class ViT(nn.Module):
         drop_path: probability that the last block's branches are left out for an example in
             training; it rises linearly from 0 at the first block (stochastic depth, Huang et al.
             2016).
+        remat: recomputes each block in the backward pass rather than storing its activations.
         dtype: of the linear maps; parameters and outputs are float32.
     """
 
@@ -60,6 +61,7 @@ class ViT(nn.Module):
     freeze_patch_embedding: bool = False
     class_token: bool = True
     drop_path: float = 0.0
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -113,7 +115,7 @@ class ViT(nn.Module):
         stages = {}
         for i in range(1, self.depth + 1):
             name = f"block{i:02}"  # two digits: jit returns dictionaries in alphabetical order
-            block = Block(self.heads, self.mlp_ratio, self.dtype, name=name)
+            block = block_type(self.remat)(self.heads, self.mlp_ratio, self.dtype, name=name)
             y = block(y, attended, None if factors is None else factors[:, i - 1])
             if i in returned:
                 stages[name] = y
@@ -231,6 +233,11 @@ class Block(nn.Module):
         y = linear(round(self.mlp_ratio * width), self.dtype, "linear1", kernel_init=init)(y)
         y = linear(width, self.dtype, "linear2", kernel_init=output_init)(gelu(y))
         return x + second * y
+
+
+def block_type(remat: bool) -> type[Block]:
+    """`Block`, or with `remat` one that recomputes its activations in the backward pass."""
+    return nn.remat(Block) if remat else Block
 
 
 class Attention(nn.Module):

@@ -71,13 +71,15 @@ def evaluate_run(
             measure(suffix, predict_parts(subject, variables))
     for suffix, parts in task.baselines(subject, trained).items():
         measure(suffix, parts)
+    if config.evaluate.figures:  # gathered by all processes, drawn by the first
+        shown = sharding.to_host(networks[""])
     if jax.process_index() != 0:
         return results
     path = _write(subject, "", results, tables.table(results, [*drawn]))
     if config.evaluate.figures:
         folder = subject.run.workdir / f"figures{subject.suffix}"
         folder.mkdir(exist_ok=True)
-        _draw_training(subject, folder)
+        _draw_training(subject, shown, folder)
         task.draw(subject, drawn, folder)
         print(f"Results in {path}, pictures in {folder}.")
     return results
@@ -266,7 +268,7 @@ def open_subject(
     paths.check_output(run.workdir / f"results{suffix}.json", "The output", folder=False)
     dataset = data.load(section)
     trained = runs.read_state(run, mesh, which=which)
-    untrained = jax.jit(run.plan.initial_state, out_shardings=sharding.replicated(mesh))()
+    untrained = run.plan.state_on(mesh)
     networks = {"": trained.variables, "_untrained": untrained.variables}
     return Subject(run, mesh, dataset, networks, int(trained.step), suffix)
 
@@ -330,7 +332,7 @@ def _labels(source: data.Source, workers: int) -> np.ndarray:
         return np.array([*pool.map(lambda i: source[i]["label"], range(len(source)))], np.int32)
 
 
-def _draw_training(subject: Subject, folder: Path) -> None:
+def _draw_training(subject: Subject, variables: Variables, folder: Path) -> None:
     """`curves.png` and `task.png`: how the training went, and what its task looks like."""
     run, source = subject.run, subject.dataset.train
     if (run.workdir / "metrics.jsonl").exists():
@@ -338,5 +340,5 @@ def _draw_training(subject: Subject, folder: Path) -> None:
     batch = records.stack([source[int(i)] for i in random_rows(source, 8)])
     batch["index"] = np.arange(len(batch["image"]), dtype=np.int32)
     rng = jax.random.key(run.plan.seed)
-    columns = visualize(run.plan.method, subject.networks[""], batch, rng)
+    columns = visualize(run.plan.method, variables, batch, rng)
     figures.task_grid(columns, folder / "task.png")

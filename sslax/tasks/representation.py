@@ -89,7 +89,8 @@ def _measure_views(subject: Subject, variables: Variables) -> dict[str, float]:
 
     def embed(variables: Variables, batch: Batch, rng: Array) -> tuple[Array, Array]:
         views = method.augment(rng, batch)["views"][:, :2]
-        encoding, _ = encoder.apply(*method.encoder(variables), merge_views(views), False)
+        whole = method.encoder(sharding.gather(variables, subject.mesh))
+        encoding, _ = encoder.apply(*whole, merge_views(views), False)
         return split_views(encoding.features, 2), batch["mask"]
 
     embed = jax.jit(embed, out_shardings=sharding.replicated(subject.mesh))

@@ -328,8 +328,14 @@ def _named(tree: PyTree) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in named}
 
 
-def abstract_like(state: Any, sharding: jax.sharding.Sharding) -> Any:
-    """`state` (arrays or shapes) as `jax.ShapeDtypeStruct`s with `sharding`."""
+def abstract_like(state: Any, shardings: Any) -> Any:
+    """`state` (arrays or shapes) as `jax.ShapeDtypeStruct`s with shardings, one for each leaf or a
+    single one for all."""
+    if isinstance(shardings, jax.sharding.Sharding):
+        everywhere = shardings
+        shardings = jax.tree.map(lambda _: everywhere, state)
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        shardings,
     )

@@ -12,6 +12,7 @@ from sslax import data, models, ranges
 from sslax.errors import UserError, check_choice
 from sslax.ranges import Positive, PositiveInt, Seed
 from sslax.training import optim
+from sslax.training.sharding import Layout
 
 
 class DepthEvaluation(NamedTuple):
@@ -50,6 +51,8 @@ class Section(NamedTuple):
     online_probe: bool = True  # a linear classifier beside the training; needs labels
     # At each checkpoint, kNN accuracy of test images among training images; needs labels
     online_knn: bool = False
+    accumulate: PositiveInt = 1  # micro-batches that a batch goes through the network in
+    sharding: Layout = "replicated"  # of the training state over the devices; "fsdp": sharded
     optimizer: optim.Section = optim.Section()
     evaluate: Evaluation = Evaluation()
 

@@ -1,7 +1,8 @@
 """What a run is: `config.json` and `data.json` in its folder, and a copy in every checkpoint.
 
 A run that left a checkpoint or weights goes on with the same config and data alone. Its data may
-move: where they are does not matter as long as their fingerprint agrees.
+move: where they are does not matter as long as their fingerprint agrees. Nor does it matter how its
+devices share the state, which changes no value.
 """
 
 import json
@@ -16,6 +17,7 @@ from sslax.training import checkpoint, weights
 
 PARTS = {"config": {"method", "data"}, "data": {"examples", "image_shape", "classes"}}
 PLACES = ("config.data.path", "config.data.test_path", "config.data.camera.intrinsics")
+FREE = ("config.sharding",)
 
 Description = dict[str, dict[str, Any]]
 
@@ -47,8 +49,9 @@ def check(workdir: Path, now: Description) -> None:
         return
     before = _read(workdir)
     changes = _differences(before, now)
-    if before["data"].get("fingerprint") == now["data"].get("fingerprint"):
-        changes = {name: change for name, change in changes.items() if name not in PLACES}
+    same_data = before["data"].get("fingerprint") == now["data"].get("fingerprint")
+    free = FREE + PLACES if same_data else FREE
+    changes = {name: change for name, change in changes.items() if name not in free}
     if changes:
         lines = [f"{name}: {change}" for name, change in changes.items()]
         raise UserError(

@@ -199,7 +199,7 @@ def train_labels(
         UserError: unlabeled records, or a loss that is not finite.
     """
     plan = _plan(method, section, train, batch_size, steps, warmup, seed)
-    state = jax.jit(plan.initial_state, out_shardings=sharding.replicated(mesh))()
+    state = plan.state_on(mesh)
     feed = data.make_feed(train, batch_size=batch_size, seed=seed, mesh=mesh, workers=workers)
     curve = _Curve()
     try:

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from sslax import data, paths
+from sslax.errors import UserError
 from sslax.methods import METHODS
 from sslax.training import (
     checkpoint,
@@ -22,7 +23,7 @@ from sslax.training import (
     weights,
 )
 from sslax.training.plan import Build, Plan, describe, make_plan, without_starting_weights
-from sslax.types import TrainState
+from sslax.types import TrainState, Variables
 
 
 def fit(
@@ -57,6 +58,7 @@ def fit(
     dataset = data.load(config.data)
     spec = describe(dataset)
     plan = make_plan(config, **spec, methods=methods)
+    _check_micro_batches(plan, mesh)
     chief = jax.process_index() == 0
     # Where the first process refuses, the others end with it.
     lock = checkpoint.locked(workdir) if chief else contextlib.nullcontext()
@@ -80,8 +82,7 @@ def fit(
             starting = _started(config, plan, mesh, abstract, dataset, first, trace)
         with starting as run:
             if state is None:
-                everywhere = sharding.replicated(mesh)
-                state = jax.jit(plan.initial_state, out_shardings=everywhere)()
+                state = plan.state_on(mesh)
             if chief:
                 description.write(workdir, about)
                 print(_announcement(config, plan, mesh, spec, state), flush=True)
@@ -90,8 +91,10 @@ def fit(
                 with checkpoint.Checkpoints(folder, about, start=first) as checkpoints:
                     state = _train(config, plan, mesh, state, dataset, run, checkpoints, workdir)
         # Also where an earlier start was killed before this, or the files were damaged since.
-        if chief and int(state.step) == plan.steps:
-            _write_weights(config, plan, state, workdir)
+        if int(state.step) == plan.steps:
+            variables = sharding.to_host(state.variables)  # by all processes
+            if chief:
+                _write_weights(config, plan, variables, workdir)
     return state
 
 
@@ -160,10 +163,18 @@ def _train(
             writer.close()
 
 
-def _write_weights(config: ConfigDict, plan: Plan, state: TrainState, workdir: Path) -> None:
+def _check_micro_batches(plan: Plan, mesh: Mesh) -> None:
+    size = plan.batch["image"].shape[0] // plan.accumulate
+    if plan.accumulate > 1 and size % mesh.size:
+        raise UserError(
+            f"config.accumulate = {plan.accumulate} makes micro-batches of {size} examples, which "
+            f"do not divide over {mesh.size} devices: make them a multiple of {mesh.size}."
+        )
+
+
+def _write_weights(config: ConfigDict, plan: Plan, variables: Variables, workdir: Path) -> None:
     """`encoder.safetensors`, the exported encoder, and `network.safetensors`, all parts."""
-    step, variables = int(state.step), state.variables
-    shape = plan.batch["image"].shape
+    step, shape = plan.steps, plan.batch["image"].shape
     weights.save_network(workdir / weights.NETWORK, config, variables, step=step)
     weights.save_encoder(
         workdir / weights.ENCODER, config, plan.method, variables, image_shape=shape, step=step

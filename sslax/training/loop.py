@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from sslax import data
-from sslax.training import metrics
+from sslax.training import metrics, sharding
 from sslax.training.plan import Plan
 from sslax.training.step import compile_step
 from sslax.types import Batch, Metrics, TrainState
@@ -49,7 +49,7 @@ def run(
     Args:
         plan: of the run.
         mesh: the devices.
-        state: on the mesh; it is donated.
+        state: on the mesh, where it keeps its layout; it is donated.
         feed: of batches, starting at the state's step.
         step_fn: the compiled step, where that was begun before (`compile_ahead`).
         save: is given the step and the state every `plan.checkpoint_every` steps and at the end.
@@ -92,7 +92,11 @@ def step_of(
         state: on the mesh, or its shapes with their shardings.
         take: `Feed.batch`.
     """
-    return compile_step(plan.method, plan.tx, mesh, take)
+    return compile_step(
+        *(plan.method, plan.tx, mesh, take),
+        accumulate=plan.accumulate,
+        shardings=sharding.of(state),
+    )
 
 
 def compile_ahead(plan: Plan, mesh: Mesh, state: TrainState, feed: data.Feed) -> Step:

@@ -34,6 +34,8 @@ class Plan(NamedTuple):
         criterion: the metric that says which checkpoint is best, `probe_accuracy` or `loss`; None
             where no metric is comparable over the run.
         batch: shapes and types of a batch, as the data set gives it.
+        layout: of the state over the devices, `replicated` or `fsdp`.
+        accumulate: the number of micro-batches that a batch is divided into.
     """
 
     method: Method
@@ -46,17 +48,23 @@ class Plan(NamedTuple):
     seed: int
     criterion: str | None
     batch: dict[str, jax.ShapeDtypeStruct]
+    layout: sharding.Layout = "replicated"
+    accumulate: int = 1
 
     def initial_state(self) -> TrainState:
         """The state before the first step; a function of the config's seed alone."""
         batch = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.batch)
         return init_state(self.method, self.tx, jax.random.key(self.seed), batch)
 
+    def state_on(self, mesh: Mesh) -> TrainState:
+        """The initial state, laid out over `mesh`."""
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state(mesh))
+        return jax.jit(self.initial_state, out_shardings=shardings)()
+
     def abstract_state(self, mesh: Mesh) -> TrainState:
-        """Shapes and types of the state, replicated over `mesh`: what a checkpoint is read into."""
-        return checkpoint.abstract_like(
-            jax.eval_shape(self.initial_state), sharding.replicated(mesh)
-        )
+        """Shapes, types and shardings of the state on `mesh`: what a checkpoint is read into."""
+        state = jax.eval_shape(self.initial_state)
+        return checkpoint.abstract_like(state, sharding.shardings_of(state, mesh, self.layout))
 
     def prediction(self) -> Any:
         """Shapes and types of the method's prediction for a batch."""
@@ -106,6 +114,7 @@ def make_plan(
     warmup = to_steps("optimizer.warmup", steps)
     rate = optim.learning_rate(config.optimizer, batch_size=size, warmup=warmup, total=steps)
     method = methods[config.method](config, steps)
+    _check_accumulation(config, method)
     criterion = None if isinstance(method.task, Representation) else "loss"
     section = config.get(config.method, {})
     # Parts that a knob may leave out, such as a discriminator, have their section all the same.
@@ -132,7 +141,24 @@ def make_plan(
         seed=config.seed,
         criterion=criterion,
         batch=batch,
+        layout=config.sharding,
+        accumulate=config.accumulate,
     )
+
+
+def _check_accumulation(config: ConfigDict, method: Method) -> None:
+    """Checks that the batch can be divided into `config.accumulate` micro-batches."""
+    parts = config.accumulate
+    if config.batch_size % parts:
+        raise UserError(
+            f"config.accumulate = {parts} does not divide config.batch_size = "
+            f"{config.batch_size}: micro-batches have equally many examples."
+        )
+    if parts > 1 and not method.accumulates:
+        raise UserError(
+            f"config.accumulate is {parts}, but the loss of {config.method} is not made of "
+            "micro-batches: set it to 1."
+        )
 
 
 def describe(dataset: data.Dataset) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def make_score(plan: Plan, mesh: Mesh, dataset: data.Dataset, *, workers: int = 
     criterion = plan.criterion
     if criterion is None:
         return lambda state: float(state.step)
-    size = plan.batch["image"].shape[0]
+    size = plan.batch["image"].shape[0] // plan.accumulate  # as many as are known to fit
     count = max(1, EXAMPLES // size)
     source = _examples(plan, dataset, count * size)
     sign = -1.0 if criterion == "loss" else 1.0
@@ -54,6 +54,7 @@ def make_score(plan: Plan, mesh: Mesh, dataset: data.Dataset, *, workers: int = 
     def measure(variables: Variables, batch: Batch) -> Array:
         augment_rng, loss_rng = jax.random.split(jax.random.key(plan.seed))
         augmented = plan.method.augment(augment_rng, batch)
+        variables = sharding.gather(variables, mesh)
         value, output = plan.method.loss(
             variables, augmented, loss_rng, jnp.asarray(plan.steps - 1, jnp.int32)
         )
@@ -103,7 +104,8 @@ def make_knn(plan: Plan, mesh: Mesh, dataset: data.Dataset, *, workers: int = 0)
     )
 
     def encode(variables: Variables, batch: Batch) -> Array:
-        return plan.method.predict(variables, batch).features.astype(jnp.float32)
+        whole = sharding.gather(variables, mesh)
+        return plan.method.predict(whole, batch).features.astype(jnp.float32)
 
     encode = jax.jit(encode, out_shardings=sharding.batch_sharding(mesh))
 

@@ -9,7 +9,8 @@ import optax
 from jax.sharding import Mesh
 
 from sslax.training import sharding
-from sslax.types import Array, Batch, LossOutput, Method, Metrics, PyTree, TrainState, Variables
+from sslax.training.gradient import Loss, differentiate
+from sslax.types import Array, Batch, Method, Metrics, TrainState, Variables
 
 
 def init_state(
@@ -29,20 +30,25 @@ def init_state(
 
 
 def train_step(
-    method: Method, tx: optax.GradientTransformation, state: TrainState, batch: Batch
+    method: Method,
+    tx: optax.GradientTransformation,
+    state: TrainState,
+    batch: Batch,
+    *,
+    accumulate: int = 1,
+    shardings: TrainState | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One step: augmentation, loss and gradient, optimizer, moving averages.
 
-    All randomness of a step comes from `fold_in(state.rng, state.step)`.
+    All randomness of a step comes from `fold_in(state.rng, state.step)`. The loss goes over
+    `accumulate` micro-batches one after another. Where the state is sharded as `shardings` says,
+    the loss gathers what it uses, and the rest of the step is sharded.
     """
     augment_rng, loss_rng = jax.random.split(jax.random.fold_in(state.rng, state.step))
     augmented = method.augment(augment_rng, batch)
 
-    def loss(params: PyTree) -> tuple[Array, LossOutput]:
-        variables = state.variables._replace(params=params)
-        return method.loss(variables, augmented, loss_rng, state.step)
-
-    (value, output), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+    loss = Loss(method, loss_rng, state.step, shardings)
+    value, output, gradient = differentiate(loss, state.variables, augmented, accumulate=accumulate)
     updates, opt_state = tx.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     step = state.step + 1
@@ -67,15 +73,31 @@ def compile_step(
     tx: optax.GradientTransformation,
     mesh: Mesh,
     take: Callable[[Any, Array], Batch],
+    *,
+    accumulate: int = 1,
+    shardings: TrainState | None = None,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-    """`(state, arrays) -> (state, metrics)`, compiled; `take` turns the feed's arrays into a batch
-    inside of it."""
+    """The compiled step.
+
+    Args:
+        method: what is trained.
+        tx: the optimizer.
+        mesh: the devices.
+        take: turns the feed's arrays and the step's number into a batch, inside of the compiled
+            step.
+        accumulate: the number of micro-batches, see `gradient.differentiate`.
+        shardings: of the state's leaves, `sharding.of`; None where it is replicated.
+
+    Returns:
+        `(state, arrays) -> (state, metrics)`. The state is donated.
+    """
     replicated = sharding.replicated(mesh)
 
     def step(state: TrainState, arrays: Any) -> tuple[TrainState, Metrics]:
         with jax.sharding.use_abstract_mesh(
             mesh.abstract_mesh
         ):  # what losses ask for their devices
-            return train_step(method, tx, state, take(arrays, state.step))
+            batch = take(arrays, state.step)
+            return train_step(method, tx, state, batch, accumulate=accumulate, shardings=shardings)
 
-    return jax.jit(step, donate_argnums=0, out_shardings=(replicated, replicated))
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings or replicated, replicated))

@@ -103,3 +103,43 @@ def test_flow_networks_that_cannot_be_built_say_why(changes, knobs, message):
     config.update(changes)
     with pytest.raises(UserError, match=re.escape(message)):
         build_flow_network(config, knobs, section="config.uflow.network")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "resnet10", "blocks": (1, 1), "width": 0.0625, "small_stem": True},
+        {"name": "vit_tiny", "blocks": (2,), "width": 0.125, "patch": 8, "drop_path": 0.5},
+    ],
+    ids=["resnet", "vit"],
+)
+def test_remat_recomputes_blocks_and_changes_nothing_else(changes):
+    x = jnp.asarray(np.random.RandomState(0).rand(4, 8, 8, 3), jnp.float32)
+    if "drop_path" in changes:
+        x = {"image": x, "key": jax.random.split(jax.random.key(1), 4)}
+    results = []
+    for remat in (False, True):
+        config = defaults()
+        config.update(remat=remat, **changes)
+        model = build_encoder(config)
+
+        def step(model=model):
+            params, state = model.init(jax.random.key(0), x)
+
+            def loss(params):
+                encoding, after = model.apply(params, state, x, True)
+                return jnp.mean(encoding.features**2), after
+
+            return jax.value_and_grad(loss, has_aux=True)(params)
+
+        assert ("remat" in str(jax.make_jaxpr(step)())) == remat
+        results.append(jax.jit(step)())
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)  # noqa: E731
+    jax.tree.map(close, *results)
+
+
+def test_remat_is_for_networks_of_blocks():
+    config = defaults()
+    config.update(name="dispnet", remat=True)
+    with pytest.raises(UserError, match=r"remat is True, but only a ResNet or a ViT has it"):
+        build_encoder(config)

@@ -56,6 +56,14 @@ def test_data_may_move_but_not_change(workdir, config):
         description.check(workdir, changed)
 
 
+def test_where_the_state_lies_does_not_bind_a_run(workdir, config):
+    config.data.path, config.sharding = "y", "fsdp"
+    description.check(workdir, _describe(config))
+    with pytest.raises(UserError, match=r"data.path: was 'x', now 'y'") as error:
+        description.check(workdir, _describe(config, fingerprint=PRINTS | {"test": "c"}))
+    assert "sharding" not in str(error.value)
+
+
 def test_a_run_that_left_nothing_binds_to_nothing(tmp_path, config):
     description.write(tmp_path, _describe(config))
     config.seed = 1

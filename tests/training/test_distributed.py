@@ -1,4 +1,4 @@
-"""Two processes of four devices each, on loopback, end like one process of eight, and of one."""
+"""Two processes of four devices each, on loopback, with a sharded state, end like one device."""
 
 import json
 import socket
@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 import runs
 
+from sslax import models
 from sslax.inference.run import open_run, read_state
 from sslax.tasks import evaluation
 from sslax.training import sharding
 
-OPTIONS = ("--config.duration=6 steps", "--config.evaluate.at_end=False")
+OPTIONS = (
+    "--config.duration=6 steps",
+    "--config.evaluate.at_end=False",
+    "--config.simclr.projector.hidden=512",
+    "--config.simclr.projector.outputs=128",  # a kernel that is large enough to be sharded
+)
 
 
 def _free_port():
@@ -56,8 +62,13 @@ def test_two_processes_get_the_result_of_one(tmp_path):
     status, output = runs.finish(runs.start(runs.command(single, *OPTIONS), runs.environment()))
     assert status == 0, output
     together = tmp_path / "together"
-    _run_two_processes(together, *OPTIONS)
+    _run_two_processes(together, *OPTIONS, "--config.sharding=fsdp")
     _assert_close(_params(together), _params(single))
+    # Each process gathered the weights; the first one wrote them.
+    exported, _, _ = models.read_variables(together)
+    jax.tree.map(np.testing.assert_array_equal, exported, jax.device_get(_params(together)))
+    plan = open_run(together).plan
+    assert sharding.of(plan.abstract_state(sharding.make_mesh())) is not None
 
 
 def test_two_processes_measure_what_one_does(tmp_path):

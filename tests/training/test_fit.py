@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,9 @@ import runs
 from PIL import Image
 
 import sslax
+from sslax import models
 from sslax.errors import UserError
+from sslax.inference.predictor import Predictor
 from sslax.inference.run import open_run, read_state
 from sslax.methods import METHODS
 from sslax.tasks import evaluation
@@ -162,6 +165,7 @@ def test_predict_writes_features_of_a_folder(workdir, images, tmp_path):
         ({"augment__crop_scale": (0.5,)}, "config.augment.crop_scale must be a range"),
         ({"augment__recipe": "simcl"}, 'did you mean "simclr"'),
         ({"batch_size": 12}, "does not divide over 8 devices .* choose config.batch_size=8 or 16"),
+        ({"accumulate": 4}, "micro-batches of 4 examples, which do not divide over 8 devices"),
     ],
 )
 def test_mistakes_are_one_sentence_and_leave_nothing(config, tmp_path, overrides, message):
@@ -231,7 +235,9 @@ def test_unlabeled_images_train_and_report_collapse_only(config, tmp_path):
     assert "knn" not in results and results["rankme"] >= 1.0
 
 
-def test_a_run_of_one_device_goes_on_on_eight(config, tmp_path, monkeypatch):
+def test_a_run_of_one_device_goes_on_sharded_over_eight_and_is_read(
+    config, images, tmp_path, monkeypatch
+):
     """fit() takes all devices there are; a mesh of one is what a smaller machine would have."""
     half = changed(config, duration="12 steps", evaluate__figures=False, online_knn=True)
     make_mesh = sharding.make_mesh
@@ -241,8 +247,10 @@ def test_a_run_of_one_device_goes_on_on_eight(config, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "StopRequest", _stop_after(6))
     assert int(fit(half, tmp_path / "both").step) == 6
     monkeypatch.undo()
-    resumed = fit(half, tmp_path / "both")
-    assert int(resumed.step) == 12
+    everything = partial(sharding.shardings_of, smallest=1)
+    monkeypatch.setattr(sharding, "shardings_of", everything)
+    resumed = fit(changed(half, sharding="fsdp"), tmp_path / "both")
+    assert int(resumed.step) == 12 and sharding.of(resumed) is not None
     for ours, theirs in zip(jax.tree.leaves(resumed.params), jax.tree.leaves(whole.params)):
         np.testing.assert_allclose(ours, theirs, rtol=5e-3, atol=5e-4)
     # Of the same test images at each checkpoint, also the one at which the run was stopped.
@@ -255,6 +263,20 @@ def test_a_run_of_one_device_goes_on_on_eight(config, tmp_path, monkeypatch):
     assert [*expected] == [4, 8, 12] and [*found] == [4, 6, 8, 12]
     assert found[12] == pytest.approx(expected[12], abs=1.01 / 40)
     assert expected[12] > 0.9  # dark and bright
+
+    # Whatever reads the run, on one device or sharded over eight, finds the same.
+    params, _, _ = models.read_variables(tmp_path / "both")
+    jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(resumed.params))
+    run, mesh = open_run(tmp_path / "both"), sharding.make_mesh()
+    state = read_state(run, mesh)
+    assert sharding.of(state) == sharding.of(resumed)
+    batch = {"image": images[0][:8], "mask": np.ones(8, bool)}
+    prediction, _ = Predictor(run.plan, state.variables, mesh)(batch)
+    features = sslax.load(tmp_path / "both")(images[0][:8])
+    np.testing.assert_allclose(prediction.features, features, rtol=1e-4, atol=1e-5)
+    again = fit(half, tmp_path / "both")  # reads the last checkpoint
+    assert int(again.step) == 12 and sharding.of(again) is None
+    jax.tree.map(np.testing.assert_array_equal, again.params, jax.device_get(resumed.params))
 
 
 def _stop_after(steps):

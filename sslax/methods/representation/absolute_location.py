@@ -94,6 +94,7 @@ def absolute_location(
         evaluation_view=evaluation_view,
         init=init,
         loss=loss,
+        mean_over_examples=True,
         visualize=visualize,
         preprocess=models.standardized,
     )

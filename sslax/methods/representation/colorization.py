@@ -85,10 +85,15 @@ def colorization(
         prior = jnp.full(len(bins), 1 / len(bins), jnp.float32)
         return network.init(forward, rng, batch)._replace(extra={"prior": prior})
 
-    def loss(
+    def embed(
         variables: Variables, batch: Batch, rng: Array, step: Array
+    ) -> tuple[tuple[Array, Array], Variables]:
+        return network.apply(forward, variables, batch, train=True)
+
+    def couple(  # by the number of colored images
+        outputs: tuple[Array, Array], variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
-        (features, logits), variables = network.apply(forward, variables, batch, train=True)
+        features, logits = outputs
         prior = variables.extra["prior"]
         targets = ops.soft_encode_ab(batch["ab"], bins, neighbors=neighbors, sigma=sigma)
         nearest = jnp.argmax(targets, axis=-1)
@@ -131,7 +136,8 @@ def colorization(
         augmentation=split_colors,
         evaluation_view=evaluation_view,
         init=init,
-        loss=loss,
+        embed=embed,
+        couple=couple,
         visualize=visualize,
         preprocess=models.lightness,
     )

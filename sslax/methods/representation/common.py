@@ -13,7 +13,14 @@ from ml_collections import ConfigDict
 from sslax import augment, losses, ranges
 from sslax.errors import UserError
 from sslax.measures import collapse
-from sslax.methods.common import Augmentation, merge_views, no_update, plain, split_views
+from sslax.methods.common import (
+    Augmentation,
+    composed,
+    merge_views,
+    no_update,
+    plain,
+    split_views,
+)
 from sslax.models.compose import Network, Parts
 from sslax.ranges import NonNegativeInt
 from sslax.types import (
@@ -37,7 +44,10 @@ def encoder_method(
     augmentation: Augmentation,
     evaluation_view: EvaluationView,
     init: Callable,
-    loss: Callable,
+    loss: Callable | None = None,
+    embed: Callable | None = None,
+    couple: Callable | None = None,
+    mean_over_examples: bool = False,
     update: Callable = no_update,
     visualize: Callable | None = None,
     encoder: Callable | None = None,
@@ -49,7 +59,9 @@ def encoder_method(
         network: has a part `encoder`, from preprocessed images to an `Encoding`.
         augmentation: `Method.augment`.
         evaluation_view: from images `[B, H, W, C]` to images of the encoder's size.
-        init: as in `Method`; likewise `loss`, `update` and `preprocess`.
+        init: as in `Method`; likewise `mean_over_examples`, `update` and `preprocess`.
+        loss: as in `Method`; None where `embed` and `couple` make it.
+        embed: as in `Method`; likewise `couple`.
         visualize: as in `Method`; None shows the views.
         encoder: as in `Method`; None for the part that the gradient trains.
     """
@@ -73,7 +85,10 @@ def encoder_method(
         task=Representation(),
         augment=augmentation,
         init=init,
-        loss=loss,
+        loss=loss or composed(embed, couple),
+        mean_over_examples=mean_over_examples,
+        embed=embed,
+        couple=couple,
         update=update,
         predict=predict,
         visualize=visualize or show_views,

@@ -112,6 +112,7 @@ def context_prediction(
         evaluation_view=evaluation_view,
         init=init,
         loss=loss,
+        mean_over_examples=True,
         visualize=visualize,
         preprocess=models.standardized,
     )

@@ -3,8 +3,6 @@
 Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -16,18 +14,6 @@ from sslax.methods.representation import common
 from sslax.models.compose import Network, Parts
 from sslax.ranges import Fraction, NonNegativeInt, Positive, PositiveInt
 from sslax.types import Array, Batch, LossOutput, Method, Model, PyTree, Schedule, Variables
-
-
-class Head(NamedTuple):
-    """What the head makes of some crops.
-
-    Attributes:
-        bottleneck: `[B, V, D]`, the projector's output.
-        logits: `[B, V, K]`, of the prototypes.
-    """
-
-    bottleneck: Array
-    logits: Array
 
 
 def dino(
@@ -67,54 +53,60 @@ def dino(
     def with_keys(rng: Array, batch: Batch) -> Batch:
         return {**batch, "key": augment.batch_keys(rng, batch)} if teacher else batch
 
-    def forward(net: Parts, batch: Batch) -> tuple[Array, Head, Head]:
-        """The student's features `[B, 2, D]`; its head's output for all crops `[B, 2 + L, ...]`,
-        and the teacher's for the large ones `[B, 2, ...]`."""
-        embeddings, features = common.embed_crops(net, batch)
-        student = net.prototypes(merge_views(embeddings))
-        teacher = net.momentum.projector(net.momentum.encoder(merge_views(batch["views"])).features)
-        targets = net.momentum.prototypes(teacher)
-        return (
-            features,
-            Head(embeddings, split_views(student, embeddings.shape[1])),
-            Head(split_views(teacher, 2), split_views(targets, 2)),
-        )
+    def bottlenecks(net: Parts, batch: Batch) -> tuple[Array, Array, Array]:
+        """Features `[B, 2, D]`, bottlenecks of student `[B, 2 + L, d]` and teacher `[B, 2, d]`."""
+        student, features = common.embed_crops(net, batch)
+        teacher = net.momentum.encoder(merge_views(batch["views"])).features
+        return features, student, split_views(net.momentum.projector(teacher), 2)
+
+    def logits(net: Parts, student: Array, teacher: Array) -> tuple[Array, Array]:
+        """Logits of student `[B, 2 + L, K]` and teacher `[B, 2, K]`."""
+        ours = net.prototypes(merge_views(student))
+        theirs = net.momentum.prototypes(merge_views(teacher))
+        return split_views(ours, student.shape[1]), split_views(theirs, 2)
+
+    def forward(net: Parts, batch: Batch) -> tuple[Array, Array]:
+        _, student, teacher = bottlenecks(net, batch)
+        return logits(net, student, teacher)
 
     def init(rng: Array, batch: Batch) -> Variables:
         batch = with_keys(rng, batch)
         variables = network.init(forward, rng, batch)
-        (_, student, _), _ = network.apply(forward, variables, batch)
-        center = jnp.zeros(student.logits.shape[-1])
+        (student, _), _ = network.apply(forward, variables, batch)
+        center = jnp.zeros(student.shape[-1])
         return variables._replace(extra={**variables.extra, "center": center})
 
-    def loss(
+    def embed(
         variables: Variables, batch: Batch, rng: Array, step: Array
+    ) -> tuple[tuple[Array, ...], Variables]:
+        return network.apply(bottlenecks, variables, with_keys(rng, batch), train=True)
+
+    def couple(
+        outputs: tuple[Array, ...], variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
+        features, ours, theirs = outputs
         last = common.freeze_until(variables.params["prototypes"], step, freeze_steps)
         variables = variables._replace(params={**variables.params, "prototypes": last})
-        outputs, variables = network.apply(forward, variables, with_keys(rng, batch), train=True)
-        features, student, teacher = outputs
+        (student, teacher), variables = network.apply(logits, variables, ours, theirs, train=True)
         center, sharpness = variables.extra["center"], at_step(teacher_temperature, step)
         pairs = losses.distillation_cross_entropy(
-            student.logits[:, None],
-            teacher.logits[:, :, None],
+            student[:, None],
+            teacher[:, :, None],
             center=center,
             student_temperature=student_temperature,
             teacher_temperature=sharpness,
         )
-        others = ~jnp.eye(2, student.logits.shape[1], dtype=bool)
+        others = ~jnp.eye(2, student.shape[1], dtype=bool)
         value = jnp.sum(jnp.mean(pairs, axis=0) * others) / jnp.sum(others)
-        targets = jax.nn.softmax((teacher.logits - center[None, None]) / sharpness)
+        targets = jax.nn.softmax((teacher - center[None, None]) / sharpness)
         metrics = {
-            "accuracy": common.contrastive_accuracy(
-                student.bottleneck[:, 0], teacher.bottleneck[:, 1]
-            ),
+            "accuracy": common.contrastive_accuracy(ours[:, 0], theirs[:, 1]),
             # Collapse to one output has entropy 0, to the uniform one log K.
             "teacher_entropy": jnp.mean(jnp.sum(jax.scipy.special.entr(targets), axis=-1)),
-            "loss_at_chance": jnp.log(jnp.float32(student.logits.shape[-1])),
-            **common.embedding_metrics(teacher.bottleneck[:, 0]),
+            "loss_at_chance": jnp.log(jnp.float32(student.shape[-1])),
+            **common.embedding_metrics(theirs[:, 0]),
         }
-        center = losses.update_center(center, teacher.logits, momentum=center_momentum)
+        center = losses.update_center(center, teacher, momentum=center_momentum)
         extra = {**variables.extra, "center": center}
         metrics, features = jax.lax.stop_gradient((metrics, features))
         return value, LossOutput(variables.model_state, extra, metrics, features)
@@ -127,7 +119,8 @@ def dino(
         augmentation=augmentation,
         evaluation_view=evaluation_view,
         init=init,
-        loss=loss,
+        embed=embed,
+        couple=couple,
         update=update,
         encoder=network.momentum_encoder,
     )

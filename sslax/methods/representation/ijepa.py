@@ -79,10 +79,14 @@ def ijepa(
         error = jnp.mean(optax.losses.huber_loss(difference), axis=-1)
         return losses.masked_mean(error, batch["target_mask"])
 
-    def loss(
+    def embed(
         variables: Variables, batch: Batch, rng: Array, step: Array
+    ) -> tuple[tuple[Array, ...], Variables]:
+        return network.apply(forward, variables, batch, train=True)
+
+    def couple(  # by the number of targets, which differs among examples
+        outputs: tuple[Array, ...], variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
-        outputs, variables = network.apply(forward, variables, batch, train=True)
         predicted, wanted, features = outputs
         metrics = {
             "loss_at_chance": mean_error(wanted, batch),  # of predicting the mean, 0
@@ -127,7 +131,8 @@ def ijepa(
         augmentation=add_blocks,
         evaluation_view=evaluation_view,
         init=init,
-        loss=loss,
+        embed=embed,
+        couple=couple,
         update=update,
         visualize=visualize,
         encoder=network.momentum_encoder,
@@ -142,7 +147,9 @@ def build(config: ConfigDict, steps: int) -> Method:
     common.check_transformer("config.ijepa.predictor", section["predictor"])
     patch = config.model.patch
     dtype = jnp.dtype(config.model.dtype)
-    predictor = models.JEPAPredictor(patch=patch, **section["predictor"], dtype=dtype)
+    predictor = models.JEPAPredictor(
+        patch=patch, **section["predictor"], remat=config.model.remat, dtype=dtype
+    )
     return ijepa(
         models.build_encoder(config.model),
         models.from_linen(predictor),

@@ -104,6 +104,7 @@ def inpainting(
         evaluation_view=evaluation_view,
         init=init,
         loss=loss,
+        mean_over_examples=hole != "region",  # regions have different sizes
         visualize=visualize,
     )
 

@@ -98,6 +98,7 @@ def jigsaw(
         evaluation_view=evaluation_view,
         init=init,
         loss=loss,
+        mean_over_examples=True,
         visualize=visualize,
         preprocess=models.standardized,
     )

@@ -99,6 +99,7 @@ def mae(
         evaluation_view=evaluation_view,
         init=init,
         loss=loss,
+        mean_over_examples=True,
         visualize=visualize,
     )
 
@@ -124,7 +125,9 @@ def build(config: ConfigDict, steps: int) -> Method:
     knobs, patch = knobs_of(config, mae, decoder=models.MAEDecoder), config.model.patch
     common.check_transformer("config.mae.decoder", knobs["decoder"])
     dtype = jnp.dtype(config.model.dtype)
-    decoder = models.MAEDecoder(patch=patch, **knobs.pop("decoder"), dtype=dtype)
+    decoder = models.MAEDecoder(
+        patch=patch, **knobs.pop("decoder"), remat=config.model.remat, dtype=dtype
+    )
     return mae(
         models.build_encoder(config.model),
         models.from_linen(decoder),

@@ -77,12 +77,18 @@ def moco(
         queue = jax.random.normal(queue_rng, (queue_size, embeddings.shape[1]))
         return variables._replace(extra={**variables.extra, "queue": losses.l2_normalize(queue)})
 
-    def loss(
+    def embed(
         variables: Variables, batch: Batch, rng: Array, step: Array
-    ) -> tuple[Array, LossOutput]:
-        queue = variables.extra["queue"]
+    ) -> tuple[tuple[Array, ...], Variables]:
         outputs, variables = network.apply(forward, variables, batch, train=True)
-        features, queries, keys = outputs
+        return tuple(split_views(output, 1 + symmetric) for output in outputs), variables
+
+    def couple(
+        outputs: tuple[Array, ...], variables: Variables, batch: Batch, rng: Array, step: Array
+    ) -> tuple[Array, LossOutput]:
+        features, *both = outputs
+        queries, keys = (merge_views(embeddings) for embeddings in both)
+        queue = variables.extra["queue"]
         keys = losses.l2_normalize(jax.lax.stop_gradient(keys))
         per_query = losses.info_nce(queries, keys, negatives=queue, temperature=temperature)
         metrics = {
@@ -90,7 +96,7 @@ def moco(
             "loss_at_chance": jnp.log(1.0 + queue_size),
             **common.embedding_metrics(queries),
         }
-        features = jax.lax.stop_gradient(split_views(features, 1 + symmetric))
+        features = jax.lax.stop_gradient(features)
         start = (step * len(keys)) % queue_size
         queue = jax.lax.dynamic_update_slice_in_dim(queue, keys, start, axis=0)
         extra = {**variables.extra, "queue": queue}
@@ -104,7 +110,8 @@ def moco(
         augmentation=augmentation,
         evaluation_view=evaluation_view,
         init=init,
-        loss=loss,
+        embed=embed,
+        couple=couple,
         update=update,
     )
 

@@ -1,6 +1,7 @@
 """A linear classifier trained beside any method, without affecting it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,13 +38,23 @@ def attach(method: Method, *, classes: int) -> Method:
         probe = {"weights": weights, "opt_state": _TX.init(weights)}
         return variables._replace(extra={"method": variables.extra, "probe": probe})
 
-    def loss(
+    def probed(loss: Callable) -> Callable:
+        """`Method.loss`, or `Method.couple`, after which the probe learns."""
+
+        def with_probe(*arguments: Any) -> tuple[Array, LossOutput]:
+            *outputs, variables, batch, rng, step = arguments
+            value, output = loss(*outputs, _inner(variables), batch, rng, step)
+            probe, metrics = _learn(variables.extra["probe"], output.features, batch["label"])
+            extra = {"method": output.extra, "probe": probe}
+            return value, output._replace(extra=extra, metrics={**output.metrics, **metrics})
+
+        return with_probe
+
+    def embed(
         variables: Variables, batch: Batch, rng: Array, step: Array
-    ) -> tuple[Array, LossOutput]:
-        value, output = method.loss(_inner(variables), batch, rng, step)
-        probe, metrics = _learn(variables.extra["probe"], output.features, batch["label"])
-        extra = {"method": output.extra, "probe": probe}
-        return value, output._replace(extra=extra, metrics={**output.metrics, **metrics})
+    ) -> tuple[PyTree, Variables]:
+        outputs, inner = method.embed(_inner(variables), batch, rng, step)
+        return outputs, inner._replace(extra={**variables.extra, "method": inner.extra})
 
     def update(variables: Variables, step: Array) -> PyTree:
         return {**variables.extra, "method": method.update(_inner(variables), step)}
@@ -54,7 +65,9 @@ def attach(method: Method, *, classes: int) -> Method:
 
     return method._replace(
         init=init,
-        loss=loss,
+        loss=probed(method.loss),
+        embed=method.embed and embed,
+        couple=method.couple and probed(method.couple),
         update=update,
         predict=on_inner(method.predict),
         visualize=on_inner(method.visualize),

@@ -67,6 +67,7 @@ def rotation(
         evaluation_view=evaluation_view,
         init=init,
         loss=loss,
+        mean_over_examples=True,
         visualize=visualize,
     )
 

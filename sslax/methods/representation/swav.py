@@ -72,13 +72,18 @@ def swav(
         (_, embeddings, _), _ = network.apply(forward, variables, batch)
         return variables._replace(extra={"queue": jnp.zeros((queue_size, 2, embeddings.shape[-1]))})
 
-    def loss(
+    def embed(
         variables: Variables, batch: Batch, rng: Array, step: Array
+    ) -> tuple[tuple[Array, Array], Variables]:
+        return network.apply(common.embed_crops, variables, batch, train=True)
+
+    def couple(
+        outputs: tuple[Array, Array], variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
+        embeddings, features = outputs
         frozen = common.freeze_until(variables.params["prototypes"], step, freeze_steps)
         variables = variables._replace(params={**variables.params, "prototypes": frozen})
-        outputs, variables = network.apply(forward, variables, batch, train=True)
-        features, embeddings, scores = outputs
+        scores, variables = network.apply(score, variables, embeddings, train=True)
 
         def predict_assignments(queue_scores: Array | None) -> Array:
             return losses.swapped_prediction(
@@ -112,7 +117,12 @@ def swav(
         return jnp.mean(per_image), LossOutput(variables.model_state, extra, metrics, features)
 
     return common.encoder_method(
-        network, augmentation=augmentation, evaluation_view=evaluation_view, init=init, loss=loss
+        network,
+        augmentation=augmentation,
+        evaluation_view=evaluation_view,
+        init=init,
+        embed=embed,
+        couple=couple,
     )
 
 

@@ -52,17 +52,27 @@ def joint_embedding(
     def init(rng: Array, batch: Batch) -> Variables:
         return network.init(forward, rng, batch)
 
-    def loss(
+    def embed(
         variables: Variables, batch: Batch, rng: Array, step: Array
-    ) -> tuple[Array, LossOutput]:
+    ) -> tuple[tuple[Array, Array], Variables]:
         outputs, variables = network.apply(forward, variables, batch, train=True)
-        features, embeddings = (split_views(output, 2) for output in outputs)
+        return tuple(split_views(output, 2) for output in outputs), variables
+
+    def couple(
+        outputs: tuple[Array, Array], variables: Variables, batch: Batch, rng: Array, step: Array
+    ) -> tuple[Array, LossOutput]:
+        features, embeddings = outputs
         value, metrics = objective(embeddings, batch, step)
         features = jax.lax.stop_gradient(features)
         return value, LossOutput(variables.model_state, variables.extra, metrics, features)
 
     return encoder_method(
-        network, augmentation=augmentation, evaluation_view=evaluation_view, init=init, loss=loss
+        network,
+        augmentation=augmentation,
+        evaluation_view=evaluation_view,
+        init=init,
+        embed=embed,
+        couple=couple,
     )
 
 
@@ -106,11 +116,16 @@ def cross_prediction(
     def init(rng: Array, batch: Batch) -> Variables:
         return network.init(forward, rng, batch)
 
-    def loss(
+    def embed(
         variables: Variables, batch: Batch, rng: Array, step: Array
-    ) -> tuple[Array, LossOutput]:
+    ) -> tuple[tuple[Array, ...], Variables]:
         outputs, variables = network.apply(forward, variables, batch, train=True)
-        features, predictions, projections = (split_views(output, 2) for output in outputs)
+        return tuple(split_views(output, 2) for output in outputs), variables
+
+    def couple(
+        outputs: tuple[Array, ...], variables: Variables, batch: Batch, rng: Array, step: Array
+    ) -> tuple[Array, LossOutput]:
+        features, predictions, projections = outputs
         targets = jax.lax.stop_gradient(projections[:, ::-1])
         value, metrics = objective(predictions, targets)
         features = jax.lax.stop_gradient(features)
@@ -124,6 +139,7 @@ def cross_prediction(
         augmentation=augmentation,
         evaluation_view=evaluation_view,
         init=init,
-        loss=loss,
+        embed=embed,
+        couple=couple,
         update=no_update if momentum is None else update,
     )
