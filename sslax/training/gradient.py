@@ -25,7 +25,7 @@ class Loss(NamedTuple):
         rng: of the loss.
         step: of the run.
         shardings: of the state, `sharding.of`; None where it is replicated. Inside the loss
-            parameters are whole, gathered once more in the backward pass; gradients are sharded.
+            parameters are whole; gradients are sharded again.
     """
 
     method: Method
@@ -148,8 +148,7 @@ def _value_and_gradients(
     def of_whole(params: PyTree, *others: PyTree) -> tuple[Array, Any]:
         return function(_gathered(params, shardings), *others)
 
-    stored = jax.checkpoint(of_whole, policy=sharding.is_stored)
-    found, (gradient, *rest) = jax.value_and_grad(stored, every, has_aux=True)(params, *others)
+    found, (gradient, *rest) = jax.value_and_grad(of_whole, every, has_aux=True)(params, *others)
     gradient = jax.lax.with_sharding_constraint(gradient, shardings.params)
     return found, (gradient, *rest)
 

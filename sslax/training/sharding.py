@@ -107,12 +107,6 @@ def gather(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.lax.with_sharding_constraint(tree, replicated(mesh))
 
 
-def is_stored(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Whether a result is stored for the backward pass, a policy of `jax.checkpoint`: all but what
-    is gathered, which is gathered again."""
-    return primitive.name != "sharding_constraint"
-
-
 def to_host(tree: PyTree) -> PyTree:
     """NumPy copies of arrays, sharded or not, over all processes, each of which must call this.
 

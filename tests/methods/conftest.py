@@ -1,6 +1,6 @@
 """One tiny run of each method, compiled once and shared by the tests of the table."""
 
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +26,6 @@ class Tiny(NamedTuple):
     config: ConfigDict
     plan: Plan
     abstract: TrainState
-    layout: Any  # (devices) -> shardings of the state: whole on one device, sharded on eight
     state: Any  # (devices) -> the initial state, on that many devices
     step: Any  # (devices) -> compiled (state, batch) -> (state, metrics)
     traces: list  # grows by the devices of a step whenever it is traced
@@ -67,31 +66,33 @@ def tiny(request, load_config):
     batch = {**first_records(dataset.train, config.batch_size)}
     batch["index"] = np.arange(config.batch_size, dtype=np.int32)
 
+    def everywhere(devices):
+        return sharding.replicated(sharding.make_mesh(jax.devices()[:devices]))
+
+    @cache
+    def state(devices):
+        initial = jax.jit(plan.initial_state, out_shardings=everywhere(1))
+        return initial() if devices == 1 else jax.device_put(state(1), everywhere(devices))
+
     traces = []
     abstract = jax.eval_shape(plan.initial_state)
 
     @cache
-    def layout(devices):
-        mesh = sharding.make_mesh(jax.devices()[:devices])
-        kind = "replicated" if devices == 1 else "fsdp"
-        return sharding.shardings_of(abstract, mesh, kind, smallest=1)
-
-    @cache
-    def state(devices):
-        initial = jax.jit(plan.initial_state, out_shardings=layout(1))
-        return initial() if devices == 1 else jax.device_put(state(1), layout(devices))
+    def traced():
+        """The step, traced once for any number of devices."""
+        program, result = jax.make_jaxpr(
+            partial(train_step, plan.method, plan.tx), return_shape=True
+        )(abstract, batch)
+        return jax.extend.core.jaxpr_as_fun(program), jax.tree.structure(result)
 
     @cache
     def step(devices):
-        shardings = layout(devices)
-
         def run(state, batch):
             traces.append(devices)
-            sharded = None if devices == 1 else shardings
-            return train_step(plan.method, plan.tx, state, batch, shardings=sharded)
+            function, structure = traced()
+            return jax.tree.unflatten(structure, function(*jax.tree.leaves((state, batch))))
 
-        metrics = sharding.replicated(shardings.step.mesh)
-        return jax.jit(run, out_shardings=(shardings, metrics))
+        return jax.jit(run, out_shardings=(everywhere(devices), everywhere(devices)))
 
     @jax.jit
     def look(state, batch):
@@ -103,7 +104,6 @@ def tiny(request, load_config):
         config=config,
         plan=plan,
         abstract=abstract,
-        layout=layout,
         state=state,
         step=step,
         traces=traces,

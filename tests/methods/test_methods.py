@@ -65,15 +65,9 @@ def test_one_trace_and_a_falling_loss(tiny):
 
 
 def test_one_device_is_eight_devices(tiny):
-    """One device has the whole state, each of eight a part of every leaf that they divide.
-
-    Inside the loss the sharded step is the replicated one: both have whole parameters and an eighth
-    of the batch. `test_replicated_is_sharded` compares the two for a few methods.
-    """
     state = tiny.state(1)
-    assert any(not s.is_fully_replicated for s in jax.tree.leaves(tiny.layout(8).params))
     for _ in range(2):  # from the same state: steps magnify how sums are rounded
-        together = jax.device_put(state, tiny.layout(8))
+        together = jax.device_put(state, jax.tree.leaves(tiny.state(8))[0].sharding)
         state, ours = tiny.step(1)(state, on(1, tiny.batch))
         together, theirs = tiny.step(8)(together, on(8, tiny.batch))
         for name, value in ours.items():
@@ -83,23 +77,29 @@ def test_one_device_is_eight_devices(tiny):
 
 
 def test_devices_exchange_gradients_and_no_images(tiny):
-    together = jax.device_put(tiny.state(1), tiny.layout(8))
+    together = jax.device_put(tiny.state(1), jax.tree.leaves(tiny.state(8))[0].sharding)
     compiled = tiny.step(8).lower(together, on(8, tiny.batch)).compile()
     assert_modest(hlo.Program(compiled.as_text()), tiny.plan)
 
 
 @pytest.mark.parametrize("tiny", ["simclr", "mae", "monodepth2"], indirect=True)
-def test_replicated_is_sharded(tiny):
-    state, batch = tiny.state(8), on(8, tiny.batch)
-    sharded, theirs = tiny.step(8)(state, batch)
-    everywhere = sharding.replicated(sharding.make_mesh())
-    step = partial(train_step, tiny.plan.method, tiny.plan.tx)
-    step = jax.jit(step, out_shardings=(everywhere, everywhere))
-    replicated, ours = step(jax.device_put(state, everywhere), batch)
+def test_a_sharded_step_is_the_replicated_one(tiny, tmp_path):
+    """Inside the loss the two are alike: whole parameters, and an eighth of the batch. From a
+    checkpoint of the replicated state."""
+    batch, mesh = on(8, tiny.batch), sharding.make_mesh()
+    shardings = sharding.shardings_of(tiny.abstract, mesh, "fsdp", smallest=1)
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(0, tiny.state(8), score=0.0)
+    parts = checkpoint.restore(tmp_path, checkpoint.abstract_like(tiny.abstract, shardings))
+    assert any(not s.is_fully_replicated for s in jax.tree.leaves(sharding.of(parts).params))
+    step = partial(train_step, tiny.plan.method, tiny.plan.tx, shardings=shardings)
+    step = jax.jit(step, out_shardings=(shardings, sharding.replicated(mesh)))
+    sharded, theirs = step(parts, batch)
+    replicated, ours = tiny.step(8)(tiny.state(8), batch)
     for name, value in ours.items():
         np.testing.assert_allclose(theirs[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
-    for (path, whole), (_, parts) in zip(leaves(replicated), leaves(sharded)):
-        np.testing.assert_allclose(parts, whole, rtol=2e-3, atol=2e-4, err_msg=path)
+    for (path, whole), (_, part) in zip(leaves(replicated), leaves(sharded)):
+        np.testing.assert_allclose(part, whole, rtol=2e-3, atol=2e-4, err_msg=path)
 
 
 def test_saved_restored_and_continued_on_one_device_to_the_bit_and_on_eight(tiny, tmp_path):
@@ -109,7 +109,8 @@ def test_saved_restored_and_continued_on_one_device_to_the_bit_and_on_eight(tiny
         checkpoints.save(1, state, score=0.0)
 
     def restored(devices):
-        like = checkpoint.abstract_like(tiny.abstract, tiny.layout(devices))
+        mesh = sharding.make_mesh(jax.devices()[:devices])
+        like = checkpoint.abstract_like(tiny.abstract, sharding.replicated(mesh))
         return checkpoint.restore(tmp_path, like)
 
     (undisturbed, _), (resumed, _) = (tiny.step(1)(s, batch) for s in (state, restored(1)))
