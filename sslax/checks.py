@@ -18,8 +18,9 @@ from sslax.types import Array
 
 # The packages of public functions, which call each other.
 _LIBRARY = ("sslax.augment", "sslax.losses", "sslax.measures", "sslax.ops")
-# Libraries whose frames lie between a function and its caller.
+# What lies between a function and its caller: libraries, and this library's ways of calling.
 _TRANSPARENT = ("jax", "functools", "contextlib")
+_CALLS = ("sslax.ops.no_inline", "sslax.ops.platforms")
 # Names of helpers, and of lambdas and comprehensions.
 _NOT_PUBLIC = ("_", "<", "assert_", "check_")
 
@@ -43,9 +44,13 @@ def _caller() -> str:
     name = None
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if module.startswith(_LIBRARY):
+        if module.startswith(_LIBRARY) and module not in _CALLS:
             name = _public_name(frame) or name
-        elif frame.f_code.co_filename != __file__ and module.partition(".")[0] not in _TRANSPARENT:
+        elif not (
+            frame.f_code.co_filename == __file__
+            or module in _CALLS
+            or module.partition(".")[0] in _TRANSPARENT
+        ):
             name = name or _public_name(frame)
             if name is not None:
                 break

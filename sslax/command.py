@@ -1,7 +1,7 @@
 """Shared by the commands: a user's mistake ends as one sentence, without a traceback.
 
-Commands import `flags` and `config_flags` from here, so that the sentence comes first where the
-extra [train] is not installed.
+Commands import `flags`, `config_flags` and `ConfigDict` from here, so that the sentence comes first
+where the extra [train] is not installed.
 """
 
 import functools
@@ -21,6 +21,7 @@ except UserError as error:
 
 from absl import app, logging
 from absl import flags as flags
+from ml_collections import ConfigDict as ConfigDict
 from ml_collections import config_flags as config_flags
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")

@@ -9,10 +9,8 @@ the changes of `--probe.KEY`.
 import sys
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from sslax import command, data, ranges
-from sslax.command import config_flags, flags
+from sslax.command import ConfigDict, config_flags, flags
 from sslax.errors import UserError, check_choice
 from sslax.ranges import OneOrMore, Positive, PositiveFraction
 

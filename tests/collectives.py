@@ -7,8 +7,9 @@ import jax
 from sslax.planning import hlo
 
 # Of the gradients' bytes: they travel once, or, where a loss has two passes with a backward pass
-# each (DINO's small crops, ARFlow's branch), twice; tiny networks have statistics beside them.
-REDUCED = 2.25
+# each (DINO's small crops, the flow methods' branch), twice; tiny networks have statistics beside
+# them.
+REDUCED = 2.75
 OTHERS = 0.15  # features and scores of tiny batches
 SMALL = 4096  # bytes of what does not grow with the network: histograms, metrics
 
@@ -25,7 +26,10 @@ def assert_modest(program, plan):
     """
     params = jax.eval_shape(plan.initial_state).params
     gradients = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
-    found = [c for c in program.collectives if not c.place.startswith(SORTED_ON_CPU)]
+    # RAFT's gradients are summed over the devices in each of its iterations; counted once here.
+    found = [
+        c._replace(runs=1) for c in program.collectives if not c.place.startswith(SORTED_ON_CPU)
+    ]
     totals = hlo.totals(found)
     assert totals["all-reduce"][1] >= gradients / 2  # in bfloat16 at least
     for kind, (_, size) in totals.items():

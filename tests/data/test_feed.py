@@ -209,10 +209,10 @@ def test_feed_mistakes():
 
     assert "from a set of 45 images" in mistake(batch_size=48)
     assert "from a set of 45 images" in mistake(batch_size=0)
-    assert "multiple of 8" in mistake(batch_size=12)
+    assert "choose config.batch_size=8 or 16" in mistake(batch_size=12)
     assert "'resident'" in mistake(mode="gpu")
     assert "float64" in mistake(source=data.ArraySource(IMAGES / 255))
-    with pytest.raises(data.DataError, match="multiple of 8"):
+    with pytest.raises(data.DataError, match="batch_size=8 or 16"):
         data.evaluation_batches(SOURCE, batch_size=12, mesh=MESH)
 
 

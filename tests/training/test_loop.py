@@ -28,10 +28,9 @@ class Slow:
 
 
 def ahead(monkeypatch, slow):
-    monkeypatch.setattr(loop, "compile_step", lambda *_, **__: slow)
-    plan = SimpleNamespace(method=None, tx=None)
+    monkeypatch.setattr(loop, "step_of", lambda *_: slow)
     feed = SimpleNamespace(batch=None, shapes="shapes of the feed")
-    step_fn = loop.compile_ahead(plan, None, "shapes of the state", feed)
+    step_fn = loop.compile_ahead(None, None, "shapes of the state", feed)
     slow.others.set()
     return step_fn
 
