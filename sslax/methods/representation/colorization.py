@@ -85,11 +85,6 @@ def colorization(
         prior = jnp.full(len(bins), 1 / len(bins), jnp.float32)
         return network.init(forward, rng, batch)._replace(extra={"prior": prior})
 
-    def embed(
-        variables: Variables, batch: Batch, rng: Array, step: Array
-    ) -> tuple[tuple[Array, Array], Variables]:
-        return network.apply(forward, variables, batch, train=True)
-
     def couple(  # by the number of colored images
         outputs: tuple[Array, Array], variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
@@ -136,7 +131,7 @@ def colorization(
         augmentation=split_colors,
         evaluation_view=evaluation_view,
         init=init,
-        embed=embed,
+        embed=common.embedding(network, forward),
         couple=couple,
         visualize=visualize,
         preprocess=models.lightness,

@@ -106,6 +106,26 @@ def pool_stages(stages: dict[str, Array]) -> dict[str, Array]:
     }
 
 
+def embedding(network: Network, forward: Callable, *, views: int = 0) -> Callable:
+    """`Method.embed` by a forward pass in training.
+
+    Args:
+        network: of the method.
+        forward: returns a tuple of outputs.
+        views: of an image, if the outputs are of merged views, which are split again.
+    """
+
+    def embed(
+        variables: Variables, batch: Batch, rng: Array, step: Array
+    ) -> tuple[tuple[Array, ...], Variables]:
+        outputs, variables = network.apply(forward, variables, batch, train=True)
+        if views:
+            outputs = tuple(split_views(output, views) for output in outputs)
+        return outputs, variables
+
+    return embed
+
+
 def embed_crops(net: Parts, batch: Batch) -> tuple[Array, Array]:
     """Encoder and projector on the crops of each size in turn (multi-crop).
 

@@ -72,17 +72,9 @@ def ijepa(
         wanted = jax.vmap(lambda tokens, index: tokens[index])(wanted, batch["targets"])
         return predicted, jax.lax.stop_gradient(wanted), whole.features
 
-    def init(rng: Array, batch: Batch) -> Variables:
-        return network.init(forward, rng, batch)
-
     def mean_error(difference: Array, batch: Batch) -> Array:
         error = jnp.mean(optax.losses.huber_loss(difference), axis=-1)
         return losses.masked_mean(error, batch["target_mask"])
-
-    def embed(
-        variables: Variables, batch: Batch, rng: Array, step: Array
-    ) -> tuple[tuple[Array, ...], Variables]:
-        return network.apply(forward, variables, batch, train=True)
 
     def couple(  # by the number of targets, which differs among examples
         outputs: tuple[Array, ...], variables: Variables, batch: Batch, rng: Array, step: Array
@@ -113,9 +105,8 @@ def ijepa(
             return put(empty, tokens, values).reshape(-1, *grid, 1)
 
         def visible(tokens: Array, mask: Array) -> Array:
-            pixels = jax.image.resize(
-                on_grid(tokens, 1.0 * mask), (*images.shape[:3], 1), "nearest"
-            )
+            found = on_grid(tokens, 1.0 * mask)
+            pixels = jax.image.resize(found, (*images.shape[:3], 1), "nearest")
             return jnp.where(pixels > 0, images, 0.5)
 
         error = jnp.mean(jnp.abs(predicted - wanted), axis=-1) * batch["target_mask"]
@@ -130,8 +121,8 @@ def ijepa(
         network,
         augmentation=add_blocks,
         evaluation_view=evaluation_view,
-        init=init,
-        embed=embed,
+        init=partial(network.init, forward),
+        embed=common.embedding(network, forward),
         couple=couple,
         update=update,
         visualize=visualize,
@@ -146,10 +137,8 @@ def build(config: ConfigDict, steps: int) -> Method:
     )
     common.check_transformer("config.ijepa.predictor", section["predictor"])
     patch = config.model.patch
-    dtype = jnp.dtype(config.model.dtype)
-    predictor = models.JEPAPredictor(
-        patch=patch, **section["predictor"], remat=config.model.remat, dtype=dtype
-    )
+    shared = {"remat": config.model.remat, "dtype": jnp.dtype(config.model.dtype)}
+    predictor = models.JEPAPredictor(patch=patch, **section["predictor"], **shared)
     return ijepa(
         models.build_encoder(config.model),
         models.from_linen(predictor),

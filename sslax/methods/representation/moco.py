@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from sslax import losses, models
 from sslax.errors import UserError
-from sslax.methods.common import Augmentation, at_step, knobs_of, merge_views, split_views
+from sslax.methods.common import Augmentation, at_step, knobs_of, merge_views
 from sslax.methods.representation import common
 from sslax.models.compose import Network, Parts
 from sslax.ranges import Fraction, Positive, PositiveInt
@@ -77,12 +77,6 @@ def moco(
         queue = jax.random.normal(queue_rng, (queue_size, embeddings.shape[1]))
         return variables._replace(extra={**variables.extra, "queue": losses.l2_normalize(queue)})
 
-    def embed(
-        variables: Variables, batch: Batch, rng: Array, step: Array
-    ) -> tuple[tuple[Array, ...], Variables]:
-        outputs, variables = network.apply(forward, variables, batch, train=True)
-        return tuple(split_views(output, 1 + symmetric) for output in outputs), variables
-
     def couple(
         outputs: tuple[Array, ...], variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
@@ -110,7 +104,7 @@ def moco(
         augmentation=augmentation,
         evaluation_view=evaluation_view,
         init=init,
-        embed=embed,
+        embed=common.embedding(network, forward, views=1 + symmetric),
         couple=couple,
         update=update,
     )

@@ -5,11 +5,12 @@ each by itself where the encoder has `norm_groups=2`.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 
-from sslax.methods.common import Augmentation, at_step, merge_views, no_update, split_views
-from sslax.methods.representation.common import EvaluationView, encoder_method
+from sslax.methods.common import Augmentation, at_step, merge_views, no_update
+from sslax.methods.representation.common import EvaluationView, embedding, encoder_method
 from sslax.models.compose import Network, Parts
 from sslax.types import (
     Array,
@@ -49,15 +50,6 @@ def joint_embedding(
         encoding = net.encoder(merge_views(batch["views"]))
         return encoding.features, net.projector(encoding.features)
 
-    def init(rng: Array, batch: Batch) -> Variables:
-        return network.init(forward, rng, batch)
-
-    def embed(
-        variables: Variables, batch: Batch, rng: Array, step: Array
-    ) -> tuple[tuple[Array, Array], Variables]:
-        outputs, variables = network.apply(forward, variables, batch, train=True)
-        return tuple(split_views(output, 2) for output in outputs), variables
-
     def couple(
         outputs: tuple[Array, Array], variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
@@ -70,8 +62,8 @@ def joint_embedding(
         network,
         augmentation=augmentation,
         evaluation_view=evaluation_view,
-        init=init,
-        embed=embed,
+        init=partial(network.init, forward),
+        embed=embedding(network, forward, views=2),
         couple=couple,
     )
 
@@ -113,15 +105,6 @@ def cross_prediction(
             projections = net.momentum.projector(net.momentum.encoder(images).features)
         return encoding.features, predictions, projections
 
-    def init(rng: Array, batch: Batch) -> Variables:
-        return network.init(forward, rng, batch)
-
-    def embed(
-        variables: Variables, batch: Batch, rng: Array, step: Array
-    ) -> tuple[tuple[Array, ...], Variables]:
-        outputs, variables = network.apply(forward, variables, batch, train=True)
-        return tuple(split_views(output, 2) for output in outputs), variables
-
     def couple(
         outputs: tuple[Array, ...], variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
@@ -138,8 +121,8 @@ def cross_prediction(
         network,
         augmentation=augmentation,
         evaluation_view=evaluation_view,
-        init=init,
-        embed=embed,
+        init=partial(network.init, forward),
+        embed=embedding(network, forward, views=2),
         couple=couple,
         update=no_update if momentum is None else update,
     )
