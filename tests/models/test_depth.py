@@ -331,6 +331,7 @@ def test_stem_is_a_stage_only_where_asked_for():
         ),
         (lambda: shapes(depth_network(section(), scales=6), 1, 64, 64, 3), "6 scales"),
         (lambda: shapes(depth_network(section()), 1, 1, 1, 3), "4 scales"),
+        (lambda: shapes(depth_network(section()), 1, 0, 0, 3), "the images' (0, 0)"),
     ],
 )
 def test_what_cannot_be_built_says_why(build, message):
