@@ -104,14 +104,15 @@ def save(folder: Path, saves: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="a new folder")
     parser.add_argument("--kills", type=int, default=8, help="of each method")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--saves", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=METHODS)
     arguments = parser.parse_args()
-    shutil.rmtree(arguments.output, ignore_errors=True)
+    if arguments.output.exists():
+        parser.error(f"--output={arguments.output} exists: name a new folder")
     arguments.output.mkdir(parents=True)
     cache = arguments.output.absolute() / "compiled"
     os.environ |= {

@@ -306,6 +306,7 @@ def few_label_accuracy(
         )
     standardized = _standardizer(train_features, mesh)
     test, truth = rows.gather(test_features, mesh), rows.gather(test_labels, mesh)
+    standardized_test = standardized(test)
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(labels == c) for c in range(num_classes)]
     by_knn, by_linear = [], []
@@ -320,7 +321,7 @@ def few_label_accuracy(
         )
         by_knn.append(accuracy)
         fit = _fit_padded(standardized(drawn), labels[index], num_classes, l2)
-        by_linear.append(_accuracy(fit, standardized(test), truth))
+        by_linear.append(_accuracy(fit, standardized_test, truth))
     return FewLabelResult(*_mean_and_std(by_knn), *_mean_and_std(by_linear))
 
 

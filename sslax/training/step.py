@@ -94,9 +94,8 @@ def compile_step(
     replicated = sharding.replicated(mesh)
 
     def step(state: TrainState, arrays: Any) -> tuple[TrainState, Metrics]:
-        with jax.sharding.use_abstract_mesh(
-            mesh.abstract_mesh
-        ):  # what losses ask for their devices
+        # Losses ask it over how many devices they are sharded.
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             batch = take(arrays, state.step)
             return train_step(method, tx, state, batch, accumulate=accumulate, shardings=shardings)
 

@@ -187,7 +187,8 @@ def warn_left_out(root: str | Path, files: Iterable[str]) -> None:
 def _warn_of_steps(sequences: Sequence[tuple[Path, Sequence[str]]]) -> None:
     """Says so where all frames are numbered 3, 50, ...: some may be missing between them."""
     found = [
-        (folder, _usual_step([Path(file).stem for file in files])) for folder, files in sequences
+        (folder, _usual_step(*_steps([Path(file).stem for file in files])))
+        for folder, files in sequences
     ]
     found = [(folder, step) for folder, step in found if step and 1 < step <= _LONGEST_STEP]
     if found:
@@ -217,7 +218,7 @@ def runs(names: Sequence[str]) -> np.ndarray:
         [0, 0, 0, 1, 1]
     """
     same, steps = _steps(names)
-    usual = _usual_step(names)
+    usual = _usual_step(same, steps)
     if usual is None:
         return np.zeros(len(names), int)
     gaps = ~same | (steps > _LARGEST_GAP * usual)
@@ -233,9 +234,8 @@ def _steps(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     return same, steps
 
 
-def _usual_step(names: Sequence[str]) -> float | None:
-    """The usual step from one frame's number to the next; None where names do not count."""
-    same, steps = _steps(names)
+def _usual_step(same: np.ndarray, steps: np.ndarray) -> float | None:
+    """The usual one of `_steps`; None where names do not count."""
     if not same.any() or (steps[same] <= 0).any():
         return None
     return float(np.percentile(steps[same], 25))
