@@ -66,6 +66,33 @@ def read_config() -> tuple[Any, str]:
     return config, file
 
 
+@functools.cache
+def cluster_flags() -> Callable[[], None]:
+    """`--distributed` and what goes with it, defined once for all commands that take them.
+
+    Returns:
+        A function that joins the other processes if the command line says so, before anything asks
+        JAX for its devices.
+    """
+    distributed = flags.DEFINE_bool(
+        *("distributed", False),
+        "Join the other processes of a cluster: SLURM, GKE, TPU pod, or by hand.",
+    )
+    coordinator = flags.DEFINE_string("coordinator", "", "By hand: HOST:PORT of process 0.")
+    process = flags.DEFINE_integer("process_id", 0, "By hand: this process, from 0.")
+    processes = flags.DEFINE_integer("num_processes", 1, "By hand: how many processes.")
+    check_flag("process_id", ranges.NonNegativeInt)
+    check_flag("num_processes", ranges.PositiveInt)
+
+    def join() -> None:
+        from sslax.training import sharding
+
+        if distributed.value or coordinator.value:
+            sharding.initialize_distributed(coordinator.value, process.value, processes.value)
+
+    return join
+
+
 def check_flag(name: str, kind: ranges.Kind) -> None:
     """Refuses values of a flag that are not of this kind, when the command line is read."""
     flags.register_validator(name, lambda value: ranges.check(f"--{name}", value, kind) is None)

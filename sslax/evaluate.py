@@ -3,7 +3,7 @@
 `--data.source=npz --data.path=FILE`, and any other entry of a config's `data` section, evaluates
 it on another set; `--finetune` trains the whole encoder with labels, or a part of them;
 `--linear_probe=PAPER` trains a linear classifier on augmented images, by the paper's protocol with
-the changes of `--probe.KEY`.
+the changes of `--probe.KEY`. On a cluster, `--distributed` in every process, as in training.
 """
 
 import sys
@@ -14,6 +14,7 @@ from sslax.command import ConfigDict, config_flags, flags
 from sslax.errors import UserError, check_choice
 from sslax.ranges import OneOrMore, Positive, PositiveFraction
 
+_join_cluster = command.cluster_flags()
 _FINETUNE = flags.DEFINE_bool("finetune", False, "Fine-tune instead of evaluating frozen features.")
 _LABELS = flags.DEFINE_list("labels", ["1"], "With --finetune: fractions of the labels, 1,0.1,0.01")
 _DURATION = flags.DEFINE_string(
@@ -30,6 +31,7 @@ _PROBE = flags.DEFINE_string(
 
 def main(_: list[str]) -> None:
     """Writes the results, and of frozen features pictures, in the run's folder; prints a table."""
+    _join_cluster()
     from sslax.tasks import evaluation
 
     what = {"which": command.CHECKPOINT.value, "other": _overrides("data")}

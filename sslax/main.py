@@ -1,36 +1,30 @@
 """`python -m sslax.main --config=configs/METHOD.py`: train, evaluate, draw.
 
 Flags, distributed start, and `fit`; nothing else. `--workdir` is the folder of the run, by
-default runs/METHOD[-VARIANT]; an existing run is resumed.
+default runs/METHOD[-VARIANT]; an existing run is resumed. The exit status is 0 when the run is
+complete, and 75 when it was stopped before that.
 """
 
+import sys
 from pathlib import Path
 
 from sslax import command
 from sslax.command import flags
-from sslax.ranges import NonNegativeInt, PositiveInt
+from sslax.ranges import NonNegativeInt
+
+STOPPED = 75  # EX_TEMPFAIL: schedulers start the same command again
 
 command.config_flag()
-_DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "Join the other processes of a cluster: SLURM, GKE, TPU pod, or by hand."
-)
-_COORDINATOR = flags.DEFINE_string("coordinator", "", "By hand: HOST:PORT of process 0.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", 0, "By hand: this process, from 0.")
-_PROCESSES = flags.DEFINE_integer("num_processes", 1, "By hand: how many processes.")
+_join_cluster = command.cluster_flags()
 _PROFILE = flags.DEFINE_integer(
     "profile", 0, "Steps to trace, once the first few are done, for Perfetto or TensorBoard."
 )
 command.check_flag("profile", NonNegativeInt)
-command.check_flag("process_id", NonNegativeInt)
-command.check_flag("num_processes", PositiveInt)
 
 
 def main(_: list[str]) -> None:
     """Trains, then evaluates if the run is complete."""
-    from sslax.training import sharding
-
-    if _DISTRIBUTED.value or _COORDINATOR.value:
-        sharding.initialize_distributed(_COORDINATOR.value, _PROCESS_ID.value, _PROCESSES.value)
+    _join_cluster()
     from sslax.inference.run import open_run
     from sslax.tasks import evaluation
     from sslax.training.fit import fit
@@ -41,7 +35,8 @@ def main(_: list[str]) -> None:
     state = fit(config, workdir, traced_steps=_PROFILE.value)
     if int(state.step) < open_run(workdir).plan.steps:
         print(f"Stopped at step {int(state.step)}; the same command resumes from there.")
-    elif config.evaluate.at_end:
+        sys.exit(STOPPED)
+    if config.evaluate.at_end:
         evaluation.evaluate_run(workdir)
 
 

@@ -9,6 +9,7 @@ import gc
 import importlib.util
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -39,8 +40,9 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 # Compilation dominates: code is generated without LLVM's optimization (XLA's own passes stay),
 # which takes 0.6 of the time, and XLA's older way of generating the code of fusions takes less than
-# half as long as the one through MLIR; what one test compiled, another with the same program reads
-# back. Programs started by tests have all of this as well. Later versions may not know the flag.
+# half as long as the one through MLIR; code in one piece is not copied to be compiled in parallel;
+# what one test compiled, another with the same program reads back. Programs started by tests have
+# all of this as well. Later versions may not know the flags.
 _COMPILE = os.environ.get("SSLAX_COMPILE", "quick")
 if _COMPILE not in ("quick", "default"):
     raise pytest.UsageError(f"SSLAX_COMPILE={_COMPILE}; it is quick, if not set, or default.")
@@ -49,12 +51,20 @@ if _COMPILE == "quick":
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
     if jax.__version_info__ < (0, 11):
         flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
+        quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+        os.environ["XLA_FLAGS"] = f"{flags} {quick}"
 _CACHE = tempfile.mkdtemp(prefix="compiled")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", _CACHE)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+# Python's collector would walk through all that JAX traced, many times; see the teardown below.
+gc.set_threshold(100_000, 50, 100)
+
+# Shells start programs in the background with Ctrl-C ignored, and theirs inherit it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

@@ -1,5 +1,6 @@
 """Data sets as indexed records: in memory, read when asked for, or generated on the device."""
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -222,11 +223,19 @@ def shapes(source: Source) -> dict[str, Any]:
     import jax
 
     if is_generated(source):
-        index = jax.ShapeDtypeStruct((1,), np.int32)
-        batch = jax.eval_shape(source.generate, source.arrays, index)
-        return {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in batch.items()}
+        return dict(_generated_shapes(source))
     first = {name: np.asarray(value) for name, value in source[0].items()}
     return {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in first.items()}
+
+
+@functools.lru_cache(maxsize=8)
+def _generated_shapes(source: GeneratedSource) -> dict[str, Any]:
+    """`shapes`, by tracing once."""
+    import jax
+
+    index = jax.ShapeDtypeStruct((1,), np.int32)
+    batch = jax.eval_shape(source.generate, source.arrays, index)
+    return {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in batch.items()}
 
 
 def skip_unreadable(source: Source, *, workers: int = 0) -> tuple[Source, list[str]]:

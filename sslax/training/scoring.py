@@ -48,7 +48,7 @@ def make_score(plan: Plan, mesh: Mesh, dataset: data.Dataset, *, workers: int = 
         return lambda state: float(state.step)
     size = plan.batch["image"].shape[0] // plan.accumulate  # as many as are known to fit
     count = max(1, EXAMPLES // size)
-    source = _examples(plan, dataset, count * size)
+    source = _examples(plan, dataset, size, count * size)
     sign = -1.0 if criterion == "loss" else 1.0
 
     def measure(variables: Variables, batch: Batch) -> Array:
@@ -129,18 +129,19 @@ def make_knn(plan: Plan, mesh: Mesh, dataset: data.Dataset, *, workers: int = 0)
     return accuracy
 
 
-def _examples(plan: Plan, dataset: data.Dataset, count: int) -> data.Source:
-    """At most `count` examples, at random, but alike in every run."""
+def _examples(plan: Plan, dataset: data.Dataset, size: int, count: int) -> data.Source:
+    """At most `count` examples, at random, but alike in every run; at least a batch of `size`."""
     test = dataset.test
-    source = test if test is not None and _has_batches(test, plan) else dataset.train
+    held_out = test is not None and len(test) >= size and _has_such_records(test, plan)
+    source = test if held_out else dataset.train
     return records.subset(source, data.epoch_order(0, 0, len(source))[:count])
 
 
-def _has_batches(source: data.Source, plan: Plan) -> bool:
-    """Whether a source can give batches like those that the run trains on."""
+def _has_such_records(source: data.Source, plan: Plan) -> bool:
+    """Whether a source's records are like those that the run trains on."""
     found = data.shapes(source)
     names = plan.batch.keys() - {"index"}
-    return len(source) >= plan.batch["image"].shape[0] and all(
+    return all(
         name in found and (found[name].shape, found[name].dtype) == (leaf.shape[1:], leaf.dtype)
         for name, leaf in ((name, plan.batch[name]) for name in names)
     )

@@ -28,9 +28,9 @@ class Tiny(NamedTuple):
     abstract: TrainState
     state: Any  # (devices) -> the initial state, on that many devices
     step: Any  # (devices) -> compiled (state, batch) -> (state, metrics)
-    traces: list  # grows by the devices of a step whenever it is traced
     look: Any  # compiled (state, batch) -> (the prediction, the visualization)
     batch: dict
+    on: Any  # (devices) -> the batch, sharded over that many
 
 
 def first_records(source, count):
@@ -69,12 +69,15 @@ def tiny(request, load_config):
     def everywhere(devices):
         return sharding.replicated(sharding.make_mesh(jax.devices()[:devices]))
 
+    def on(devices):
+        mesh = sharding.make_mesh(jax.devices()[:devices])
+        return jax.device_put(batch, sharding.batch_sharding(mesh))
+
     @cache
     def state(devices):
         initial = jax.jit(plan.initial_state, out_shardings=everywhere(1))
         return initial() if devices == 1 else jax.device_put(state(1), everywhere(devices))
 
-    traces = []
     abstract = jax.eval_shape(plan.initial_state)
 
     @cache
@@ -87,12 +90,13 @@ def tiny(request, load_config):
 
     @cache
     def step(devices):
+        function, structure = traced()
+
         def run(state, batch):
-            traces.append(devices)
-            function, structure = traced()
             return jax.tree.unflatten(structure, function(*jax.tree.leaves((state, batch))))
 
-        return jax.jit(run, out_shardings=(everywhere(devices), everywhere(devices)))
+        run = jax.jit(run, out_shardings=(everywhere(devices), everywhere(devices)))
+        return run.lower(state(devices), on(devices)).compile()
 
     @jax.jit
     def look(state, batch):
@@ -106,7 +110,7 @@ def tiny(request, load_config):
         abstract=abstract,
         state=state,
         step=step,
-        traces=traces,
         look=look,
         batch=batch,
+        on=on,
     )

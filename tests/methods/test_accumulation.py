@@ -46,18 +46,16 @@ def test_micro_batches_have_the_gradient_of_the_batch(name, load_config, without
     plan, batch = tiny(load_config, name, online_probe=False)
 
     @jax.jit
-    def prepare():
-        state = init_state(plan.method, plan.tx, jax.random.key(0), batch)
-        return state.variables, plan.method.augment(jax.random.key(1), batch)
+    def run(key, batch):
+        state = init_state(plan.method, plan.tx, key, batch)
+        augmented = plan.method.augment(key, batch)
+        loss = Loss(plan.method, key, np.int32(3))
+        return [
+            differentiate(loss, state.variables, augmented, accumulate=parts)
+            for parts in (PARTS[name], 1)
+        ]
 
-    variables, batch = prepare()
-
-    @partial(jax.jit, static_argnums=0)
-    def run(parts):
-        loss = Loss(plan.method, jax.random.key(2), np.int32(3))
-        return differentiate(loss, variables, batch, accumulate=parts)
-
-    (value, output, gradient), (wanted, alike, direction) = run(PARTS[name]), run(1)
+    (value, output, gradient), (wanted, alike, direction) = run(jax.random.key(0), batch)
     if plan.method.mean_over_examples:  # metrics are means over the micro-batches
         output, alike = (o._replace(metrics=dict.fromkeys(o.metrics)) for o in (output, alike))
     np.testing.assert_allclose(value, wanted, rtol=1e-5)

@@ -17,12 +17,6 @@ from sslax.training.step import train_step
 from sslax.types import Features, FlowField, InverseDepth
 
 
-def on(devices, batch):
-    """The batch, sharded over the first `devices` devices."""
-    mesh = sharding.make_mesh(jax.devices()[:devices])
-    return jax.device_put(batch, sharding.batch_sharding(mesh))
-
-
 def leaves(tree):
     """Paths and numpy leaves; random keys as their data."""
     return [
@@ -40,9 +34,9 @@ def _is_key(leaf):
 
 def test_every_trained_leaf_moves_and_nothing_breaks(tiny):
     state = tiny.state(1)
-    after, metrics = tiny.step(1)(state, on(1, tiny.batch))
+    after, metrics = tiny.step(1)(state, tiny.on(1))
     assert all(np.isfinite(value) for value in metrics.values()), metrics
-    after, _ = tiny.step(1)(after, on(1, tiny.batch))  # some start behind a zero matrix
+    after, _ = tiny.step(1)(after, tiny.on(1))  # some start behind a zero matrix
     still = [
         path
         for (path, new), (_, old) in zip(leaves(after.params), leaves(state.params))
@@ -50,26 +44,26 @@ def test_every_trained_leaf_moves_and_nothing_breaks(tiny):
     ]
     assert not still
     assert int(after.step) == 2
-    assert jax.tree.structure(after) == jax.tree.structure(state)
+    # So that it is compiled once; with weak types and shardings.
+    assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, state)
 
 
-def test_one_trace_and_a_falling_loss(tiny):
-    state, batch = tiny.state(1), on(1, tiny.batch)
+def test_the_loss_falls(tiny):
+    state, batch = tiny.state(1), tiny.on(1)
     losses = []
     start = state.step
     for _ in range(12):  # the same views of the same real images, since the clock stands still
         state, metrics = tiny.step(1)(state._replace(step=start), batch)
         losses.append(float(metrics["loss"]))
     assert np.mean(losses[-3:]) < losses[0] - 0.003 * np.abs(losses[0]), losses
-    assert tiny.traces.count(1) == 1
 
 
 def test_one_device_is_eight_devices(tiny):
     state = tiny.state(1)
     for _ in range(2):  # from the same state: steps magnify how sums are rounded
         together = jax.device_put(state, jax.tree.leaves(tiny.state(8))[0].sharding)
-        state, ours = tiny.step(1)(state, on(1, tiny.batch))
-        together, theirs = tiny.step(8)(together, on(8, tiny.batch))
+        state, ours = tiny.step(1)(state, tiny.on(1))
+        together, theirs = tiny.step(8)(together, tiny.on(8))
         for name, value in ours.items():
             np.testing.assert_allclose(theirs[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
         for (path, one), (_, eight) in zip(leaves(state), leaves(together)):
@@ -77,16 +71,14 @@ def test_one_device_is_eight_devices(tiny):
 
 
 def test_devices_exchange_gradients_and_no_images(tiny):
-    together = jax.device_put(tiny.state(1), jax.tree.leaves(tiny.state(8))[0].sharding)
-    compiled = tiny.step(8).lower(together, on(8, tiny.batch)).compile()
-    assert_modest(hlo.Program(compiled.as_text()), tiny.plan)
+    assert_modest(hlo.Program(tiny.step(8).as_text()), tiny.plan)
 
 
 @pytest.mark.parametrize("tiny", ["simclr", "mae", "monodepth2"], indirect=True)
 def test_a_sharded_step_is_the_replicated_one(tiny, tmp_path):
     """Inside the loss the two are alike: whole parameters, and an eighth of the batch. From a
     checkpoint of the replicated state."""
-    batch, mesh = on(8, tiny.batch), sharding.make_mesh()
+    batch, mesh = tiny.on(8), sharding.make_mesh()
     shardings = sharding.shardings_of(tiny.abstract, mesh, "fsdp", smallest=1)
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(0, tiny.state(8), score=0.0)
@@ -103,7 +95,7 @@ def test_a_sharded_step_is_the_replicated_one(tiny, tmp_path):
 
 
 def test_saved_restored_and_continued_on_one_device_to_the_bit_and_on_eight(tiny, tmp_path):
-    batch = on(1, tiny.batch)
+    batch = tiny.on(1)
     state, _ = tiny.step(1)(tiny.state(1), batch)
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state, score=0.0)
@@ -116,7 +108,7 @@ def test_saved_restored_and_continued_on_one_device_to_the_bit_and_on_eight(tiny
     (undisturbed, _), (resumed, _) = (tiny.step(1)(s, batch) for s in (state, restored(1)))
     for (path, ours), (_, theirs) in zip(leaves(resumed), leaves(undisturbed)):
         np.testing.assert_array_equal(ours, theirs, err_msg=path)
-    elsewhere, _ = tiny.step(8)(restored(8), on(8, tiny.batch))
+    elsewhere, _ = tiny.step(8)(restored(8), tiny.on(8))
     for (path, ours), (_, theirs) in zip(leaves(elsewhere), leaves(undisturbed)):
         np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-4, err_msg=path)
 

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from functools import partial
 
 import jax
 import numpy as np
@@ -14,10 +15,14 @@ from sslax.tasks import evaluation
 from sslax.training import sharding
 
 OPTIONS = (
+    "--config.data.source=npz",
     "--config.duration=6 steps",
-    "--config.evaluate.at_end=False",
+    "--config.batch_size=32",
+    "--config.model.blocks=(1,)",
     "--config.simclr.projector.hidden=512",
     "--config.simclr.projector.outputs=128",  # a kernel that is large enough to be sharded
+    "--config.evaluate.figures=False",
+    "--config.evaluate.batch_size=64",
 )
 
 
@@ -31,22 +36,26 @@ def _params(workdir):
     return read_state(open_run(workdir), sharding.make_mesh(jax.devices()[:1])).params
 
 
-def _assert_close(ours, theirs):
-    # Sums over devices round differently; six steps of training magnify that a little.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=1e-3), ours, theirs)
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """85 training and 51 test images divide neither by the processes nor by the devices."""
+    path = tmp_path_factory.mktemp("data") / "set.npz"
+    labels = np.arange(136) % 2
+    noise = np.random.default_rng(0).integers(0, 150, (136, 12, 12, 1))
+    x, y = (noise + 50 * labels[:, None, None, None]).astype(np.uint8), labels
+    np.savez(path, x_train=x[:85], y_train=y[:85], x_test=x[85:], y_test=y[85:])
+    return f"--config.data.path={path}"
 
 
-def _run_two_processes(workdir, *options):
-    port = _free_port()
+@pytest.fixture(scope="module")
+def together(data, tmp_path_factory):
+    """The folder of a run of two processes, trained and evaluated."""
+    workdir, port = tmp_path_factory.mktemp("together"), _free_port()
+    options = "--config.sharding=fsdp", "--distributed", f"--coordinator=127.0.0.1:{port}"
     processes = [
         runs.start(
             runs.command(
-                workdir,
-                *options,
-                "--distributed",
-                f"--coordinator=127.0.0.1:{port}",
-                f"--process_id={i}",
-                "--num_processes=2",
+                workdir, *OPTIONS, data, *options, f"--process_id={i}", "--num_processes=2"
             ),
             runs.environment(devices=4),
         )
@@ -55,34 +64,27 @@ def _run_two_processes(workdir, *options):
     for process in processes:
         status, output = runs.finish(process)
         assert status == 0, output
+    return workdir
 
 
-def test_two_processes_get_the_result_of_one(tmp_path):
-    single = tmp_path / "single"
-    status, output = runs.finish(runs.start(runs.command(single, *OPTIONS), runs.environment()))
+def test_two_processes_get_the_result_of_one(together, data, tmp_path):
+    command = runs.command(tmp_path, *OPTIONS, data, "--config.evaluate.at_end=False")
+    status, output = runs.finish(runs.start(command, runs.environment()))
     assert status == 0, output
-    together = tmp_path / "together"
-    _run_two_processes(together, *OPTIONS, "--config.sharding=fsdp")
-    _assert_close(_params(together), _params(single))
+    params = _params(together)
+    # Sums over devices round differently; six steps of training magnify that a little.
+    close = partial(np.testing.assert_allclose, rtol=5e-3, atol=1e-3)
+    jax.tree.map(close, params, _params(tmp_path))
     # Each process gathered the weights; the first one wrote them.
     exported, _, _ = models.read_variables(together)
-    jax.tree.map(np.testing.assert_array_equal, exported, jax.device_get(_params(together)))
+    jax.tree.map(np.testing.assert_array_equal, exported, jax.device_get(params))
     plan = open_run(together).plan
     assert sharding.of(plan.abstract_state(sharding.make_mesh())) is not None
 
 
-def test_two_processes_measure_what_one_does(tmp_path):
-    """85 training and 51 test images divide neither by the processes nor by the devices."""
-    labels = np.arange(136) % 2
-    noise = np.random.default_rng(0).integers(0, 150, (136, 12, 12, 1))
-    x, y = (noise + 50 * labels[:, None, None, None]).astype(np.uint8), labels
-    np.savez(tmp_path / "set.npz", x_train=x[:85], y_train=y[:85], x_test=x[85:], y_test=y[85:])
-    data = "--config.data.source=npz", f"--config.data.path={tmp_path / 'set.npz'}"
-    options = "--config.duration=2 steps", "--config.batch_size=32", "--config.model.blocks=(1,)"
-    evaluate = "--config.evaluate.figures=False", "--config.evaluate.batch_size=64"
-    _run_two_processes(tmp_path / "run", *data, *options, *evaluate)
-    found = json.loads((tmp_path / "run" / "results.json").read_text())
-    expected = evaluation.evaluate_run(tmp_path / "run")
+def test_two_processes_measure_what_one_does(together):
+    found = json.loads((together / "results.json").read_text())
+    expected = evaluation.evaluate_run(together)
     assert found.keys() == expected.keys() and "alignment" in found
     for name, value in expected.items():
         # Sums are rounded differently, which may turn one of the 51.

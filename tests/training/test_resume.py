@@ -75,7 +75,7 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(tmp_path, undisturbed):
         process = runs.start(runs.command(tmp_path, *OPTIONS), runs.environment())
         runs.interrupt_when(process, lambda after=after: lines(tmp_path) >= after, number)
         status, output = runs.finish(process)
-        assert status == 0 and "Traceback" not in output, output
+        assert status == 75 and "Traceback" not in output, output
         assert not stopped or f"Resuming from step {stopped}." in output, output
         assert ("Ctrl-C again ends at once." in output) == (number == signal.SIGINT)
         before, stopped = stopped, int(final_state(tmp_path).step)

@@ -33,7 +33,7 @@ def growing_method(task):
         task=task,
         augment=lambda rng, batch: {
             **batch,
-            "views": batch["image"] + jax.random.uniform(rng, (SIZE, 1, 1, 1)),
+            "views": batch["image"] + jax.random.uniform(rng, (len(batch["image"]), 1, 1, 1)),
         },
         init=lambda rng, batch: Variables({"offset": jnp.zeros(())}, {}, {}),
         loss=loss,
@@ -93,6 +93,13 @@ def test_without_a_test_set_of_the_same_shapes_training_examples_are_taken():
     for test in (constant(0, 0), large):  # too few; too large
         score = scoring.make_score(plan, mesh, data.Dataset(train, test, None))
         assert score(state(1)) == expected
+
+
+def test_a_test_set_of_a_micro_batch_is_enough():
+    plan, mesh, state = make(Flow(), "loss")
+    dataset = data.Dataset(constant(*[200] * 8), constant(0, 0), None)
+    score = scoring.make_score(plan._replace(accumulate=2), mesh, dataset)
+    assert -102 < score(state(1)) < -100
 
 
 def test_the_accuracy_of_the_probe_where_there_are_labels():
