@@ -40,9 +40,10 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 # Compilation dominates: code is generated without LLVM's optimization (XLA's own passes stay),
 # which takes 0.6 of the time, and XLA's older way of generating the code of fusions takes less than
-# half as long as the one through MLIR; code in one piece is not copied to be compiled in parallel;
-# what one test compiled, another with the same program reads back. Programs started by tests have
-# all of this as well. Later versions may not know the flags.
+# half as long as the one through MLIR; code in one piece is not copied to be compiled in parallel,
+# and XLA does not verify what its passes leave; what one test compiled, another with the same
+# program reads back. Programs started by tests have all of this as well. Later versions may not
+# know the flags.
 _COMPILE = os.environ.get("SSLAX_COMPILE", "quick")
 if _COMPILE not in ("quick", "default"):
     raise pytest.UsageError(f"SSLAX_COMPILE={_COMPILE}; it is quick, if not set, or default.")
@@ -51,7 +52,10 @@ if _COMPILE == "quick":
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
     if jax.__version_info__ < (0, 11):
         flags = os.environ.get("XLA_FLAGS", "")
-        quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+        quick = (
+            "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 "
+            "--xla_disable_hlo_passes=hlo-verifier"
+        )
         os.environ["XLA_FLAGS"] = f"{flags} {quick}"
 _CACHE = tempfile.mkdtemp(prefix="compiled")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)

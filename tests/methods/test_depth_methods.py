@@ -603,7 +603,8 @@ def test_the_target_is_the_first_of_stacked_frames():
 def test_explainability_weights_the_error_of_each_source():
     """Logits far from zero leave out one source or the other."""
     batch, maps = batch_of(FRAMES), jax.nn.sigmoid(LOGITS["logits0"][..., :1])
-    arrays = maps, batch["frames"], batch["intrinsics"], 0.2 * GOLDEN["twists"]
+    poses = geometry.pose_from_euler(0.2 * GOLDEN["twists"])
+    arrays = maps, batch["frames"], batch["intrinsics"], poses
 
     @jax.jit
     def photometric(*arrays):

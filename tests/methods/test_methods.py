@@ -35,6 +35,7 @@ def _is_key(leaf):
 def test_every_trained_leaf_moves_and_nothing_breaks(tiny):
     state = tiny.state(1)
     after, metrics = tiny.step(1)(state, tiny.on(1))
+    assert "loss_at_chance" in metrics
     assert all(np.isfinite(value) for value in metrics.values()), metrics
     after, _ = tiny.step(1)(after, tiny.on(1))  # some start behind a zero matrix
     still = [

@@ -96,7 +96,8 @@ def sfm_learner(
 
     def reconstructions(maps: Array, motion: Motion, images: Array, batch: Batch) -> Pictures:
         twists, logits = motion
-        match = reproject_frames(maps, images, batch["intrinsics"], twists, snippet)
+        poses = geometry.pose_from_euler(twists)
+        match = reproject_frames(maps, images, batch["intrinsics"], poses, snippet)
         image, error = geometry.best_source(match.reconstructions, match.errors, match.valid)
         columns: Pictures = {"reconstruction": image, "error": common.displayable(error)}
         if logits:
@@ -145,7 +146,7 @@ class Reprojection(NamedTuple):
 
 
 def reproject_frames(
-    maps: Array, frames: Array, intrinsics: Array, twists: Array, snippet: Snippet
+    maps: Array, frames: Array, intrinsics: Array, poses: Array, snippet: Snippet
 ) -> Reprojection:
     """Reconstructs the target at the resolution of the maps.
 
@@ -153,13 +154,12 @@ def reproject_frames(
         maps: `[B, h, w, 1]` in (0, 1), the network's.
         frames: `[B, S, H, W, C]`.
         intrinsics: `[B, 3, 3]`, in pixels of the frames.
-        twists: `[B, S - 1, 6]` from the target's camera to each source frame's.
+        poses: `[B, S - 1, 4, 4]` from the target's camera to each source frame's.
         snippet: which frame is the target.
     """
     target, sources = frames[:, snippet.target_index], select_views(frames, snippet.source_frames)
     level = geometry.make_level(target, sources, intrinsics, maps.shape[1:3])
-    depth, poses = 1 / inverse_depth(maps), geometry.pose_from_euler(twists)
-    images, valid = geometry.reproject(level, depth[:, None], poses)
+    images, valid = geometry.reproject(level, 1 / inverse_depth(maps)[:, None], poses)
     images, valid = images[:, 0], valid[:, 0]
     errors = losses.photometric_error(level.target[:, None], images, ssim_weight=0.0)
     return Reprojection(level, images, errors, valid)
@@ -214,9 +214,10 @@ def snippet_loss(
         smoothness_weight: as in `sfm_learner`; likewise `explainability_weight`.
     """
     twists, logits = motion
+    poses = geometry.pose_from_euler(twists)
     scales = []
     for scale, level in enumerate(maps):
-        match = reproject_frames(level, frames, intrinsics, twists, snippet)
+        match = reproject_frames(level, frames, intrinsics, poses, snippet)
         scales.append(scale_terms(level, match, logits[scale] if logits else None))
     terms = common.stack_scales(scales)
     metrics = {
