@@ -61,12 +61,12 @@ _CACHE = tempfile.mkdtemp(prefix="compiled")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", _CACHE)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # also what is quick
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 # Python's collector would walk through all that JAX traced, many times; see the teardown below.
 gc.set_threshold(100_000, 50, 100)
 
-# Shells start programs in the background with Ctrl-C ignored, and theirs inherit it.
+# A shell starts background jobs with Ctrl-C ignored; programs that tests start would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
