@@ -87,6 +87,9 @@ def cluster_flags() -> Callable[[], None]:
     def join() -> None:
         from sslax.training import sharding
 
+        for holder in (process, processes):
+            if flags.FLAGS[holder.name].present and not coordinator.value:
+                raise UserError(f"--{holder.name} goes with --coordinator=HOST:PORT; add it.")
         if distributed.value or coordinator.value:
             sharding.initialize_distributed(coordinator.value, process.value, processes.value)
 

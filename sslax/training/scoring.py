@@ -34,8 +34,8 @@ def make_score(plan: Plan, mesh: Mesh, dataset: data.Dataset, *, workers: int = 
     - None: the state's step, so that the latest is the best. Without labels the losses of
       representations compare an encoder with its own moving targets, and say little of it.
 
-    The examples are of the test set, or, where there is none of the training set's shapes, of the
-    training set.
+    The examples are of the test set, or of the training set where the test set has other shapes or
+    holds less than a batch (a micro-batch, where they are accumulated).
 
     Args:
         plan: of the run.

@@ -124,18 +124,33 @@ def initialize_distributed(coordinator: str, process_id: int, processes: int) ->
     otherwise the three values are taken as given, the same `coordinator` ("host:port") everywhere.
 
     Raises:
-        UserError: no cluster was detected and no coordinator given.
+        UserError: no cluster was detected and no coordinator given, or the coordinator has no port,
+            or the process is none of so many.
     """
-    by_hand = {
-        "coordinator_address": coordinator,
-        "process_id": process_id,
-        "num_processes": processes,
-        "cluster_detection_method": "deactivate",
-    }
+    if coordinator:
+        _check_by_hand(coordinator, process_id, processes)
+        jax.distributed.initialize(
+            coordinator, processes, process_id, cluster_detection_method="deactivate"
+        )
+        return
     try:
-        jax.distributed.initialize(**(by_hand if coordinator else {}))
+        jax.distributed.initialize()
     except ValueError as error:
         raise UserError(
             "--distributed found no cluster (SLURM, GKE, Cloud TPU or Open MPI); name it by hand: "
             "--coordinator=HOST:PORT --process_id=I --num_processes=N."
         ) from error
+
+
+def _check_by_hand(coordinator: str, process_id: int, processes: int) -> None:
+    host, _, port = coordinator.rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+        raise UserError(
+            f"--coordinator={coordinator} is not HOST:PORT; write an address and a free port of "
+            "process 0, such as 10.0.0.1:1234."
+        )
+    if process_id >= processes:
+        raise UserError(
+            f"--process_id={process_id}: with --num_processes={processes} the last process is "
+            f"{processes - 1}, since they are counted from 0."
+        )

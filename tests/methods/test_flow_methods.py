@@ -953,6 +953,8 @@ def test_configs_build(name, variant, load_config):
     if variant != "tiny":
         return
     variables = jax.eval_shape(method.init, key, augmented)
+    predicted = jax.eval_shape(method.predict, variables, batch)
+    assert predicted.flow.shape == (1, *size, 2)
     features, _ = method.encoder(variables)
     assert features and len(features) < len(variables.params)
 

@@ -391,6 +391,13 @@ def test_configs_build(variant, load_config):
     }
     augmented = jax.eval_shape(method.augment, jax.random.key(0), batch)
     assert augmented["input"].shape == (1, 2, *config.augment.size, 3)
+    if variant != "tiny":
+        return
+    variables = jax.eval_shape(method.init, jax.random.key(0), augmented)
+    for frames in (2, 3):
+        images = jax.ShapeDtypeStruct((1, frames, *size, 3), jnp.uint8)
+        predicted = jax.eval_shape(method.predict, variables, {"image": images})
+        assert predicted.flow.shape == (1, *size, 2)
 
 
 def test_mistakes_about_the_teacher_are_named(load_config, tmp_path, first_stage):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from sslax.errors import UserError
 from sslax.training import sharding
 
 WHOLE = PartitionSpec()
@@ -93,3 +94,17 @@ def test_slices_are_contiguous_and_keep_their_order():
     mesh = sharding.make_mesh([Chip(i, slice_index=0) for i in (3, 1, 2, 0)])
     assert [chip.id for chip in mesh.devices] == [3, 1, 2, 0]
     assert list(sharding.make_mesh().devices) == jax.devices()  # which know of no slice
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "process", "message"),
+    [
+        ("nowhere", 0, "--coordinator=nowhere is not HOST:PORT; write"),
+        (":1234", 0, "--coordinator=:1234 is not HOST:PORT"),
+        ("host:0", 0, "--coordinator=host:0 is not HOST:PORT"),
+        ("host:1234", 2, "--process_id=2: with --num_processes=2 the last process is 1"),
+    ],
+)
+def test_mistakes_about_the_processes_are_named(coordinator, process, message):
+    with pytest.raises(UserError, match=message):
+        sharding.initialize_distributed(coordinator, process, 2)
