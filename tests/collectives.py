@@ -24,7 +24,7 @@ def assert_modest(program, plan):
         program: `hlo.Program` of a step on several devices.
         plan: of the run.
     """
-    params = jax.eval_shape(plan.initial_state).params
+    params = plan.shapes.params
     gradients = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
     # RAFT's gradients are summed over the devices in each of its iterations; counted once here.
     found = [

@@ -5,13 +5,14 @@ One table of calls covers `sslax.losses`, `sslax.ops`, `sslax.augment` and the m
 calls are only traced, except those that need values.
 """
 
-import functools
 import importlib
 import inspect
 import pkgutil
+from functools import cache, partial
 from types import SimpleNamespace
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ from sslax.types import DepthMaps, DepthTruth, FlowMaps, FlowTruth
 KEY = jax.random.key(0)
 
 
-@functools.cache
+@cache
 def make_inputs(dtype) -> dict:
     """Arrays of one dtype, with B = 2 examples (or N = 8 embeddings)."""
     rng = np.random.default_rng(0)
@@ -521,6 +522,21 @@ def test_results_of_float32_are_float32_under_x64(name):
             assert leaf.dtype not in (jnp.float64, jnp.int64)
 
 
+def traced(function, x):
+    """The function of a tree, whose Python runs once for all its derivatives."""
+    program, shapes = jax.make_jaxpr(function, return_shape=True)(x)
+    run = jax.extend.core.jaxpr_as_fun(program)
+    return lambda x: jax.tree.unflatten(jax.tree.structure(shapes), run(*jax.tree.leaves(x)))
+
+
+def forward(function, x):
+    return jax.jvp(function, (x,), (x,))
+
+
+def norm(tree):
+    return sum(leaf.sum() for leaf in jax.tree.leaves(tree))
+
+
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_modes_of_derivatives(name):
     """Each function has the modes that its docstring says; values are tested elsewhere."""
@@ -536,18 +552,16 @@ def test_modes_of_derivatives(name):
             sum(v.sum() for v in floating.values()),
         )
 
-    def slope(floating):
-        return sum(v.sum() for v in jax.tree.leaves(jax.grad(total)(floating)))
-
-    def jvp_of_slope(floating):
-        return jax.jvp(jax.grad(total), (floating,), (floating,))
-
-    jax.eval_shape(jax.grad(slope), floating)
+    total = traced(total, floating)
+    slope = jax.grad(total)
     if name in REVERSE_ONLY:
-        for mode in (lambda x: jax.jvp(total, (x,), (x,)), jvp_of_slope):
+        for function in (total, slope):
             with pytest.raises(TypeError, match="custom_vjp"):
-                jax.jit(mode).lower(floating)
-    else:  # where this can be traced, so can a jvp alone
-        jax.eval_shape(jvp_of_slope, floating)
+                jax.jit(partial(forward, function)).lower(floating)
+    else:  # a custom vjp would be found out only when the jvp is compiled
+        assert "custom_vjp" not in str(jax.make_jaxpr(total)(floating))
+        slope = traced(slope, floating)
+        jax.eval_shape(partial(forward, slope), floating)
+    jax.eval_shape(jax.grad(lambda x: norm(slope(x))), floating)
     declared = "reverse mode only" in " ".join((public_function(name).__doc__ or "").split())
     assert declared == (name in REVERSE_ONLY or f"{name}, tiled" in REVERSE_ONLY)

@@ -173,6 +173,7 @@ class Program:
         self._computations, entry = _read_computations(text)
         self._named = {i.name: i for group in self._computations.values() for i in group}
         self._places: dict[tuple[str, int], str | None] = {}
+        self._frames: dict[int, str | None] = {}
         self.loops: list[Loop] = []
         # By computation: runs, calls, and the place of the first caller.
         self._runs: Counter[str] = Counter()
@@ -222,7 +223,7 @@ class Program:
 
     def dtypes(self) -> set[str]:
         """Types of all arrays."""
-        return {a.dtype for i in self.instructions for a in arrays(i.result)}
+        return {a.dtype for result in {i.result for i in self.instructions} for a in arrays(result)}
 
     def host_transfers(self) -> list[str]:
         """What leaves the device in mid-step: opcodes, or targets of custom calls."""
@@ -267,14 +268,18 @@ class Program:
 
     def _innermost(self, frame: int) -> str | None:
         """The innermost line of the package in the stack of a frame."""
-        while frame in self._tables["StackFrames"]:
+        if frame not in self._tables["StackFrames"]:
+            return None
+        if frame not in self._frames:
             fields = _fields(self._tables["StackFrames"][frame])
             location = _fields(self._tables["FileLocations"][fields["file_location_id"]])
             file = Path(self._tables["FileNames"][location["file_name_id"]].strip('"'))
             if file.is_relative_to(self._package):
-                return f"{file.relative_to(self._package.parent)}:{location['line']}"
-            frame = fields.get("parent_frame_id", 0) - 1  # written one too high, so that 1 is none
-        return None
+                place = f"{file.relative_to(self._package.parent)}:{location['line']}"
+            else:  # the parent is written one too high, so that 1 is none
+                place = self._innermost(fields.get("parent_frame_id", 0) - 1)
+            self._frames[frame] = place
+        return self._frames[frame]
 
     def _trips(self, instruction: Instruction, condition: str) -> int | None:
         """A loop's trips: what the compiler says, or the bound that its condition compares with."""

@@ -67,7 +67,11 @@ def fit(
         if chief:
             description.check(workdir, about)
         # A checkpoint holds whatever weights the run started from.
-        resumed = make_plan(without_starting_weights(config), **spec, methods=methods)
+        later = without_starting_weights(config)
+        if later == config.copy_and_resolve_references():
+            resumed = plan
+        else:
+            resumed = make_plan(later, **spec, methods=methods)
         folder, abstract = workdir / checkpoint.FOLDER, resumed.abstract_state(mesh)
         state = checkpoint.restore(folder, abstract)
         first = 0 if state is None else int(state.step)

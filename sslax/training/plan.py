@@ -1,9 +1,11 @@
 """The plan of a config on a data set: the method, its optimizer, and durations in steps."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +24,8 @@ from sslax.types import Method, Representation, Schedule, TrainState
 Build = Callable[[ConfigDict, int], Method]
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True)
+class Plan:
     """A run before it starts: pure functions and numbers, no arrays.
 
     Attributes:
@@ -51,10 +54,14 @@ class Plan(NamedTuple):
     layout: sharding.Layout = "replicated"
     accumulate: int = 1
 
+    @cached_property
+    def shapes(self) -> TrainState:
+        """Shapes and types of the state."""
+        return jax.eval_shape(self.initial_state)
+
     def initial_state(self) -> TrainState:
         """The state before the first step; a function of the config's seed alone."""
-        batch = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.batch)
-        return init_state(self.method, self.tx, jax.random.key(self.seed), batch)
+        return init_state(self.method, self.tx, jax.random.key(self.seed), self.batch)
 
     def state_on(self, mesh: Mesh) -> TrainState:
         """The initial state, laid out over `mesh`."""
@@ -63,13 +70,12 @@ class Plan(NamedTuple):
 
     def abstract_state(self, mesh: Mesh) -> TrainState:
         """Shapes, types and shardings of the state on `mesh`: what a checkpoint is read into."""
-        state = jax.eval_shape(self.initial_state)
-        return checkpoint.abstract_like(state, sharding.shardings_of(state, mesh, self.layout))
+        shardings = sharding.shardings_of(self.shapes, mesh, self.layout)
+        return checkpoint.abstract_like(self.shapes, shardings)
 
     def prediction(self) -> Any:
         """Shapes and types of the method's prediction for a batch."""
-        variables = jax.eval_shape(self.initial_state).variables
-        return jax.eval_shape(self.method.predict, variables, self.batch)
+        return jax.eval_shape(self.method.predict, self.shapes.variables, self.batch)
 
 
 def make_plan(

@@ -17,7 +17,7 @@ from sslax.training import sharding
 from sslax.training.plan import Plan
 from sslax.types import Array, Batch, Representation, TrainState, Variables
 
-EXAMPLES = 1024  # as many as whole batches of them, and at least one batch
+EXAMPLES = 1024  # at most, in whole batches, and at least one batch
 BANK = 8192  # training examples among which neighbors are sought
 KNN = {"k": 20, "temperature": 0.07}
 
@@ -35,7 +35,8 @@ def make_score(plan: Plan, mesh: Mesh, dataset: data.Dataset, *, workers: int = 
       representations compare an encoder with its own moving targets, and say little of it.
 
     The examples are of the test set, or of the training set where the test set has other shapes or
-    holds less than a batch (a micro-batch, where they are accumulated).
+    holds less than a batch (a micro-batch, where they are accumulated). They are 1,024, but no more
+    than are trained on between two checkpoints, so that measuring takes less time than training.
 
     Args:
         plan: of the run.
@@ -47,7 +48,8 @@ def make_score(plan: Plan, mesh: Mesh, dataset: data.Dataset, *, workers: int = 
     if criterion is None:
         return lambda state: float(state.step)
     size = plan.batch["image"].shape[0] // plan.accumulate  # as many as are known to fit
-    count = max(1, EXAMPLES // size)
+    trained = plan.batch["image"].shape[0] * min(plan.checkpoint_every, plan.steps)
+    count = max(1, min(EXAMPLES, trained) // size)
     source = _examples(plan, dataset, size, count * size)
     sign = -1.0 if criterion == "loss" else 1.0
 

@@ -16,9 +16,10 @@ from sslax.types import Array, Batch, Method, Metrics, TrainState, Variables
 def init_state(
     method: Method, tx: optax.GradientTransformation, rng: Array, batch: Batch
 ) -> TrainState:
-    """The state before the first step, from one batch (whose values do not matter)."""
+    """The state before the first step, from the shapes of a batch."""
     init_rng, augment_rng, state_rng = jax.random.split(rng, 3)
-    variables = method.init(init_rng, method.augment(augment_rng, batch))
+    augmented = jax.eval_shape(method.augment, augment_rng, batch)
+    variables = method.init(init_rng, jax.tree.map(jnp.zeros_like, augmented))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables.params,

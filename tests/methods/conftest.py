@@ -73,12 +73,14 @@ def tiny(request, load_config):
         mesh = sharding.make_mesh(jax.devices()[:devices])
         return jax.device_put(batch, sharding.batch_sharding(mesh))
 
+    initialize = jax.jit(plan.initial_state)  # traced once
+
     @cache
     def state(devices):
-        initial = jax.jit(plan.initial_state, out_shardings=everywhere(1))
+        initial = jax.jit(initialize, out_shardings=everywhere(1))
         return initial() if devices == 1 else jax.device_put(state(1), everywhere(devices))
 
-    abstract = jax.eval_shape(plan.initial_state)
+    abstract = jax.eval_shape(initialize)
 
     @cache
     def traced():

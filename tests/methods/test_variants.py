@@ -17,7 +17,7 @@ def shapes(load_config):
         config = load_config(name, "tiny")
         config.update_from_flattened_dict(overrides)
         plan = make_plan(config, examples=64, image_shape=(28, 28, channels), classes=classes)
-        state = jax.eval_shape(plan.initial_state)
+        state = plan.shapes
         return jax.eval_shape(
             lambda state, batch: train_step(plan.method, plan.tx, state, batch),
             state,

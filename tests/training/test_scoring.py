@@ -1,5 +1,7 @@
 """Scores of checkpoints: of held-out examples, alike over the run, whatever the loss is made of."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,7 @@ from sslax.types import Features, Flow, LossOutput, Method, Representation, Vari
 STEPS = 10
 START = 6  # the step from which the loss has its second term
 SIZE = 4
+EVERY = 8  # steps from one checkpoint to the next
 
 
 def growing_method(task):
@@ -55,7 +58,7 @@ def make(task, criterion, *, labels=False, devices=1):
         "image": jax.ShapeDtypeStruct((SIZE, 2, 2, 1), jnp.uint8),
         "index": jax.ShapeDtypeStruct((SIZE,), jnp.int32),
     }
-    plan = Plan(method, optax.sgd(0.1), lambda step: 0.1, STEPS, 2, 1, 1, 0, criterion, batch)
+    plan = Plan(method, optax.sgd(0.1), lambda step: 0.1, STEPS, 2, 1, EVERY, 0, criterion, batch)
     mesh = sharding.make_mesh(jax.devices()[:devices])
 
     def state(step, offset=0.0):
@@ -98,7 +101,7 @@ def test_without_a_test_set_of_the_same_shapes_training_examples_are_taken():
 def test_a_test_set_of_a_micro_batch_is_enough():
     plan, mesh, state = make(Flow(), "loss")
     dataset = data.Dataset(constant(*[200] * 8), constant(0, 0), None)
-    score = scoring.make_score(plan._replace(accumulate=2), mesh, dataset)
+    score = scoring.make_score(replace(plan, accumulate=2), mesh, dataset)
     assert -102 < score(state(1)) < -100
 
 
@@ -114,6 +117,35 @@ def test_the_accuracy_of_the_probe_where_there_are_labels():
     flipped = jax.tree.map(lambda w: -w, weights)
     extra["probe"] = {**extra["probe"], "weights": flipped}
     assert score(trained._replace(extra=extra)) == 0.0
+
+
+class Counted:
+    """A source of 2,000 records that remembers which were read."""
+
+    def __init__(self):
+        self.read = []
+
+    def __len__(self):
+        return 2000
+
+    def __getitem__(self, i):
+        self.read.append(i)
+        return {"image": np.full((2, 2, 1), 200, np.uint8)}
+
+
+@pytest.mark.parametrize(
+    "every, steps, examples", [(2, 10, 8), (1, 10, 4), (300, 3, 12), (300, 300, 1024)]
+)
+def test_no_more_examples_are_scored_than_trained_on_since_the_last_checkpoint(
+    every, steps, examples
+):
+    plan, mesh, state = make(Flow(), "loss")
+    train = Counted()
+    short = replace(plan, checkpoint_every=every, steps=steps)
+    score = scoring.make_score(short, mesh, data.Dataset(train, None, None))
+    train.read.clear()
+    score(state(1))
+    assert len(train.read) == len(set(train.read)) == examples
 
 
 def test_without_a_comparable_number_the_latest_is_the_best():
@@ -139,7 +171,7 @@ def knn_plan(devices=1):
         pixels = batch["image"].reshape(len(batch["image"]), -1)[:, :2]
         return Features(variables.params["offset"] * pixels, {})
 
-    return plan._replace(method=plan.method._replace(predict=predict)), mesh, state
+    return replace(plan, method=plan.method._replace(predict=predict)), mesh, state
 
 
 def test_knn_of_test_examples_among_training_examples():

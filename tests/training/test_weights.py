@@ -34,7 +34,7 @@ def left_behind(load_config, tmp_path):
         config = load_config(name, "tiny")
         config.update_from_flattened_dict(changes)
         plan = make_plan(config, **describe(data.load(config.data)))
-        variables = numbered(jax.eval_shape(plan.initial_state).variables)
+        variables = numbered(plan.shapes.variables)
         weights.save_network(tmp_path / weights.NETWORK, config, variables, step=7)
         weights.save_encoder(
             tmp_path / weights.ENCODER,
@@ -126,7 +126,7 @@ def test_learned_positions_fit_the_size_that_the_encoder_is_evaluated_at(
 def test_the_task_is_written_down(load_config, tmp_path, task):
     config = load_config("simclr", "tiny")
     plan = make_plan(config, **describe(data.load(config.data)))
-    variables = jax.eval_shape(plan.initial_state).variables
+    variables = plan.shapes.variables
     method = plan.method._replace(task=task)
     file = tmp_path / weights.ENCODER
     weights.save_encoder(file, config, method, numbered(variables), image_shape=(28, 28, 1), step=1)
