@@ -155,9 +155,19 @@ def assert_finite(name: str, array: Any) -> None:
         finite = not array.size or bool(np.isfinite([array.min(), array.max()]).all())
     else:
         with jax.ensure_compile_time_eval():
-            finite = bool(jnp.isfinite(jnp.asarray(array)).all())
+            finite = bool(_all_finite(jnp.asarray(array)))
     if not finite:
         raise value_error(f"{name} must be finite; some are NaN or infinite.")
+
+
+@jax.jit
+def _ends(array: Array) -> tuple[Array, Array]:
+    return array.min(), array.max()
+
+
+@jax.jit
+def _all_finite(array: Array) -> Array:
+    return jnp.isfinite(array).all()
 
 
 def assert_unit_range(*images: Array) -> None:
@@ -171,7 +181,7 @@ def assert_unit_range(*images: Array) -> None:
         assert_floating(image)
         if _is_known(image) and image.size:
             with jax.ensure_compile_time_eval():  # where a known image is read by a traced function
-                low, high = float(image.min()), float(image.max())
+                low, high = (float(end) for end in _ends(image))
             if low < -0.5 or high > 1.5:
                 raise value_error(
                     f"images must be in [0, 1]; these reach from {low:.3g} to {high:.3g}. Divide "

@@ -134,7 +134,7 @@ def _search_strength(
 ) -> tuple[float, LogisticFit, dict[float, float]]:
     """The strength that is best on the held-out rows, its fit, and the accuracies of all tried."""
     rows = np.flatnonzero(held_out)
-    features, truth = train[rows], labels[rows]
+    features, truth = _take(train, rows), labels[rows]
     weights = (~held_out).astype(np.float32)
     accuracy: dict[float, float] = {}
     fits: list[LogisticFit] = []
@@ -479,7 +479,12 @@ def _standardizer(features: Rows, mesh: Mesh) -> Callable[[ArrayLike], Array]:
     real = layout.put(np.zeros(len(features), np.int32), np.int32, fill=-1)
     fitted = _moments(layout.put(features, np.float32), real, mesh=mesh)
     mean, scale = (np.asarray(part) for part in fitted)
-    return lambda given: (jnp.asarray(given).astype(jnp.float32) - mean) * scale
+    return lambda given: _moved_and_scaled(given, mean, scale)
+
+
+@jax.jit
+def _moved_and_scaled(given: Array, mean: Array, scale: Array) -> Array:
+    return (given.astype(jnp.float32) - mean) * scale
 
 
 def _fit_padded(train: Array, labels: np.ndarray, num_classes: int, l2: float) -> LogisticFit:
@@ -491,13 +496,23 @@ def _fit_padded(train: Array, labels: np.ndarray, num_classes: int, l2: float) -
     index = np.resize(np.arange(len(labels)), size)
     weights = (np.arange(size) < len(labels)).astype(np.float32)
     return fit_logistic(
-        train[index], labels[index], num_classes=num_classes, l2=l2, example_weights=weights
+        _take(train, index), labels[index], num_classes=num_classes, l2=l2, example_weights=weights
     )
 
 
+@jax.jit
+def _take(array: Array, index: Array) -> Array:
+    return array[index]
+
+
 def _accuracy(fit: LogisticFit, features: Array, labels: ArrayLike) -> float:
-    predicted = np.asarray((features @ fit.weights + fit.bias).argmax(-1))
+    predicted = np.asarray(_predict(fit, features))
     return float((predicted == np.asarray(labels)).mean())
+
+
+@jax.jit
+def _predict(fit: LogisticFit, features: Array) -> Array:
+    return (features @ fit.weights + fit.bias).argmax(-1)
 
 
 def _mean_and_std(values: list[float]) -> tuple[float, float]:

@@ -85,14 +85,14 @@ def fit_logistic(
     if example_weights is None:
         example_weights = np.ones(count, np.float32)
     checks.assert_shape(example_weights, (count,))
-    start: ArrayLike = np.zeros((num_classes, width + 1), np.float32)
-    if initial is not None:
-        start = jnp.concatenate([initial.weights, initial.bias[None]]).T
-    checks.assert_shape(start, (num_classes, width + 1))
-    w, loss, gradient_norm, iterations = _newton(
-        features, labels, example_weights, l2, start, tolerance, max_iterations
+    start: tuple[ArrayLike, ArrayLike] = (
+        np.zeros((width, num_classes), np.float32),
+        np.zeros(num_classes, np.float32),
     )
-    return LogisticFit(w[:, :-1].T, w[:, -1], loss, gradient_norm, iterations)
+    if initial is not None:
+        start = initial.weights, initial.bias
+    checks.assert_shape(start[0], (width, num_classes))
+    return _newton(features, labels, example_weights, l2, *start, tolerance, max_iterations)
 
 
 def solver_bytes(examples: int, width: int, num_classes: int) -> int:
@@ -168,13 +168,15 @@ def _newton(
     labels: Array,
     example_weights: Array,
     l2: Array,
-    w: Array,
+    weights: Array,
+    bias: Array,
     tolerance: Array,
     max_iterations: Array,
-) -> tuple[Array, Array, Array, Array]:
-    """Minimizes over `w` `[K, D + 1]`; returns it with loss, gradient norm and number of steps."""
+) -> LogisticFit:
+    """Minimizes over `w` `[K, D + 1]`, weights and bias, from their values."""
     x = append_ones(features)
-    w, example_weights = w.astype(x.dtype), example_weights.astype(x.dtype)
+    w = jnp.concatenate([weights, bias[None]]).T.astype(x.dtype)
+    example_weights = example_weights.astype(x.dtype)
     targets = jax.nn.one_hot(labels, len(w), axis=0, dtype=x.dtype)
     share = example_weights / example_weights.sum()
     penalty = l2 * jnp.ones(x.shape[1], x.dtype).at[-1].set(0.0)
@@ -226,4 +228,4 @@ def _newton(
     logits = w @ x.T
     start = w, logits, gradient(logits, w), jnp.int32(0)
     w, logits, g, steps = jax.lax.while_loop(unfinished, newton_step, start)
-    return w, objective(logits, w), jnp.linalg.norm(g), steps
+    return LogisticFit(w[:, :-1].T, w[:, -1], objective(logits, w), jnp.linalg.norm(g), steps)

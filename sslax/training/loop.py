@@ -123,6 +123,7 @@ class _Report:
 
     def __init__(self, plan: Plan, first: int, writer: Writer | None, progress: bool) -> None:
         self._plan = plan
+        self._rate = jax.jit(plan.rate)
         self._writer = writer
         self._meter = metrics.Meter()
         self._progress = metrics.Progress(plan.steps, first) if progress else None
@@ -139,7 +140,7 @@ class _Report:
         self._last = (step, now)
         values |= {
             "epoch": step / self._plan.steps_per_epoch,
-            "learning_rate": float(self._plan.rate(step - 1)),
+            "learning_rate": float(self._rate(step - 1)),
             "images_per_second": steps * self._plan.batch["image"].shape[0] / seconds,
         }
         if self._writer:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -83,7 +84,7 @@ def learning_rate(config: ConfigDict, *, batch_size: int, warmup: int, total: in
             "lengthen config.duration."
         )
     decay = cosine(1.0, config.final_fraction, total, first=warmup)
-    drops = jnp.asarray(config.drops, jnp.float32) * total
+    drops = np.asarray(config.drops, np.float32) * total
 
     def rate(step: Array) -> Array:
         dropped = config.drop_factor ** jnp.sum(step >= drops)

@@ -4,7 +4,7 @@ experiments/golden/depth_methods.py writes the references. Maps and twists are p
 place of the networks that would predict them.
 """
 
-import functools
+from functools import cache, partial
 from pathlib import Path
 
 import chex
@@ -133,19 +133,19 @@ CASES = {
 
 
 def batch_of(indices):
-    images = GOLDEN["image"][:, jnp.array(indices)]
+    images = GOLDEN["image"][:, np.array(indices)]
     cameras = {name: GOLDEN[name] for name in ("intrinsics", "baseline", "distance")}
-    return {"frames": images, "input": images, "index": jnp.array([7, 3]), **cameras}
+    return {"frames": images, "input": images, "index": np.int32([7, 3]), **cameras}
 
 
-@functools.cache
+@cache
 def compiled(case):
     """`(params, batch) -> ((loss, metrics), gradient)` and the parameters of a case."""
     make, indices = CASES[case]
     method = make()
     variables = method.init(RNG, batch_of(indices))
 
-    @functools.partial(jax.value_and_grad, has_aux=True)
+    @partial(jax.value_and_grad, has_aux=True)
     def loss(params, batch):
         at = variables._replace(params=params)
         value, output = method.loss(at, batch, RNG, jnp.zeros((), jnp.int32))
@@ -186,9 +186,8 @@ def test_the_mirrored_world_has_the_same_loss(case):
     batch = batch_of(CASES[case][1])
     stereo = case != "sfm_learner"
     moved = {name: batch[name] for name in ("frames", "intrinsics", "baseline")}
-    moved = jax.vmap(lambda x: augment.random_flip_frames(RNG, x, probability=1.0, stereo=stereo))(
-        moved
-    )
+    flip = partial(augment.random_flip_frames, RNG, probability=1.0, stereo=stereo)
+    moved = jax.jit(jax.vmap(flip))(moved)
     moved = {**batch, **moved, "input": moved["frames"]}
 
     def mirrored(params):
@@ -270,7 +269,7 @@ SIZE = (24, 40)
 @pytest.fixture(scope="module")
 def world():
     """Three frames and the partner of four scenes, with their truth, and a batch of them."""
-    sample = functools.partial(scenes.video, size=SIZE, baseline=0.25)
+    sample = partial(scenes.video, size=SIZE, baseline=0.25)
     truth = scenes.sampler(sample, scenes.textures("train", count=8, side=64), seed=3)(np.arange(4))
     batch = {
         "image": truth["image"],
@@ -466,7 +465,7 @@ def test_pose_networks_get_frames_in_order_and_poses_come_back_in_theirs():
     ]
     variables = stateless({"decoder": {}, "pose": {}})
     for method in methods:
-        pose = method.predict(variables, {"image": image}).pose
+        pose = jax.jit(method.predict)(variables, {"image": image}).pose
         assert pose.shape == (1, 5, 4, 4)
         np.testing.assert_allclose(pose[0, :, 0, 3], brightness - brightness[2], atol=1e-6)
 
@@ -475,10 +474,10 @@ def test_pose_networks_get_frames_in_order_and_poses_come_back_in_theirs():
 
 
 def test_the_best_source_of_each_pixel():
-    images = jnp.arange(2.0).reshape(1, 2, 1, 1, 1) * jnp.ones((1, 2, 1, 3, 1))
-    errors = jnp.array([[[[0.1, 0.3, 0.2]], [[0.2, 0.1, 0.1]]]])
-    valid = jnp.array([[[[True, True, False]], [[True, True, False]]]])
-    image, error = geometry.best_source(images, errors, valid)
+    images = np.arange(2.0).reshape(1, 2, 1, 1, 1) * np.ones((1, 2, 1, 3, 1))
+    errors = np.array([[[[0.1, 0.3, 0.2]], [[0.2, 0.1, 0.1]]]])
+    valid = np.array([[[[True, True, False]], [[True, True, False]]]])
+    image, error = jax.jit(geometry.best_source)(images, errors, valid)
     assert image[0, 0, :, 0].tolist() == [0.0, 1.0, 0.0]
     np.testing.assert_allclose(error[0, 0], [0.1, 0.1, 0.0])
 
@@ -491,8 +490,8 @@ def test_indices_of_a_snippet(frames, stereo, source_frames, sources, target):
     snippet = Snippet(frames, stereo)
     assert snippet.source_frames == source_frames
     assert (snippet.sources, snippet.target_index) == (sources, target)
-    poses = jnp.arange(len(source_frames) * 16.0).reshape(1, -1, 4, 4)
-    inserted = geometry.insert_identity(poses, target)
+    poses = np.arange(len(source_frames) * 16.0, dtype=np.float32).reshape(1, -1, 4, 4)
+    inserted = jax.jit(partial(geometry.insert_identity, index=target))(poses)
     np.testing.assert_array_equal(inserted[0, target], np.eye(4))
     np.testing.assert_array_equal(inserted[:, source_frames], poses)
 
@@ -507,7 +506,7 @@ def test_motions_have_the_conventions_of_their_authors():
         (geometry.pose_from_twist, axis_angle),
         (geometry.pose_from_euler, euler),
     ):
-        pose = to_pose(jnp.asarray(motion))
+        pose = jax.jit(to_pose)(motion)
         np.testing.assert_allclose(pose[:3, :3], rotation, atol=1e-6)
         np.testing.assert_allclose(pose[:3, 3], motion[:3], atol=1e-6)
 
@@ -533,9 +532,8 @@ def test_poses_to_earlier_frames_are_inverted():
 
 
 def test_the_partner_is_the_last_source():
-    baseline = jnp.array([0.5, -0.25])
-    twists = jnp.zeros((2, 1, 6))
-    poses = monodepth2_file.source_poses(twists, {"baseline": baseline}, Snippet(2, stereo=True))
+    run = jax.jit(partial(monodepth2_file.source_poses, snippet=Snippet(2, stereo=True)))
+    poses = run(np.zeros((2, 1, 6)), {"baseline": np.array([0.5, -0.25])})
     np.testing.assert_array_equal(poses[:, 0], np.broadcast_to(np.eye(4), (2, 4, 4)))
     np.testing.assert_array_equal(poses[:, 1, :3, 3], [[-0.5, 0, 0], [0.25, 0, 0]])
 
@@ -557,10 +555,9 @@ def knobs_of(**changes):
 @pytest.mark.parametrize("full", [True, False])
 def test_maps_are_compared_at_full_resolution_or_at_their_own(full):
     batch = batch_of(ALL)
-    maps = tuple(jax.nn.sigmoid(x[..., 0]) for x in LOGITS.values())
-    levels = monodepth2_file.comparison_levels(
-        maps, batch["frames"], batch["intrinsics"], knobs_of(full_resolution=full)
-    )
+    maps = tuple(1 / (1 + np.exp(-x[..., 0])) for x in LOGITS.values())
+    run = jax.jit(partial(monodepth2_file.comparison_levels, knobs=knobs_of(full_resolution=full)))
+    levels = run(maps, batch["frames"], batch["intrinsics"])
     sizes = [(level.target.shape[1:3], level.sources.shape[1], m.shape) for level, m in levels]
     if full:
         assert sizes == [((12, 16), 3, (2, 2, 12, 16))]
@@ -577,13 +574,14 @@ def test_maps_are_compared_at_full_resolution_or_at_their_own(full):
 
 @pytest.mark.parametrize("naive", [True, False])
 def test_stereo_views_are_reconstructed_from_each_other(naive):
-    ramp = jnp.broadcast_to(jnp.arange(8.0), (1, 2, 8))
-    pair = jnp.stack([ramp, ramp + 2], axis=1)[..., None]  # the right image is 2 pixels ahead
-    knobs = knobs_of_pair(naive=naive)
-    maps = jnp.full((1, 2, 8, 1 if naive else 2), 0.25)
-    views = monodepth_file.stereo_views(maps, pair, knobs)
-    np.testing.assert_array_equal(views.disparity, jnp.full((1, 2 - naive, 2, 8), 2.0))
-    images, valid = monodepth_file.reconstruct(views)
+    ramp = np.broadcast_to(np.arange(8.0), (1, 2, 8))
+    pair = np.stack([ramp, ramp + 2], axis=1)[..., None]  # the right image is 2 pixels ahead
+    maps = np.full((1, 2, 8, 1 if naive else 2), 0.25)
+    views = jax.jit(partial(monodepth_file.stereo_views, knobs=knobs_of_pair(naive=naive)))(
+        maps, pair
+    )
+    np.testing.assert_array_equal(views.disparity, np.full((1, 2 - naive, 2, 8), 2.0))
+    images, valid = jax.jit(monodepth_file.reconstruct)(views)
     np.testing.assert_array_equal(images[..., 0][valid], views.image[..., 0][valid])
     expected = [[0] * 2 + [1] * 6, [1] * 6 + [0] * 2][naive:]
     assert valid[0, :, 0].astype(int).tolist() == expected

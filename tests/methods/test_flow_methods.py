@@ -509,19 +509,17 @@ def test_arflow_with_masked_errors_and_a_wide_robust_census(data):
 
 def test_arflow_smoothness_and_census_of_a_ramp_and_of_noise():
     """Numbers that can be checked by hand, or come from the restatement on unmasked frames."""
-    ramp = jnp.broadcast_to(jnp.arange(8.0)[None, None, None, :, None], (1, 2, 8, 8, 2))
-    flat = jnp.zeros((1, 2, 8, 8, 3))
-    knobs = {"edge_weight": 10.0, "edge_stride": 1}
-    # Every step of x is 1, of y 0: a half of (1 + 0) / 2, over a side of 8.
-    assert arflow.smoothness(flat, 8 * ramp, order=1, **knobs) == 0.25
-    assert arflow.smoothness(flat, 8 * ramp**2, order=2, **knobs) == 1.0
-    a, b = np.random.default_rng(0).uniform(size=(2, 1, 1, 12, 14, 3))
-    term = arflow.census(
-        *(jnp.float32(x) for x in (a, b, np.ones((1, 1, 12, 14)))),
-        masking="frames",
-        radius=1,
-        robust=False,
+    ramp = np.broadcast_to(np.arange(8.0)[:, None], (1, 2, 8, 8, 2)).astype(np.float32)
+    flat = np.zeros((1, 2, 8, 8, 3), np.float32)
+    smoothness = jax.jit(
+        partial(arflow.smoothness, edge_weight=10.0, edge_stride=1), static_argnames="order"
     )
+    # Every step of x is 1, of y 0: a half of (1 + 0) / 2, over a side of 8.
+    assert smoothness(flat, 8 * ramp, order=1) == 0.25
+    assert smoothness(flat, 8 * ramp**2, order=2) == 1.0
+    a, b = np.random.default_rng(0).uniform(size=(2, 1, 1, 12, 14, 3))
+    census = jax.jit(partial(arflow.census, masking="frames", radius=1, robust=False))
+    term = census(a, b, np.ones((1, 1, 12, 14)))
     np.testing.assert_allclose(term, np_arflow_census(a[0, 0], b[0, 0]).mean(), rtol=1e-4)
 
 
@@ -629,8 +627,8 @@ def test_gradient_descent_leaves_zero(tried):
     params = tried.params(np.zeros((B, 2, *SIZE, 2)))
     for _ in range(20):
         gradient = tried.run(params, batch)[2]
-        step = jax.tree.map(lambda g: 0.02 * g / (jnp.abs(g).mean() + 1e-12), gradient)
-        params = jax.tree.map(jnp.subtract, params, step)
+        step = jax.tree.map(lambda g: 0.02 * g / (np.abs(g).mean() + 1e-12), gradient)
+        params = jax.tree.map(np.subtract, params, step)
     predicted, _ = tried.look(params, {"image": batch["frames"]})
     forward, backward = (x[:, 4:-4, 4:-4] for x in (predicted.flow, predicted.backward))
     assert np.median(forward[..., 0]) > 0.1 and np.median(backward[..., 0]) < -0.1
@@ -690,8 +688,8 @@ def test_predictions_and_pictures(tried):
 
 
 def test_occlusion_may_start_later():
-    match = matching.match_frames(jnp.asarray(textured()), jnp.asarray(wavy(30, 1)))
-    visible, inside = match.visible, match.inside.astype(jnp.float32)
+    match = jax.jit(matching.match_frames)(textured(), wavy(30, 1))
+    visible, inside = match.visible, np.float32(match.inside)
     assert 0 < visible.mean() < inside.mean() < 1
     np.testing.assert_array_equal(matching.pixel_weights(match, jnp.int32(9), 10.0), inside)
     np.testing.assert_array_equal(matching.pixel_weights(match, jnp.int32(10), 10.0), visible)
@@ -721,8 +719,8 @@ def test_a_match_beyond_the_cut_is_found_in_the_whole_frame():
         np.zeros((B, 2, 16, 16, 2)) + np.array([6.0, 0]) * np.array([1, -1])[:, None, None, None]
     )
     flows = jnp.asarray(flows, jnp.float32)
-    match = matching.match_frames(whole, flows, offset=offset)
-    alone = matching.match_frames(cut, flows)
+    match = jax.jit(matching.match_frames)(whole, flows, offset=offset)
+    alone = jax.jit(matching.match_frames)(cut, flows)
     forward = slice(0, None, 2)
     assert bool(match.inside[forward].all()) and bool((match.visible[forward] == 1).all())
     np.testing.assert_allclose(match.warped[forward], match.target[forward], atol=1e-5)
@@ -754,9 +752,8 @@ def test_self_supervision_is_its_definition(factor):
     rng = np.random.default_rng(0)
     teacher = wavy(20, factor) + rng.normal(0, 0.02, (B, 2, h, w, 2)).astype(np.float32)
     student = wavy(21, factor) + rng.normal(0, 0.5, (B, 2, h, w, 2)).astype(np.float32)
-    error, mask = self_supervision.self_supervision(
-        jnp.asarray(student), jnp.asarray(teacher), margin=margin, size=(H, W)
-    )
+    run = jax.jit(partial(self_supervision.self_supervision, margin=margin, size=(H, W)))
+    error, mask = run(student, teacher)
 
     def confidence(forward, backward, sigma):
         back, inside = np_warp(backward, forward)
@@ -830,7 +827,7 @@ def test_the_student_learns_and_the_teacher_does_not():
         student = seeing(gain, self_supervision.zoom_center(batch["frames"], margin), False)
         return self_supervision.self_supervision(student, teacher, margin=margin, size=(H, W))[0]
 
-    np.testing.assert_allclose(slopes[2], 0.3 * jax.grad(of_student)(jnp.float32(2.0)), rtol=1e-4)
+    np.testing.assert_allclose(slopes[2], 0.3 * jax.jit(jax.grad(of_student))(2.0), rtol=1e-4)
 
 
 def test_a_term_with_a_weight_that_changes_has_its_value_and_gradient():
@@ -930,8 +927,8 @@ def test_levels_of_frames_that_are_no_multiples():
     full = resolution.upsample(flow, (14, 23))
     assert full.shape == (1, 2, 14, 23, 2)
     np.testing.assert_allclose(full, 4.0)
-    images = jnp.broadcast_to(jnp.arange(23.0)[:, None], (1, 2, 14, 23, 3))
-    small = resolution.downsample(images, flow)
+    images = np.broadcast_to(np.arange(23.0)[:, None], (1, 2, 14, 23, 3))
+    small = jax.jit(resolution.downsample)(images, flow)
     np.testing.assert_allclose(small[0, 0, 0, :, 0], [1.5, 5.5, 9.5, 13.5, 17.5, 21.25], rtol=1e-5)
 
 

@@ -395,8 +395,8 @@ def test_steps_equal_the_reference(name):
     with jax.enable_x64(True):
         case = CASES[name]()
         losses, start, params, last = trained(case)
-        after = jax.tree.map(lambda leaf: leaf[0], params)
-        gradient = jax.tree.map(lambda p, q: (p - q) / RATE, start, after)
+        after = jax.tree.map(lambda leaf: np.asarray(leaf)[0], params)
+        gradient = jax.tree.map(lambda p, q: (np.asarray(p) - q) / RATE, start, after)
         np.testing.assert_allclose(losses, GOLDEN[f"{name} loss"], rtol=case.tolerance)
         assert_equal(gradient, GOLDEN[f"{name} gradient"], case.tolerance, "gradient of")
         if len(losses) > 1:

@@ -47,9 +47,9 @@ def method(views=1, starting_weights=None):
 def test_every_view_has_its_images_label():
     """Two views, the second mirrored, against NumPy."""
     two = method(views=2)
-    batch = two.augment(jax.random.key(0), BATCH)
+    batch = jax.jit(two.augment)(jax.random.key(0), BATCH)
     variables = two.init(jax.random.key(1), batch)
-    loss, output = two.loss(variables, batch, jax.random.key(2), jnp.int32(0))
+    loss, output = jax.jit(two.loss)(variables, batch, jax.random.key(2), 0)
     pixels = IMAGES.astype(np.float64) / 255
     views = np.stack([pixels, pixels[:, :, ::-1]], axis=1).reshape(6, 4)
     features = (views - views.mean(0)) * np.asarray(variables.params["encoder"]["scale"])

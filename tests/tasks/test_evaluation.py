@@ -1,6 +1,7 @@
 """A run's evaluation: on another set, fine-tuned, and the alignment of its views."""
 
 import json
+from functools import partial
 
 import jax
 import numpy as np
@@ -119,13 +120,11 @@ def test_alignment_is_the_mean_squared_distance_of_two_views(workdir):
     numbers = representation._measure_views(subject, variables)
     images = test.images[batches.random_rows(test, 512)]
     batch = {"image": images, "index": np.arange(len(images), dtype=np.int32)}
-    views = plan.method.augment(jax.random.key(plan.seed), batch)["views"]
+    views = jax.jit(plan.method.augment)(jax.random.key(plan.seed), batch)["views"]
     encoder = models.build_encoder(subject.run.config.model)
     weights = plan.method.encoder(variables)
-    x, y = (
-        np.asarray(encoder.apply(*weights, views[:, i], False)[0].features, np.float64)
-        for i in (0, 1)
-    )
+    encode = jax.jit(lambda view: encoder.apply(*weights, view, False)[0].features)
+    x, y = (np.asarray(encode(view), np.float64) for view in np.moveaxis(views, 1, 0))
     u, v = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (x, y))
     expected = np.mean(np.sum((u - v) ** 2, axis=1))
     assert numbers.keys() == {"alignment", "lidar"}
@@ -145,9 +144,10 @@ def test_encoders_that_see_no_images_are_given_what_predict_gives_them(method, l
     variables = jax.jit(plan.initial_state)().variables
     images = np.random.default_rng(0).integers(0, 256, (4, *shape)).astype(np.uint8)
     expected = jax.jit(plan.method.predict)(variables, {"image": images}).features
-    view = common.build_evaluation_view(config.augment)(images)
+    view = jax.jit(common.build_evaluation_view(config.augment))(images)
     encoder = representation.encoder_of(Run(None, config, plan))
-    encoding, _ = encoder.apply(*plan.method.encoder(variables), view, False)
+    encode = jax.jit(partial(encoder.apply, train=False))
+    encoding, _ = encode(*plan.method.encoder(variables), view)
     np.testing.assert_allclose(encoding.features, expected, rtol=1e-3, atol=1e-5)
 
 
