@@ -31,6 +31,7 @@ from sslax.types import PyTree, TrainState
 
 FOLDER = "checkpoints"
 KEPT = 2  # the latest, beside the best
+SMALLEST_PART = 2**20  # bytes
 _MANIFEST = "manifest.json"
 
 
@@ -84,6 +85,17 @@ def locked(workdir: Path) -> Iterator[None]:
         yield
 
 
+def _small_arrays_whole() -> ocp.Context:
+    """Of replicated arrays each device writes a part, but none smaller than `SMALLEST_PART`.
+
+    To cut off a part takes a compiled program for each shape: for a small network on eight devices
+    longer than the training up to its first checkpoint.
+    """
+    context = ocp.Context()
+    context.array.saving.min_slice_bytes_for_replica_parallel = SMALLEST_PART
+    return context
+
+
 class Checkpoints:
     """Saves the checkpoints of the run that holds the lock; leaving the context waits for the last.
 
@@ -131,7 +143,7 @@ class Checkpoints:
         """
         self.wait()
         unfinished = self._directory / f"{step}.unfinished"
-        with self._refused(step):
+        with self._refused(step), _small_arrays_whole():
             saving = ocp.save_checkpointables_async(unfinished, {"state": state}, overwrite=True)
         self._saving = step, self._thread.submit(self._finish, saving, unfinished, step, score)
 

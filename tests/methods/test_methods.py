@@ -78,11 +78,11 @@ def test_devices_exchange_gradients_and_no_images(tiny):
 @pytest.mark.parametrize("tiny", ["simclr", "mae", "monodepth2"], indirect=True)
 def test_a_sharded_step_is_the_replicated_one(tiny, tmp_path):
     """Inside the loss the two are alike: whole parameters, and an eighth of the batch. From a
-    checkpoint of the replicated state."""
+    checkpoint of the state on one device."""
     batch, mesh = tiny.on(8), sharding.make_mesh()
     shardings = sharding.shardings_of(tiny.abstract, mesh, "fsdp", smallest=1)
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(0, tiny.state(8), score=0.0)
+        checkpoints.save(0, tiny.state(1), score=0.0)
     parts = checkpoint.restore(tmp_path, checkpoint.abstract_like(tiny.abstract, shardings))
     assert any(not s.is_fully_replicated for s in jax.tree.leaves(sharding.of(parts).params))
     step = partial(train_step, tiny.plan.method, tiny.plan.tx, shardings=shardings)

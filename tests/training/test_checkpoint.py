@@ -62,6 +62,26 @@ def test_keeps_the_latest_two_and_the_best(saved, one):
     assert int(checkpoint.restore(saved, _abstract(one), which="best").step) == 3
 
 
+def test_saving_from_eight_devices_compiles_nothing_for_small_arrays(tmp_path):
+    state = _on(sharding.make_mesh())._replace(rng=())  # keys are unwrapped by a program
+    large = jax.device_put(np.zeros((8, 2**18), np.float32), state.step.sharding)
+    compiled = []
+
+    def listen(name, seconds, **_):
+        if "backend_compile" in name:
+            compiled.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        for extra in ({}, {"large": large}):
+            compiled.clear()
+            with checkpoint.Checkpoints(tmp_path) as checkpoints:
+                checkpoints.save(len(extra), state._replace(extra=extra), score=0.0)
+            assert bool(compiled) == bool(extra)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
 def test_a_run_that_goes_on_keeps_its_best(saved, one):
     state = _on(one)
     with checkpoint.Checkpoints(saved, start=6) as checkpoints:
