@@ -7,6 +7,8 @@ from sslax import checks
 from sslax.ops.dtypes import at_least_float32
 from sslax.types import Array
 
+UNROLLED = 8  # iterations
+
 
 def sinkhorn(
     scores: Array, *, epsilon: float = 0.05, iterations: int = 3, axis_name: str | None = None
@@ -52,9 +54,13 @@ def sinkhorn(
         raise checks.value_error(f"iterations must be at least 0; got {iterations}.")
     logits = at_least_float32(scores)
     logits = logits / jnp.asarray(checks.positive("epsilon", epsilon), logits.dtype)
-    for _ in range(iterations):
+
+    def divide(_: int, logits: Array) -> Array:
         logits -= _logsumexp_over_samples(logits, axis_name)
-        logits -= jax.nn.logsumexp(logits, axis=1, keepdims=True)
+        return logits - jax.nn.logsumexp(logits, axis=1, keepdims=True)
+
+    # Few are faster without a loop; hundreds would take minutes to compile.
+    logits = jax.lax.fori_loop(0, iterations, divide, logits, unroll=iterations <= UNROLLED)
     return jax.nn.softmax(logits, axis=1)
 
 

@@ -50,8 +50,8 @@ def check_derivatives(x64):
 
     def check(function, *arguments, order=1, step=1e-5, rtol=1e-6):
         rng = np.random.default_rng(3)
-        arguments = tuple(jnp.asarray(x, jnp.float64) for x in arguments)
-        direction = tuple(jnp.asarray(rng.standard_normal(x.shape)) for x in arguments)
+        arguments = tuple(np.asarray(x, np.float64) for x in arguments)
+        direction = tuple(rng.standard_normal(x.shape) for x in arguments)
         weights = rng.uniform(0.5, 1.5, jax.eval_shape(function, *arguments).shape)
 
         def slope_of(value):
@@ -66,7 +66,8 @@ def check_derivatives(x64):
             functions.append(slope_of(functions[-1]))
         slopes = jax.jit(lambda *arguments: [f(*arguments) for f in functions])
         here, ahead, behind = (
-            slopes(*(x + by * d for x, d in zip(arguments, direction))) for by in (0, step, -step)
+            np.array(slopes(*(x + by * d for x, d in zip(arguments, direction))))
+            for by in (0, step, -step)
         )
         for i in range(order):
             difference = (ahead[i] - behind[i]) / (2 * step)
@@ -87,7 +88,7 @@ def check_parallel():
     in_specs = (P(), P(), P("data"), P("data"))
 
     def check(loss, a, b, *, all_transforms=False, rtol=2e-5):
-        arguments = jnp.float32(0.3), jnp.eye(a.shape[1]) + 0.3, a, b
+        arguments = jnp.float32(0.3), np.float32(np.eye(a.shape[1]) + 0.3), a, b
         rows = jax.eval_shape(lambda *x: loss(*x, None), *arguments).shape != ()
         out_specs = P("data") if rows else P()
 
@@ -131,9 +132,9 @@ def check_parallel():
             return jax.lax.pmean(gradient(local, (0, 1))(*arguments), "data")
 
         parameters = expected[0], expected[1][:2]
-        by_device = [x.reshape(8, -1, x.shape[-1]) for x in (a, b)]
+        by_device = [np.reshape(x, (8, -1, x.shape[-1])) for x in (a, b)]
         inside = jax.pmap(unchecked, axis_name="data", in_axes=(None, None, 0, 0))
-        inside = inside(*arguments[:2], *by_device)
+        inside = jax.device_get(inside(*arguments[:2], *by_device))
         for device in (0, 5):
             compare("pmap", jax.tree.map(lambda x, i=device: x[i], inside), parameters)
 

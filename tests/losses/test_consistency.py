@@ -29,8 +29,9 @@ def test_disparity_consistency_equals_loops(golden):
 
 
 def test_constant_disparity_is_consistent_inside_the_image():
-    disparity = jnp.full((1, 4, 10), 3.0)
-    (left, valid_left), (right, valid_right) = losses.disparity_consistency(disparity, disparity)
+    disparity = np.full((1, 4, 10), 3.0, np.float32)
+    both = jax.jit(losses.disparity_consistency)(disparity, disparity)
+    (left, valid_left), (right, valid_right) = both
     np.testing.assert_array_equal(left, 0)
     np.testing.assert_array_equal(right, 0)
     np.testing.assert_array_equal(valid_left[0, 0], np.arange(10) >= 3)
@@ -44,11 +45,11 @@ def test_disparity_gradient_reaches_both_maps_and_is_finite_at_zero(golden):
     left, right = jnp.asarray(golden["disparity"])[:, None]
     gradients = jax.jit(jax.grad(loss, (0, 1)))
     for gradient in gradients(left, right):
-        assert jnp.isfinite(gradient).all()
-        assert (gradient != 0).mean() > 0.5
-    zeros = jnp.zeros_like(left)
+        assert np.isfinite(gradient).all()
+        assert np.mean(np.asarray(gradient) != 0) > 0.5
+    zeros = np.zeros_like(left)
     for gradient in gradients(zeros, zeros):
-        assert jnp.isfinite(gradient).all()
+        assert np.isfinite(gradient).all()
 
 
 def test_forward_backward_error_equals_loops(golden):
@@ -65,9 +66,9 @@ def test_forward_backward_gradient_is_zero_for_consistent_flows():
 
     gradients = jax.jit(jax.grad(loss, (0, 1)))
     for shift in (0.0, 1.5):
-        flow = jnp.full((1, 5, 6, 2), shift)
+        flow = np.full((1, 5, 6, 2), shift, np.float32)
         for gradient in gradients(flow, -flow):
             np.testing.assert_allclose(gradient, 0, atol=1e-6)
         for gradient in gradients(flow, -flow + 0.5):
-            assert jnp.isfinite(gradient).all()
-            assert (gradient != 0).any()
+            assert np.isfinite(gradient).all()
+            assert (np.asarray(gradient) != 0).any()

@@ -28,6 +28,7 @@ class Tiny(NamedTuple):
     abstract: TrainState
     state: Any  # (devices) -> the initial state, on that many devices
     step: Any  # (devices) -> compiled (state, batch) -> (state, metrics)
+    predict: Any  # compiled (variables, batch) -> the prediction
     look: Any  # compiled (state, batch) -> (the prediction, the visualization)
     batch: dict
     on: Any  # (devices) -> the batch, sharded over that many
@@ -100,10 +101,12 @@ def tiny(request, load_config):
         run = jax.jit(run, out_shardings=(everywhere(devices), everywhere(devices)))
         return run.lower(state(devices), on(devices)).compile()
 
+    predict = jax.jit(plan.method.predict)
+
     @jax.jit
     def look(state, batch):
         shown = plan.method.visualize(state.variables, batch, jax.random.key(1))
-        return plan.method.predict(state.variables, batch), shown
+        return predict(state.variables, batch), shown
 
     return Tiny(
         name=request.param,
@@ -112,6 +115,7 @@ def tiny(request, load_config):
         abstract=abstract,
         state=state,
         step=step,
+        predict=predict,
         look=look,
         batch=batch,
         on=on,

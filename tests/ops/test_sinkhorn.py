@@ -9,6 +9,7 @@ import pytest
 
 from sslax import ops
 
+sinkhorn = jax.jit(ops.sinkhorn, static_argnames=("epsilon", "iterations"))
 SCORES = np.random.default_rng(0).uniform(-1, 1, (16, 5))
 
 
@@ -20,53 +21,54 @@ def multiplicative_sinkhorn(scores, epsilon, iterations):
     return q
 
 
-@pytest.mark.parametrize(("epsilon", "iterations"), [(0.05, 3), (0.5, 1)])
+@pytest.mark.parametrize(("epsilon", "iterations"), [(0.05, 3), (0.5, 1), (0.2, 12)])
 def test_equals_the_multiplicative_form(epsilon, iterations):
-    ours = ops.sinkhorn(jnp.float32(SCORES), epsilon=epsilon, iterations=iterations)
+    ours = sinkhorn(np.float32(SCORES), epsilon=epsilon, iterations=iterations)
     expected = multiplicative_sinkhorn(SCORES, epsilon, iterations)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
 def test_is_balanced():
-    ours = ops.sinkhorn(jnp.float32(SCORES), epsilon=0.1, iterations=100)
+    ours = np.asarray(sinkhorn(np.float32(SCORES), epsilon=0.1, iterations=100))
     np.testing.assert_allclose(ours.sum(1), 1, rtol=1e-5)
     np.testing.assert_allclose(ours.sum(0), 16 / 5, rtol=1e-3)
 
 
 def test_large_scores_do_not_overflow():
-    scores = jnp.float32(SCORES) * 1000
+    scores = np.float32(SCORES) * 1000
     assert not jnp.isfinite(jnp.exp(scores / 0.05)).all()
-    ours = ops.sinkhorn(scores, epsilon=0.05, iterations=3)
-    assert jnp.isfinite(ours).all()
+    ours = np.asarray(sinkhorn(scores, epsilon=0.05, iterations=3))
+    assert np.isfinite(ours).all()
     np.testing.assert_allclose(ours.sum(1), 1, rtol=1e-5)
-    equal = ops.sinkhorn(jnp.zeros((4, 2)))
+    equal = sinkhorn(np.zeros((4, 2)))
     np.testing.assert_allclose(equal, 0.5, rtol=1e-6)
 
 
-def test_one_device_equals_eight():
-    scores = jnp.float32(SCORES)
+@pytest.mark.parametrize("iterations", [3, 12])
+def test_one_device_equals_eight(iterations):
+    scores, balanced = np.float32(SCORES), partial(ops.sinkhorn, iterations=iterations)
 
     def total(scores, weights, axis_name=None):
-        return (ops.sinkhorn(scores, axis_name=axis_name) * weights).sum()
+        return (balanced(scores, axis_name=axis_name) * weights).sum()
 
-    weights = jnp.arange(80.0).reshape(16, 5)
-    expected = ops.sinkhorn(scores), jax.grad(total)(scores, weights)
+    weights = np.arange(80, dtype=np.float32).reshape(16, 5)
+    expected = jax.jit(balanced)(scores), jax.jit(jax.grad(total))(scores, weights)
     parts = scores.reshape(8, 2, 5), weights.reshape(8, 2, 5)
-    ours = jax.pmap(partial(ops.sinkhorn, axis_name="data"), axis_name="data")(parts[0])
+    ours = jax.pmap(partial(balanced, axis_name="data"), axis_name="data")(parts[0])
     gradient = jax.pmap(jax.grad(partial(total, axis_name="data")), axis_name="data")(*parts)
     np.testing.assert_allclose(ours.reshape(16, 5), expected[0], atol=1e-6)
     np.testing.assert_allclose(gradient.reshape(16, 5), expected[1], atol=1e-2)
-    assert jnp.abs(expected[1]).max() > 1
+    assert np.abs(expected[1]).max() > 1
 
 
 def test_gradient_equals_finite_differences(x64):
-    scores, weights = jnp.asarray(SCORES), jnp.arange(80.0).reshape(16, 5)
+    scores, weights = SCORES, np.arange(80.0).reshape(16, 5)
 
     def total(scores):
         return (ops.sinkhorn(scores, epsilon=0.3) * weights).sum()
 
-    direction = jnp.asarray(np.random.default_rng(1).standard_normal((16, 5)))
+    direction = np.random.default_rng(1).standard_normal((16, 5))
     value, gradient = jax.jit(total), jax.jit(jax.grad(total))
-    slope = jnp.vdot(gradient(scores), direction)
+    slope = np.vdot(gradient(scores), direction)
     difference = value(scores + 1e-6 * direction) - value(scores - 1e-6 * direction)
     np.testing.assert_allclose(slope, difference / 2e-6, rtol=1e-6)
