@@ -15,8 +15,9 @@ from sslax.augment import patches
 GOLDEN = np.load(Path(__file__).parent / "golden" / "pretext.npz")
 KEYS = jax.random.split(jax.random.key(0), 4000)
 NEIGHBORS = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
-PHOTOGRAPH = jnp.asarray(np.float32(data.coffee()[::8, ::8][20:44, 20:40] / 255))
+PHOTOGRAPH = np.float32(data.coffee()[::8, ::8][20:44, 20:40] / 255)
 ROUND_TRIPS = jax.jit(jax.vmap(patches._round_trip_weights, in_axes=(None, 0)), static_argnums=0)
+APPLY = jax.jit(augment.apply_separable)
 # Each pixel holds its row and column, so the content of a patch is its position.
 POSITIONS = np.stack(np.mgrid[:30, :26], -1).astype(np.uint8)
 
@@ -85,7 +86,8 @@ def test_pairs_are_neighbors():
 
 
 def test_pairs_must_fit():
-    augment.patch_pair(KEYS[0], POSITIONS, patch=4, gap=3, jitter=4)  # 26 pixels exactly
+    fitting = jax.jit(partial(augment.patch_pair, patch=4, gap=3, jitter=4))
+    fitting(KEYS[0], POSITIONS)  # 26 pixels exactly
     with pytest.raises(ValueError, match="need 28 x 28 pixels; got 30 x 26"):
         augment.patch_pair(KEYS[0], POSITIONS, patch=4, gap=4, jitter=4)
 
@@ -97,10 +99,10 @@ def test_random_patch_returns_its_position():
         assert_uniform(first[:, axis], np.arange(last + 1))
     np.testing.assert_allclose(position, first / np.array([9, 5]), atol=1e-6)
     # Ten rows and six columns of positions fall into a 2 x 2 grid of equal cells.
-    cells = augment.location_class(position, 2)
+    cells = jax.jit(augment.location_class, static_argnums=1)(position, 2)
     assert_uniform(cells, np.arange(4))
     np.testing.assert_array_equal(cells, (first[:, 0] >= 5) * 2 + (first[:, 1] >= 3))
-    full, center = augment.random_patch(KEYS[0], POSITIONS[:26], patch=26)
+    full, center = jax.jit(partial(augment.random_patch, patch=26))(KEYS[0], POSITIONS[:26])
     np.testing.assert_array_equal(full, POSITIONS[:26])
     np.testing.assert_array_equal(center, [0.5, 0.5])
     with pytest.raises(ValueError, match="has no patch of 27 x 27"):
@@ -113,17 +115,16 @@ def test_batched_equals_one_at_a_time():
         (augment.patch_pair, {"patch": 4, "gap": 3, "jitter": 2}),
         (augment.random_patch, {"patch": 21}),
     ):
-        many = draw(function, POSITIONS, **options)
+        many = jax.device_get(draw(function, POSITIONS, **options))
+        single = jax.jit(partial(function, **options))
         for i in (0, 17):
-            for one, row in zip(
-                jax.tree.leaves(function(KEYS[i], POSITIONS, **options)), jax.tree.leaves(many)
-            ):
+            for one, row in zip(jax.tree.leaves(single(KEYS[i], POSITIONS)), jax.tree.leaves(many)):
                 np.testing.assert_array_equal(one, row[i])
 
 
 def test_rotations_are_counterclockwise():
     image = POSITIONS[:26]
-    rotated = augment.rotations(image)
+    rotated = np.asarray(jax.jit(augment.rotations)(image))
     assert rotated.dtype == np.uint8
     # The right column becomes the top row after a quarter turn, the left column after a half.
     np.testing.assert_array_equal(rotated[0], image)
@@ -135,15 +136,17 @@ def test_rotations_are_counterclockwise():
 
 
 def test_standardize():
-    y = augment.standardize(PHOTOGRAPH)
+    standardize = jax.jit(augment.standardize)
+    y = np.asarray(standardize(PHOTOGRAPH))
     np.testing.assert_allclose(y.mean(axis=(0, 1)), 0, atol=1e-5)
     np.testing.assert_allclose(y.std(axis=(0, 1)), 1, atol=1e-5)
-    bright = augment.standardize(PHOTOGRAPH * jnp.array([0.5, 0.9, 0.2]) + 0.1)
+    bright = standardize(PHOTOGRAPH * np.float32([0.5, 0.9, 0.2]) + np.float32(0.1))
     np.testing.assert_allclose(y, bright, atol=1e-4)
     # A standard deviation below the floor is replaced by the floor.
     faint = np.float32([[[0.5], [0.502]]])
-    np.testing.assert_allclose(augment.standardize(faint).ravel(), [-0.255, 0.255], atol=1e-4)
-    gradient = jax.grad(lambda x: jnp.sum(augment.standardize(x)[0, 0]))(jnp.full((4, 4, 3), 0.3))
+    np.testing.assert_allclose(np.ravel(standardize(faint)), [-0.255, 0.255], atol=1e-4)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(augment.standardize(x)[0, 0])))
+    gradient = gradient(np.full((4, 4, 3), np.float32(0.3)))
     assert np.all(np.isfinite(gradient)) and np.abs(gradient).max() > 1
     with pytest.raises(TypeError, match="float image"):
         augment.standardize(POSITIONS)
@@ -151,21 +154,21 @@ def test_standardize():
 
 @pytest.mark.parametrize("small", [(1, 1), (4, 3), (10, 8), (17, 14), (23, 19)])
 def test_downsampling_equals_pytorch(small):
-    rows, columns = (ROUND_TRIPS(size, jnp.array([s]))[0] for size, s in zip((24, 20), small))
-    patch = jnp.asarray(np.random.default_rng(0).random((24, 20, 3)), jnp.float32)
-    result = augment.apply_separable(patch, rows, columns)
+    patch = np.random.default_rng(0).random((24, 20, 3)).astype(np.float32)
+    weights = [ROUND_TRIPS(size, np.array([s])) for size, s in zip((24, 20), small)]
+    result = APPLY(patch, *(np.asarray(w)[0] for w in weights))
     np.testing.assert_allclose(result, GOLDEN["down_up_{}_{}".format(*small)], atol=2e-6)
 
 
 def test_downsampling_has_its_probability_and_uniform_area():
-    ramp = jnp.stack(jnp.meshgrid(jnp.arange(24.0), jnp.arange(20.0), indexing="ij"), -1)
+    ramp = np.stack(np.mgrid[:24, :20], -1).astype(np.float32)
     result = np.asarray(draw(augment.random_downsample, ramp, probability=0.4, min_pixels=30))
     kept = (result == ramp).all(axis=(1, 2, 3))
     assert abs(kept.mean() - 0.6) < 0.04
     # The first pixel of the ramp reveals the size of the small patch.
     sides = []
     for axis, size in enumerate((24, 20)):
-        first = ROUND_TRIPS(size, jnp.arange(1, size + 1))[:, 0] @ np.arange(size)
+        first = np.asarray(ROUND_TRIPS(size, np.arange(1, size + 1)))[:, 0] @ np.arange(size)
         gap = np.abs(result[~kept, 0, 0, axis, None] - first)
         assert gap.min(axis=1).max() < 1e-4
         sides.append(gap.argmin(axis=1) + 1)
@@ -183,7 +186,7 @@ def test_downsampling_has_its_probability_and_uniform_area():
 def test_downsampling_has_a_gradient():
     key = KEYS[3]
     downsample = partial(augment.random_downsample, key, probability=1.0, min_pixels=10)
-    gradient = jax.grad(lambda x: jnp.sum(downsample(x) ** 2))(PHOTOGRAPH)
+    run = jax.jit(jax.value_and_grad(lambda x: jnp.sum(downsample(x) ** 2)))
+    value, gradient = run(PHOTOGRAPH)
     # For a linear map f: <f(x), f(x)> = <x, gradient> / 2.
-    value = jnp.sum(downsample(PHOTOGRAPH) ** 2)
-    np.testing.assert_allclose(jnp.sum(gradient * PHOTOGRAPH), 2 * value, rtol=1e-4)
+    np.testing.assert_allclose(np.vdot(gradient, PHOTOGRAPH), 2 * value, rtol=1e-4)

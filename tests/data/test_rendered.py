@@ -14,6 +14,7 @@ from sslax.data import scenes
 from sslax.data.records import DataError
 from sslax.data.sources import motorcycle, rendered
 
+rigid_flow = jax.jit(ops.rigid_flow)
 SIZE = (16, 32)
 SMALL = {"textures": 6, "boxes": 2, "layers": 2, "test": 3, "length": 50}
 KINDS = {
@@ -79,10 +80,8 @@ def test_flow_from_the_second_of_three_frames_to_the_third():
     expected = {"depth", "pose", "moving", "occluded", "flow", "known", "visible"}
     assert set(record) == {"image", "intrinsics"} | expected
     assert record["flow"].shape == (*SIZE, 2) and record["known"].all()
-    expected_flow, _ = ops.rigid_flow(
-        record["depth"][None], record["pose"][None, 2], record["intrinsics"][None]
-    )
-    np.testing.assert_allclose(record["flow"], expected_flow[0], atol=2e-3)
+    expected, _ = rigid_flow(record["depth"], record["pose"][2], record["intrinsics"])
+    np.testing.assert_allclose(record["flow"], expected, atol=2e-3)
     assert 0.3 < np.mean([record["visible"] for record in test]) < 1.0
 
 
@@ -125,28 +124,30 @@ def test_equal_configs_share_what_is_compiled():
 
 def test_ground_truth_of_video_belongs_to_the_target():
     """Warped by depth and pose, each view matches the target better than by any other pose."""
-    record = {name: jnp.asarray(x) for name, x in opened("video").test.arrays.items()}
-    images = record["image"].astype(jnp.float32) / 255
-    np.testing.assert_allclose(record["pose"][:, 1], np.tile(np.eye(4), (3, 1, 1)), atol=1e-6)
-    aside = jnp.tile(jnp.eye(4), (3, 1, 1)).at[:, 0, 3].set(-record["baseline"])
+    record = opened("video").test.arrays
+    images = record["image"] / np.float32(255)
+    still = np.tile(np.eye(4, dtype=np.float32), (3, 1, 1))
+    np.testing.assert_allclose(record["pose"][:, 1], still, atol=1e-6)
+    aside = still.copy()
+    aside[:, 0, 3] = -record["baseline"]
 
-    def error(view, pose):
+    @jax.jit
+    def error(source, pose):
         flow, seen = ops.rigid_flow(record["depth"], pose, record["intrinsics"])
-        warped, inside = ops.warp_flow(images[:, view], flow)
+        warped, inside = ops.warp_flow(source, flow)
         return losses.masked_mean(jnp.abs(warped - images[:, 1]).mean(-1), seen & inside)
 
     for view, pose in ((0, record["pose"][:, 0]), (2, record["pose"][:, 2]), (3, aside)):
-        others = (jnp.tile(jnp.eye(4), (3, 1, 1)), ops.se3_inverse(pose))
-        assert error(view, pose) < 0.8 * min(error(view, other) for other in others), view
-    expected = np.linalg.norm(np.asarray(record["pose"][:, :, :3, 3]), axis=-1)
+        source, others = images[:, view], (still, jax.jit(ops.se3_inverse)(pose))
+        assert error(source, pose) < 0.8 * min(float(error(source, x)) for x in others), view
+    expected = np.linalg.norm(record["pose"][:, :, :3, 3], axis=-1)
     np.testing.assert_allclose(record["distance"], expected, rtol=1e-5)
 
 
 def test_ground_truth_of_flow_belongs_to_the_first():
-    test = opened("flow", scenes={"moving": 0.0}).test
-    record = {name: jnp.asarray(x) for name, x in test.arrays.items()}
+    record = opened("flow", scenes={"moving": 0.0}).test.arrays
     np.testing.assert_allclose(record["pose"][:, 0], np.tile(np.eye(4), (3, 1, 1)))
-    flow, _ = ops.rigid_flow(record["depth"], record["pose"][:, 1], record["intrinsics"])
+    flow, _ = rigid_flow(record["depth"], record["pose"][:, 1], record["intrinsics"])
     np.testing.assert_allclose(flow, record["flow"], atol=1e-3)
     assert record["known"].all() and 0.5 < record["visible"].mean() < 1
 
@@ -191,8 +192,8 @@ def test_motorcycle_as_video_and_flow(target):
     np.testing.assert_array_equal(record["pose"][at], np.eye(4))
     np.testing.assert_array_equal(record["distance"][at], 0)
     assert record["distance"][1 - at] == pair["baseline"]
-    flow, seen = ops.rigid_flow(
-        jnp.asarray(record["depth"]), record["pose"][1 - at], record["intrinsics"]
+    flow, seen = jax.device_get(
+        rigid_flow(record["depth"], record["pose"][1 - at], record["intrinsics"])
     )
     assert not (seen & ~pair["known"]).any() and seen.mean() > 0.8
     np.testing.assert_allclose(flow[seen], pair["flow"][seen], atol=1e-4)

@@ -40,8 +40,7 @@ def fill(name, shape):
 
 
 def draw(name, *shape):
-    values = np.random.RandomState(zlib.crc32(name.encode())).rand(*shape)
-    return jnp.asarray(values, jnp.float32)
+    return np.random.RandomState(zlib.crc32(name.encode())).rand(*shape).astype(np.float32)
 
 
 def filled(model, scope, x):
@@ -105,7 +104,7 @@ def test_pose_cnn_equals_pytorch():
 def test_transposed_convolution_scatters_its_kernel(side):
     x = np.random.RandomState(0).randn(1, 2, 3, 2).astype(np.float32)
     layer = UpConv(3, side)
-    variables = layer.init(jax.random.key(0), jnp.asarray(x))
+    variables = jax.jit(layer.init)(jax.random.key(0), x)
     kernel, r = np.asarray(variables["params"]["kernel"]), side // 2
     canvas = np.zeros((1, 4 + 2 * side, 6 + 2 * side, 3))
     for i in range(2):
@@ -113,7 +112,7 @@ def test_transposed_convolution_scatters_its_kernel(side):
             rows, columns = (slice(side + 2 * k - r, side + 2 * k + r + 1) for k in (i, j))
             canvas[:, rows, columns] += np.einsum("nc,abck->nabk", x[:, i, j], kernel)
     expected = canvas[:, side : side + 4, side : side + 6]
-    np.testing.assert_allclose(layer.apply(variables, jnp.asarray(x)), expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(layer.apply)(variables, x), expected, atol=1e-5)
 
 
 def of_parts(encoder, decoder):
@@ -200,7 +199,7 @@ def networks():
             build_pose_network(
                 section(), name="correlation", frames=3, decoder_width=8, explainability=True
             ),
-            jnp.concatenate([pairs, pairs[..., :3]], axis=-1),  # the last equals the first
+            np.concatenate([pairs, pairs[..., :3]], axis=-1),  # the last equals the first
         ),
     }
 
@@ -219,7 +218,7 @@ def networks():
             results[name] = out, gradient
         return results
 
-    return run()
+    return jax.device_get(run())
 
 
 @pytest.mark.parametrize("name", ["depth", "dispnet", "pose", "posecnn", "correlation"])
@@ -234,9 +233,8 @@ def test_starts_with_a_nearly_flat_map_and_standing_still(networks):
     standing = networks["pose"][0], networks["posecnn"][0][0], networks["correlation"][0][0]
     for twists in standing:
         assert np.max(np.abs(twists)) > 0
-        np.testing.assert_allclose(
-            se3_exp(twists), np.eye(4)[None, None] + 0 * se3_exp(twists), atol=0.01
-        )
+        poses = np.asarray(jax.jit(se3_exp)(twists))
+        np.testing.assert_allclose(poses, np.eye(4)[None, None] + 0 * poses, atol=0.01)
 
 
 def test_correlation_treats_every_other_frame_alike():
@@ -249,8 +247,8 @@ def test_correlation_treats_every_other_frame_alike():
     def run(frames):
         return model.apply(*model.init(jax.random.key(0), frames), frames, False)[0]
 
-    twists, masks = run(jnp.concatenate([a, b, c], -1))
-    swapped, swapped_masks = run(jnp.concatenate([a, c, b], -1))
+    twists, masks = jax.device_get(run(np.concatenate([a, b, c], -1)))
+    swapped, swapped_masks = run(np.concatenate([a, c, b], -1))
     assert twists.shape == (1, 2, 6) and np.abs(twists[:, 0] - twists[:, 1]).max() > 1e-6
     np.testing.assert_allclose(swapped, twists[:, ::-1], rtol=1e-5, atol=1e-9)
     for i, (mask, other) in enumerate(zip(masks, swapped_masks)):
@@ -279,13 +277,14 @@ def test_random_features_know_how_far_a_frame_was_moved(factor, shift):
 
 def test_a_search_at_a_lower_resolution_keeps_places_where_sizes_do_not_divide():
     """Displacements are in places of the map that was given, along each side by its own factor."""
+    find = jax.jit(coarse_flow, static_argnums=(2, 3, 4))
     a = np.random.default_rng(1).normal(size=(2, 9, 14, 6)).astype(np.float32)
-    low = np.asarray(coarse_flow(a, a, 1e4, 2, 4))
+    low = np.asarray(find(a, a, 1e4, 2, 4))
     assert low.shape == (2, 9, 14, 3)
     np.testing.assert_allclose(low, np.broadcast_to([0.0, 0.0, 1.0], low.shape), atol=1e-5)
     thirds = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)  # of the width, a feature each
     thirds = np.tile(thirds, (1, 9, 1, 1))
-    flow = np.asarray(coarse_flow(thirds, np.roll(thirds, -4, axis=2), 1e4, 1, 4))
+    flow = np.asarray(find(thirds, np.roll(thirds, -4, axis=2), 1e4, 1, 4))
     np.testing.assert_allclose(flow[0, :, 6:, 0], -4.0, atol=1e-4)
 
 
@@ -293,9 +292,9 @@ def test_equal_frames_of_a_shared_encoder_can_be_stacked_or_not():
     """What the first convolution gives of one frame, as a stage of its own and as one of one."""
     model = from_linen(PoseDecoder(width=4))
     stage = draw("one", 2, 2, 3, 5)
-    params, state = model.init(jax.random.key(0), {"stages": {"a": stage}})
-    alone, _ = model.apply(params, state, {"stages": {"a": stage}}, False)
-    framed, _ = model.apply(params, state, {"stages": {"0": stage, "a": stage[:, None]}}, False)
+    params, state = jax.jit(model.init)(jax.random.key(0), {"stages": {"a": stage}})
+    apply = jax.jit(lambda stages: model.apply(params, state, {"stages": stages}, False)[0])
+    alone, framed = apply({"a": stage}), apply({"0": stage, "a": stage[:, None]})
     np.testing.assert_array_equal(alone, framed)
 
 

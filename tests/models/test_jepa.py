@@ -1,5 +1,7 @@
 """I-JEPA's predictor: masks, positions, blocks, initialization."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,10 +17,10 @@ def inputs():
     random = np.random.RandomState(0)
     patches = np.stack([random.permutation(20) for _ in range(N)])
     return {
-        "tokens": jnp.asarray(random.randn(N, K, D), jnp.float32),
-        "keep": jnp.asarray(patches[:, :K], jnp.int32),
-        "targets": jnp.asarray(patches[:, K : K + M * T].reshape(N, M, T), jnp.int32),
-        "like": jnp.zeros((N, 16, 20, 3)),
+        "tokens": random.randn(N, K, D).astype(np.float32),
+        "keep": patches[:, :K].astype(np.int32),
+        "targets": patches[:, K : K + M * T].reshape(N, M, T).astype(np.int32),
+        "like": np.zeros((N, 16, 20, 3), np.float32),
     }
 
 
@@ -27,8 +29,10 @@ def predictor():
     model = from_linen(MODULE)
     params, _ = jax.jit(model.init)(jax.random.key(0), inputs())
     # Larger weights than at the start, so that attention matters.
+    params = jax.device_get(params)
     params = jax.tree.map(lambda leaf: 10 * leaf if leaf.ndim > 1 else leaf, params)
-    return params, jax.jit(lambda params, x: model.apply(params, {}, x, True)[0])
+    predict = jax.jit(lambda params, x: model.apply(params, {}, x, True)[0])
+    return params, lambda params, x: np.asarray(predict(params, x))
 
 
 def test_predicts_tokens_of_every_block(predictor):
@@ -41,9 +45,9 @@ def test_predicts_tokens_of_every_block(predictor):
 def test_without_blocks_a_prediction_is_a_function_of_its_position():
     module = MODULE.clone(depth=0)
     x = inputs()
-    variables = module.init(jax.random.key(0), x, train=True)
-    out = module.apply(variables, x, train=True)
-    params = variables["params"]
+    variables = jax.jit(partial(module.init, train=True))(jax.random.key(0), x)
+    out = jax.jit(partial(module.apply, train=True))(variables, x)
+    params = jax.device_get(variables["params"])
     y = params["mask_token"] + sincos_positions((4, 5), 16)[np.asarray(x["targets"])]
     y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-6)
     expected = y @ params["prediction"]["kernel"]
@@ -56,21 +60,21 @@ def test_padding_changes_no_real_prediction(predictor):
     expected = predict(params, x)
     random = np.random.RandomState(1)
     padded = {
-        "tokens": jnp.concatenate([x["tokens"], 100 * random.randn(N, 2, D)], 1),
-        "keep": jnp.pad(x["keep"], ((0, 0), (0, 2)), constant_values=7),
-        "keep_mask": jnp.pad(jnp.ones((N, K), bool), ((0, 0), (0, 2))),
-        "targets": jnp.pad(x["targets"], ((0, 0), (0, 0), (0, 1)), constant_values=3),
-        "target_mask": jnp.pad(jnp.ones((N, M, T), bool), ((0, 0), (0, 0), (0, 1))),
+        "tokens": np.concatenate([x["tokens"], 100 * random.randn(N, 2, D)], 1),
+        "keep": np.pad(x["keep"], ((0, 0), (0, 2)), constant_values=7),
+        "keep_mask": np.pad(np.ones((N, K), bool), ((0, 0), (0, 2))),
+        "targets": np.pad(x["targets"], ((0, 0), (0, 0), (0, 1)), constant_values=3),
+        "target_mask": np.pad(np.ones((N, M, T), bool), ((0, 0), (0, 0), (0, 1))),
         "like": x["like"],
     }
-    padded = {name: jnp.asarray(value, x.get(name, value).dtype) for name, value in padded.items()}
+    padded = {name: np.asarray(value, x.get(name, value).dtype) for name, value in padded.items()}
     np.testing.assert_allclose(predict(params, padded)[:, :, :T], expected, atol=2e-5)
     without = {name: value for name, value in padded.items() if not name.endswith("_mask")}
     assert np.abs(predict(params, without)[:, :, :T] - expected).max() > 0.1
     nothing = {
         **padded,
-        "keep_mask": jnp.zeros((N, K + 2)),
-        "target_mask": jnp.zeros((N, M, T + 1)),
+        "keep_mask": np.zeros((N, K + 2)),
+        "target_mask": np.zeros((N, M, T + 1)),
     }
     assert np.all(np.isfinite(predict(params, nothing)))
 
@@ -88,7 +92,7 @@ def test_blocks_do_not_see_each_other(predictor):
     params, predict = predictor
     x = inputs()
     alone = [predict(params, {**x, "targets": x["targets"][:, i : i + 1]}) for i in range(M)]
-    np.testing.assert_allclose(jnp.concatenate(alone, 1), predict(params, x), atol=2e-5)
+    np.testing.assert_allclose(np.concatenate(alone, 1), predict(params, x), atol=2e-5)
 
 
 def test_every_parameter_has_a_gradient():
@@ -104,7 +108,7 @@ def test_every_parameter_has_a_gradient():
 
         return jax.grad(loss, argnums=(0, 1))(params, x["tokens"])
 
-    of_params, of_tokens = gradient(inputs())
+    of_params, of_tokens = jax.device_get(gradient(inputs()))
     for path, leaf in jax.tree.leaves_with_path(of_params):
         assert np.all(np.isfinite(leaf)) and np.any(leaf != 0), path
     assert np.any(of_params["mask_token"] != 0)

@@ -1,6 +1,7 @@
 """Batch normalization against Flax's, and that of groups against one forward a group."""
 
 import re
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -15,17 +16,18 @@ from sslax.models.norm import BatchNorm
 
 def images(scale=3.0, shift=2.0):
     values = np.random.RandomState(0).standard_normal((4, 3, 3, 5))
-    return jnp.asarray(scale * values + shift, jnp.float32)
+    return (scale * values + shift).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def variables():
     x = images()
-    variables = BatchNorm(train=True).init(jax.random.key(0), x)
-    expected = nn.BatchNorm(use_running_average=False).init(jax.random.key(0), x)
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), variables, expected))
+    modules = BatchNorm(train=True), nn.BatchNorm(use_running_average=False)
+    key = jax.random.key(0)
+    variables, expected = (jax.device_get(jax.jit(module.init)(key, x)) for module in modules)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool(np.all(a == b)), variables, expected))
     draw = np.random.RandomState(1)
-    return jax.tree.map(lambda v: jnp.asarray(draw.rand(*v.shape) + 0.5, jnp.float32), variables)
+    return jax.tree.map(lambda v: np.float32(draw.rand(*v.shape) + 0.5), variables)
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -47,18 +49,21 @@ def test_output_statistics_and_gradients_equal_flax(variables, train):
 
 
 def test_constant_channels_are_finite_with_their_gradient():
-    x, module = jnp.full((4, 2, 2, 3), 7.0), BatchNorm(train=True, affine=False)
+    x, module = np.full((4, 2, 2, 3), np.float32(7.0)), BatchNorm(train=True, affine=False)
 
     def function(x):
         return jnp.sum(module.apply({}, x, mutable=["batch_stats"])[0] ** 2)
 
-    assert np.all(np.isfinite(function(x))) and np.all(np.isfinite(jax.grad(function)(x)))
+    value, gradient = jax.jit(jax.value_and_grad(function))(x)
+    assert np.all(np.isfinite(value)) and np.all(np.isfinite(gradient))
 
 
 def test_plain_form_has_no_parameters_and_bfloat16_keeps_float32_statistics(variables):
-    assert "params" not in BatchNorm(train=True, affine=False).init(jax.random.key(0), images())
+    init = jax.jit(BatchNorm(train=True, affine=False).init)
+    assert "params" not in init(jax.random.key(0), images())
     module = BatchNorm(train=True, dtype=jnp.bfloat16)
-    y, updated = module.apply(variables, images().astype(jnp.bfloat16), mutable=["batch_stats"])
+    apply = jax.jit(partial(module.apply, mutable=["batch_stats"]))
+    y, updated = apply(variables, images().astype(jnp.bfloat16))
     assert y.dtype == jnp.bfloat16
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(updated))
 
@@ -70,7 +75,7 @@ def batch(seed=0):
     """Examples that differ in mean and scale, so that it matters which share statistics."""
     draw = np.random.RandomState(seed)
     x = draw.standard_normal((8, 3, 2, 5)) * draw.uniform(0.5, 2, (8, 1, 1, 5))
-    return jnp.asarray(x + draw.standard_normal((8, 1, 1, 5)), jnp.float32)
+    return (x + draw.standard_normal((8, 1, 1, 5))).astype(np.float32)
 
 
 MEMBERS = {False: lambda g: slice(g, None, 2), True: lambda g: slice(4 * g, 4 * g + 4)}
@@ -106,8 +111,8 @@ def test_groups_equal_separate_forwards(variables, grouped):
 
         return jax.grad(function, argnums=(0, 1), has_aux=True)(params, x)
 
-    (of_params, of_x), (y, stats) = run(variables["params"], x)
-    parts = [separate(variables["params"], x[members(g)]) for g in (0, 1)]
+    (of_params, of_x), (y, stats) = jax.device_get(run(variables["params"], x))
+    parts = jax.device_get([separate(variables["params"], x[members(g)]) for g in (0, 1)])
     for g, ((_, of_part), (part, _)) in enumerate(parts):
         np.testing.assert_allclose(y[members(g)], part, atol=1e-5)
         np.testing.assert_allclose(of_x[members(g)], of_part, atol=1e-5)
@@ -121,7 +126,7 @@ def test_groups_equal_separate_forwards(variables, grouped):
 
 def test_groups_equal_float64(variables, grouped):
     members, run = grouped
-    _, (y, stats) = run(variables["params"], batch())
+    _, (y, stats) = jax.device_get(run(variables["params"], batch()))
     x = np.asarray(batch(), np.float64)
     scale, bias = (np.asarray(variables["params"][k], np.float64) for k in ("scale", "bias"))
     means = [x[members(g)].mean((0, 1, 2)) for g in (0, 1)]
@@ -168,18 +173,18 @@ def test_groups_count_in_training_only(variables):
 def test_networks_pass_the_groups_on(bottleneck, blocks):
     """One forward of merged views equals one forward a view, features and projections."""
     sizes = {"blocks": (1,), "width": 0.0625, "small_stem": True, "bottleneck": bottleneck}
-    x = jnp.asarray(np.random.RandomState(0).rand(8, 4, 4, 1) ** 2, jnp.float32)
+    x = np.float32(np.random.RandomState(0).rand(8, 4, 4, 1) ** 2)
     head = Projector(8, 4, last_norm="affine")
     encoder = from_linen(ResNet(**sizes))
     params, state = jax.jit(encoder.init)(jax.random.key(0), x)
-    features = jnp.zeros((8, 16 if bottleneck else 4))
+    features = np.zeros((8, 16 if bottleneck else 4), np.float32)
     of_head = jax.jit(from_linen(head).init)(jax.random.key(1), features)
 
     def run(x, **groups):
         encoding, _ = from_linen(ResNet(**sizes, **groups)).apply(params, state, x, True)
         return from_linen(head.clone(**groups)).apply(*of_head, encoding.features, True)[0]
 
-    merged = jax.jit(lambda x: run(x, norm_groups=2, norm_blocks=blocks))(x)
+    merged = np.asarray(jax.jit(lambda x: run(x, norm_groups=2, norm_blocks=blocks))(x))
     alone = jax.jit(run)
     for g in (0, 1):
         part = MEMBERS[blocks](g)

@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -29,12 +30,11 @@ from sslax.models.vit import gelu
 GOLDEN = np.load(Path(__file__).parent / "golden" / "vit.npz")
 SMALL = ViT(patch=4, width=24, depth=2, heads=3)
 DEEP = ViT(patch=4, width=8, depth=3, heads=2, drop_path=0.5)
-KEEP = jnp.array([[4, 0, 3], [1, 5, 2]], jnp.int32)
+KEEP = np.array([[4, 0, 3], [1, 5, 2]], np.int32)
 
 
 def images(n=2, height=8, width=12, channels=3):
-    values = np.random.RandomState(0).rand(n, height, width, channels)
-    return jnp.asarray(values, jnp.float32)
+    return np.random.RandomState(0).rand(n, height, width, channels).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -99,16 +99,16 @@ def like_torch(params, prefix):
 
     flat, tree = jax.tree.flatten_with_path(params)
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat]
-    shapes = [to_torch(path, leaf).shape for path, (_, leaf) in zip(paths, flat)]
+    shapes = [to_torch(path, np.empty(leaf.shape)).shape for path, (_, leaf) in zip(paths, flat)]
     values = [
-        jnp.asarray(from_torch(path, fill(torch_name(prefix, path), shape)))
+        from_torch(path, fill(torch_name(prefix, path), shape))
         for path, shape in zip(paths, shapes)
     ]
 
     def check_gradients(gradients):
-        for path, gradient in zip(paths, jax.tree.leaves(gradients)):
+        for path, gradient in zip(paths, jax.tree.leaves(jax.device_get(gradients))):
             expected = GOLDEN[f"gradient/{torch_name(prefix, path)}"]
-            ours = np.asarray(to_torch(path, gradient)).ravel()
+            ours = to_torch(path, gradient).ravel()
             ours = ours[:: -(-ours.size // 24)]
             scale = np.abs(expected).max()
             np.testing.assert_allclose(ours, expected, atol=2e-5 * scale, rtol=0, err_msg=path)
@@ -128,17 +128,13 @@ def test_outputs_and_gradients_equal_torch(small):
     def run(params):
         def scalar(params):
             out, _ = model.apply(params, state, GOLDEN["images"], False)
+            assert list(out.stages) == ["block01", "block02", "tokens"]
             tokens = out.stages["tokens"]
             return jnp.sum(jnp.sin(3 * out.features)) + jnp.sum(jnp.sin(tokens[:, 1:])), out
 
         return jax.grad(scalar, has_aux=True)(params)
 
     gradients, out = run(params)
-    assert list(model.apply(params, state, images(), False)[0].stages) == [
-        "block01",
-        "block02",
-        "tokens",
-    ]
     for name, stage in out.stages.items():
         assert_close(stage, GOLDEN[name.replace("block0", "block")])
     assert_close(out.features, GOLDEN["tokens"][:, 0])
@@ -148,10 +144,9 @@ def test_outputs_and_gradients_equal_torch(small):
 def test_masked_autoencoder_equals_torch(small):
     model, like, state = small
     decoder = from_linen(MAEDecoder(patch=4, width=16, depth=1, heads=2))
-    pixels, keep = jnp.asarray(GOLDEN["images"]), jnp.asarray(GOLDEN["keep"])
+    pixels, keep = GOLDEN["images"], GOLDEN["keep"]
     inputs = {"tokens": jnp.zeros((2, 4, 24)), "keep": keep, "like": pixels}
     like_decoder, decoder_state = jax.eval_shape(decoder.init, jax.random.key(0), inputs)
-    like_decoder = jax.tree.map(lambda s: jnp.zeros(s.shape), like_decoder)
     params, _ = like_torch(like, "encoder")
     decoder_params, check_gradients = like_torch(like_decoder, "decoder")
 
@@ -168,9 +163,10 @@ def test_masked_autoencoder_equals_torch(small):
     (gradient, of_decoder), predicted = run(params, decoder_params)
     assert_close(predicted, GOLDEN["predicted"])
     check_gradients(of_decoder)
-    kernel = gradient["patch_embedding"]["kernel"].reshape(4, 4, 3, -1).transpose(3, 2, 0, 1)
+    kernel = np.asarray(gradient["patch_embedding"]["kernel"])
+    kernel = kernel.reshape(4, 4, 3, -1).transpose(3, 2, 0, 1)
     expected = GOLDEN["gradient/patches"]
-    assert_close(np.asarray(kernel).ravel()[:: -(-kernel.size // 24)], expected, 2e-5)
+    assert_close(kernel.ravel()[:: -(-kernel.size // 24)], expected, 2e-5)
 
 
 def test_positions_equal_the_formula_in_float64():
@@ -197,12 +193,14 @@ def test_patches_hold_their_pixels_in_order():
 
 def test_keeping_all_patches_in_any_order_is_keeping_none_back(small, apply):
     model, params, state = small
-    plain, _ = model.apply(params, state, images(), False)
-    order = jnp.array([[5, 0, 3, 1, 2, 4], [0, 1, 2, 3, 4, 5]])
+    plain, _ = jax.device_get(
+        jax.jit(model.apply, static_argnums=3)(params, state, images(), False)
+    )
+    order = np.array([[5, 0, 3, 1, 2, 4], [0, 1, 2, 3, 4, 5]])
     kept, *_ = apply(params, images(), order)
     np.testing.assert_allclose(kept.features, plain.features, atol=1e-5)
     for name, stage in plain.stages.items():
-        moved = jnp.take_along_axis(stage[:, 1:], order[..., None], axis=1)
+        moved = np.take_along_axis(stage[:, 1:], order[..., None], axis=1)
         np.testing.assert_allclose(kept.stages[name][:, 1:], moved, atol=1e-5)
 
 
@@ -213,7 +211,7 @@ def test_hidden_patches_have_no_influence_and_no_gradient(small, apply):
     visible = np.asarray(unpatchify(jnp.asarray(visible), 4, (8, 12)))
     out, of_params, of_image = apply(params, images(), KEEP)
     np.testing.assert_array_equal(np.any(np.asarray(of_image) != 0, axis=-1), visible[..., 0])
-    others = apply(params, jnp.where(visible, images(), 7.0), KEEP)
+    others = apply(params, np.where(visible, images(), np.float32(7.0)), KEEP)
     for a, b in zip(jax.tree.leaves((out, of_params)), jax.tree.leaves(others[:2])):
         np.testing.assert_array_equal(a, b)  # which also says that it repeats to the bit
     assert out.features.shape == (2, 24) and out.stages["tokens"].shape == (2, 4, 24)
@@ -221,7 +219,7 @@ def test_hidden_patches_have_no_influence_and_no_gradient(small, apply):
 
 def test_every_parameter_has_a_gradient(small, apply):
     _, params, _ = small
-    for leaf in jax.tree.leaves(apply(params, images(), KEEP)[1]):
+    for leaf in jax.tree.leaves(jax.device_get(apply(params, images(), KEEP)[1])):
         assert np.all(np.isfinite(leaf)) and np.any(leaf != 0)
 
 
@@ -238,17 +236,19 @@ def test_frozen_patch_embedding_is_state_and_changes_nothing_else(small):
     out, updated = jax.jit(lambda p, s: model.apply(p, s, images(), True))(rest, state)
     expected, _ = jax.jit(lambda p: from_linen(SMALL).apply(p, {}, images(), True))(params)
     np.testing.assert_array_equal(out.features, expected.features)
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), state, updated))
+    state, updated = jax.device_get((state, updated))
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool(np.all(a == b)), state, updated))
 
 
 def test_mean_pooling_leaves_the_class_token_out(small):
     _, params, _ = small
-    out = SMALL.clone(pool="mean").apply({"params": params}, images(), train=False)
+    mean = partial(SMALL.clone(pool="mean").apply, train=False)
+    out = jax.jit(mean)({"params": params}, images())
     expected = np.asarray(out.stages["tokens"])[:, 1:].mean(1)
     np.testing.assert_allclose(out.features, expected, atol=1e-6)
     bare = SMALL.clone(pool="mean", class_token=False)
     rest = {name: value for name, value in params.items() if name != "class_token"}
-    out = bare.apply({"params": rest}, images(), train=False)
+    out = jax.eval_shape(partial(bare.apply, train=False), {"params": rest}, images())
     assert out.stages["tokens"].shape == (2, 6, 24) and out.features.shape == (2, 24)
     with pytest.raises(ValueError, match="needs the class token"):
         SMALL.clone(class_token=False).apply({"params": rest}, images(), train=False)
@@ -260,14 +260,14 @@ def test_padding_has_no_influence(small, pool):
     module = SMALL.clone(pool=pool)
     encode = jax.jit(lambda x: module.apply({"params": params}, x, train=True))
     expected = encode({"image": images(), "keep": KEEP})
-    padded = {"image": images(), "keep": jnp.pad(KEEP, ((0, 0), (0, 2)), constant_values=1)}
-    mask = jnp.pad(jnp.ones(KEEP.shape), ((0, 0), (0, 2)))
+    padded = {"image": images(), "keep": np.pad(KEEP, ((0, 0), (0, 2)), constant_values=1)}
+    mask = np.pad(np.ones(KEEP.shape), ((0, 0), (0, 2)))
     out = encode({**padded, "keep_mask": mask})
     np.testing.assert_allclose(out.features, expected.features, atol=1e-5)
     for name, stage in expected.stages.items():
         np.testing.assert_allclose(out.stages[name][:, :4], stage, atol=1e-5)
     assert np.abs(encode(padded).features - expected.features).max() > 1e-3
-    nothing = encode({**padded, "keep_mask": jnp.zeros_like(mask)})
+    nothing = encode({**padded, "keep_mask": np.zeros_like(mask)})
     assert np.all(np.isfinite(nothing.features))
 
 
@@ -290,19 +290,19 @@ def test_learned_positions_are_resized_for_other_grids():
     fixed = from_linen(SMALL.clone(depth=1))
     rest = {name: value for name, value in learned.items() if name != "position"}
     as_table = {**learned, "position": sincos_positions((2, 3), 24).reshape(2, 3, 24)}
-    out, _ = model.apply(as_table, state, images(), True)
-    expected, _ = fixed.apply(rest, {}, images(), True)
+    out, _ = jax.jit(lambda p: model.apply(p, state, images(), True))(as_table)
+    expected, _ = jax.jit(lambda p: fixed.apply(p, {}, images(), True))(rest)
     np.testing.assert_array_equal(out.features, expected.features)
 
     @jax.jit
     def at_other_size(params):
         return model.apply(params, state, images(2, 12, 16), True)[0].features
 
-    ramp = jnp.linspace(0, 1, 24) + jnp.zeros((2, 3, 1))  # the same everywhere at every size
+    ramp = np.linspace(0, 1, 24) + np.zeros((2, 3, 1))  # the same everywhere at every size
     same = at_other_size({**learned, "position": ramp})
-    tiled = jnp.linspace(0, 1, 24) + jnp.zeros((3, 4, 1))
+    tiled = np.linspace(0, 1, 24) + np.zeros((3, 4, 1))
     np.testing.assert_allclose(same, at_other_size({**learned, "position": tiled}), atol=1e-5)
-    gradient = jax.grad(lambda p: jnp.sum(jnp.sin(at_other_size(p))))(learned)
+    gradient = jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(at_other_size(p)))))(learned)
     assert np.all(np.any(np.asarray(gradient["position"]) != 0, axis=-1))
 
 
@@ -310,8 +310,9 @@ def test_bfloat16_keeps_parameters_and_outputs_in_float32(small):
     _, params, _ = small
     half = SMALL.clone(dtype=jnp.bfloat16)
     shapes = jax.eval_shape(lambda x: half.init(jax.random.key(0), x, train=True), images())
-    out = half.apply({"params": params}, images(), train=True)
-    exact = SMALL.apply({"params": params}, images(), train=True)
+    out, exact = jax.jit(
+        lambda p: [model.apply({"params": p}, images(), train=True) for model in (half, SMALL)]
+    )(params)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((shapes, out)))
     assert 0 < np.abs(out.features - exact.features).max() < 0.05
 
@@ -320,13 +321,14 @@ def test_initialization_is_as_stated():
     module = ViT(patch=4, width=96, depth=1, heads=3)
     init = jax.jit(lambda key: module.init(key, images(), train=True))
     params = init(jax.random.key(0))["params"]
+    qkv = np.asarray(params["block01"]["attention"]["qkv"]["kernel"])
     kernels = {
-        "q": params["block01"]["attention"]["qkv"]["kernel"][:, :96],
-        "v": params["block01"]["attention"]["qkv"]["kernel"][:, 192:],
+        "q": qkv[:, :96],
+        "v": qkv[:, 192:],
         "mlp": params["block01"]["linear1"]["kernel"],
         "patches": params["patch_embedding"]["kernel"],
     }
-    for name, kernel in kernels.items():
+    for name, kernel in jax.device_get(kernels).items():
         limit = np.sqrt(6 / sum(kernel.shape))
         assert 0.98 * limit < np.abs(kernel).max() <= limit, name
         np.testing.assert_allclose(np.std(kernel), limit / np.sqrt(3), rtol=0.05)
@@ -338,7 +340,7 @@ def test_gelu_is_exact():
     from scipy.special import ndtr
 
     x = np.linspace(-6, 6, 101)
-    np.testing.assert_allclose(gelu(jnp.asarray(x, jnp.float32)), x * ndtr(x), atol=1e-6)
+    np.testing.assert_allclose(jax.jit(gelu)(np.float32(x)), x * ndtr(x), atol=1e-6)
 
 
 # The usual networks' counts at 16-pixel patches, less their table of positions and classifier.
@@ -369,7 +371,7 @@ def test_kept_patches_of_a_sharded_batch_move_no_image(small):
     model, params, state = small
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     data, replicated = (NamedSharding(mesh, PartitionSpec(*p)) for p in (("data",), ()))
-    x = {"image": images(8), "keep": jnp.tile(KEEP, (4, 1))}
+    x = {"image": images(8), "keep": np.tile(KEEP, (4, 1))}
 
     @jax.jit
     def run(params, x):
@@ -394,9 +396,9 @@ def test_image_of_a_dictionary_is_normalized(small):
     plain, params, state = small
     scaled = from_linen(SMALL, mean=(0.5, 0.25, 0.75), std=(2.0, 0.5, 1.0))
     x = {"image": images(), "keep": KEEP}
-    normal = (images() - jnp.array([0.5, 0.25, 0.75])) / jnp.array([2.0, 0.5, 1.0])
-    out, _ = scaled.apply(params, state, x, False)
-    expected, _ = plain.apply(params, state, {**x, "image": normal}, False)
+    normal = (images() - np.float32([0.5, 0.25, 0.75])) / np.float32([2.0, 0.5, 1.0])
+    out, _ = jax.jit(lambda p: scaled.apply(p, state, x, False))(params)
+    expected, _ = jax.jit(lambda p: plain.apply(p, state, {**x, "image": normal}, False))(params)
     np.testing.assert_allclose(out.features, expected.features, atol=1e-6)
 
 
