@@ -510,7 +510,7 @@ def load_torchvision_raft(
             arrays[path] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
     arrays |= {path: arrays[path] - shift for path, shift in shifts.items() if path in arrays}
     check_like(wanted, arrays, "the state dict")
-    leaves = [jnp.asarray(arrays[name]) for name in wanted]
+    leaves = [jax.device_put(arrays[name]) for name in wanted]
     variables = dict(jax.tree.unflatten(jax.tree.structure(like), leaves))
     return variables.pop("params"), variables
 

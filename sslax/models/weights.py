@@ -214,7 +214,7 @@ def load_torchvision_resnet(
     like = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
     wanted = flatten(like)
     check_like(wanted, arrays, "the state dict")
-    leaves = [jnp.asarray(arrays[name]) for name in wanted]
+    leaves = [jax.device_put(arrays[name]) for name in wanted]
     variables = dict(jax.tree.unflatten(jax.tree.structure(like), leaves))
     return variables.pop("params"), variables
 

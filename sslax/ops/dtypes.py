@@ -44,8 +44,7 @@ def at_least_float32(x: ArrayLike) -> Array:
         >>> str(at_least_float32(jnp.zeros(2, jnp.bfloat16)).dtype)
         'float32'
     """
-    x = jnp.asarray(x)
-    return x.astype(accumulation_dtype(x))
+    return jnp.asarray(x, accumulation_dtype(x))
 
 
 def accumulated(*arrays: ArrayLike) -> tuple[Array, ...]:
