@@ -6,6 +6,8 @@ methods and losses is written for the global batch and for whole parameters.
 """
 
 import math
+import socket
+import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,6 +20,7 @@ from sslax.errors import UserError
 from sslax.types import PyTree
 
 AXIS = "data"
+PATIENCE = 300.0  # seconds to wait for the first process
 SMALLEST = 2**16  # elements of an array that is worth sharding: 256 KiB in float32
 
 Layout = Literal["replicated", "fsdp"]
@@ -124,14 +127,23 @@ def initialize_distributed(coordinator: str, process_id: int, processes: int) ->
     otherwise the three values are taken as given, the same `coordinator` ("host:port") everywhere.
 
     Raises:
-        UserError: no cluster was detected and no coordinator given, or the coordinator has no port,
-            or the process is none of so many.
+        UserError: no cluster was detected and no coordinator given, the coordinator has no port, or
+            not all processes came together there.
     """
     if coordinator:
         _check_by_hand(coordinator, process_id, processes)
-        jax.distributed.initialize(
-            coordinator, processes, process_id, cluster_detection_method="deactivate"
-        )
+        if process_id > 0:
+            _wait_for(coordinator)
+        try:
+            jax.distributed.initialize(
+                coordinator, processes, process_id, cluster_detection_method="deactivate"
+            )
+        except jax.errors.JaxRuntimeError as error:
+            raise UserError(
+                f"Process {process_id} of {processes} could not join the others at {coordinator}: "
+                f"{str(error).splitlines()[0]}. If another program uses the port of --coordinator, "
+                "name another one, in all processes."
+            ) from error
         return
     try:
         jax.distributed.initialize()
@@ -140,6 +152,23 @@ def initialize_distributed(coordinator: str, process_id: int, processes: int) ->
             "--distributed found no cluster (SLURM, GKE, Cloud TPU or Open MPI); name it by hand: "
             "--coordinator=HOST:PORT --process_id=I --num_processes=N."
         ) from error
+
+
+def _wait_for(coordinator: str) -> None:
+    """Waits until process 0 listens; JAX itself would end the process without a Python error."""
+    host, _, port = coordinator.rpartition(":")
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"Nothing answered at --coordinator={coordinator} for {PATIENCE:g} seconds "
+                    f"({error}): start process 0 there, and make sure that this machine reaches it."
+                ) from error
+        time.sleep(1)
 
 
 def _check_by_hand(coordinator: str, process_id: int, processes: int) -> None:

@@ -1,5 +1,6 @@
 """Meshes, and where the training state lies on them."""
 
+import socket
 from dataclasses import dataclass
 
 import jax
@@ -108,3 +109,19 @@ def test_slices_are_contiguous_and_keep_their_order():
 def test_mistakes_about_the_processes_are_named(coordinator, process, message):
     with pytest.raises(UserError, match=message):
         sharding.initialize_distributed(coordinator, process, 2)
+
+
+def test_a_coordinator_that_does_not_answer_and_one_that_cannot_listen(monkeypatch):
+    monkeypatch.setattr(sharding, "PATIENCE", 0.0)
+    with socket.socket() as closed:  # bound, so that no one else takes the port; it does not listen
+        closed.bind(("127.0.0.1", 0))
+        coordinator = "{}:{}".format(*closed.getsockname())
+        with pytest.raises(UserError, match=r"Nothing answered at .*refused.*: start process 0"):
+            sharding.initialize_distributed(coordinator, 1, 2)
+
+    def refuse(*_, **__):
+        raise jax.errors.JaxRuntimeError("UNKNOWN: Failed to start RPC server")
+
+    monkeypatch.setattr(jax.distributed, "initialize", refuse)
+    with pytest.raises(UserError, match=r"Process 0 of 2 could not join .*: UNKNOWN: .* the port"):
+        sharding.initialize_distributed(coordinator, 0, 2)
