@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
 
-# `-m fast`, under three minutes on two cores: the pure functions, the configs, one method through
+# `-m fast`, under two minutes on two cores: the pure functions, the configs, one method through
 # the tests of all methods; without what compiles long, for eight devices or for second derivatives.
 FAST = (
     *("tests/losses", "tests/ops", "tests/measures", "tests/test_checks.py"),
