@@ -46,7 +46,7 @@ def row(name: str, topology_name: str, target_config: str) -> dict:
     topology = find(topology_name, target_config=target_config)
     count = len(topology.devices)
     config.batch_size = max(config.batch_size // count, 1) * count
-    if "teacher_from" in config[method]:
+    if "teacher_from" in config.get(method, {}):
         return {"error": "starts from the weights of another run"}
     try:
         found = measure(config, contents_of(config, variant), topology)
