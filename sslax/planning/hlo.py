@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 PACKAGE = Path(__file__).parents[1]
 ELSEWHERE = "elsewhere"  # the place of what no line of the package asked for
 REACH = 4  # operands of operands that are asked for a place
@@ -327,6 +329,8 @@ class Program:
             return 0.0
         shapes = [self._results[name][0] for name in instruction.operands]
         output = self._results[instruction.name][0]
+        if kind == "convolution":
+            return 2.0 * _multiply_adds(shapes[0], shapes[1], output, instruction.rest)
         if labels := re.search(r"dim_labels=\w+_(\w+)->", instruction.rest):
             # cuDNN's calls for gradients describe the convolution that they are of.
             if "convBackwardInput" in instruction.target:
@@ -342,6 +346,46 @@ class Program:
             return 0.0
         axes = [int(axis) for axis in re.findall(r"\d+", contracted[1])]
         return 2.0 * output.size * math.prod(shapes[0].shape[axis] for axis in axes)
+
+
+def _multiply_adds(image: Array, kernel: Array, output: Array, attributes: str) -> int:
+    """Those of a convolution, without the ones with padding and with the zeros of a dilated image.
+
+    TPUs have all products as convolutions, where a batched one has its batch as an axis of the
+    window, dilated so that each output meets one element alone.
+    """
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
+    assert labels, attributes
+    of_image, of_kernel, of_output = labels.groups()
+    window = _window(attributes)
+    count = output.shape[of_output.index("b")] * output.shape[of_output.index("f")]
+    count *= kernel.shape[of_kernel.index("i")]
+    for axis in range(len(of_output) - 2):
+        name = str(axis)
+        stride, low, dilation, step = (
+            window[part][axis] if part in window else neutral
+            for part, neutral in (("stride", 1), ("pad", 0), ("lhs_dilate", 1), ("rhs_dilate", 1))
+        )
+        starts = stride * np.arange(output.shape[of_output.index(name)]) - low
+        places = starts[:, None] + step * np.arange(kernel.shape[of_kernel.index(name)])
+        end = dilation * image.shape[of_image.index(name)]
+        count *= int(np.sum((places >= 0) & (places < end) & (places % dilation == 0)))
+    return count
+
+
+def _window(attributes: str) -> dict[str, list[int]]:
+    """The numbers of a convolution's window, axis by axis; of its padding those before the image.
+
+    Example:
+        >>> _window("window={size=3x5 pad=1_1x-2_0 rhs_dilate=2x1}, dim_labels=")
+        {'size': [3, 5], 'pad': [1, -2], 'rhs_dilate': [2, 1]}
+    """
+    found = re.search(r"\bwindow=\{([^}]*)\}", attributes)
+    parts = (part.split("=") for part in (found[1].split() if found else []))
+    return {
+        name: [int(number.partition("_")[0]) for number in numbers.split("x")]
+        for name, numbers in parts
+    }
 
 
 def _called(instruction: Instruction) -> list[str]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -141,6 +142,38 @@ def test_operations_of_convolutions():
         return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=numbers)
 
     assert program(convolve, x, kernel).matrix_operations() == 2 * (2 * 6 * 6 * 6) * (3 * 3 * 4)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"window_strides": (1, 1), "padding": "SAME"},
+        {"window_strides": (2, 1), "padding": [(3, 0), (-1, 2)], "rhs_dilation": (1, 2)},
+        {"window_strides": (1, 1), "padding": [(2, 1), (0, 2)], "lhs_dilation": (2, 3)},
+        {"window_strides": (1, 2), "padding": "VALID", "feature_group_count": 2},
+    ],
+)
+def test_operations_of_convolutions_are_those_that_xla_counts(knobs):
+    x, kernel = (
+        jnp.ones((2, 9, 8, 4)),
+        jnp.ones((3, 5, 4 // knobs.get("feature_group_count", 1), 6)),
+    )
+    numbers = ("NHWC", "HWIO", "NHWC")
+    convolve = partial(jax.lax.conv_general_dilated, dimension_numbers=numbers, **knobs)
+    compiled = jax.jit(convolve).lower(x, kernel).compile()
+    assert Program(compiled.as_text()).matrix_operations() == compiled.cost_analysis()["flops"]
+
+
+def test_operations_of_a_batched_product_that_a_tpu_has_as_a_convolution():
+    text = """HloModule written_by_hand
+
+ENTRY %main (a: f32[2,5,9,7], b: f32[2,5,7,4]) -> f32[2,5,9,4] {
+  %a = f32[2,5,9,7]{3,2,1,0} parameter(0)
+  %b = f32[2,5,7,4]{3,2,1,0} parameter(1)
+  ROOT %c = f32[2,5,9,4]{3,2,1,0} convolution(%a, %b), window={size=2x5 stride=1x4 lhs_dilate=2x5}, dim_labels=01bf_01io->01bf
+}
+"""  # noqa: E501
+    assert Program(text).matrix_operations() == 2 * (2 * 5) * (9 * 7 * 4)
 
 
 SOURCE = """import jax
