@@ -134,7 +134,7 @@ def _search_strength(
 ) -> tuple[float, LogisticFit, dict[float, float]]:
     """The strength that is best on the held-out rows, its fit, and the accuracies of all tried."""
     rows = np.flatnonzero(held_out)
-    features, truth = _take(train, rows), labels[rows]
+    features, truth = jnp.take(train, rows, axis=0), labels[rows]
     weights = (~held_out).astype(np.float32)
     accuracy: dict[float, float] = {}
     fits: list[LogisticFit] = []
@@ -495,14 +495,10 @@ def _fit_padded(train: Array, labels: np.ndarray, num_classes: int, l2: float) -
     size = 1 << (len(labels) - 1).bit_length()
     index = np.resize(np.arange(len(labels)), size)
     weights = (np.arange(size) < len(labels)).astype(np.float32)
+    drawn = jnp.take(train, index, axis=0)
     return fit_logistic(
-        _take(train, index), labels[index], num_classes=num_classes, l2=l2, example_weights=weights
+        drawn, labels[index], num_classes=num_classes, l2=l2, example_weights=weights
     )
-
-
-@jax.jit
-def _take(array: Array, index: Array) -> Array:
-    return array[index]
 
 
 def _accuracy(fit: LogisticFit, features: Array, labels: ArrayLike) -> float:

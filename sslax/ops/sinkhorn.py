@@ -59,7 +59,7 @@ def sinkhorn(
         logits -= _logsumexp_over_samples(logits, axis_name)
         return logits - jax.nn.logsumexp(logits, axis=1, keepdims=True)
 
-    # Few are faster without a loop; hundreds would take minutes to compile.
+    # Few are faster without a loop; a hundred would take a minute to compile.
     logits = jax.lax.fori_loop(0, iterations, divide, logits, unroll=iterations <= UNROLLED)
     return jax.nn.softmax(logits, axis=1)
 

@@ -16,7 +16,6 @@ from sslax.methods import METHODS
 from sslax.training import sharding, weights
 from sslax.training.plan import Plan, describe, make_plan
 from sslax.training.step import train_step
-from sslax.types import TrainState
 
 
 class Tiny(NamedTuple):
@@ -25,7 +24,6 @@ class Tiny(NamedTuple):
     name: str
     config: ConfigDict
     plan: Plan
-    abstract: TrainState
     state: Any  # (devices) -> the initial state, on that many devices
     step: Any  # (devices) -> compiled (state, batch) -> (state, metrics)
     predict: Any  # compiled (variables, batch) -> the prediction
@@ -74,21 +72,17 @@ def tiny(request, load_config):
         mesh = sharding.make_mesh(jax.devices()[:devices])
         return jax.device_put(batch, sharding.batch_sharding(mesh))
 
-    initialize = jax.jit(plan.initial_state)  # traced once
-
     @cache
     def state(devices):
-        initial = jax.jit(initialize, out_shardings=everywhere(1))
+        initial = jax.jit(plan.initial_state, out_shardings=everywhere(1))
         return initial() if devices == 1 else jax.device_put(state(1), everywhere(devices))
-
-    abstract = jax.eval_shape(initialize)
 
     @cache
     def traced():
         """The step, traced once for any number of devices."""
         program, result = jax.make_jaxpr(
             partial(train_step, plan.method, plan.tx), return_shape=True
-        )(abstract, batch)
+        )(plan.shapes, batch)
         return jax.extend.core.jaxpr_as_fun(program), jax.tree.structure(result)
 
     @cache
@@ -112,7 +106,6 @@ def tiny(request, load_config):
         name=request.param,
         config=config,
         plan=plan,
-        abstract=abstract,
         state=state,
         step=step,
         predict=predict,

@@ -18,7 +18,7 @@ from sslax.training import checkpoint, sharding
 from sslax.training.step import train_step
 from sslax.types import Features, FlowField, InverseDepth
 
-# A step that is compiled once more; for each method it takes five minutes.
+# A step that is compiled once more; for every method it takes several minutes.
 EVERY = os.environ.get("SSLAX_SHARDED") == "every"
 SHARDED = sorted(METHODS) if EVERY else ["simclr", "mae", "monodepth2"]
 
@@ -86,10 +86,10 @@ def test_a_sharded_step_is_the_replicated_one(tiny, tmp_path):
     """Inside the loss the two are alike: whole parameters, and an eighth of the batch. From a
     checkpoint of the state on one device."""
     batch, mesh = tiny.on(8), sharding.make_mesh()
-    shardings = sharding.shardings_of(tiny.abstract, mesh, "fsdp", smallest=1)
+    shardings = sharding.shardings_of(tiny.plan.shapes, mesh, "fsdp", smallest=1)
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(0, tiny.state(1), score=0.0)
-    parts = checkpoint.restore(tmp_path, checkpoint.abstract_like(tiny.abstract, shardings))
+    parts = checkpoint.restore(tmp_path, checkpoint.abstract_like(tiny.plan.shapes, shardings))
     assert any(not s.is_fully_replicated for s in jax.tree.leaves(sharding.of(parts).params))
     step = partial(train_step, tiny.plan.method, tiny.plan.tx, shardings=shardings)
     step = jax.jit(step, out_shardings=(shardings, sharding.replicated(mesh)))
@@ -109,7 +109,7 @@ def test_saved_restored_and_continued_on_one_device_to_the_bit_and_on_eight(tiny
 
     def restored(devices):
         mesh = sharding.make_mesh(jax.devices()[:devices])
-        like = checkpoint.abstract_like(tiny.abstract, sharding.replicated(mesh))
+        like = checkpoint.abstract_like(tiny.plan.shapes, sharding.replicated(mesh))
         return checkpoint.restore(tmp_path, like)
 
     (undisturbed, _), (resumed, _) = (tiny.step(1)(s, batch) for s in (state, restored(1)))
@@ -152,9 +152,9 @@ def test_one_export_predicts_on_every_platform_for_any_batch(tiny):
         for name, leaf in tiny.plan.batch.items()
     }
     exported = export.export(tiny.predict, platforms=("cpu", "cuda", "tpu"))(
-        tiny.abstract.variables, batch
+        tiny.plan.shapes.variables, batch
     )
-    expected = jax.tree.leaves(jax.eval_shape(tiny.predict, tiny.abstract.variables, tiny.batch))
+    expected = jax.tree.leaves(jax.eval_shape(tiny.predict, tiny.plan.shapes.variables, tiny.batch))
     assert [leaf.shape[1:] for leaf in exported.out_avals] == [leaf.shape[1:] for leaf in expected]
     assert all(leaf.shape[0] == size for leaf in exported.out_avals)
     if tiny.name in ("mae", "monodepth2"):  # the others would be compiled again for nothing else
