@@ -195,12 +195,17 @@ class Program:
 
     @cached_property
     def collectives(self) -> list[Collective]:
-        """All communication; of an asynchronous one its start."""
+        """All communication; of an asynchronous one its start.
+
+        A reduce-scatter is, in a TPU's program, a computation of that name that seems to reduce the
+        whole array and to take a slice of it.
+        """
         found = []
         for instruction in self.instructions:
             kind = instruction.opcode.removesuffix("-start")
             if kind in COLLECTIVES:
-                found.append(self._collective(instruction, kind))
+                scattered = instruction.name in self._scattered
+                found.append(self._collective(instruction, "reduce-scatter" if scattered else kind))
         return found
 
     def cycles_by_place(self) -> Counter[str]:
@@ -311,12 +316,18 @@ class Program:
         return Collective(
             kind=kind,
             runs=instruction.runs,
-            bytes=size * devices if kind == "reduce-scatter" else size,
+            bytes=size * devices if instruction.opcode.startswith("reduce-scatter") else size,
             devices=devices,
             arrays=tuple(found),
             place=instruction.place,
             op_name=instruction.op_name,
         )
+
+    @cached_property
+    def _scattered(self) -> set[str]:
+        """Names of the all-reduces of which each device computes its slice alone."""
+        names = [name for name in self._callers if name.startswith("all-reduce-scatter")]
+        return {i.name for name in names for i in self._computations[name]}
 
     @cached_property
     def _results(self) -> dict[str, list[Array]]:

@@ -7,6 +7,7 @@ methods and losses is written for the global batch and for whole parameters.
 
 import math
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -158,6 +159,7 @@ def _wait_for(coordinator: str) -> None:
     """Waits until process 0 listens; JAX itself would end the process without a Python error."""
     host, _, port = coordinator.rpartition(":")
     deadline = time.monotonic() + PATIENCE
+    told = False
     while True:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
@@ -168,6 +170,9 @@ def _wait_for(coordinator: str) -> None:
                     f"Nothing answered at --coordinator={coordinator} for {PATIENCE:g} seconds "
                     f"({error}): start process 0 there, and make sure that this machine reaches it."
                 ) from error
+            if not told:
+                print(f"Waiting for process 0 at {coordinator} ({error}).", file=sys.stderr)
+                told = True
         time.sleep(1)
 
 

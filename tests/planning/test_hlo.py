@@ -76,6 +76,36 @@ def test_asynchronous_collectives_count_once_and_without_their_operands():
     }
 
 
+SCATTERED = """HloModule written_by_hand
+
+%all-reduce-scatter.1 (input: bf16[32,8]) -> bf16[4,8] {
+  %input = bf16[32,8]{1,0:T(8,128)(2,1)} parameter(0)
+  %whole = bf16[32,8]{1,0:T(8,128)(2,1)} all-reduce(%input), \
+replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
+  %zero = u32[] constant(0)
+  ROOT %slice = bf16[4,8]{1,0:T(8,128)(2,1)} dynamic-slice(%whole, %zero, %zero), \
+dynamic_slice_sizes={4,8}
+}
+
+%add (a: bf16[], b: bf16[]) -> bf16[] {
+  %a = bf16[] parameter(0)
+  %b = bf16[] parameter(1)
+  ROOT %sum = bf16[] add(%a, %b)
+}
+
+ENTRY %main (p: bf16[32,8]) -> bf16[4,8] {
+  %p = bf16[32,8]{1,0:T(8,128)} parameter(0)
+  ROOT %scattered = bf16[4,8]{1,0:T(8,128)} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""
+
+
+def test_a_sum_of_which_each_device_keeps_a_slice_is_a_reduce_scatter_on_tpus():
+    (found,) = Program(SCATTERED).collectives
+    assert (found.kind, found.runs, found.bytes) == ("reduce-scatter", 1, 32 * 8 * 2)
+    assert found.sent == 7 / 8 * 32 * 8 * 2
+
+
 def powers(x, trips):
     return jax.lax.scan(lambda y, _: (jnp.tanh(y @ x), None), x, length=trips)[0]
 

@@ -1,10 +1,12 @@
 """Steps compiled for TPUs that are not here, where their compiler is installed."""
 
 import importlib.util
+import os
 
 import pytest
 from collectives import assert_modest
 
+from sslax.methods import METHODS
 from sslax.planning import measure, topologies
 from sslax.planning.contents import contents_of
 from sslax.planning.report import format_report
@@ -12,6 +14,11 @@ from sslax.planning.report import format_report
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: sslax[tpu]"
 )
+
+
+# A step takes from ten seconds to more than a minute to compile.
+EVERY = os.environ.get("SSLAX_TPU") == "every"
+NAMES = sorted(METHODS) if EVERY else ["simclr", "barlow_twins", "mae"]
 
 
 @pytest.fixture
@@ -27,7 +34,7 @@ def programs(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("name", ["simclr", "barlow_twins", "mae"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_tiny_step_for_a_pod(name, load_config, programs):
     config = load_config(name, "tiny")
     topology = topologies.find("v5e:2x4")

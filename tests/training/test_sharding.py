@@ -111,13 +111,14 @@ def test_mistakes_about_the_processes_are_named(coordinator, process, message):
         sharding.initialize_distributed(coordinator, process, 2)
 
 
-def test_a_coordinator_that_does_not_answer_and_one_that_cannot_listen(monkeypatch):
-    monkeypatch.setattr(sharding, "PATIENCE", 0.0)
+def test_a_coordinator_that_does_not_answer_and_one_that_cannot_listen(monkeypatch, capsys):
+    monkeypatch.setattr(sharding, "PATIENCE", 0.5)
     with socket.socket() as closed:  # bound, so that no one else takes the port; it does not listen
         closed.bind(("127.0.0.1", 0))
         coordinator = "{}:{}".format(*closed.getsockname())
         with pytest.raises(UserError, match=r"Nothing answered at .*refused.*: start process 0"):
             sharding.initialize_distributed(coordinator, 1, 2)
+    assert f"Waiting for process 0 at {coordinator}" in capsys.readouterr().err
 
     def refuse(*_, **__):
         raise jax.errors.JaxRuntimeError("UNKNOWN: Failed to start RPC server")
