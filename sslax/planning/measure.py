@@ -71,6 +71,9 @@ class Measurement(NamedTuple):
         cycles: the compiler's, in a step, by line of source; empty where it has none.
         loops: of a step.
         seconds: that tracing and compiling took.
+        feed: of the run, without its data.
+        step: compiled, `(state, arrays) -> (state, metrics)`, and the state is donated; it runs
+            where the topology is that of the devices here.
     """
 
     topology: Topology
@@ -85,6 +88,8 @@ class Measurement(NamedTuple):
     cycles: Counter[str]
     loops: list[hlo.Loop]
     seconds: tuple[float, float]
+    feed: data.AbstractFeed
+    step: jax.stages.Compiled | None
 
     @property
     def devices(self) -> int:
@@ -137,6 +142,7 @@ def measure(config: ConfigDict, contents: Contents, topology: Topology) -> Measu
     lowered = loop.step_of(plan, mesh, state, feed.batch).lower(state, feed.shapes)
     traced = time.monotonic()
     compiled, refusal = _compile(lowered)
+    ended = time.monotonic()
     program = hlo.Program(compiled.as_text() if compiled else "")
     if compiled:
         memory = _memory(compiled, state, feed, topology)
@@ -155,7 +161,9 @@ def measure(config: ConfigDict, contents: Contents, topology: Topology) -> Measu
         collectives=program.collectives,
         cycles=program.cycles_by_place(),
         loops=program.loops,
-        seconds=(traced - began, time.monotonic() - traced),
+        seconds=(traced - began, ended - traced),
+        feed=feed,
+        step=compiled,
     )
 
 

@@ -48,6 +48,18 @@ def test_figures_of_a_tiny_step(tiny):
     assert found.estimate is None  # of a CPU
 
 
+def test_the_measured_step_trains(tiny):
+    _, found = tiny
+    mesh = sharding.make_mesh(list(found.topology.devices))
+    arrays = {
+        name: jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+        for name, leaf in found.feed.shapes.items()
+    }
+    state, metrics = found.step(found.plan.state_on(mesh), arrays)
+    assert state.step == 1
+    assert np.isfinite(metrics["loss"])
+
+
 def test_the_report_has_every_figure(tiny):
     config, found = tiny
     text = format_report(config, found, lines=3)
@@ -184,6 +196,8 @@ def imagined(**fields):
         cycles=Counter({"sslax/a.py:1": 3_000_000_000, "sslax/b.py:2": 1_500_000_000}),
         loops=[Loop(5000, "sslax/a.py:1"), Loop(3, "sslax/b.py:2"), Loop(None, "sslax/b.py:2")],
         seconds=(1.0, 2.0),
+        feed=None,
+        step=None,
     )
     return measurement._replace(**fields)
 
