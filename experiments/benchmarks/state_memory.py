@@ -9,10 +9,7 @@ or, where libtpu is installed (the extra `[tpu]`), for a slice v5e:2x4 that need
 
 import argparse
 import importlib.util
-import math
 import os
-import re
-from collections import Counter
 from pathlib import Path
 
 DEVICES = 8
@@ -27,6 +24,7 @@ import jax  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
+from sslax.planning import hlo  # noqa: E402
 from sslax.training import sharding  # noqa: E402
 from sslax.training.plan import make_plan  # noqa: E402
 from sslax.training.step import compile_step  # noqa: E402
@@ -46,10 +44,6 @@ MODES = {
     "fsdp, remat, 4 micro-batches": {"sharding": "fsdp", "model.remat": True, "accumulate": 4},
 }
 IMAGENET = {"examples": 1281167, "image_shape": (256, 256, 3), "classes": 1000}
-_COLLECTIVE = re.compile(
-    r"= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
-)
-_ARRAY = re.compile(r"(bf16|f32|s32|u32)\[([\d,]*)\]")
 
 
 def config_of(method: str, values: dict) -> ConfigDict:
@@ -60,17 +54,6 @@ def config_of(method: str, values: dict) -> ConfigDict:
     config = module.get_config("imagenet")
     config.update_from_flattened_dict(values)
     return config
-
-
-def collectives(program: str) -> str:
-    """How many collectives of each kind a program has, and the size of their results."""
-    count, size = Counter(), Counter()
-    for arrays, kind in _COLLECTIVE.findall(program):
-        count[kind] += 1
-        for dtype, sides in _ARRAY.findall(arrays):
-            elements = math.prod(int(side) for side in sides.split(",") if side)
-            size[kind] += elements * (2 if dtype == "bf16" else 4)
-    return ", ".join(f"{n} {kind} {size[kind] / 1e6:.0f} MB" for kind, n in sorted(count.items()))
 
 
 def measure(config: ConfigDict, mesh: jax.sharding.Mesh) -> str:
@@ -91,7 +74,9 @@ def measure(config: ConfigDict, mesh: jax.sharding.Mesh) -> str:
     parts = (memory.argument_size_in_bytes, memory.temp_size_in_bytes)
     numbers = [f"{part / 2**30:.2f}" for part in (*parts, sum(parts))]
     operations = f"{compiled.cost_analysis()['flops'] / 1e12:.2f}"
-    return " | ".join([*numbers, operations, collectives(compiled.as_text())])
+    totals = hlo.totals(hlo.Program(compiled.as_text()).collectives)
+    moved = [f"{count} {kind} {size / 1e6:.0f} MB" for kind, (count, size) in totals.items()]
+    return " | ".join([*numbers, operations, ", ".join(moved)])
 
 
 def main() -> None:
