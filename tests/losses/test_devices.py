@@ -90,6 +90,12 @@ FUNCTIONS = {
     "distillation_cross_entropy": lambda x: losses.distillation_cross_entropy(
         x["rows"], x["targets"], center=jnp.full(6, 0.1)
     ),
+    "masked_patch_distillation": lambda x: losses.masked_patch_distillation(
+        x["rows"], x["targets"], x["hidden"], center=jnp.full(6, 0.1)
+    ),
+    "gram_anchoring": lambda x: losses.gram_anchoring(x["rows"] - 0.5, x["targets"] - 0.5),
+    "view_invariance": lambda x: losses.view_invariance(x["rows"], global_views=2),
+    "tico": lambda x: losses.tico(x["rows"][:, 0], x["targets"][:, 0], jnp.eye(6) + 0.1),
     "triplet": lambda x: losses.triplet(*(x[n][:, 0] for n in ("rows", "targets", "negatives"))),
 }
 
