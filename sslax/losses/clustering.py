@@ -151,7 +151,7 @@ def msn(
         >>> targets = jnp.eye(2)
         >>> round(float(losses.msn(targets[:, None], targets)), 3)
         0.0
-        >>> round(float(losses.msn(jnp.zeros((2, 3, 2)), targets)), 3)  # log 2
+        >>> round(float(losses.msn(jnp.zeros((2, 1, 2)), targets)), 3)  # log 2
         0.693
 
     Assran et al., "Masked Siamese Networks for Label-Efficient Learning", ECCV 2022,

@@ -52,8 +52,8 @@ def koleo(embeddings: Array, *, epsilon: float = 1e-8, axis_name: str | None = N
         >>> from sslax import losses
         >>> print(losses.koleo(jnp.eye(3)).round(4))
         [-0.3466 -0.3466 -0.3466]
-        >>> print(losses.koleo(jnp.ones((2, 3))).round(2))
-        [17.42 17.42]
+        >>> print(losses.koleo(jnp.ones((3, 3))).round(2))
+        [17.42 17.42 17.42]
 
     Sablayrolles et al., "Spreading Vectors for Similarity Search", ICLR 2019, arXiv:1806.03198; in
     DINOv2: Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024,
@@ -113,9 +113,9 @@ def nearest_neighbor_contrastive(
         >>> import jax.numpy as jnp
         >>> from sslax import losses
         >>> views, queue = jnp.array([[2.0, 1.0], [-1.0, 2.0]]), jnp.eye(2)
-        >>> loss = losses.nearest_neighbor_contrastive(views, queue, queue, temperature=1.0)
+        >>> loss = losses.nearest_neighbor_contrastive(views, queue, queue, temperature=0.5)
         >>> print(loss.round(4))
-        [0.3133 0.3133]
+        [0.1269 0.1269]
 
     Dwibedi et al., "With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning of
     Visual Representations", ICCV 2021, arXiv:2104.14548.

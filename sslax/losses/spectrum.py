@@ -301,7 +301,8 @@ def frossl(
         -2.773
 
     Skean et al., "FroSSL: Frobenius Norm Minimization for Efficient Multiview Self-Supervised
-    Learning", ECCV 2024, arXiv:2310.02903.
+    Learning", ECCV 2024, arXiv:2310.02903, and its authors' function for any number of views; that
+    for two views, from before, centers dimensions and does not multiply the distance by D.
     """
     checks.assert_rank(embeddings, 3)
     checks.assert_positive(epsilon=epsilon)

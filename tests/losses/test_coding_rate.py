@@ -40,7 +40,7 @@ def test_values_equal_numpy(x64, dimensions):
 @pytest.mark.parametrize("dimensions", [3, 7])
 def test_derivatives(check_derivatives, dimensions):
     loss = partial(losses.emp_ssl, invariance_weight=2.0)
-    check_derivatives(loss, embeddings(4, 2, dimensions), order=2)
+    check_derivatives(loss, embeddings(4, 2, dimensions))
 
 
 def test_collapsed_and_spread_embeddings():
@@ -64,10 +64,8 @@ def test_one_device_equals_eight(check_parallel, dimensions):
     a, b = np.float32(embeddings(2, 16, dimensions))
 
     def loss(temperature, weights, a, b, axis_name):
-        z = jnp.stack([a @ weights, b @ weights / temperature], axis=1)
-        return losses.emp_ssl(z, invariance_weight=3.0, axis_name=axis_name) + temperature * (
-            losses.total_coding_rate(a @ weights, axis_name=axis_name)
-        )
+        z = jnp.stack([a @ weights, b @ weights / temperature + 1], axis=1)
+        return losses.emp_ssl(z, invariance_weight=3.0, axis_name=axis_name)
 
     check_parallel(loss, a, b)
 
