@@ -5,6 +5,7 @@ With `axis_name=None` the arrays are global and XLA adds the communication.
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec
 
 from sslax import checks
 from sslax.ops.dtypes import at_least_float32
@@ -51,6 +52,18 @@ def gather(x: Array, axis_name: str | None) -> Array:
     if axis_name is None:  # of global arrays the barrier lets XLA gather one array, not one per use
         return jax.lax.optimization_barrier(x)
     return jax.lax.all_gather(x, axis_name, tiled=True)
+
+
+def replicate(x: Array) -> Array:
+    """A matrix that every device is to hold as a whole, so that it alone decomposes it.
+
+    Where the mesh of global arrays is known (`jax.set_mesh`), XLA is told so. Otherwise it may
+    shard the matrix, and then exchanges parts in each of the many steps of a decomposition.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if any(kind != AxisType.Auto for kind in mesh.axis_types) or mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec())
 
 
 def first_index(x: Array, axis_name: str | None) -> Array | int:

@@ -13,6 +13,7 @@ from sslax.losses.batch import (
     batch_size,
     gather,
     mean_over_batch,
+    replicate,
     same_everywhere,
     sum_over_axis,
 )
@@ -66,6 +67,7 @@ def total_coding_rate(
         gram = same_everywhere(gram, axis_name)
     else:
         gram = sum_over_axis(jnp.matmul(z.T, z, precision="highest"), axis_name)
+    gram = replicate(gram)
     matrix = jnp.eye(gram.shape[0], dtype=z.dtype) + dimensions / (n * epsilon) * gram
     return jnp.log(jnp.diagonal(jnp.linalg.cholesky(matrix))).sum()
 

@@ -13,6 +13,7 @@ from sslax.losses.batch import (
     batch_size,
     gather,
     mean_over_batch,
+    replicate,
     same_everywhere,
     sum_over_axis,
 )
@@ -224,7 +225,7 @@ def mmcr(embeddings: Array, *, local_weight: float = 0.0, axis_name: str | None 
     """
     checks.assert_rank(embeddings, 3)
     z = l2_normalize(embeddings)
-    loss = -same_everywhere(_nuclear_norm(gather(z.mean(1), axis_name)), axis_name)
+    loss = -same_everywhere(_nuclear_norm(replicate(gather(z.mean(1), axis_name))), axis_name)
     if local_weight:
         loss += local_weight * mean_over_batch(jax.vmap(_nuclear_norm)(z), axis_name)
     return loss

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from sslax import losses
 from sslax.losses.spectrum import _nuclear_norm
@@ -141,6 +143,20 @@ def test_one_device_equals_eight(check_parallel, dimensions):
         )
 
     check_parallel(loss, a, b)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_a_mesh_that_is_set_changes_no_value(kind):
+    """Matrices are replicated before they are decomposed."""
+    z = np.float32(embeddings(8, 2, 12))
+    expected = jax.jit(lambda z: losses.mmcr(z) + losses.emp_ssl(z))(z)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+    with jax.set_mesh(mesh):
+        loss = lambda z: losses.mmcr(z) + losses.emp_ssl(z)  # noqa: E731
+        if kind == AxisType.Explicit:
+            loss = jax.sharding.auto_axes(loss, out_sharding=P())
+        ours = jax.jit(loss)(jax.device_put(z, NamedSharding(mesh, P("data"))))
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
 def test_the_covariance_is_that_of_all_devices():
