@@ -110,7 +110,7 @@ def emp_ssl(
         -200.6931
 
     Tong et al., "EMP-SSL: Towards Self-Supervised Learning in One Training Epoch", 2023,
-    arXiv:2304.03977. lightly 1.6 adds the coding rate, which its loss then minimizes.
+    arXiv:2304.03977. lightly 1.6 adds the coding rate, and so minimizes it.
     """
     checks.assert_rank(embeddings, 3)
     z = l2_normalize(embeddings)
