@@ -49,6 +49,7 @@ def make_inputs(dtype) -> dict:
         "a": uniform(8, 4, low=-1),
         "b": uniform(8, 4, low=-1),
         "wide": uniform(4, 24, low=-1),
+        "views": uniform(8, 2, 3, low=-1),
         "labels": jnp.asarray([0, 0, 1, 1, 0, 1, 1, 0], jnp.int32),
         "image": uniform(2, 6, 7, 3),
         "other": uniform(2, 6, 7, 3),
@@ -139,24 +140,48 @@ LOSSES = {
             x.flow, x.image, order=2, edge="gaussian", cross_terms=True, penalty=losses.robust_l1
         ),
     ),
+    "emp_ssl": lambda x: (losses.emp_ssl(x.patches), losses.emp_ssl(x.views)),
     "explainability_regularization": lambda x: losses.explainability_regularization(x.a),
     "forward_backward_error": lambda x: losses.forward_backward_error(x.flow, x.back),
+    "frossl": lambda x: (losses.frossl(x.patches), losses.frossl(x.views)),
+    "gram_anchoring": lambda x: losses.gram_anchoring(x.patches, x.patches[::-1]),
     "info_nce": lambda x: (
         losses.info_nce(x.a, x.b, temperature=x.scalar),
         losses.info_nce(x.a, x.b, score=lambda q, k: q @ k.T),
     ),
     "info_nce, tiled": lambda x: losses.info_nce(x.a, x.b, negatives=x.b[:5], tile=2),
+    "koleo": lambda x: losses.koleo(x.a),
     "l1": lambda x: losses.l1(x.a),
     "l2_normalize": lambda x: losses.l2_normalize(x.a),
+    "lejepa": lambda x: losses.lejepa(x.patches, KEY, slices=3),
     "masked_mean": lambda x: (
         losses.masked_mean(x.depth, x.mask),
         losses.masked_mean(x.depth, x.map),
     ),
+    "masked_patch_distillation": lambda x: (
+        losses.masked_patch_distillation(
+            x.patches, x.patches[::-1], x.tokens, center=x.a[0], student_temperature=x.scalar
+        ),
+        losses.masked_patch_distillation(
+            x.patches, x.patches[::-1], x.tokens, iterations=2, teacher_temperature=x.scalar
+        ),
+    ),
     "masked_reconstruction": lambda x: losses.masked_reconstruction(
         x.patches, x.patches[::-1], x.tokens, normalize=True
     ),
+    "mean_entropy_gap": lambda x: losses.mean_entropy_gap(x.a, temperature=x.scalar),
     "minimum_reprojection": lambda x: losses.minimum_reprojection(
         x.depth, identity_errors=x.map, valid=x.mask, key=KEY
+    ),
+    "mmcr": lambda x: losses.mmcr(x.patches, local_weight=0.1),
+    "msn": lambda x: losses.msn(
+        x.patches, x.patches[:, 0], temperature=x.scalar, sharpening=x.scalar
+    ),
+    "nearest_neighbor_contrastive": lambda x: losses.nearest_neighbor_contrastive(
+        x.a, x.b, x.a[::-1], temperature=x.scalar
+    ),
+    "nearest_neighbor_contrastive, tiled": lambda x: losses.nearest_neighbor_contrastive(
+        x.a, x.b, x.a[::-1], tile=2
     ),
     "negative_cosine": lambda x: losses.negative_cosine(x.a, x.b),
     "nt_xent": lambda x: losses.nt_xent(x.a, x.b, temperature=x.scalar),
@@ -172,18 +197,31 @@ LOSSES = {
         x.a, x.b, temperature=x.scalar, bias=x.scalar
     ),
     "sigmoid_contrastive, tiled": lambda x: losses.sigmoid_contrastive(x.a, x.b, tile=2),
+    "sigreg": lambda x: losses.sigreg(x.patches, KEY, slices=3),
     "sup_con": lambda x: losses.sup_con(x.a, x.labels, temperature=x.scalar),
     "sup_con, tiled": lambda x: losses.sup_con(x.a, x.labels, tile=2),
     "swapped_prediction": lambda x: losses.swapped_prediction(
         x.patches, queue=x.patches[:, :2], temperature=x.scalar
     ),
+    "tico": lambda x: losses.tico(x.a, x.b, x.b[:4]),
+    "total_coding_rate": lambda x: (
+        losses.total_coding_rate(x.a),
+        losses.total_coding_rate(x.wide),
+    ),
     "triplet": lambda x: (
         losses.triplet(x.a, x.b, x.a[::-1]),
         losses.triplet(x.a, x.b, x.a[::-1], margin=None),
     ),
-    "update_center": lambda x: losses.update_center(x.a[0], x.b),
+    "update_center": lambda x: (
+        losses.update_center(x.a[0], x.b),
+        losses.update_center(x.patches[0, 0], x.patches, mask=x.tokens),
+    ),
+    "update_covariance": lambda x: losses.update_covariance(x.a[:4], x.b),
     "variance_hinge": lambda x: losses.variance_hinge(x.a),
     "vicreg": lambda x: (losses.vicreg(x.a, x.b), losses.vicreg(x.wide, x.wide)),
+    "view_invariance": lambda x: losses.view_invariance(x.patches, global_views=2),
+    "visreg": lambda x: losses.visreg(x.patches, KEY, slices=3),
+    "w_mse": lambda x: losses.w_mse(x.patches, KEY, group_size=2, iterations=2),
 }
 
 OPS = {
@@ -238,7 +276,7 @@ OPS = {
     "se3_inverse": lambda x: ops.se3_inverse(poses(x)),
     "separable_filter": lambda x: ops.separable_filter(x.image, (0.25, 0.5, 0.25)),
     "sigmoid_to_depth": lambda x: ops.sigmoid_to_depth(x.image),
-    "sinkhorn": lambda x: ops.sinkhorn(x.a),
+    "sinkhorn": lambda x: (ops.sinkhorn(x.a), ops.sinkhorn(x.a, weights=x.labels)),
     "so3_exp": lambda x: ops.so3_exp(x.twist[:, 3:]),
     "soft_encode_ab": lambda x: ops.soft_encode_ab(40 * x.flow, x.bins, neighbors=3),
     "splat": lambda x: ops.splat(x.image, x.flow),

@@ -8,6 +8,8 @@ Notation, which adds to that of `sslax.ops`:
 - `[N, D]`: N embeddings of D dimensions; `a`, `b`: the embeddings of two views, in the same order.
 - `[M, D]`: other embeddings, such as a queue of negatives.
 - V: views of an image; K: prototypes, or logits of a projection head.
+- slices: random directions that embeddings are projected on. `key`: a JAX random key, the same on
+  every device.
 - T: patches or tokens of an image; P: values per patch.
 - S: source frames that are warped to a target; I: iterations of a flow network; Q: color bins.
 - i, j: rows of a batch; z: unit vectors; cos(x, y): cosine similarity; s: logits.
@@ -23,7 +25,8 @@ Notation, which adds to that of `sslax.ops`:
   pmap the name of the mapped axis that splits the batch. Values and gradients are the same.
 """
 
-from sslax.losses.clustering import swapped_prediction
+from sslax.losses.clustering import mean_entropy_gap, msn, swapped_prediction
+from sslax.losses.coding_rate import emp_ssl, total_coding_rate
 from sslax.losses.color import class_rebalancing_weights
 from sslax.losses.consistency import disparity_consistency, forward_backward_error
 from sslax.losses.contrastive import (
@@ -34,9 +37,17 @@ from sslax.losses.contrastive import (
     sup_con,
     triplet,
 )
-from sslax.losses.distillation import distillation_cross_entropy, negative_cosine, update_center
+from sslax.losses.distillation import (
+    distillation_cross_entropy,
+    gram_anchoring,
+    masked_patch_distillation,
+    negative_cosine,
+    update_center,
+)
 from sslax.losses.flow import sequence_loss, sequence_weights
+from sslax.losses.gaussianity import lejepa, sigreg, view_invariance, visreg
 from sslax.losses.masked import masked_reconstruction
+from sslax.losses.neighbors import koleo, nearest_neighbor_contrastive
 from sslax.losses.photometric import (
     census_error,
     charbonnier,
@@ -57,6 +68,7 @@ from sslax.losses.redundancy import (
 )
 from sslax.losses.scores import Score, bilinear, cosine, dot, l2_normalize
 from sslax.losses.smoothness import edge_aware_smoothness
+from sslax.losses.spectrum import frossl, mmcr, tico, update_covariance, w_mse
 
 __all__ = [
     "Score",
@@ -73,14 +85,24 @@ __all__ = [
     "distillation_cross_entropy",
     "dot",
     "edge_aware_smoothness",
+    "emp_ssl",
     "explainability_regularization",
     "forward_backward_error",
+    "frossl",
+    "gram_anchoring",
     "info_nce",
+    "koleo",
     "l1",
     "l2_normalize",
+    "lejepa",
     "masked_mean",
+    "masked_patch_distillation",
     "masked_reconstruction",
+    "mean_entropy_gap",
     "minimum_reprojection",
+    "mmcr",
+    "msn",
+    "nearest_neighbor_contrastive",
     "negative_cosine",
     "nt_xent",
     "photometric_error",
@@ -89,10 +111,17 @@ __all__ = [
     "sequence_loss",
     "sequence_weights",
     "sigmoid_contrastive",
+    "sigreg",
     "sup_con",
     "swapped_prediction",
+    "tico",
+    "total_coding_rate",
     "triplet",
     "update_center",
+    "update_covariance",
     "variance_hinge",
     "vicreg",
+    "view_invariance",
+    "visreg",
+    "w_mse",
 ]

@@ -1,4 +1,8 @@
-"""Clustering losses: one view predicts the cluster assignment of another view."""
+"""Clustering losses: one view predicts the cluster assignment of another view.
+
+With `axis_name=None` the arrays are global: one device, or jit over sharded arrays. With a name the
+function runs inside shard_map or pmap on each device's part of the batch.
+"""
 
 import math
 
@@ -6,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from sslax import checks
-from sslax.ops.dtypes import accumulated
+from sslax.losses.batch import mean_over_batch
+from sslax.ops.dtypes import accumulated, at_least_float32
 from sslax.ops.sinkhorn import sinkhorn
 from sslax.types import Array
 
@@ -83,9 +88,9 @@ def swapped_prediction(
         out_axes=1,
     )(to_assign.reshape(-1, *rest))
     codes = codes.reshape(to_assign.shape)[:, : scores.shape[0] // groups].reshape(-1, *rest)
-    checks.assert_rank(temperature, 0)
-    temperature = jnp.asarray(checks.positive("temperature", temperature), codes.dtype)
-    predictions = jax.nn.log_softmax(scores.astype(codes.dtype) / temperature)
+    predictions = jax.nn.log_softmax(
+        _divide(scores.astype(codes.dtype), "temperature", temperature)
+    )
     cross_entropy = -jnp.einsum("nvk,nwk->nvw", codes, predictions)
     other_view = ~jnp.eye(code_views, views, dtype=bool)
     return jnp.where(other_view, cross_entropy, 0).sum((1, 2)) / (code_views * (views - 1))
@@ -101,3 +106,109 @@ def _join(batch: Array, queue: Array) -> Array:
     groups = math.gcd(batch.shape[0], queue.shape[0])
     parts = [x.reshape(groups, -1, *x.shape[1:]) for x in (batch, queue)]
     return jnp.concatenate(parts, axis=1)
+
+
+def msn(
+    anchors: Array,
+    targets: Array,
+    *,
+    entropy_weight: float = 1.0,
+    temperature: float | Array = 0.1,
+    sharpening: float | Array = 0.25,
+    iterations: int = 3,
+    axis_name: str | None = None,
+) -> Array:
+    """MSN: masked views predict the sharpened assignment of the image, and use all prototypes.
+
+    ```
+    p_iv = softmax(anchors_iv / temperature)
+    q_i = softmax(targets_i / (sharpening * temperature)), balanced by sinkhorn     (no gradient)
+    loss = mean_iv -sum_k q_ik log p_ivk + entropy_weight * mean_entropy_gap(anchors)
+    ```
+
+    Memory is a few arrays `[N, V, K]`; devices exchange the sums over their images, `[K]`.
+
+    Args:
+        anchors: `[N, V, K]`, products of the unit embeddings of V masked and small views with K
+            unit prototypes.
+        targets: `[N, K]`, the same products of the momentum encoder's embeddings of one view.
+        entropy_weight: lambda in the paper.
+        temperature: divides the scores.
+        sharpening: T in the paper; the targets have the temperature `sharpening * temperature`.
+        iterations: of Sinkhorn-Knopp, which starts from the targets; 0 for none.
+        axis_name: the mapped axis that splits the batch; None for global arrays.
+
+    Returns:
+        A scalar, float32 or wider; the same on every device.
+
+    Raises:
+        AssertionError: the shapes do not match.
+        ValueError: a temperature is not positive, or iterations are negative.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from sslax import losses
+        >>> targets = jnp.eye(2)
+        >>> round(float(losses.msn(targets[:, None], targets)), 3)
+        0.0
+        >>> round(float(losses.msn(jnp.zeros((2, 1, 2)), targets)), 3)  # log 2
+        0.693
+
+    Assran et al., "Masked Siamese Networks for Label-Efficient Learning", ECCV 2022,
+    arXiv:2204.07141. Sinkhorn-Knopp is an option of the paper that the authors' configs take.
+    """
+    checks.assert_rank([anchors, targets], [3, 2])
+    checks.assert_equal_shape([anchors[:, 0], targets])
+    anchors, targets = accumulated(anchors, jax.lax.stop_gradient(targets))
+    sharp = _divide(targets, "temperature", temperature)
+    sharp = jax.nn.log_softmax(_divide(sharp, "sharpening", sharpening))
+    codes = sinkhorn(sharp, epsilon=1.0, iterations=iterations, axis_name=axis_name)
+    predictions = jax.nn.log_softmax(_divide(anchors, "temperature", temperature))
+    cross_entropy = -jnp.einsum("nk,nvk->nv", codes, predictions)
+    gap = mean_entropy_gap(anchors, temperature=temperature, axis_name=axis_name)
+    return mean_over_batch(cross_entropy, axis_name).mean() + entropy_weight * gap
+
+
+def mean_entropy_gap(
+    logits: Array, *, temperature: float | Array = 0.1, axis_name: str | None = None
+) -> Array:
+    """How far the mean assignment is from uniform; MSN minimizes it to use all prototypes.
+
+    ```
+    p = mean_i softmax(logits_i / temperature), over the batch and all other axes
+    gap = log K + sum_k p_k log p_k
+    ```
+
+    Args:
+        logits: `[N, ..., K]`, scores of K prototypes.
+        temperature: divides the logits.
+        axis_name: the mapped axis that splits the batch; None for global arrays.
+
+    Returns:
+        A scalar in [0, log K], float32 or wider, the same on every device: 0 if all prototypes are
+        used equally, log K if only one is.
+
+    Raises:
+        ValueError: the temperature is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from sslax import losses
+        >>> round(float(losses.mean_entropy_gap(jnp.eye(2))), 3)
+        0.0
+        >>> round(float(losses.mean_entropy_gap(jnp.array([[3.0, 0.0], [3.0, 0.0]]))), 3)  # log 2
+        0.693
+
+    Assran et al., "Masked Siamese Networks for Label-Efficient Learning", ECCV 2022,
+    arXiv:2204.07141.
+    """
+    logits = at_least_float32(logits)
+    probabilities = jax.nn.softmax(_divide(logits, "temperature", temperature))
+    mean = mean_over_batch(probabilities, axis_name).reshape(-1, logits.shape[-1]).mean(0)
+    logarithm = jnp.log(jnp.maximum(mean, jnp.finfo(mean.dtype).tiny))
+    return math.log(logits.shape[-1]) + (mean * logarithm).sum()
+
+
+def _divide(logits: Array, name: str, temperature: float | Array) -> Array:
+    checks.assert_rank(temperature, 0)
+    return logits / jnp.asarray(checks.positive(name, temperature), logits.dtype)

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sslax.losses.batch import full_like
 from sslax.ops.dtypes import accumulation_dtype
 from sslax.ops.platforms import choose, devices
 from sslax.types import Array
@@ -57,14 +58,9 @@ class Reduction(NamedTuple):
     derivative: Callable[[Array, Array], Array]
 
 
-def _full_like(like: Array, value: float) -> Array:
-    """A constant that varies over the mesh axes of `like`, as loops inside shard_map require."""
-    return jnp.where(False, like, jnp.asarray(value, like.dtype))
-
-
 def _zeros(x: Array) -> Array:
     """Where the gradient of `x` is summed."""
-    return _full_like(x.astype(accumulation_dtype(x)), 0.0)
+    return full_like(x.astype(accumulation_dtype(x)), 0.0)
 
 
 def _merge_log_sum_exp(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -83,7 +79,7 @@ def _add_log_sum_exp(
 # A partial result is (largest logit so far, sum of exp(logit - largest)).
 LOG_SUM_EXP = Reduction(
     dense=partial(jax.nn.logsumexp, axis=-1),
-    start=lambda like: (_full_like(like, MASKED), _full_like(like, 0.0)),
+    start=lambda like: (full_like(like, MASKED), full_like(like, 0.0)),
     add=_add_log_sum_exp,
     merge=_merge_log_sum_exp,
     finish=lambda partials: partials[0] + jnp.log(partials[1]),
@@ -92,7 +88,7 @@ LOG_SUM_EXP = Reduction(
 
 SOFTPLUS_SUM = Reduction(
     dense=lambda logits: jax.nn.softplus(logits).sum(-1),
-    start=lambda like: _full_like(like, 0.0),
+    start=lambda like: full_like(like, 0.0),
     add=lambda total, logits, axis: total + jax.nn.softplus(logits).sum(axis),
     merge=jnp.add,
     finish=lambda total: total,

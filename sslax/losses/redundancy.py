@@ -9,13 +9,13 @@ function runs inside shard_map or pmap on each device's part of the batch, and r
 the whole batch.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
 from sslax import checks
-from sslax.ops.dtypes import accumulated, at_least_float32
+from sslax.losses.batch import batch_size, center, degrees_of_freedom, sum_over_axis
+from sslax.losses.gram import gram, gram_product
+from sslax.ops.dtypes import accumulated
 from sslax.types import Array
 
 
@@ -56,9 +56,9 @@ def cross_correlation(
     """
     checks.assert_rank([a, b], 2)
     checks.assert_equal_shape([a, b])
-    n = _degrees_of_freedom(a, axis_name) + 1
+    n = degrees_of_freedom(a, axis_name) + 1
     x, y = (_standardize(z, epsilon, axis_name) for z in accumulated(a, b))
-    return _sum_over_axis(x.T @ y, axis_name) / n
+    return sum_over_axis(x.T @ y, axis_name) / n
 
 
 def barlow_twins(
@@ -106,9 +106,9 @@ def barlow_twins(
     """
     checks.assert_rank([a, b], 2)
     checks.assert_equal_shape([a, b])
-    n = _degrees_of_freedom(a, axis_name) + 1
+    n = degrees_of_freedom(a, axis_name) + 1
     x, y = (_standardize(z, epsilon, axis_name) for z in accumulated(a, b))
-    diagonal = _sum_over_axis((x * y).sum(0), axis_name) / n
+    diagonal = sum_over_axis((x * y).sum(0), axis_name) / n
     off_diagonal = _off_diagonal_squares(x, y, n * diagonal, axis_name) / n**2
     return ((diagonal - 1) ** 2).sum() + off_diagonal_weight * off_diagonal
 
@@ -161,8 +161,8 @@ def vicreg(
     checks.assert_equal_shape([a, b])
     a, b = accumulated(a, b)
     difference = a - b
-    invariance = _sum_over_axis((difference**2).sum(), axis_name)
-    invariance /= _batch_size(a, axis_name) * a.shape[1]
+    invariance = sum_over_axis((difference**2).sum(), axis_name)
+    invariance /= batch_size(a, axis_name) * a.shape[1]
     variance = variance_hinge(a, axis_name=axis_name) + variance_hinge(b, axis_name=axis_name)
     covariance = covariance_penalty(a, axis_name=axis_name)
     covariance += covariance_penalty(b, axis_name=axis_name)
@@ -208,9 +208,9 @@ def variance_hinge(
     Bardes et al., "VICReg", ICLR 2022, arXiv:2105.04906.
     """
     checks.assert_rank(embeddings, 2)
-    freedom = _degrees_of_freedom(embeddings, axis_name)
-    x = _center(embeddings, axis_name)
-    variance = _sum_over_axis((x * x).sum(0), axis_name) / freedom
+    freedom = degrees_of_freedom(embeddings, axis_name)
+    x = center(embeddings, axis_name)
+    variance = sum_over_axis((x * x).sum(0), axis_name) / freedom
     return jax.nn.relu(target - jnp.sqrt(variance + epsilon)).mean()
 
 
@@ -242,53 +242,17 @@ def covariance_penalty(embeddings: Array, *, axis_name: str | None = None) -> Ar
     Bardes et al., "VICReg", ICLR 2022, arXiv:2105.04906.
     """
     checks.assert_rank(embeddings, 2)
-    freedom = _degrees_of_freedom(embeddings, axis_name)
-    x = _center(embeddings, axis_name)
-    diagonal = _sum_over_axis((x * x).sum(0), axis_name)
+    freedom = degrees_of_freedom(embeddings, axis_name)
+    x = center(embeddings, axis_name)
+    diagonal = sum_over_axis((x * x).sum(0), axis_name)
     squares = _off_diagonal_squares(x, x, diagonal, axis_name) / freedom**2
     return squares / embeddings.shape[1]
 
 
-def _batch_size(x: Array, axis_name: str | None) -> int:
-    """Number of examples on all devices."""
-    return x.shape[0] * (1 if axis_name is None else jax.lax.axis_size(axis_name))
-
-
-def _degrees_of_freedom(x: Array, axis_name: str | None) -> int:
-    freedom = _batch_size(x, axis_name) - 1
-    if freedom < 1:
-        raise checks.value_error(
-            "a batch of one example has no variance; pass at least two examples."
-        )
-    return freedom
-
-
-def _sum_over_axis(x: Array, axis_name: str | None) -> Array:
-    return x if axis_name is None else jax.lax.psum(x, axis_name)
-
-
-def _center(x: Array, axis_name: str | None) -> Array:
-    x = at_least_float32(x)
-    return x - _sum_over_axis(x.sum(0), axis_name) / _batch_size(x, axis_name)
-
-
 def _standardize(x: Array, epsilon: float, axis_name: str | None) -> Array:
-    n = _batch_size(x, axis_name)
-    x = _center(x, axis_name)
-    return x * jax.lax.rsqrt(_sum_over_axis((x * x).sum(0), axis_name) / n + epsilon)
-
-
-@jax.custom_jvp
-def _gram(x: Array) -> Array:
-    """`x^T x`. Its derivative is symmetric too and needs one product, where JAX would take two."""
-    return x.T @ x
-
-
-@_gram.defjvp
-def _gram_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (x,), (dx,) = primals, tangents
-    half = x.T @ dx
-    return _gram(x), half + half.T
+    n = batch_size(x, axis_name)
+    x = center(x, axis_name)
+    return x * jax.lax.rsqrt(sum_over_axis((x * x).sum(0), axis_name) / n + epsilon)
 
 
 def _off_diagonal_squares(x: Array, y: Array, diagonal: Array, axis_name: str | None) -> Array:
@@ -302,58 +266,20 @@ def _off_diagonal_squares(x: Array, y: Array, diagonal: Array, axis_name: str | 
     vectors with N components the off-diagonal squares sum to at least as much as the squares of the
     diagonal, if they are equally long (Welch's bound), and the others are shorter than these.
     """
-    n, dimensions = _batch_size(x, axis_name), x.shape[1]
+    n, dimensions = batch_size(x, axis_name), x.shape[1]
     symmetric = y is x
     if (4 if symmetric else 2) * n > dimensions:
-        matrix = _sum_over_axis(_gram(x) if symmetric else x.T @ y, axis_name)
+        matrix = sum_over_axis(gram(x) if symmetric else x.T @ y, axis_name)
         return jnp.where(jnp.eye(dimensions, dtype=bool), 0, matrix * matrix).sum()
     large = jnp.zeros((), x.dtype)
     if symmetric:
         _, index = jax.lax.top_k(jax.lax.stop_gradient(diagonal), 2 * n)
         others = jnp.ones(dimensions, x.dtype).at[index].set(0)
-        matrix = _sum_over_axis(x[:, index].T @ x, axis_name)
+        matrix = sum_over_axis(x[:, index].T @ x, axis_name)
         # Pairs of a large and another dimension are two entries of the whole matrix.
         entries = jnp.where(index[:, None] == jnp.arange(dimensions), 0, matrix * matrix)
         large = (entries * (1 + others)).sum()
         x = y = x * others
         diagonal = diagonal * others
-    squares = _gram_product(axis_name, x) if symmetric else _gram_product(axis_name, x, y)
+    squares = gram_product(axis_name, x) if symmetric else gram_product(axis_name, x, y)
     return large + squares - (diagonal * diagonal).sum()
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _gram_product(axis_name: str | None, *views: Array) -> Array:
-    """`|X^T Y|^2 = <X X^T, Y Y^T>` of the whole batch, from a device's rows of X and Y, or X alone.
-
-    Its derivative, `2 <dX, (Y Y^T) X> + 2 <dY, (X X^T) Y>`, is written out: it needs the gathered
-    rows and products that the value needs, where JAX's own would gather and reduce once more for
-    each view.
-    """
-    products = [_gram_of_rows(x, _gather(x, axis_name)) for x in views]
-    return _sum_over_axis((products[0] * products[-1]).sum(), axis_name)
-
-
-@_gram_product.defjvp
-def _gram_product_jvp(
-    axis_name: str | None, views: tuple[Array, ...], tangents: tuple[Array, ...]
-) -> tuple[Array, Array]:
-    everything = [_gather(x, axis_name) for x in views]
-    products = [_gram_of_rows(x, all_x) for x, all_x in zip(views, everything)]
-    value = (products[0] * products[-1]).sum()
-    slope = jnp.zeros_like(value)
-    for dx, product, all_x in zip(tangents, reversed(products), everything):
-        slope += (dx * (product @ all_x)).sum()
-    slope *= 4 // len(views)  # of one view, both factors vary
-    return _sum_over_axis(value, axis_name), _sum_over_axis(slope, axis_name)
-
-
-def _gram_of_rows(x: Array, all_x: Array) -> Array:
-    """`x X^T`, `[n, N]`: the products of some rows with all."""
-    return jnp.einsum("id,jd->ij", x, all_x)
-
-
-def _gather(x: Array, axis_name: str | None) -> Array:
-    """`[N, D]`, the rows of all devices."""
-    if axis_name is None:  # of global arrays the barrier lets XLA gather one array, not one per use
-        return jax.lax.optimization_barrier(x)
-    return jax.lax.all_gather(x, axis_name, tiled=True)

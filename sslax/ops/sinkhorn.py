@@ -11,13 +11,18 @@ UNROLLED = 8  # iterations
 
 
 def sinkhorn(
-    scores: Array, *, epsilon: float = 0.05, iterations: int = 3, axis_name: str | None = None
+    scores: Array,
+    *,
+    weights: Array | None = None,
+    epsilon: float | Array = 0.05,
+    iterations: int = 3,
+    axis_name: str | None = None,
 ) -> Array:
     """Balanced soft assignments of N samples to K prototypes.
 
     ```
     Q = exp(scores / epsilon); then `iterations` times:
-      divide each column (prototype) by its sum over the samples,
+      divide each column (prototype) by its sum over the samples, weighted by `weights`,
       divide each row (sample) by its sum over the prototypes
     ```
 
@@ -25,16 +30,19 @@ def sinkhorn(
 
     Args:
         scores: `[N, K]`, similarity of each sample to each prototype.
+        weights: `[N]`, 1 (or True) for the samples that count and 0 for those that only fill the
+            array, whose assignments then have no influence on others; None if all count.
         epsilon: weight of the entropy; smaller values give harder assignments.
         iterations: number of times both divisions are done; 0 gives the softmax.
         axis_name: the mapped axis that splits the samples, inside shard_map or pmap; None for
             global arrays.
 
     Returns:
-        `[N, K]`, float32 or wider; each row sums to 1, each column to about N / K.
+        `[N, K]`, float32 or wider; each row sums to 1, each column to about N / K, where N is the
+        sum of the weights.
 
     Raises:
-        AssertionError: `scores` is not a matrix.
+        AssertionError: `scores` is not a matrix, or `weights` not a vector of the same length.
         ValueError: `epsilon` is not positive, or `iterations` negative.
 
     Example:
@@ -54,9 +62,12 @@ def sinkhorn(
         raise checks.value_error(f"iterations must be at least 0; got {iterations}.")
     logits = at_least_float32(scores)
     logits = logits / jnp.asarray(checks.positive("epsilon", epsilon), logits.dtype)
+    if weights is not None:
+        checks.assert_shape(weights, scores.shape[:1])
+        weights = weights.astype(logits.dtype)[:, None]
 
     def divide(_: int, logits: Array) -> Array:
-        logits -= _logsumexp_over_samples(logits, axis_name)
+        logits -= _logsumexp_over_samples(logits, weights, axis_name)
         return logits - jax.nn.logsumexp(logits, axis=1, keepdims=True)
 
     # Few are faster without a loop; a hundred would take a minute to compile.
@@ -64,9 +75,20 @@ def sinkhorn(
     return jax.nn.softmax(logits, axis=1)
 
 
-def _logsumexp_over_samples(logits: Array, axis_name: str | None) -> Array:
-    if axis_name is None:
+def _logsumexp_over_samples(logits: Array, weights: Array | None, axis_name: str | None) -> Array:
+    if weights is not None:
+        logits = jnp.where(weights > 0, logits, -jnp.inf)
+    elif axis_name is None:
         return jax.nn.logsumexp(logits, axis=0, keepdims=True)
-    largest = jax.lax.pmax(jax.lax.stop_gradient(logits).max(0, keepdims=True), axis_name)
-    total = jax.lax.psum(jnp.exp(logits - largest).sum(0, keepdims=True), axis_name)
-    return largest + jnp.log(total)
+    largest = jax.lax.stop_gradient(logits).max(0, keepdims=True)
+    largest = largest if axis_name is None else jax.lax.pmax(largest, axis_name)
+    if weights is None:
+        return largest + jnp.log(_sum_over_samples(jnp.exp(logits - largest), axis_name))
+    largest = jnp.where(largest > -jnp.inf, largest, 0)  # no sample counts
+    total = _sum_over_samples(weights * jnp.exp(logits - largest), axis_name)
+    return largest + jnp.log(jnp.where(total > 0, total, 1))
+
+
+def _sum_over_samples(x: Array, axis_name: str | None) -> Array:
+    total = x.sum(0, keepdims=True)
+    return total if axis_name is None else jax.lax.psum(total, axis_name)

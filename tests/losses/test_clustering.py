@@ -1,4 +1,4 @@
-"""SwAV's loss against lightly, with a queue and a small crop, on one device and on eight."""
+"""SwAV's loss against lightly, MSN's against NumPy, on one device and on eight."""
 
 from functools import partial
 
@@ -82,7 +82,67 @@ def test_equal_scores_and_sharp_codes_stay_finite():
         assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
+def softmax(x):
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("iterations", [0, 3])
+def test_msn_equals_numpy(x64, iterations):
+    """Sinkhorn-Knopp starts from sharpened targets, each of which sums to 1."""
+    rng = np.random.default_rng(0)
+    anchors, targets = rng.uniform(-1, 1, (5, 2, 4)), rng.uniform(-1, 1, (5, 4))
+    q = softmax(targets / 0.1) ** 4
+    q /= q.sum(1, keepdims=True)
+    for _ in range(iterations):
+        q /= q.sum(0)
+        q /= q.sum(1, keepdims=True)
+    p = softmax(anchors / 0.1)
+    mean = p.mean((0, 1))
+    entropy = -(mean * np.log(mean)).sum()
+    expected = -(q[:, None] * np.log(p)).sum(-1).mean() + 0.7 * (np.log(4) - entropy)
+    loss = jax.jit(partial(losses.msn, entropy_weight=0.7, iterations=iterations))
+    np.testing.assert_allclose(loss(anchors, targets), expected, rtol=1e-9)
+
+
+def test_derivatives_of_msn(check_derivatives):
+    rng = np.random.default_rng(0)
+    anchors, targets = rng.uniform(-1, 1, (3, 2, 4)), rng.uniform(-1, 1, (3, 4))
+    check_derivatives(lambda x: losses.msn(x, targets, temperature=0.4), anchors, order=2)
+    gradient = jax.jit(jax.grad(lambda t: losses.msn(anchors, t)))(targets)
+    assert not gradient.any()
+
+
+def test_msn_of_uniform_and_of_one_prototype():
+    """Chance is log K; one prototype for all images costs log K as well."""
+    step = jax.jit(jax.value_and_grad(partial(losses.msn, iterations=0)))
+    same = np.zeros((4, 2, 1024), np.float32)
+    value, gradient = step(same, same[:, 0])
+    np.testing.assert_allclose(value, 6.931, atol=1e-3)
+    assert np.isfinite(gradient).all()
+    same[..., 0] = 100  # the probabilities of the others are 0 in float32
+    value, gradient = step(same, same[:, 0])
+    np.testing.assert_allclose(value, np.log(1024), rtol=1e-5)
+    assert np.isfinite(gradient).all()
+
+
+def test_msn_on_one_device_equals_eight(check_parallel):
+    rng = np.random.default_rng(0)
+    a, b = np.float32(rng.standard_normal((2, 16, 4)))
+
+    def loss(temperature, weights, a, b, axis_name):
+        anchors = jnp.tanh(jnp.stack([a @ weights, b @ weights], axis=1))
+        targets = jnp.tanh(a[:, ::-1] @ weights)
+        return losses.msn(anchors, targets, temperature=temperature, axis_name=axis_name)
+
+    check_parallel(loss, a, b)
+
+
 def test_errors():
+    with pytest.raises(ValueError, match="msn: sharpening must be positive"):
+        losses.msn(jnp.ones((4, 2, 3)), jnp.ones((4, 3)), sharpening=0.0)
+    with pytest.raises(AssertionError, match="msn expects"):
+        losses.msn(jnp.ones((4, 2, 3)), jnp.ones((4, 2)))
     scores = jnp.ones((4, 2, 3))
     with pytest.raises(ValueError, match="two views"):
         losses.swapped_prediction(scores[:, :1], code_views=1)

@@ -90,6 +90,12 @@ FUNCTIONS = {
     "distillation_cross_entropy": lambda x: losses.distillation_cross_entropy(
         x["rows"], x["targets"], center=jnp.full(6, 0.1)
     ),
+    "masked_patch_distillation": lambda x: losses.masked_patch_distillation(
+        x["rows"], x["targets"], x["hidden"], center=jnp.full(6, 0.1)
+    ),
+    "gram_anchoring": lambda x: losses.gram_anchoring(x["rows"] - 0.5, x["targets"] - 0.5),
+    "view_invariance": lambda x: losses.view_invariance(x["rows"], global_views=2),
+    "tico": lambda x: losses.tico(x["rows"][:, 0], x["targets"][:, 0], jnp.eye(6) + 0.1),
     "triplet": lambda x: losses.triplet(*(x[n][:, 0] for n in ("rows", "targets", "negatives"))),
 }
 
@@ -155,6 +161,30 @@ def test_one_device_equals_eight(mesh, expected, transform):
         for ours, theirs in zip(jax.tree.leaves(result[name]), jax.tree.leaves(expected[name])):
             scale = max(1.0, np.abs(theirs).max())
             np.testing.assert_allclose(ours, theirs, atol=2e-5 * scale, err_msg=name)
+
+
+KEY = jax.random.key(0)
+SCALARS = {  # of views [N, V, D]
+    "barlow_twins": lambda z, **axis: losses.barlow_twins(z[:, 0], z[:, 1], **axis),
+    "emp_ssl": losses.emp_ssl,
+    "frossl": losses.frossl,
+    "lejepa": lambda z, **axis: losses.lejepa(z, KEY, slices=8, **axis),
+    "mmcr": lambda z, **axis: losses.mmcr(z, local_weight=0.1, **axis),
+    "msn": lambda z, **axis: losses.msn(z, z[:, 0], **axis),
+    "vicreg": lambda z, **axis: losses.vicreg(z[:, 0], z[:, 1], **axis),
+    "visreg": lambda z, **axis: losses.visreg(z, KEY, slices=8, **axis),
+    "w_mse": lambda z, **axis: losses.w_mse(z, KEY, group_size=8, **axis),
+}
+
+
+@pytest.mark.parametrize("dimensions", [3, 80])
+@pytest.mark.parametrize("name", SCALARS)
+def test_scalars_are_known_to_be_equal_on_all_devices(mesh, name, dimensions):
+    """So that `out_specs` may say it, which JAX checks when it traces."""
+    local = lambda z: SCALARS[name](z, axis_name="data")  # noqa: E731
+    everywhere = jax.shard_map(local, mesh=mesh, in_specs=P("data"), out_specs=P())
+    views = jax.ShapeDtypeStruct((16, 2, dimensions), jnp.float32)
+    assert jax.eval_shape(everywhere, views).shape == ()
 
 
 def test_masked_mean_of_sharded_arrays_equals_one_device(mesh):

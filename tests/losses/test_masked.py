@@ -40,6 +40,16 @@ def test_is_the_mean_over_masked_patches(penalty):
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
+def test_absolute_errors_are_those_of_simmim():
+    """Its authors sum over the pixels of all masked patches, equally many in each image."""
+    predictions, targets = patches()
+    mask = np.array([[1, 0, 1, 0], [0, 1, 0, 1]], bool)
+    absolute = jax.jit(partial(losses.masked_reconstruction, penalty=jnp.abs))
+    pixels = np.abs(np.asarray(predictions - targets)) * mask[..., None]
+    expected = pixels.sum() / (mask.sum() * pixels.shape[-1])
+    np.testing.assert_allclose(absolute(predictions, targets, mask).mean(), expected, rtol=1e-6)
+
+
 def test_no_masked_patch_gives_zero_with_zero_gradient():
     predictions, targets = patches()
     mask = jnp.array([[0, 0, 0, 0], [1, 1, 0, 0]])

@@ -28,6 +28,18 @@ def test_equals_the_multiplicative_form(epsilon, iterations):
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
+def test_samples_that_do_not_count_have_no_influence():
+    """As if they were not there, whatever they are; their own rows are still assignments."""
+    counts = np.arange(16) % 3 > 0
+    scores = np.where(counts[:, None], SCORES, 1e4)
+    ours = np.asarray(sinkhorn(np.float32(scores), weights=counts, epsilon=0.2))
+    expected = multiplicative_sinkhorn(SCORES[counts], 0.2, 3)
+    np.testing.assert_allclose(ours[counts], expected, atol=1e-5)
+    np.testing.assert_allclose(ours.sum(1), 1, rtol=1e-5)
+    nothing = sinkhorn(np.float32(scores), weights=0 * counts)
+    assert np.isfinite(nothing).all()
+
+
 def test_is_balanced():
     ours = np.asarray(sinkhorn(np.float32(SCORES), epsilon=0.1, iterations=100))
     np.testing.assert_allclose(ours.sum(1), 1, rtol=1e-5)
