@@ -18,6 +18,8 @@ import runpy
 import time
 from pathlib import Path
 
+import jax
+
 from sslax.errors import UserError
 from sslax.planning import hlo
 from sslax.planning.contents import contents_of
@@ -50,8 +52,8 @@ def row(name: str, topology_name: str, target_config: str) -> dict:
         return {"error": "starts from the weights of another run"}
     try:
         found = measure(config, contents_of(config, variant), topology)
-    except UserError as error:
-        return {"error": str(error)}
+    except (UserError, jax.errors.JaxRuntimeError) as error:
+        return {"error": str(error).splitlines()[0]}
     memory, estimate = found.memory, found.estimate
     return {
         "batch": config.batch_size,

@@ -141,7 +141,7 @@ def measure(config: ConfigDict, contents: Contents, topology: Topology) -> Measu
     began = time.monotonic()
     lowered = loop.step_of(plan, mesh, state, feed.batch).lower(state, feed.shapes)
     traced = time.monotonic()
-    compiled, refusal = _compile(lowered)
+    compiled, refusal = _compile(lowered, topology)
     ended = time.monotonic()
     program = hlo.Program(compiled.as_text() if compiled else "")
     if compiled:
@@ -167,10 +167,17 @@ def measure(config: ConfigDict, contents: Contents, topology: Topology) -> Measu
     )
 
 
-def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, str]:
+def _compile(
+    lowered: jax.stages.Lowered, topology: Topology
+) -> tuple[jax.stages.Compiled | None, str]:
     """The compiled step; or None, and what the compiler said, where memory is too small for it."""
+    options = None
+    if topology.platform == "gpu" and not topology.is_here:
+        # Without the GPU there is no timing that would choose between cuBLAS and generated kernels,
+        # and for some products the compiler ends with an error for want of a tile that fits.
+        options = {"xla_gpu_enable_triton_gemm": False}
     try:
-        return lowered.compile(), ""
+        return lowered.compile(options), ""
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

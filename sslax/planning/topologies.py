@@ -48,6 +48,11 @@ class Topology(NamedTuple):
         return {"cuda": "gpu"}.get(self.devices[0].platform, self.devices[0].platform)
 
     @property
+    def is_here(self) -> bool:
+        """Whether programs can run on them, rather than be compiled for them alone."""
+        return self.devices[0] in jax.devices()
+
+    @property
     def hosts(self) -> int:
         """How many machines the devices are in."""
         return len({device.process_index for device in self.devices})
