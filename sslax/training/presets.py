@@ -211,7 +211,7 @@ KITTI: Values = {
     "data.source": "kitti",
     "data.fitting": "stretch",
     "log_every": "100 steps",
-    "model.dtype": "float32",
+    "model.dtype": "bfloat16",
     "evaluate.depth.crop": "garg",
 }
 """KITTI's raw drives, Eigen's split: data.path; ResNet-18."""
