@@ -38,7 +38,7 @@ def recipes(config):
     if name in augment.FRAME_RECIPES:
         return {"frames": augment.get_frame_recipe(name, **knobs)}
     found = {f"view{i}": view for i, view in enumerate(augment.get_view_recipes(name, **knobs))}
-    if local:
+    if local and local["count"]:
         found["local"] = augment.get_local_recipes(name, **local)[0]
     return found
 
