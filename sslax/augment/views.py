@@ -110,6 +110,20 @@ _BYOL_VIEWS = (_BYOL._replace(blur=1.0), _BYOL._replace(blur=0.1, solarize=0.2))
 _MOCO_V3_VIEWS = tuple(recipe._replace(interpolation="bilinear") for recipe in _BYOL_VIEWS)
 _SWAV = _SIMCLR._replace(crop_scale=(0.14, 1.0), interpolation="bilinear")
 _LEJEPA = _BYOL._replace(crop_scale=(0.3, 1.0), interpolation="bilinear", solarize=0.2)
+_EMP_SSL = ViewRecipe(
+    crop_scale=(0.25, 0.25),
+    crop_ratio=(1.0, 1.0),
+    flip=0.5,
+    jitter=0.8,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
+    hue=0.2,
+    grayscale=0.2,
+    blur=0.1,
+    blur_kernel_size=13,  # PIL's is as wide as sigma asks for
+    solarize=0.1,
+)
 _DINO_VIEWS = tuple(recipe._replace(crop_scale=(0.4, 1.0)) for recipe in _BYOL_VIEWS)
 
 VIEW_RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
@@ -123,6 +137,7 @@ VIEW_RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
     "swav": (_SWAV, _SWAV),
     "dino": _DINO_VIEWS,
     "lejepa": (_LEJEPA, _LEJEPA),
+    "emp_ssl": (_EMP_SSL,) * 20,
     "mae": (ViewRecipe(crop_scale=(0.2, 1.0), interpolation="bicubic", flip=0.5),),
     "ijepa": (ViewRecipe(crop_scale=(0.3, 1.0)),),
     "supervised": (ViewRecipe(crop_scale=(0.08, 1.0), flip=0.5),),

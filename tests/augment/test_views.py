@@ -188,6 +188,7 @@ def test_recipes_have_the_published_values():
     byol_1 = (crop, 0.5, (0.8, 0.4, 0.4, 0.2, 0.1), 0.2, 1.0, 0.0, False)
     byol_2 = (crop, 0.5, (0.8, 0.4, 0.4, 0.2, 0.1), 0.2, 0.1, 0.2, False)
     lejepa = ((0.3, 1.0), *byol_1[1:4], 0.5, 0.2, False)
+    emp_ssl = ((0.25, 0.25), 0.5, (0.8, 0.4, 0.4, 0.4, 0.2), 0.2, 0.1, 0.1, False)
     for name, rows in {
         "simclr": [simclr, simclr],
         "moco_v1": [moco_v1, moco_v1],
@@ -198,6 +199,7 @@ def test_recipes_have_the_published_values():
         "swav": [((0.14, 1.0), *simclr[1:])] * 2,
         "dino": [((0.4, 1.0), *byol_1[1:]), ((0.4, 1.0), *byol_2[1:])],
         "lejepa": [lejepa, lejepa],
+        "emp_ssl": [emp_ssl] * 20,
         "mae": [(small_crop, 0.5, (0.0,) * 5, 0.0, 0.0, 0.0, False)],
         "supervised": [(crop, 0.5, (0.0,) * 5, 0.0, 0.0, 0.0, False)],
     }.items():
@@ -210,7 +212,9 @@ def test_recipes_have_the_published_values():
     }
     for recipes in (*augment.VIEW_RECIPES.values(), augment.LOCAL_RECIPES.values()):
         for recipe in recipes:
-            assert recipe.blur_sigma == (0.1, 2.0) and recipe.crop_ratio == (3 / 4, 4 / 3)
+            square = recipe in augment.VIEW_RECIPES["emp_ssl"]
+            assert recipe.crop_ratio == ((1.0, 1.0) if square else (3 / 4, 4 / 3))
+            assert recipe.blur_sigma == (0.1, 2.0)
             assert recipe.solarize_threshold == 0.5 and recipe.strength == 1.0
 
 
