@@ -76,7 +76,7 @@ def get_config(variant: str = "") -> ConfigDict:
         "lejepa",
         variant,
         VARIANTS,
-        augment={"recipe": "lejepa", "local": {"count": 6, "size": 98}},
+        augment={"recipe": "lejepa", "count": 2, "local": {"count": 6, "size": 98}},
         optimizer={
             "name": "adamw",
             "learning_rate": 5e-4,
