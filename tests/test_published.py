@@ -17,7 +17,7 @@ NEEDED = ("batch_size", "duration", "optimizer.learning_rate", "optimizer.weight
 
 def variants():
     """`name:variant` of every config that is for a paper's data set."""
-    found = set()
+    found = {"emp_ssl:cifar10"}  # the set of its paper
     for file in sorted((ROOT / "configs").glob("*.py")):
         spec = importlib.util.spec_from_file_location(file.stem, file)
         module = importlib.util.module_from_spec(spec)
@@ -38,7 +38,7 @@ def recipes(config):
     if name in augment.FRAME_RECIPES:
         return {"frames": augment.get_frame_recipe(name, **knobs)}
     found = {f"view{i}": view for i, view in enumerate(augment.get_view_recipes(name, **knobs))}
-    if local:
+    if local and local["count"]:
         found["local"] = augment.get_local_recipes(name, **local)[0]
     return found
 

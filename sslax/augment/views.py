@@ -1,6 +1,7 @@
 """Random views of images: recipes, and the function that adds a batch's views on the device."""
 
 from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -108,6 +109,21 @@ _BYOL = _SIMCLR._replace(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
 _BYOL_VIEWS = (_BYOL._replace(blur=1.0), _BYOL._replace(blur=0.1, solarize=0.2))
 _MOCO_V3_VIEWS = tuple(recipe._replace(interpolation="bilinear") for recipe in _BYOL_VIEWS)
 _SWAV = _SIMCLR._replace(crop_scale=(0.14, 1.0), interpolation="bilinear")
+_LEJEPA = _BYOL._replace(crop_scale=(0.3, 1.0), interpolation="bilinear", solarize=0.2)
+_EMP_SSL = ViewRecipe(
+    crop_scale=(0.25, 0.25),
+    crop_ratio=(1.0, 1.0),
+    flip=0.5,
+    jitter=0.8,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
+    hue=0.2,
+    grayscale=0.2,
+    blur=0.1,
+    blur_kernel_size=13,  # PIL's is as wide as sigma asks for
+    solarize=0.1,
+)
 _DINO_VIEWS = tuple(recipe._replace(crop_scale=(0.4, 1.0)) for recipe in _BYOL_VIEWS)
 
 VIEW_RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
@@ -120,6 +136,8 @@ VIEW_RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
     "barlow_twins": _BYOL_VIEWS,
     "swav": (_SWAV, _SWAV),
     "dino": _DINO_VIEWS,
+    "lejepa": (_LEJEPA, _LEJEPA),
+    "emp_ssl": (_EMP_SSL,) * 20,
     "mae": (ViewRecipe(crop_scale=(0.2, 1.0), interpolation="bicubic", flip=0.5),),
     "ijepa": (ViewRecipe(crop_scale=(0.3, 1.0)),),
     "supervised": (ViewRecipe(crop_scale=(0.08, 1.0), flip=0.5),),
@@ -129,15 +147,19 @@ VIEW_RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
 LOCAL_RECIPES: dict[str, ViewRecipe] = {
     "swav": _SWAV._replace(crop_scale=(0.05, 0.14)),
     "dino": _BYOL._replace(crop_scale=(0.05, 0.4), blur=0.5),
+    "lejepa": _LEJEPA._replace(crop_scale=(0.05, 0.3)),
 }
 """Published recipes of the small crops of multi-crop by name."""
 
 
-def get_view_recipes(name: str, **fields: Any) -> tuple[ViewRecipe, ...]:
+def get_view_recipes(
+    name: str, *, count: PositiveInt | None = None, **fields: Any
+) -> tuple[ViewRecipe, ...]:
     """A published recipe, with some fields replaced in all of its views.
 
     Args:
         name: key of `VIEW_RECIPES`.
+        count: number of views, in which those of the recipe take turns; None for its own number.
         **fields: fields of `ViewRecipe`, for example `strength=0.5, blur=0.0, size=32`.
 
     Returns:
@@ -145,6 +167,7 @@ def get_view_recipes(name: str, **fields: Any) -> tuple[ViewRecipe, ...]:
 
     Raises:
         UserError: the recipe or a field is unknown; the message suggests the closest one.
+        ValueError: `count` is not positive.
 
     Example:
         >>> first, second = get_view_recipes("simclr", strength=0.5, blur=0.0)
@@ -152,7 +175,11 @@ def get_view_recipes(name: str, **fields: Any) -> tuple[ViewRecipe, ...]:
         (0.4, 0.0, True)
     """
     check_choice("recipe", name, VIEW_RECIPES)
-    return tuple(replace_fields(recipe, fields) for recipe in VIEW_RECIPES[name])
+    recipes = VIEW_RECIPES[name]
+    if count is not None:
+        ranges.check("count", count, PositiveInt)
+        recipes = tuple(islice(cycle(recipes), count))
+    return tuple(replace_fields(recipe, fields) for recipe in recipes)
 
 
 def get_local_recipes(name: str, count: int, **fields: Any) -> tuple[ViewRecipe, ...]:

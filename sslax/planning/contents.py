@@ -37,8 +37,9 @@ IMAGES: Mapping[str, Published] = {
     "stl10": Published("STL-10, unlabeled", 100_000, None, (96, 96)),
     "imagenet100": Published("ImageNet-100", 126_689, 100),
     "imagenet": Published("ImageNet", 1_281_167, 1_000),
+    "imagenet_minimal": Published("Imagenette", 9_469, 10),
 }
-"""By the variant of a config, up to its first underscore."""
+"""By the variant of a config, or by what precedes its first underscore."""
 
 FRAMES: Mapping[str, Published] = {
     "kitti": Published("KITTI, the split of Eigen and Zhou", 39_810),
@@ -114,7 +115,10 @@ def contents_of(
     if is_here and not (image or examples or classes):
         return _read(section)
     frames = section.frames > 1 or section.stereo
-    published = FRAMES.get(section.source) if frames else IMAGES.get(variant.partition("_")[0])
+    if frames:
+        published = FRAMES.get(section.source)
+    else:
+        published = IMAGES.get(variant) or IMAGES.get(variant.partition("_")[0])
     shape = tuple(image) or _image_shape(section, published, frames)
     if not shape:
         raise UserError(

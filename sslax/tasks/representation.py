@@ -81,7 +81,8 @@ def _measure_views(subject: Subject, variables: Variables) -> dict[str, float]:
     Empty where the recipe has one view only, as those of pretext tasks.
     """
     run = subject.run
-    if len(augment.VIEW_RECIPES[run.config.augment.recipe]) < 2:
+    section = run.config.augment
+    if section.get("count", len(augment.VIEW_RECIPES[section.recipe])) < 2:
         return {}
     source = subject.dataset.train if subject.dataset.test is None else subject.dataset.test
     source = records.subset(source, random_rows(source, _LIDAR))

@@ -187,6 +187,8 @@ def test_recipes_have_the_published_values():
     moco_v2 = (small_crop, 0.5, (0.8, 0.4, 0.4, 0.4, 0.1), 0.2, 0.5, 0.0, False)
     byol_1 = (crop, 0.5, (0.8, 0.4, 0.4, 0.2, 0.1), 0.2, 1.0, 0.0, False)
     byol_2 = (crop, 0.5, (0.8, 0.4, 0.4, 0.2, 0.1), 0.2, 0.1, 0.2, False)
+    lejepa = ((0.3, 1.0), *byol_1[1:4], 0.5, 0.2, False)
+    emp_ssl = ((0.25, 0.25), 0.5, (0.8, 0.4, 0.4, 0.4, 0.2), 0.2, 0.1, 0.1, False)
     for name, rows in {
         "simclr": [simclr, simclr],
         "moco_v1": [moco_v1, moco_v1],
@@ -196,6 +198,8 @@ def test_recipes_have_the_published_values():
         "moco_v3": [byol_1, byol_2],
         "swav": [((0.14, 1.0), *simclr[1:])] * 2,
         "dino": [((0.4, 1.0), *byol_1[1:]), ((0.4, 1.0), *byol_2[1:])],
+        "lejepa": [lejepa, lejepa],
+        "emp_ssl": [emp_ssl] * 20,
         "mae": [(small_crop, 0.5, (0.0,) * 5, 0.0, 0.0, 0.0, False)],
         "supervised": [(crop, 0.5, (0.0,) * 5, 0.0, 0.0, 0.0, False)],
     }.items():
@@ -204,11 +208,20 @@ def test_recipes_have_the_published_values():
     assert local == {
         "swav": ((0.05, 0.14), *simclr[1:]),
         "dino": ((0.05, 0.4), *byol_1[1:4], 0.5, 0.0, False),
+        "lejepa": ((0.05, 0.3), *lejepa[1:]),
     }
     for recipes in (*augment.VIEW_RECIPES.values(), augment.LOCAL_RECIPES.values()):
         for recipe in recipes:
-            assert recipe.blur_sigma == (0.1, 2.0) and recipe.crop_ratio == (3 / 4, 4 / 3)
+            square = recipe in augment.VIEW_RECIPES["emp_ssl"]
+            assert recipe.crop_ratio == ((1.0, 1.0) if square else (3 / 4, 4 / 3))
+            assert recipe.blur_sigma == (0.1, 2.0)
             assert recipe.solarize_threshold == 0.5 and recipe.strength == 1.0
+
+
+def test_views_of_a_recipe_take_turns():
+    first, second = augment.VIEW_RECIPES["byol"]
+    assert augment.get_view_recipes("byol", count=3) == (first, second, first)
+    assert augment.get_view_recipes("byol", count=1, flip=0.0) == (first._replace(flip=0.0),)
 
 
 def test_errors(batch):

@@ -93,6 +93,7 @@ def test_every_paper_config_knows_its_images(load_config):
         ("simclr", "stl10"): ([96, 96, 3], None),
         ("dino", "imagenet100"): ([256, 256, 3], 100),
         ("dino", "imagenet_resnet50"): ([256, 256, 3], 1000),
+        ("lejepa", "imagenet_minimal"): ([160, 160, 3], 10),
         ("monodepth2", "kitti"): ([3, 192, 640, 3], None),
         ("monodepth2", "kitti_mono_stereo"): ([4, 192, 640, 3], None),
         ("monodepth2", "kitti_stereo"): ([2, 192, 640, 3], None),

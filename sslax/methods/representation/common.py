@@ -22,7 +22,7 @@ from sslax.methods.common import (
     split_views,
 )
 from sslax.models.compose import Network, Parts
-from sslax.ranges import NonNegativeInt
+from sslax.ranges import NonNegativeInt, PositiveInt
 from sslax.types import (
     Array,
     Batch,
@@ -206,11 +206,15 @@ def mean_over_tiles(features: Array, tiles: int) -> Array:
 # Augmentation.
 
 
+_LARGE = ("count", "size", "crop_scale")  # knobs that small views do not share
+
+
 def build_augmentation(section: ConfigDict) -> Augmentation:
     """The augmentation of an `augment` section: a `recipe` by name, with its knobs replaced.
 
-    With `local`, a section of its `count` and knobs, small views come beside the large ones; the
-    colors and flips that it does not name are those of the large views.
+    With `count`, that many views, in which those of the recipe take turns. With `local`, a section
+    of its `count` and knobs, small views come beside the large ones; the colors and flips that it
+    does not name are those of the large views.
 
     Raises:
         UserError: unknown recipe or knob, or a knob out of its range.
@@ -218,10 +222,10 @@ def build_augmentation(section: ConfigDict) -> Augmentation:
     knobs = plain(section)
     fields, recipes = ranges.kinds_of(augment.ViewRecipe), Literal[tuple(augment.VIEW_RECIPES)]
     local_kinds = {**fields, "count": NonNegativeInt}
-    kinds = {**fields, "recipe": recipes, "local": local_kinds}
+    kinds = {**fields, "recipe": recipes, "count": PositiveInt, "local": local_kinds}
     ranges.check_knobs("config.augment", knobs, kinds)
     recipe, local = knobs.pop("recipe"), knobs.pop("local", {"count": 0})
-    shared = {name: value for name, value in knobs.items() if name not in ("size", "crop_scale")}
+    shared = {name: value for name, value in knobs.items() if name not in _LARGE}
     try:
         small = augment.get_local_recipes(recipe, **{**shared, **local}) if local["count"] else ()
         return augment.make_views(augment.get_view_recipes(recipe, **knobs), small)
