@@ -8,6 +8,7 @@ import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from layouts import ONE_AND_EIGHT
 from ml_collections import ConfigDict
 
 from sslax import data
@@ -19,9 +20,13 @@ from sslax.training.step import train_step
 
 
 class Tiny(NamedTuple):
-    """A method at the size of its `:tiny` config, on one device and on eight."""
+    """A method at the size of its `:tiny` config, on one device and on eight.
+
+    `devices` is how many it trains on in the tests that do not compare the two.
+    """
 
     name: str
+    devices: int
     config: ConfigDict
     plan: Plan
     state: Any  # (devices) -> the initial state, on that many devices
@@ -30,6 +35,10 @@ class Tiny(NamedTuple):
     look: Any  # compiled (state, batch) -> (the prediction, the visualization)
     batch: dict
     on: Any  # (devices) -> the batch, sharded over that many
+
+    def run(self):
+        """The step, its first state and the batch, on `devices`."""
+        return self.step(self.devices), self.state(self.devices), self.on(self.devices)
 
 
 def first_records(source, count):
@@ -104,6 +113,7 @@ def tiny(request, load_config):
 
     return Tiny(
         name=request.param,
+        devices=1 if request.param in ONE_AND_EIGHT else 8,
         config=config,
         plan=plan,
         state=state,

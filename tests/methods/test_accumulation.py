@@ -5,11 +5,11 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from layouts import DIVIDED
 
 from sslax import data
 from sslax.data import records
 from sslax.errors import UserError
-from sslax.methods import METHODS
 from sslax.models.compose import Network
 from sslax.training import sharding
 from sslax.training.gradient import Loss, differentiate
@@ -19,7 +19,9 @@ from sslax.training.step import init_state, train_step
 # Means over the valid pixels of a batch; flow has a second pass through its network.
 REFUSED = {"monodepth", "monodepth2", "sfm_learner"}
 REFUSED |= {"arflow", "smurf", "smurf_multi_frame", "uflow", "unflow"}
-PARTS = dict.fromkeys(sorted(METHODS.keys() - REFUSED), 2) | {"simclr": 4, "rotation": 4}
+PARTS = {
+    name: 4 if name in ("rotation", "simclr") else 2 for name in DIVIDED if name not in REFUSED
+}
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """What must hold for every method, each test over the whole table."""
 
-import os
 from functools import partial
 
 import jax
@@ -9,18 +8,14 @@ import numpy as np
 import pytest
 from collectives import assert_modest
 from jax import export
+from layouts import ONE_AND_EIGHT, SHARDED
 
 from sslax import figures
-from sslax.methods import METHODS
 from sslax.planning import hlo
 from sslax.tasks import TASKS
 from sslax.training import checkpoint, sharding
 from sslax.training.step import train_step
 from sslax.types import Features, FlowField, InverseDepth
-
-# A step that is compiled once more; for every method it takes several minutes.
-EVERY = os.environ.get("SSLAX_SHARDED") == "every"
-SHARDED = sorted(METHODS) if EVERY else ["simclr", "mae", "monodepth2"]
 
 
 def leaves(tree):
@@ -39,11 +34,11 @@ def _is_key(leaf):
 
 
 def test_every_trained_leaf_moves_and_nothing_breaks(tiny):
-    state = tiny.state(1)
-    after, metrics = tiny.step(1)(state, tiny.on(1))
+    step, state, batch = tiny.run()
+    after, metrics = step(state, batch)
     assert "loss_at_chance" in metrics
     assert all(np.isfinite(value) for value in metrics.values()), metrics
-    after, _ = tiny.step(1)(after, tiny.on(1))  # some start behind a zero matrix
+    after, _ = step(after, batch)  # some start behind a zero matrix
     still = [
         path
         for (path, new), (_, old) in zip(leaves(after.params), leaves(state.params))
@@ -56,15 +51,16 @@ def test_every_trained_leaf_moves_and_nothing_breaks(tiny):
 
 
 def test_the_loss_falls(tiny):
-    state, batch = tiny.state(1), tiny.on(1)
+    step, state, batch = tiny.run()
     losses = []
     start = state.step
     for _ in range(12):  # the same views of the same real images, since the clock stands still
-        state, metrics = tiny.step(1)(state._replace(step=start), batch)
+        state, metrics = step(state._replace(step=start), batch)
         losses.append(float(metrics["loss"]))
     assert np.mean(losses[-3:]) < losses[0] - 0.003 * np.abs(losses[0]), losses
 
 
+@pytest.mark.parametrize("tiny", ONE_AND_EIGHT, indirect=True)
 def test_one_device_is_eight_devices(tiny):
     state = tiny.state(1)
     for _ in range(2):  # from the same state: steps magnify how sums are rounded
@@ -101,9 +97,9 @@ def test_a_sharded_step_is_the_replicated_one(tiny, tmp_path):
         np.testing.assert_allclose(part, whole, rtol=2e-3, atol=2e-4, err_msg=path)
 
 
-def test_saved_restored_and_continued_on_one_device_to_the_bit_and_on_eight(tiny, tmp_path):
-    batch = tiny.on(1)
-    state, _ = tiny.step(1)(tiny.state(1), batch)
+def test_saved_restored_and_continued_to_the_bit_and_on_eight_devices(tiny, tmp_path):
+    step, start, batch = tiny.run()
+    state, _ = step(start, batch)
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, state, score=0.0)
 
@@ -112,7 +108,7 @@ def test_saved_restored_and_continued_on_one_device_to_the_bit_and_on_eight(tiny
         like = checkpoint.abstract_like(tiny.plan.shapes, sharding.replicated(mesh))
         return checkpoint.restore(tmp_path, like)
 
-    (undisturbed, _), (resumed, _) = (tiny.step(1)(s, batch) for s in (state, restored(1)))
+    (undisturbed, _), (resumed, _) = (step(s, batch) for s in (state, restored(tiny.devices)))
     for (path, ours), (_, theirs) in zip(leaves(resumed), leaves(undisturbed)):
         np.testing.assert_array_equal(ours, theirs, err_msg=path)
     elsewhere, _ = tiny.step(8)(restored(8), tiny.on(8))
