@@ -1,5 +1,6 @@
 """CIFAR-10 from an archive, and the clock of a run. Needs NumPy and Pillow alone, as peers do."""
 
+import argparse
 import io
 import os
 import time
@@ -15,6 +16,20 @@ def seconds_since_start() -> float:
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     started = float(fields[19]) / os.sysconf("SC_CLK_TCK")  # after the machine was
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+
+
+def existing(text: str) -> Path:
+    """A file that a command names."""
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text}: there is no such file")
+    return Path(text)
+
+
+def writable(text: str) -> Path:
+    """A file to be written, in a folder that exists: known before the training, not after it."""
+    if not Path(text).absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: make its folder first")
+    return Path(text)
 
 
 def images(archive: Path, part: str) -> np.ndarray:

@@ -15,7 +15,6 @@ import argparse
 import copy
 import json
 import math
-from pathlib import Path
 
 import cifar
 import numpy as np
@@ -75,10 +74,10 @@ METHODS = {"simclr": SimCLR, "byol": BYOL, "vicreg": VICReg}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("method", choices=METHODS)
-    parser.add_argument("--cifar10", type=Path, required=True)
+    parser.add_argument("--cifar10", type=cifar.existing, required=True)
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=cifar.writable, required=True)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     images = cifar.images(arguments.cifar10, "train")

@@ -29,9 +29,9 @@ def score(train: np.ndarray, test: np.ndarray, archive: Path) -> dict[str, float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("features", type=Path)
-    parser.add_argument("--cifar10", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("features", type=cifar.existing)
+    parser.add_argument("--cifar10", type=cifar.existing, required=True)
+    parser.add_argument("--output", type=cifar.writable, required=True)
     arguments = parser.parse_args()
     with np.load(arguments.features) as arrays:
         line = json.loads(str(arrays["about"])) | {"width": arrays["train"].shape[1]}

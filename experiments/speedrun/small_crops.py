@@ -11,7 +11,6 @@ import argparse
 import functools
 import json
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import cifar
@@ -224,10 +223,10 @@ def of_all(state: State, stem: jax.Array, images: np.ndarray, batch: int = 250) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cifar10", type=Path, required=True)
+    parser.add_argument("--cifar10", type=cifar.existing, required=True)
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=cifar.writable, required=True)
     arguments = parser.parse_args()
     images = cifar.images(arguments.cifar10, "train")
     stem = whitening(images, np.random.default_rng(arguments.seed))

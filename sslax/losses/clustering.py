@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from sslax import checks
 from sslax.losses.batch import mean_over_batch
+from sslax.losses.scores import over_temperature
 from sslax.ops.dtypes import accumulated, at_least_float32
 from sslax.ops.sinkhorn import sinkhorn
 from sslax.types import Array
@@ -211,4 +212,4 @@ def mean_entropy_gap(
 
 def _divide(logits: Array, name: str, temperature: float | Array) -> Array:
     checks.assert_rank(temperature, 0)
-    return logits / jnp.asarray(checks.positive(name, temperature), logits.dtype)
+    return over_temperature(logits, name, temperature)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sslax import checks
-from sslax.losses.scores import l2_normalize
+from sslax.losses.scores import l2_normalize, over_temperature
 from sslax.ops.dtypes import accumulated, at_least_float32, floating_dtype
 from sslax.ops.sinkhorn import sinkhorn
 from sslax.types import Array
@@ -100,7 +100,7 @@ def distillation_cross_entropy(
     if center is not None:
         checks.assert_shape(center, student.shape[-1:])
         teacher = teacher - jax.lax.stop_gradient(center).astype(teacher.dtype)
-    targets = jax.nn.softmax(_divide(teacher, "teacher_temperature", teacher_temperature))
+    targets = jax.nn.softmax(over_temperature(teacher, "teacher_temperature", teacher_temperature))
     return _cross_entropy(targets, student, student_temperature)
 
 
@@ -175,7 +175,9 @@ def masked_patch_distillation(
         checks.assert_shape(center, student.shape[-1:])
         teacher = teacher - jax.lax.stop_gradient(center).astype(teacher.dtype)
     targets = sinkhorn(
-        _divide(teacher, "teacher_temperature", teacher_temperature).reshape(-1, teacher.shape[-1]),
+        over_temperature(teacher, "teacher_temperature", teacher_temperature).reshape(
+            -1, teacher.shape[-1]
+        ),
         weights=mask.reshape(-1),
         epsilon=1.0,
         iterations=iterations,
@@ -225,12 +227,8 @@ def gram_anchoring(student: Array, teacher: Array) -> Array:
 
 
 def _cross_entropy(targets: Array, student: Array, temperature: float | Array) -> Array:
-    predictions = jax.nn.log_softmax(_divide(student, "student_temperature", temperature))
+    predictions = jax.nn.log_softmax(over_temperature(student, "student_temperature", temperature))
     return -(targets * predictions).sum(-1)
-
-
-def _divide(logits: Array, name: str, temperature: float | Array) -> Array:
-    return logits / jnp.asarray(checks.positive(name, temperature), logits.dtype)
 
 
 def update_center(

@@ -110,3 +110,8 @@ def bilinear(weight: Array) -> Score:
         return x.astype(dtype) @ weight.astype(dtype)
 
     return Score(row, _identity)
+
+
+def over_temperature(logits: Array, name: str, temperature: float | Array) -> Array:
+    """Logits divided by a temperature, which must be positive; `name` is that of its argument."""
+    return logits / jnp.asarray(checks.positive(name, temperature), logits.dtype)
