@@ -198,7 +198,8 @@ def evaluation_batches(
 
     Args:
         source: the records, in memory or not.
-        batch_size: B, over all devices and processes.
+        batch_size: records in a batch, over all devices and processes, at most as many as the set
+            has. B is the next multiple of the devices.
         mesh: devices along one axis named 'data', of type Auto.
         workers: reading threads; 0: one per core, at most 32.
         by_process: each process reads a part of the records that is its own, in order: the first
@@ -207,11 +208,9 @@ def evaluation_batches(
     Yields:
         Batches as a feed gives them, and 'mask' bool `[B]`: False for the rows of zeros that pad
         the last batch, or with `by_process` those of each process.
-
-    Raises:
-        DataError: the batch is not divisible by the devices.
     """
-    _check_divisible(batch_size, mesh)
+    devices = mesh.shape["data"]
+    batch_size = -(-min(batch_size, len(source)) // devices) * devices
     rows = _local_rows(mesh, batch_size)
     if by_process and mesh.is_multi_process:
         firsts = np.arange(jax.process_count() + 1) * len(source) // jax.process_count()

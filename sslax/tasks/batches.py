@@ -17,15 +17,14 @@ def parts_of(dataset: data.Dataset) -> dict[str, data.Source]:
 def batches_of(
     subject: Subject, source: data.Source, *, by_process: bool = False
 ) -> Iterator[Batch]:
-    """Batches of at most the set's size, in multiples of the devices, padded at the end.
-
-    With `by_process` each process reads a part of the set, as `data.evaluation_batches` says.
-    """
-    config, mesh = subject.run.config, subject.mesh
-    size = min(config.evaluate.batch_size, len(source))
-    size = -(-size // mesh.size) * mesh.size
+    """Batches of `config.evaluate.batch_size`, as `data.evaluation_batches` makes them."""
+    config = subject.run.config
     return data.evaluation_batches(
-        source, batch_size=size, mesh=mesh, workers=config.data.workers, by_process=by_process
+        source,
+        batch_size=config.evaluate.batch_size,
+        mesh=subject.mesh,
+        workers=config.data.workers,
+        by_process=by_process,
     )
 
 

@@ -188,7 +188,7 @@ def write(encoder: Encoder, given: str, output: Path, options: Mapping[str, Any]
         raise UserError(f"--output={output} must end in .npz.")
     paths.check_output(output, "--output", folder=False)
     source, files = _images(Path(given), encoder)
-    size = min(encoder.config.evaluate.batch_size, len(source))
+    size = encoder.config.evaluate.batch_size
     batches = data.evaluation_batches(source, batch_size=size, mesh=encoder.predictor.mesh)
     features, _ = encoder.predictor.over(batches)
     stages = features.stages if options.get("stages") else {}

@@ -99,7 +99,7 @@ def make_knn(plan: Plan, mesh: Mesh, dataset: data.Dataset, *, workers: int = 0)
             "to False, or see config.data.labels, config.data.test_path and "
             "config.data.test_fraction."
         )
-    size = -(-min(plan.batch["image"].shape[0], EXAMPLES) // mesh.size) * mesh.size
+    size = min(plan.batch["image"].shape[0], EXAMPLES)
     bank, queries = (
         records.subset(source, data.epoch_order(0, 0, len(source))[:count])
         for source, count in ((dataset.train, BANK), (test, EXAMPLES))
