@@ -4,8 +4,10 @@ import argparse
 import io
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -50,3 +52,9 @@ def labels(archive: Path, part: str) -> np.ndarray:
     """`[N]` classes; nothing that trains may call this."""
     with np.load(archive) as arrays:
         return arrays[f"y_{part}"].astype(np.int64)
+
+
+def mapped(features: Callable[[np.ndarray], Any], images: np.ndarray) -> np.ndarray:
+    """The features of all images, 250 at a time."""
+    parts = [features(images[i : i + 250]) for i in range(0, len(images), 250)]
+    return np.concatenate([np.asarray(part) for part in parts])

@@ -1,4 +1,5 @@
-"""The record: many small crops of each image, a small pooled network, EMP-SSL's loss, Muon.
+"""The record: many small crops of each image, a small pooled network, EMP-SSL's loss, Muon; and a
+dictionary of patches beside it.
 
     python experiments/speedrun/small_crops.py --cifar10=FILE.npz --minutes=5 --seed=0 \\
         --output=features.npz
@@ -14,6 +15,7 @@ import time
 from typing import Any, NamedTuple
 
 import cifar
+import dictionary
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,15 +98,16 @@ class Layers:
         return jax.nn.relu(y + self.params[f"{name}_bias"])
 
 
-def trunk(layers: Layers, stem: jax.Array, images: jax.Array) -> jax.Array:
-    """Maps `[N, h, w, 256]` of standardized images: 3 x 3 of a crop, 7 x 7 of an image."""
+def trunk(layers: Layers, stem: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Maps of standardized images: fine ones `[N, 2h, 2w, 128]`, and `[N, h, w, 256]`, which is
+    3 x 3 of a crop and 7 x 7 of an image."""
     y = jax.nn.relu(conv2d(images, stem, stride=STRIDE))
     y = layers("conv1", y)
-    y = y + layers("conv2", y)
-    n, h, w, c = y.shape
-    y = y[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
+    fine = y + layers("conv2", y)
+    n, h, w, c = fine.shape
+    y = fine[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
     y = layers("conv3", y)
-    return y + layers("conv4", y)
+    return fine, y + layers("conv4", y)
 
 
 def take_crops(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -130,7 +133,7 @@ def take_crops(key: jax.Array, images: jax.Array) -> jax.Array:
 
 def loss(params: Params, stem: jax.Array, crops: jax.Array) -> tuple[jax.Array, Moments]:
     layers = Layers(params)
-    features = layers("wide", trunk(layers, stem, crops).mean((1, 2)))
+    features = layers("wide", trunk(layers, stem, crops)[1].mean((1, 2)))
     embeddings = layers("hidden", features) @ params["last"]
     return losses.emp_ssl(embeddings.reshape(IMAGES, CROPS, -1)), layers.seen
 
@@ -199,26 +202,22 @@ def train(images: jax.Array, stem: jax.Array, minutes: float, seed: int) -> tupl
 
 
 @jax.jit
-def features(state: State, stem: jax.Array, images: jax.Array) -> jax.Array:
-    """`[N, 2048]`: quarters of the map, and the wide layer of all its 3 x 3 windows; of an image
-    and its mirror image, averaged."""
+def features(
+    state: State, stem: jax.Array, words: dictionary.Dictionary, images: jax.Array
+) -> jax.Array:
+    """`[N, 5760]` of images of bytes: quadrants of both maps, the wide layer of all 3 x 3 windows,
+    and the responses to the dictionary; of an image and its mirror image, averaged."""
 
     def of(images: jax.Array) -> jax.Array:
         layers = Layers(state.params, state.norms)
-        y = trunk(layers, stem, images)
+        fine, y = trunk(layers, stem, standardize(images))
         windows = jax.lax.reduce_window(y, 0.0, jax.lax.add, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
         wide = layers("wide", windows / 9).mean((1, 2))
-        n, _, _, c = y.shape
-        quarters = y[:, :6, :6].reshape(n, 2, 3, 2, 3, c).mean((2, 4)).reshape(n, -1)
-        return jnp.concatenate([quarters, wide], axis=1)
+        parts = dictionary.quadrants(fine), dictionary.quadrants(y), wide
+        return jnp.concatenate([*parts, dictionary.encode(words, images)], axis=1)
 
-    x = standardize(images / 255)
+    x = images / 255
     return (of(x) + of(x[:, :, ::-1])) / 2
-
-
-def of_all(state: State, stem: jax.Array, images: np.ndarray, batch: int = 250) -> np.ndarray:
-    parts = [images[i : i + batch] for i in range(0, len(images), batch)]
-    return np.concatenate([np.asarray(features(state, stem, part)) for part in parts])
 
 
 def main() -> None:
@@ -229,15 +228,17 @@ def main() -> None:
     parser.add_argument("--output", type=cifar.writable, required=True)
     arguments = parser.parse_args()
     images = cifar.images(arguments.cifar10, "train")
-    stem = whitening(images, np.random.default_rng(arguments.seed))
+    rng = np.random.default_rng(arguments.seed)
+    stem, words = whitening(images, rng), dictionary.learn(images, rng)
     state, steps = train(jnp.asarray(images), stem, arguments.minutes, arguments.seed)
     seconds = cifar.seconds_since_start()
-    about: dict[str, Any] = {"name": "small crops", "minutes": arguments.minutes}
+    about: dict[str, Any] = {"name": "small crops, dictionary", "minutes": arguments.minutes}
     about |= {"seed": arguments.seed, "seconds": round(seconds, 1), "steps": steps}
     print(about, flush=True)
     began = time.monotonic()
     test = cifar.images(arguments.cifar10, "test")
-    arrays = {"train": of_all(state, stem, images), "test": of_all(state, stem, test)}
+    of = functools.partial(features, state, stem, words)
+    arrays = {"train": cifar.mapped(of, images), "test": cifar.mapped(of, test)}
     np.savez(arguments.output, about=json.dumps(about), **arrays)
     print(f"features after another {time.monotonic() - began:.0f} s")
 
