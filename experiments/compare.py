@@ -165,8 +165,12 @@ def measure(config: ConfigDict, folder: Path) -> dict:
     fit(config, folder)
     seconds = round(time.monotonic() - began)
     subject = evaluation.open_subject(folder)
+    predictor = evaluation.predictor_of(subject)
     trained, untrained = (
-        scores_of(evaluation.predict_parts(subject, variables), subject.dataset.num_classes)
+        scores_of(
+            evaluation.predict_parts(subject, predictor.using(variables)),
+            subject.dataset.num_classes,
+        )
         for variables in subject.networks.values()
     )
     return {

@@ -208,7 +208,7 @@ def cifar10_row(archive: Path, output: Path, tiny: bool) -> dict[str, Any] | Non
 def scores(workdir: Path) -> dict[str, float]:
     """Accuracies of the features by neighbors, as lightly has it, and by logistic regression."""
     subject = evaluation.open_subject(workdir)
-    parts = evaluation.predict_parts(subject, subject.networks[""])
+    parts = evaluation.predict_parts(subject, evaluation.predictor_of(subject))
     sets = [
         array
         for part in ("train", "test")

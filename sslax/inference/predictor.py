@@ -1,5 +1,6 @@
 """A method's predictions, compiled, for batches of any source."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -50,6 +51,12 @@ class Predictor:
         # Replicated, so that every process of a run can read all of it, or as the batch is.
         out = sharding.batch_sharding(mesh) if own_rows else sharding.replicated(mesh)
         self._predict = jax.jit(predict, out_shardings=out)
+
+    def using(self, variables: Variables) -> "Predictor":
+        """The same with other variables; what is compiled is shared."""
+        other = copy.copy(self)
+        other._variables = variables
+        return other
 
     def __call__(self, batch: Batch) -> tuple[Any, dict[str, np.ndarray]]:
         """The prediction and the kept entries of a batch's real rows (those in its 'mask')."""

@@ -64,11 +64,12 @@ def evaluate_run(
         results.update({name + suffix: value for name, value in numbers.items()})
         drawn[suffix] = task.drawn(subject, parts)
 
-    trained = predict_parts(subject, networks[""])
+    predictor = predictor_of(subject)
+    trained = predict_parts(subject, predictor)
     measure("", trained)
     for suffix, variables in networks.items():
         if suffix:
-            measure(suffix, predict_parts(subject, variables))
+            measure(suffix, predict_parts(subject, predictor.using(variables)))
     for suffix, parts in task.baselines(subject, trained).items():
         measure(suffix, parts)
     if config.evaluate.figures:  # gathered by all processes, drawn by the first
@@ -85,17 +86,25 @@ def evaluate_run(
     return results
 
 
-def predict_parts(subject: Subject, variables: Variables) -> Parts:
+def predictor_of(subject: Subject) -> Predictor:
+    """Predicts with the trained network, and keeps what the task knows of the truth."""
+    task = task_of(subject.run.plan.method)
+    return Predictor(
+        *(subject.run.plan, subject.networks[""], subject.mesh),
+        keep=task.truth._fields,
+        own_rows=task.spread,
+    )
+
+
+def predict_parts(subject: Subject, predictor: Predictor) -> Parts:
     """A network's predictions, and the ground truth, on the parts that the task evaluates."""
     task, sources = task_of(subject.run.plan.method), parts_of(subject.dataset)
     if "train" not in task.parts:  # without a test set, there are pictures of the training set
         sources.setdefault("test", subject.dataset.train)
-    keep, spread = task.truth._fields, task.spread
-    predictor = Predictor(subject.run.plan, variables, subject.mesh, keep=keep, own_rows=spread)
     parts = {}
     for part in task.parts:
         if part in sources:
-            batches = batches_of(subject, sources[part], by_process=spread)
+            batches = batches_of(subject, sources[part], by_process=task.spread)
             outputs = (task.predict(subject, predictor, batch) for batch in batches)
             prediction, kept = concatenated(outputs)
             truth = {name: kept[name] for name in task.truth._fields if name in kept}

@@ -57,7 +57,12 @@ class Plan:
     @cached_property
     def shapes(self) -> TrainState:
         """Shapes and types of the state."""
-        return jax.eval_shape(self.initial_state)
+        return jax.eval_shape(self._initial_state)
+
+    @cached_property
+    def _initial_state(self) -> Callable[[], TrainState]:
+        """`initial_state`, traced once for its shapes and for any devices."""
+        return jax.jit(self.initial_state)
 
     def initial_state(self) -> TrainState:
         """The state before the first step; a function of the config's seed alone."""
@@ -66,7 +71,7 @@ class Plan:
     def state_on(self, mesh: Mesh) -> TrainState:
         """The initial state, laid out over `mesh`."""
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state(mesh))
-        return jax.jit(self.initial_state, out_shardings=shardings)()
+        return jax.jit(self._initial_state, out_shardings=shardings)()
 
     def abstract_state(self, mesh: Mesh) -> TrainState:
         """Shapes, types and shardings of the state on `mesh`: what a checkpoint is read into."""

@@ -43,8 +43,14 @@ class Tiny(NamedTuple):
 
 def first_records(source, count):
     if data.is_generated(source):
-        return jax.device_get(jax.jit(source.generate)(source.arrays, jnp.arange(count)))
+        return generated(source, count)
     return records.stack([source[i] for i in range(count)])
+
+
+@cache
+def generated(source, count):
+    """Rendered once for all methods that learn from the same scenes."""
+    return jax.device_get(jax.jit(source.generate)(source.arrays, jnp.arange(count)))
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +58,8 @@ def first_stage(load_config, tmp_path_factory):
     """The folder of a run of SMURF, written without training, for a method that learns from it."""
     config = load_config("smurf", "tiny")
     config.seed += 1  # otherwise it would be the network that its student starts with
-    spec = describe(data.load(config.data))
-    plan = make_plan(config, **spec)
+    shape = config.data.frames, *config.data.size, 3  # without rendering a test set
+    plan = make_plan(config, examples=config.batch_size, image_shape=shape, classes=None)
     folder = tmp_path_factory.mktemp("first_stage")
     state = jax.jit(plan.initial_state)()
     weights.save_network(folder / weights.NETWORK, config, state.variables, step=1)

@@ -111,5 +111,7 @@ def test_batch_norms_have_the_statistics_of_micro_batches(load_config):
     ],
 )
 def test_what_cannot_be_divided_is_refused(name, parts, message, load_config):
+    config = load_config(name, "tiny")
+    config.update(batch_size=8, accumulate=parts)
     with pytest.raises(UserError, match=message):
-        tiny(load_config, name, accumulate=parts)
+        make_plan(config, examples=8, image_shape=(2, 16, 16, 3), classes=None)

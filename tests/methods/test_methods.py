@@ -18,6 +18,17 @@ from sslax.training.step import train_step
 from sslax.types import Features, FlowField, InverseDepth
 
 
+@pytest.fixture(scope="module", autouse=True)
+def uncached():
+    """To write programs to the cache of compiled ones takes a tenth as long as to compile them, and
+    no other test has those of the table."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, float("inf"))
+    yield
+    jax.config.update(name, before)
+
+
 def leaves(tree):
     """Paths and numpy leaves; random keys as their data."""
     return [

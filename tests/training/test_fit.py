@@ -202,14 +202,20 @@ def test_a_mistyped_path_of_weights_does_not_lock_the_folder(config, tmp_path, w
     assert int(fit(corrected, tmp_path / "run").step) == 2
 
 
-def test_damaged_files_of_a_finished_run_are_written_again(config, workdir, tmp_path):
+@pytest.mark.parametrize("kept", [0.5, None], ids=["damaged", "missing"])
+def test_files_that_a_finished_run_lacks_are_written_again(kept, config, workdir, tmp_path):
+    """Missing as if it had been killed before it wrote them; the run itself is not repeated."""
     copy = tmp_path / "run"
     shutil.copytree(workdir, copy)
-    for name in ("config.json", "data.json", "encoder.safetensors", "network.safetensors"):
+    names = ["encoder.safetensors", "network.safetensors"]
+    names += ["config.json", "data.json"] if kept else []
+    for name in names:
         content = (copy / name).read_bytes()
-        (copy / name).write_bytes(content[: len(content) // 2])
+        (copy / name).unlink()
+        if kept:
+            (copy / name).write_bytes(content[: int(kept * len(content))])
     assert int(fit(config, copy).step) == 12
-    for name in ("config.json", "data.json", "encoder.safetensors", "network.safetensors"):
+    for name in (*names, "metrics.jsonl"):
         assert (copy / name).read_bytes() == (workdir / name).read_bytes(), name
 
 
