@@ -77,7 +77,13 @@ def score(predictions: Path, bed: Path) -> dict[str, Any]:
 
 
 def read_truth(folder: Path, samples: dict[str, int]) -> Arrays:
-    """All quantities of the truth, and masks by task and name, such as 'flow_moving'."""
+    """All quantities of the truth, and masks by task and name, such as 'flow_moving'.
+
+    Raises:
+        DataError: the truth is not there, or not complete.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is missing, and scores need the truth; write the test bed again")
     truth = read_predictions(folder, samples)
     for task, mask in (("stereo", "visible"), ("flow", "moving"), ("video", "moving")):
         truth[f"{task}_{mask}"] = read_mask(folder, task, mask, samples[task])

@@ -78,8 +78,9 @@ def write(folder: Path, corruptions: Sequence[str] = (), *, samples: int | None 
         for name, sample in zip(sample_names(count), _rendered(task, count)):
             _write_sample(folder, task, name, sample, chosen)
     shutil.copyfile(_FORMAT, folder / _FORMAT.name)
-    # Conditions of an earlier call are still there.
-    there = [condition for condition in CONDITIONS if (folder / condition).is_dir()]
+    # Conditions of an earlier call are still there, unless it was interrupted.
+    places = [f"{task}/{name}" for task, count in counts.items() for name in sample_names(count)]
+    there = [c for c in CONDITIONS if all((folder / c / place).is_dir() for place in places)]
     write_text(folder / MANIFEST, json.dumps(manifest(counts, there), indent=2) + "\n")
 
 
@@ -97,11 +98,12 @@ def summarize(task: str, sample: Sample) -> list[float]:
         sample: as `scenes` renders it.
     """
     images = 255 * np.asarray(sample["image"], np.float64)
-    truth = {
-        "stereo": lambda: sample["disparity"][0],
-        "flow": lambda: np.linalg.norm(sample["flow"][0], axis=-1),
-        "video": lambda: sample["depth"][len(images) // 2],
-    }[task]()
+    if task == "stereo":
+        truth = sample["disparity"][0]
+    elif task == "flow":
+        truth = np.linalg.norm(sample["flow"][0], axis=-1)
+    else:
+        truth = sample["depth"][TASKS[task].images.index(TASKS[task].target)]
     return [float(x) for x in (images.mean(), images.std(), np.mean(truth, dtype=np.float64))]
 
 

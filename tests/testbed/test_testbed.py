@@ -379,6 +379,9 @@ def test_no_test_bed(bed, perfect, tmp_path):
         scoring.score(perfect, bed / "truth")
     with pytest.raises(UserError, match="is no folder; name the one to score"):
         scoring.score(tmp_path / "nowhere", bed)
+    shutil.copy(bed / layout.MANIFEST, tmp_path)
+    with pytest.raises(UserError, match="truth is missing, and scores need the truth; write"):
+        scoring.score(perfect, tmp_path)
     (tmp_path / layout.MANIFEST).write_text('{"version": 0}')
     with pytest.raises(UserError, match="is a test bed of version 0"):
         scoring.score(perfect, tmp_path)
