@@ -40,7 +40,7 @@ _KINDS = {  # by the words of absl's errors
     "could not convert string to float": "a number",
     "Non-boolean argument": "True or False",
 }
-_PATHS = {"workdir", "input", "output", "intrinsics"}
+_PATHS = {"workdir", "input", "output", "intrinsics", "predictions", "truth"}
 
 
 @functools.cache
@@ -50,6 +50,12 @@ def config_flag() -> flags.FlagHolder:
         *("config", None, "Config file, with its variant: configs/simclr.py:cifar10."),
         lock_config=True,
     )
+
+
+@functools.cache
+def output_flag() -> flags.FlagHolder:
+    """`--output`, defined once for all commands that write files."""
+    return flags.DEFINE_string("output", None, "Folder to write; of features the .npz.")
 
 
 def read_config() -> tuple[Any, str]:

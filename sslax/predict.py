@@ -1,7 +1,8 @@
 """`python -m sslax.predict --workdir=RUN --input=IMAGES --output=WHERE`: use a trained run.
 
 A run that learned features writes an .npz of them; one that learned depth, ego-motion or flow a
-folder of maps, pictures, trajectory and video. See docs/predict.md.
+folder of maps, pictures, trajectory and video. See docs/predict.md. `--input` may be a test bed
+(docs/testbed.md).
 """
 
 from pathlib import Path
@@ -13,9 +14,11 @@ from sslax.errors import UserError
 from sslax.ranges import Interval, NonNegative, Positive, PositiveInt
 
 _INPUT = flags.DEFINE_string(
-    "input", None, "An image, a folder of images; of depth and flow also a video, or images A,B."
+    "input",
+    None,
+    "An image, a folder of images; of depth and flow also a video, images A,B, or a test bed.",
 )
-_OUTPUT = flags.DEFINE_string("output", None, "Features: the .npz to write; else the folder.")
+_OUTPUT = command.output_flag()
 flags.DEFINE_bool("stages", False, "Also the pooled activations of every stage.")
 flags.DEFINE_string(
     "intrinsics", None, "A file of fx fy cx cy, or 3 x 3 numbers, in pixels: for point clouds."
@@ -54,6 +57,7 @@ def main(_: list[str]) -> None:
     """Writes the run's predictions for the images."""
     from sslax.inference import run
     from sslax.tasks import TASKS, loading, task_of
+    from sslax.testbed import layout, submission
 
     workdir, given = command.WORKDIR.value, flags.FLAGS
     task = task_of(run.open_run(workdir).plan.method)
@@ -66,6 +70,13 @@ def main(_: list[str]) -> None:
     options = {name: given[name].value for name in _OPTIONS}
     size = _height_width(_SIZE.value) if _SIZE.value else None
     trained = loading.load(workdir, which=command.CHECKPOINT.value, size=size)
+    if layout.is_test_bed(Path(_INPUT.value)):
+        unused = [name for name in _OPTIONS if given[name].present]
+        unused = [name for name in unused if name not in submission.OPTIONS]
+        if unused:
+            raise UserError(f"--{unused[0]} has no effect on a test bed: leave it out.")
+        submission.write(trained, Path(_INPUT.value), Path(_OUTPUT.value), options)
+        return
     task.write(trained, _INPUT.value, Path(_OUTPUT.value), options)
 
 

@@ -6,8 +6,9 @@ from absl.testing import flagsaver
 
 from sslax import command, evaluate, main, plan, predict
 from sslax.errors import UserError
+from sslax.testbed import __main__ as testbed
 
-COMMANDS = (evaluate, main, plan, predict)  # imported, so that their flags are defined
+COMMANDS = (evaluate, main, plan, predict, testbed)  # imported, so that their flags are defined
 
 
 @flagsaver.flagsaver
@@ -72,3 +73,25 @@ def test_shapes_of_images_have_their_form(image):
         plan._image_shape(image.split(","))
     assert plan._image_shape(["3", "192", "640", "3"]) == (3, 192, 640, 3)
     assert plan._image_shape([]) == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            [],
+            "Give --output=BED to write a test bed, or --predictions=FOLDER --truth=BED to score.",
+        ),
+        (["--predictions=a"], "Scores take both: give --predictions=FOLDER and --truth=BED."),
+        (["--output=a", "--predictions=b", "--truth=c"], "Give --output=BED to write a test bed, "),
+        (
+            ["--predictions=a", "--truth=b", "--corruptions=all"],
+            "--corruptions goes with --output=BED; leave it out.",
+        ),
+    ],
+)
+@flagsaver.flagsaver
+def test_a_test_bed_is_written_or_scores_are(arguments, message):
+    command._parse(["command", *arguments])
+    with pytest.raises(UserError, match=f"^{message}"):
+        testbed.main([])

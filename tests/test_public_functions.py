@@ -391,6 +391,7 @@ MEASURES = {
     "depth.evaluate_depths": lambda x: depth.evaluate_depths([(x.depth[0], x.map[0])]),
     "depth.flip_average": lambda x: depth.flip_average(x.depth, x.map),
     "depth.median_ratio": lambda x: depth.median_ratio(x.depth, x.map, x.mask),
+    "depth.near_boundary": lambda x: depth.near_boundary(x.depth),
     "depth.resize_depth": lambda x: depth.resize_depth(x.depth, (3, 4)),
     "depth.resize_disparity": lambda x: depth.resize_disparity(x.depth, (3, 4)),
     "depth.valid_depth": lambda x: depth.valid_depth(x.depth),

@@ -201,6 +201,59 @@ def disparity_errors(
     return {name: masked_score(value, valid) for name, value in values.items()}
 
 
+def near_boundary(depth: ArrayLike, *, ratio: float = 1.1, radius: int = 3) -> Array:
+    """Mask of pixels near an occlusion boundary, where depth jumps from one surface to another.
+
+    A pixel q is on a boundary if the depth of one of its four neighbors r differs by a factor, and
+    p is near it if it is closer than `radius` rows and columns, so that the mask is a band of
+    `radius` pixels on each side:
+
+    ```
+    boundary(q) = any_r [max(z_q / z_r, z_r / z_q) > ratio],   |q - r|₁ = 1
+    near(p)     = any_q [boundary(q) and |p - q|_∞ < radius]
+    ```
+    Combined with the mask of valid pixels it restricts any measure to boundaries, such as
+    `depth_errors` or `disparity_errors`. Scale the prediction over the whole image before.
+
+    Args:
+        depth: `[B, H, W]`, ground truth: depth, or disparity, whose ratios are the same. Pixels
+            that are zero, negative or not finite are unknown and make no boundary.
+        ratio: above 1. A surface seen at a very small angle can exceed it from pixel to pixel.
+        radius: width of the band on each side, in pixels.
+
+    Returns:
+        `[B, H, W]`, bool.
+
+    Raises:
+        ValueError: the ratio is not above 1 or the radius not positive.
+
+    Example:
+        >>> depth = jnp.array([[[2.0, 2.0, 2.0, 2.0, 2.0, 4.0, 4.0]]])
+        >>> near_boundary(depth, radius=2).astype(int).tolist()
+        [[[0, 0, 0, 1, 1, 1, 1]]]
+
+    Scharstein and Szeliski, A Taxonomy and Evaluation of Dense Two-Frame Stereo Correspondence
+    Algorithms, IJCV 2002, measure disparity near discontinuities, by a difference instead of a
+    ratio.
+    """
+    depth = jnp.asarray(depth)
+    checks.assert_rank(depth, 3)
+    checks.assert_positive(radius=radius)
+    if not ratio > 1:
+        raise checks.value_error(f"ratio must be above 1; got {ratio}.")
+    known = jnp.isfinite(depth) & (depth > 0)
+    logarithm = jnp.log(jnp.where(known, depth, 1))
+    boundary = jnp.zeros(depth.shape, bool)
+    for axis in (1, 2):
+        jump = jnp.abs(jnp.diff(logarithm, axis=axis)) > np.log(ratio).item()
+        pairs = jnp.delete(known, 0, axis) & jnp.delete(known, -1, axis)
+        for side in ((0, 1), (1, 0)):
+            padding = [side if i == axis else (0, 0) for i in range(3)]
+            boundary |= jnp.pad(jump & pairs, padding)
+    window = (1, 2 * radius - 1, 2 * radius - 1)
+    return jax.lax.reduce_window(boundary, False, jax.lax.bitwise_or, window, (1, 1, 1), "SAME")
+
+
 def flip_average(disparity: Array, flipped: Array, *, margin: float = 0.05) -> Array:
     """Post-processing: blends the disparities of an image and of its horizontal flip.
 

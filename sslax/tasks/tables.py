@@ -70,7 +70,7 @@ def table(results: Mapping[str, float], suffixes: Sequence[str] = SUFFIXES) -> s
     notes = [UNLABELED] if collapse and not accuracies else []
     if cells.get("linear_sgd", {}).keys() - cells.get("linear", {}).keys():
         notes.append(TOO_LARGE)
-    return "\n\n".join([*_aligned(blocks), *notes])
+    return "\n\n".join([*aligned(blocks), *notes])
 
 
 def write_results(path: str | os.PathLike, results: Mapping[str, float]) -> None:
@@ -135,8 +135,17 @@ def _decimal(cells: Cells, name: str, column: str) -> str:
     return str(value) if isinstance(value, int | np.integer) else f"{value:.3f}"
 
 
-def _aligned(blocks: list[list[list[str]]]) -> list[str]:
-    """Each block's rows as lines, with the same column widths in all blocks."""
+def aligned(blocks: list[list[list[str]]]) -> list[str]:
+    """Each block's rows as lines, with the same column widths in all blocks.
+
+    Args:
+        blocks: of rows of cells, all with as many columns.
+
+    Example:
+        >>> print(aligned([[["", "epe"], ["ours", "0.5"]]])[0])
+               epe
+        ours   0.5
+    """
     rows = [row for block in blocks for row in block]
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [

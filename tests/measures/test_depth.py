@@ -270,3 +270,35 @@ def test_totals_merge_in_any_order():
     assert totals.image_means(merged) == pytest.approx({"x": value[used].mean()})  # and no y
     assert totals.pixel_means(merged) == pytest.approx({"x": np.average(value, weights=count)})
     assert totals.merge() == {}
+
+
+@pytest.mark.parametrize(("ratio", "radius"), [(1.1, 3), (2.0, 1)])
+def test_near_boundary_equals_a_loop(ratio, radius):
+    rng = np.random.default_rng(1)
+    truth = rng.choice([1.0, 1.05, 1.2, 3.0], (2, 12, 15), p=[0.85, 0.05, 0.05, 0.05])
+    truth[rng.random(truth.shape) < 0.1] = 0.0
+    truth[0, 3, 3], truth[1, 0, 0] = np.nan, np.inf
+    wanted = np.zeros(truth.shape, bool)
+    for b, i, j in np.ndindex(truth.shape):
+        for di, dj in ((0, 1), (1, 0)):
+            k, m = i + di, j + dj
+            if k >= 12 or m >= 15:
+                continue
+            z, other = truth[b, i, j], truth[b, k, m]
+            if not (0 < z < np.inf and 0 < other < np.inf and max(z / other, other / z) > ratio):
+                continue
+            for y, x in ((i, j), (k, m)):
+                rows = slice(max(y - radius + 1, 0), y + radius)
+                wanted[b, rows, max(x - radius + 1, 0) : x + radius] = True
+    assert 0 < wanted.mean() < 1
+    found = jax.jit(partial(depth.near_boundary, ratio=ratio, radius=radius))(truth)
+    np.testing.assert_array_equal(found, wanted)
+    inverse = 5 / np.where(truth > 0, truth, np.inf)
+    of_inverse = depth.near_boundary(inverse, ratio=ratio, radius=radius)
+    np.testing.assert_array_equal(of_inverse, wanted)
+
+
+@pytest.mark.parametrize("knobs", [{"ratio": 1.0}, {"ratio": np.nan}, {"radius": 0}])
+def test_near_boundary_refuses(knobs):
+    with pytest.raises(ValueError, match=f"near_boundary: {next(iter(knobs))}"):
+        depth.near_boundary(np.ones((1, 4, 4)), **knobs)
