@@ -19,13 +19,20 @@ import math
 import cifar
 import numpy as np
 import torch
-from lightly.loss import NegativeCosineSimilarity, NTXentLoss, VICRegLoss
-from lightly.models import ResNetGenerator, modules
-from lightly.models.utils import deactivate_requires_grad, update_momentum
-from lightly.transforms import SimCLRTransform
 from PIL import Image
 from torch import nn
-from torchvision import transforms
+
+# Some builds of torchvision come without their compiled detection operators, and without their
+# declarations its import fails; nothing here uses them.
+LIBRARY = torch.library.Library("torchvision", "DEF")
+for operator in ("nms", "qnms"):
+    LIBRARY.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+from lightly.loss import NegativeCosineSimilarity, NTXentLoss, VICRegLoss  # noqa: E402
+from lightly.models import ResNetGenerator, modules  # noqa: E402
+from lightly.models.utils import deactivate_requires_grad, update_momentum  # noqa: E402
+from lightly.transforms import SimCLRTransform  # noqa: E402
+from torchvision import transforms  # noqa: E402
 
 BATCH = 128
 NORMALIZE = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}

@@ -36,14 +36,11 @@ _PERCENT = (1, 10)  # of the labels
 _STAGE_L2 = 1e-2
 _COLLAPSE_ROWS = 50_000
 LINEAR_BYTES = 8 * 2**30
-_COLLAPSE = {
-    "embedding_std": jax.jit(collapse.embedding_std),
-    "relative_embedding_std": jax.jit(collapse.relative_embedding_std),
-    "effective_rank": jax.jit(collapse.effective_rank),
-    "rankme": jax.jit(collapse.rankme),
-    "uniformity": jax.jit(collapse.uniformity),
-}
-COLLAPSE = (*_COLLAPSE, ALIGNMENT, LIDAR)
+_COLLAPSE = (
+    *(collapse.embedding_std, collapse.relative_embedding_std, collapse.effective_rank),
+    *(collapse.rankme, collapse.uniformity),
+)
+COLLAPSE = (*(measure.__name__ for measure in _COLLAPSE), ALIGNMENT, LIDAR)
 _NOT_STAGES = {
     *("linear", "linear_sgd", "linear_probe", BEST_STAGE, f"linear_{_FEW}_labels"),
     *(f"linear_{percent}_percent" for percent in _PERCENT),
@@ -141,7 +138,12 @@ def _collapse(z: np.ndarray, mesh: Mesh, seed: int) -> dict[str, float]:
         z = rows.take(z, drawn, mesh)
     else:
         z = rows.gather(z, mesh)
-    return {name: float(measure(z)) for name, measure in _COLLAPSE.items()}
+    return {name: float(value) for name, value in _measure_collapse(z).items()}
+
+
+@jax.jit
+def _measure_collapse(z: Array) -> dict[str, Array]:
+    return {measure.__name__: measure(z) for measure in _COLLAPSE}
 
 
 def _stage_accuracies(

@@ -27,6 +27,8 @@ _DRAWN_TRAIN, _DRAWN_TEST = 8000, 1000
 _ALIGNED = 512  # images of which two views are compared
 _LIDAR, _LIDAR_VIEWS = 1000, 10  # images, and views of each
 
+_alignment, _lidar = jax.jit(collapse.alignment), jax.jit(collapse.lidar)
+
 
 def predict(
     subject: Subject, predictor: Predictor, batch: Batch
@@ -103,9 +105,9 @@ def _measure_views(subject: Subject, variables: Variables) -> dict[str, float]:
         pairs.append(np.concatenate([embedded[mask] for embedded, mask in outputs], axis=1))
     features = np.concatenate(pairs)  # [n, views, D]
     x, y = features[:_ALIGNED, 0], features[:_ALIGNED, 1]
-    numbers = {protocol.ALIGNMENT: float(collapse.alignment(x, y))}
+    numbers = {protocol.ALIGNMENT: float(_alignment(x, y))}
     if len(features) > 1:
-        numbers[protocol.LIDAR] = float(collapse.lidar(features))
+        numbers[protocol.LIDAR] = float(_lidar(features))
     return numbers
 
 

@@ -101,7 +101,7 @@ def test_another_set_is_brought_to_the_encoder_and_written_elsewhere(workdir, me
 def test_lidar_is_that_of_ten_views(workdir, monkeypatch):
     """Views of one image differ from draw to draw, and the images keep their places."""
     seen = []
-    monkeypatch.setattr(representation.collapse, "lidar", lambda z: seen.append(z) or 2.0)
+    monkeypatch.setattr(representation, "_lidar", lambda z: seen.append(z) or 2.0)
     subject = evaluation.open_subject(workdir)
     numbers = representation._measure_views(subject, subject.networks[""])
     (z,) = seen
