@@ -35,6 +35,7 @@ from sslax.methods.flow.method import (
     network_input,
     whole_network,
 )
+from sslax.methods.flow.terms import with_gradient
 from sslax.ranges import Fraction, NonNegative, OneOrMore, PositiveInt
 from sslax.types import Array, Batch, Method, Model, Schedule
 
@@ -169,6 +170,20 @@ def arflow(
     late = partial(stage, compare(data), occlusion)
     early = partial(stage, compare(early_data), early_occlusion)
 
+    def either(is_early: Array, flows: list[Array], batch: Batch) -> FirstPass:
+        """The stage's first pass, whose loss alone has a gradient."""
+
+        def with_loss(stage: Callable, flows: list[Array]) -> tuple[Array, FirstPass]:
+            first = stage(flows, batch)
+            return first.loss, first
+
+        early_pass, late_pass = (
+            jax.value_and_grad(partial(with_loss, each), has_aux=True) for each in (early, late)
+        )
+        fixed = jax.lax.stop_gradient(flows)
+        (value, first), gradient = jax.lax.cond(is_early, early_pass, late_pass, fixed)
+        return first._replace(loss=with_gradient(value, gradient, flows))
+
     def objective(output: resolution.NetworkOutput, batch: Batch, step: Array) -> FirstPass:
         flows = enlarge_levels(resolution.pyramid(output), batch["frames"].shape[2:4])
         if len(flows) > len(level_weights):
@@ -178,7 +193,7 @@ def arflow(
             )
         if early_steps <= 0:
             return late(flows, batch)
-        return jax.lax.cond(step < early_steps, early, late, flows, batch)
+        return either(step < early_steps, flows, batch)
 
     transformation = Transformation(spatial, appearance, occluder)
     second_pass = SecondPass("analogy", analogy_weight, partial(analogy, transformation))

@@ -78,12 +78,22 @@ def when_needed(weight: Array | float, term: Callable[[PyTree], Array], params: 
     counts, fixed = weight > 0, jax.lax.stop_gradient(params)
     taken = choose(counts, cpu=jnp.ones_like, default=lambda counts: counts)
     value, gradient = jax.lax.cond(taken, jax.value_and_grad(term), skipped, fixed)
-    return jnp.where(counts, _with_gradient(value, gradient, params), 0.0)
+    return jnp.where(counts, with_gradient(value, gradient, params), 0.0)
 
 
 @jax.custom_vjp
-def _with_gradient(value: Array, gradient: PyTree, params: PyTree) -> Array:
-    """The value, a function of the parameters with that gradient."""
+def with_gradient(value: Array, gradient: PyTree, params: PyTree) -> Array:
+    """The value, a function of `params` with that gradient.
+
+    For branches, which compute both together. Differentiated from outside, a branch would hand on
+    all that its gradient needs, and zeros for what those of the other branches need; of such arrays
+    some compilers keep whole copies on every device.
+
+    Args:
+        value: scalar.
+        gradient: of the value, like `params`.
+        params: what the value was computed from, without a gradient.
+    """
     return value
 
 
@@ -95,4 +105,4 @@ def _with_gradient_backward(gradient: PyTree, g: Array) -> tuple[None, None, PyT
     return None, None, jax.tree.map(lambda x: g.astype(x.dtype) * x, gradient)
 
 
-_with_gradient.defvjp(_with_gradient_forward, _with_gradient_backward)
+with_gradient.defvjp(_with_gradient_forward, _with_gradient_backward)
