@@ -463,16 +463,18 @@ def test_arflow_is_its_authors_loss(data, occlusion, order, weight):
 
 
 def test_arflow_changes_its_data_term_and_its_occlusion_after_the_early_steps():
+    """Values against NumPy, gradients against those of a method without early steps."""
     images, flows = textured(5), [wavy(6, 4)]
-    method = arflow.arflow(
-        pyramid(*flows), augmentation=IDENTITY, analogy_weight=0.0, early_steps=3.0
-    )
+    make = partial(arflow.arflow, pyramid(*flows), augmentation=IDENTITY, analogy_weight=0.0)
     stages = [("ssim_l1", "range_map"), ("census", "forward_backward")]
     for step, (data, occlusion) in ((2, stages[0]), (3, stages[1])):
-        value, _, _ = evaluate(method, batch_of(images), step)
+        value, _, gradient = evaluate(make(early_steps=3.0), batch_of(images), step)
         stage = {"data": data, "occlusion": occlusion}
         expected = np_arflow(images, flows, **stage, order=1, weight=50.0)
         np.testing.assert_allclose(value, expected, rtol=5e-4)
+        _, _, alone = evaluate(make(**stage), batch_of(images))
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-8), gradient, alone)
+        assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(alone)) > 0
 
 
 @pytest.mark.parametrize("data", ["ssim_l1", "census"])
