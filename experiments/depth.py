@@ -205,38 +205,17 @@ def continued(build: Any, source: Path) -> Any:
 def semi_global_matching() -> None:
     """Runs with OpenCV: reads a file name from standard input, prints errors to standard output.
 
-    Gaps in the disparity are filled from the nearest pixel on the left (else the right), which
-    usually lies on the farther surface.
+    Gaps in the disparity are filled.
     """
     import cv2
+    from classical import disparity, filled
 
     with np.load(sys.stdin.buffer.readline().decode().strip()) as archive:
         left, right = archive["image"]
         truth, known = archive["disparity"], archive["known"]
-    matcher = cv2.StereoSGBM_create(
-        minDisparity=0,
-        numDisparities=48,
-        blockSize=5,
-        P1=8 * 3 * 25,
-        P2=32 * 3 * 25,
-        disp12MaxDiff=1,
-        uniquenessRatio=10,
-        speckleWindowSize=100,
-        speckleRange=2,
-        mode=cv2.STEREO_SGBM_MODE_HH,
-    )
-    # The first columns are only matched if there are pixels to their left.
-    padded = [cv2.copyMakeBorder(x, 0, 0, 48, 0, cv2.BORDER_REPLICATE) for x in (left, right)]
-    found = matcher.compute(*(cv2.cvtColor(x, cv2.COLOR_RGB2BGR) for x in padded))[:, 48:] / 16.0
-    valid = found >= 0
-    filled = found.copy()
-    for row, ok in zip(filled, valid):
-        if ok.any():
-            places = np.flatnonzero(ok)
-            before = np.searchsorted(places, np.arange(len(row)), side="right") - 1
-            row[:] = row[places[np.maximum(before, 0)]]
-    error = np.abs(filled - truth)
-    matched = known & valid
+    found = disparity(*(cv2.cvtColor(x, cv2.COLOR_RGB2BGR) for x in (left, right)), largest=48)
+    error = np.abs(filled(found) - truth)
+    matched = known & (found >= 0)
     print(
         json.dumps(
             {

@@ -145,17 +145,9 @@ def predicted(workdir: Path, pairs: dict[str, Pairs]) -> dict[str, Pairs]:
 def classical() -> None:
     """Runs with OpenCV: reads archives of pairs from standard input, writes flows beside them."""
     import cv2
+    from classical import FARNEBACK
 
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    settings = {
-        "pyr_scale": 0.5,
-        "levels": 5,
-        "winsize": 15,
-        "iterations": 3,
-        "poly_n": 5,
-        "poly_sigma": 1.2,
-        "flags": 0,
-    }
     for file in sys.stdin.read().split("\n"):
         if not file:
             continue
@@ -164,7 +156,7 @@ def classical() -> None:
                 [cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in pair] for pair in archive["image"]
             ]
         flows = {
-            "Farnebäck": [cv2.calcOpticalFlowFarneback(*pair, None, **settings) for pair in pairs],
+            "Farnebäck": [cv2.calcOpticalFlowFarneback(*pair, None, **FARNEBACK) for pair in pairs],
             "DIS": [dis.calc(*pair, None) for pair in pairs],
         }
         np.savez(file.replace(".npz", "_flow.npz"), **flows)

@@ -1,7 +1,7 @@
 """Classical baselines for the test bed (docs/testbed.md), by OpenCV; sslax is not needed.
 
     pip install opencv-python-headless numpy
-    python experiments/testbed/classical.py --bed=BED --output=FOLDER [--only sgm dis ...]
+    python experiments/classical.py --bed=BED --output=FOLDER [--only sgm dis ...]
 
 Reads a test bed's images and writes a folder of predictions for each method, as any other program
 would: `sgm`, semi-global matching; `farneback` and `dis`, flow; `klt`, the camera's motion from
@@ -38,16 +38,17 @@ def gray(path: Path) -> np.ndarray:
     return cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
 
 
-def sgm(sample: Path, output: Path) -> None:
-    """Writes the disparity of `left.png`; gaps are filled from the left, where farther things are.
+def disparity(left: np.ndarray, right: np.ndarray, *, largest: int) -> np.ndarray:
+    """Semi-global matching of BGR images: `[H, W]` in pixels, negative where nothing matches.
 
     Args:
-        sample: folder of the images.
-        output: folder of the prediction.
+        left: `[H, W, 3]`, uint8.
+        right: the same.
+        largest: that is looked for; a multiple of 16.
     """
     matcher = cv2.StereoSGBM_create(
         minDisparity=0,
-        numDisparities=DISPARITIES,
+        numDisparities=largest,
         blockSize=5,
         P1=8 * 3 * 25,
         P2=32 * 3 * 25,
@@ -57,15 +58,32 @@ def sgm(sample: Path, output: Path) -> None:
         speckleRange=2,
         mode=cv2.STEREO_SGBM_MODE_HH,
     )
-    pair = [cv2.imread(str(sample / f"{name}.png")) for name in ("left", "right")]
     # The first columns are only matched if there are pixels to their left.
-    padded = [cv2.copyMakeBorder(x, 0, 0, DISPARITIES, 0, cv2.BORDER_REPLICATE) for x in pair]
-    found = matcher.compute(*padded)[:, DISPARITIES:] / 16.0
+    padded = [cv2.copyMakeBorder(x, 0, 0, largest, 0, cv2.BORDER_REPLICATE) for x in (left, right)]
+    return matcher.compute(*padded)[:, largest:] / 16.0
+
+
+def filled(found: np.ndarray) -> np.ndarray:
+    """Gaps of a disparity filled from the nearest pixel on the left (else the right), which usually
+    lies on the farther surface."""
+    found = found.copy()
     for row in found:
         places = np.flatnonzero(row >= 0)
         if len(places):
             before = np.searchsorted(places, np.arange(len(row)), side="right") - 1
             row[:] = row[places[np.maximum(before, 0)]]
+    return found
+
+
+def sgm(sample: Path, output: Path) -> None:
+    """Writes the disparity of `left.png`; gaps are filled from the left, where farther things are.
+
+    Args:
+        sample: folder of the images.
+        output: folder of the prediction.
+    """
+    pair = [cv2.imread(str(sample / f"{name}.png")) for name in ("left", "right")]
+    found = filled(disparity(*pair, largest=DISPARITIES))
     stored = np.clip(np.rint(256 * found), 1, 65535)
     cv2.imwrite(str(output / "left.png"), stored.astype(np.uint16))
 
