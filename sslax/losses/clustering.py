@@ -22,6 +22,7 @@ def swapped_prediction(
     *,
     code_views: int = 2,
     queue: Array | None = None,
+    queue_mask: Array | None = None,
     temperature: float | Array = 0.1,
     epsilon: float = 0.05,
     iterations: int = 3,
@@ -41,6 +42,7 @@ def swapped_prediction(
         queue: `[M, code_views, K]`, scores of earlier embeddings with the current prototypes. They
             take part in the balancing but not in the loss. Inside shard_map or pmap, each device's
             part of the queue.
+        queue_mask: `[M]`, whether an entry of the queue takes part; None if all do.
         temperature: divides the scores of the predictions.
         epsilon: see `ops.sinkhorn`.
         iterations: see `ops.sinkhorn`.
@@ -73,9 +75,13 @@ def swapped_prediction(
             f"code_views is {code_views} of {views} views; pass scores [N, V, K] of at least two "
             "views, and code_views in 1, ..., V."
         )
-    to_assign = jax.lax.stop_gradient(scores[:, :code_views])
+    to_assign, counts = jax.lax.stop_gradient(scores[:, :code_views]), None
     if queue is not None:
         checks.assert_shape(queue, (None, code_views, scores.shape[2]))
+        if queue_mask is not None:
+            checks.assert_shape(queue_mask, queue.shape[:1])
+            everyone = jnp.ones(scores.shape[0], queue_mask.dtype)
+            counts = _join(everyone, queue_mask).reshape(-1)
         to_assign = _join(*accumulated(to_assign, jax.lax.stop_gradient(queue)))
     else:
         to_assign = to_assign[None]
@@ -84,7 +90,9 @@ def swapped_prediction(
     if groups * per_group * devices < 2:
         raise checks.value_error("a single image has no balanced codes; pass at least two images.")
     codes = jax.vmap(
-        lambda s: sinkhorn(s, epsilon=epsilon, iterations=iterations, axis_name=axis_name),
+        lambda s: sinkhorn(
+            s, weights=counts, epsilon=epsilon, iterations=iterations, axis_name=axis_name
+        ),
         in_axes=1,
         out_axes=1,
     )(to_assign.reshape(-1, *rest))
@@ -98,7 +106,7 @@ def swapped_prediction(
 
 
 def _join(batch: Array, queue: Array) -> Array:
-    """`[groups, (N + M) / groups, V, K]` from `[N, V, K]` and `[M, V, K]`.
+    """`[groups, (N + M) / groups, ...]` from `[N, ...]` and `[M, ...]`.
 
     Balancing knows no order, so each group of the batch is followed by its share of the queue: as
     long as devices hold whole groups, nothing moves between them. One after the other, most of both

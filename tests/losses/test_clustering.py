@@ -59,6 +59,11 @@ def test_a_queue_joins_the_balance(queued):
     joined = np.asarray(loss(np.concatenate([scores, queue])))
     np.testing.assert_allclose(ours, joined[:8], rtol=1e-5)
     assert np.abs(ours - loss(scores)).max() > 0.01
+    some = np.arange(queued) % 3 == 0
+    masked = loss(scores, queue=queue, queue_mask=some)
+    np.testing.assert_allclose(masked, loss(scores, queue=queue[some]), rtol=1e-5)
+    none = loss(scores, queue=queue, queue_mask=np.zeros(queued, bool))
+    np.testing.assert_allclose(none, loss(scores), rtol=1e-5)
 
 
 def test_a_queue_moves_nothing_between_devices():

@@ -85,28 +85,23 @@ def swav(
         variables = variables._replace(params={**variables.params, "prototypes": frozen})
         scores, variables = network.apply(score, variables, embeddings, train=True)
 
-        def predict_assignments(queue_scores: Array | None) -> Array:
-            return losses.swapped_prediction(
-                scores,
-                queue=queue_scores,
-                temperature=temperature,
-                epsilon=epsilon,
-                iterations=iterations,
-            )
-
-        extra = variables.extra
+        extra, queue_scores, queue_mask = variables.extra, None, None
         if queue_size:
             queue = extra["queue"]
-            per_image = jax.lax.cond(
-                step >= max(queue_start_step, queue_size // len(scores)),  # and the queue is full
-                lambda: predict_assignments(network.apply(score, variables, queue)[0]),
-                lambda: predict_assignments(None),
-            )
+            queue_scores, _ = network.apply(score, variables, queue)
+            joins = step >= max(queue_start_step, queue_size // len(scores))  # it is full by then
+            queue_mask = jnp.broadcast_to(joins, queue_size)
             start = (step * len(scores)) % queue_size
             newest = jax.lax.stop_gradient(embeddings[:, :2])
             extra = {"queue": jax.lax.dynamic_update_slice_in_dim(queue, newest, start, axis=0)}
-        else:
-            per_image = predict_assignments(None)
+        per_image = losses.swapped_prediction(
+            scores,
+            queue=queue_scores,
+            queue_mask=queue_mask,
+            temperature=temperature,
+            epsilon=epsilon,
+            iterations=iterations,
+        )
         metrics = {
             "accuracy": common.contrastive_accuracy(embeddings[:, 0], embeddings[:, 1]),
             "prototypes_used": _prototypes_used(scores[:, :2]),
