@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sslax import checks
+from sslax.ops import platforms
 from sslax.ops.dtypes import at_least_float32
 from sslax.types import Array
 
@@ -205,10 +206,22 @@ def soft_encode_ab(ab: Array, bins: Array, *, neighbors: int = 10, sigma: float 
             f"neighbors must be in 1, ..., {len(bins)} (bins); got {neighbors}."
         )
     checks.assert_positive(sigma=sigma)
-    closeness, nearest = jax.lax.top_k(-_squared_distances(ab, bins), neighbors)
-    weights = jax.nn.softmax(closeness / (2 * sigma**2), axis=-1)
-    zeros = jnp.zeros((*ab.shape[:-1], len(bins)), weights.dtype)
-    return jnp.put_along_axis(zeros, nearest, weights, axis=-1, inplace=False)
+    logits = -_squared_distances(ab, bins) / (2 * sigma**2)
+
+    def by_sorting(logits: Array) -> Array:
+        largest, at = jax.lax.top_k(logits, neighbors)
+        zeros, weights = jnp.zeros_like(logits), jax.nn.softmax(largest, axis=-1)
+        return jnp.put_along_axis(zeros, at, weights, axis=-1, inplace=False)
+
+    def one_by_one(logits: Array) -> Array:
+        """On GPUs, where each device would sort the colors of all."""
+        left, chosen = logits, jnp.zeros(logits.shape, bool)
+        for _ in range(neighbors):
+            largest = jnp.arange(len(bins)) == jnp.argmax(left, axis=-1, keepdims=True)
+            left, chosen = jnp.where(largest, -jnp.inf, left), chosen | largest
+        return jax.nn.softmax(jnp.where(chosen, logits, -jnp.inf), axis=-1)
+
+    return platforms.choose(logits, cpu=by_sorting, default=one_by_one)
 
 
 def annealed_mean(logits: Array, bins: Array, *, temperature: float | Array = 0.38) -> Array:

@@ -9,6 +9,7 @@ import pytest
 from skimage import color, data
 
 from sslax import losses, ops
+from sslax.ops import platforms
 
 BYTES = data.astronaut()[::16, ::20]
 RGB = BYTES / 255
@@ -102,8 +103,12 @@ def test_bins_are_those_that_contain_colors(bins):
         ops.in_gamut_ab_bins(step=0)
 
 
-@pytest.mark.parametrize(("neighbors", "sigma"), [(1, 5.0), (5, 5.0), (10, 3.0)])
-def test_soft_targets(bins, neighbors, sigma):
+@pytest.mark.parametrize(
+    ("neighbors", "sigma", "form"),
+    [(1, 5.0, "cpu"), (5, 5.0, "cpu"), (5, 5.0, "default"), (10, 3.0, "default")],
+)
+def test_soft_targets(bins, neighbors, sigma, form, monkeypatch):
+    monkeypatch.setattr(platforms, "choose", lambda *arrays, **forms: forms[form](*arrays))
     # Random colors have no ties, which NumPy would break differently.
     ab = color.rgb2lab(COLORS).reshape(20, 20, 3)[..., 1:]
     targets = jax.jit(lambda ab: ops.soft_encode_ab(ab, bins, neighbors=neighbors, sigma=sigma))(
@@ -133,6 +138,17 @@ def test_soft_targets_at_a_bin_and_far_away(bins):
     for options, message in (({"neighbors": 262}, "1, ..., 261"), ({"sigma": 0.0}, "positive")):
         with pytest.raises(ValueError, match=message):
             ops.soft_encode_ab(ab, bins, **options)
+
+
+def test_equal_distances_go_to_the_first_bins_on_every_platform(bins, monkeypatch):
+    ab = jnp.array([[25.0, -35.0], [20.0, 5.0]])  # between four bins, and two
+    found = []
+    for form in ("cpu", "default"):
+        monkeypatch.setattr(platforms, "choose", lambda x, form=form, **forms: forms[form](x))
+        encode = jax.jit(lambda ab: ops.soft_encode_ab(ab, bins, neighbors=3))
+        found.append(np.asarray(encode(ab)))
+    assert ((found[0] > 0).sum(-1) == 3).all()
+    np.testing.assert_allclose(*found, atol=1e-6)
 
 
 def test_annealed_mean(bins):
