@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
+from optax import contrib
 
 from sslax import ranges
 from sslax.errors import UserError, check_choice, nearest
@@ -21,7 +22,7 @@ from sslax.types import Array, PyTree, Schedule
 class Section(NamedTuple):
     """The `optimizer` section of a config."""
 
-    name: str = "sgd"  # sgd | lars | adamw
+    name: str = "sgd"  # sgd | lars | adamw | muon
     learning_rate: Positive = 0.3
     scaling: str = "linear"  # linear: x batch / 256; sqrt: x sqrt(batch); none
     warmup: str = "0 steps"
@@ -31,8 +32,8 @@ class Section(NamedTuple):
     drop_factor: PositiveFraction = 0.1
     momentum: ProperFraction = 0.9  # Adam's beta 1
     nesterov: bool = False  # SGD
-    beta2: ProperFraction = 0.999  # Adam
-    epsilon: Positive = 1e-8  # Adam
+    beta2: ProperFraction = 0.999  # Adam, and Muon's biases and norms
+    epsilon: Positive = 1e-8  # likewise
     weight_decay: NonNegative = 1e-4
     spare_vectors: bool = True  # biases and norms: no weight decay, and no trust ratio of LARS
     final_decay_fraction: NonNegative = 1.0  # of the weight decay, at the end of a cosine
@@ -99,6 +100,18 @@ def decayed_leaves(params: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
+def as_matrices(params: PyTree) -> PyTree:
+    """How Muon sees kernels: inputs by outputs, those of convolutions with their pixels among the
+    inputs; None for the other leaves, which Adam updates."""
+    return jax.tree.map(lambda leaf: _KERNEL_AXES.get(leaf.ndim), params)
+
+
+_KERNEL_AXES = {
+    2: contrib.MuonDimensionNumbers(0, 1),
+    4: contrib.MuonDimensionNumbers((0, 1, 2), 3),
+}
+
+
 def build(
     config: ConfigDict, rate: Schedule, total: int, *, optional: Collection[str] = ()
 ) -> optax.GradientTransformation:
@@ -108,6 +121,11 @@ def build(
     section's `spare_vectors` is False. Factors on the rate (`vector_rate`, `rates`) multiply the
     whole update of a leaf, which for all these optimizers is the same as another rate for it: one
     state, several optimizers.
+
+    Muon (Jordan 2024, https://kellerjordan.github.io/posts/muon) replaces the momentum of a kernel,
+    seen as a matrix, by about the nearest one whose singular values are equal; its steps are as
+    large as Adam's (Liu et al. 2025, https://arxiv.org/abs/2502.16982), so that it takes Adam's
+    rates. Leaves that are no kernels take AdamW's steps, with Nesterov momentum.
 
     Args:
         config: the section.
@@ -144,7 +162,20 @@ def build(
         knobs = {"b1": config.momentum, "b2": config.beta2, "eps": config.epsilon}
         return optax.adamw(rate, **knobs, weight_decay=decay, mask=mask)
 
-    optimizers = {"sgd": sgd, "lars": lars, "adamw": adamw}
+    def muon() -> optax.GradientTransformation:
+        return contrib.muon(
+            rate,
+            beta=config.momentum,
+            eps=config.epsilon,
+            weight_decay=decay,
+            adam_b1=config.momentum,
+            adam_b2=config.beta2,
+            adam_weight_decay=0.0 if config.spare_vectors else decay,
+            muon_weight_dimension_numbers=as_matrices,
+            consistent_rms=_ADAM_RMS,
+        )
+
+    optimizers = {"sgd": sgd, "lars": lars, "adamw": adamw, "muon": muon}
     check_choice("config.optimizer.name", config.name, optimizers)
     transform = optimizers[config.name]()
     if config.clip_norm > 0:
@@ -228,4 +259,5 @@ def scale_layers(decay: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
+_ADAM_RMS = 0.2  # root mean square of Adam's steps, over the rate, in the long run
 _BLOCK = re.compile(r"block(\d+)")  # a layer of a vision transformer, counted from 1

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from sslax.errors import UserError
@@ -84,7 +85,46 @@ def test_clipping_bounds_the_global_norm():
     assert updates["scale"] == pytest.approx(-0.5 * 0.6 / np.sqrt(12), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["sgd", "lars", "adamw"])
+def _muon_steps(gradients, decay, weights):
+    """Muon on matrices, inputs by outputs: the updates at a rate of 0.5."""
+    momentum, updates = 0.0, []
+    for count, gradient in enumerate(gradients, start=1):
+        momentum = 0.9 * momentum + 0.1 * gradient
+        ahead = 0.9 * momentum / (1 - 0.9 ** (count + 1)) + 0.1 * gradient / (1 - 0.9**count)
+        x = ahead / np.linalg.norm(ahead)
+        for _ in range(5):
+            square = x @ x.T
+            x = 3.4445 * x - 4.7750 * square @ x + 2.0315 * square @ square @ x
+        updates.append(-0.5 * (0.2 * max(x.shape) ** 0.5 * x + decay * weights))
+    return updates
+
+
+def test_muon_makes_the_singular_values_of_a_step_equal():
+    rng = np.random.default_rng(0)
+    dense, convolution = rng.normal(size=(2, 6, 4)), rng.normal(size=(2, 3, 3, 2, 5))
+    params = {"dense": np.ones((6, 4)), "convolution": np.ones((3, 3, 2, 5)), "bias": np.ones(4)}
+    config = optim.defaults()
+    config.update(name="muon", weight_decay=0.1)
+    tx = optim.build(config, lambda step: 0.5, total=2)
+    with jax.enable_x64(True):
+        state = tx.init(params)
+        for i in range(2):
+            gradient = {"dense": dense[i], "convolution": convolution[i], "bias": dense[i, 0]}
+            updates, state = jax.jit(tx.update)(gradient, state, params)
+    expected = _muon_steps(dense, 0.1, params["dense"])[1]
+    np.testing.assert_allclose(updates["dense"], expected, atol=1e-6)
+    values = np.linalg.svd(expected + 0.05 * params["dense"], compute_uv=False)
+    assert values.max() < 1.7 * values.min()  # five iterations are not exact
+    expected = _muon_steps(convolution.reshape(2, 18, 5), 0.1, np.ones((18, 5)))[1]
+    np.testing.assert_allclose(updates["convolution"].reshape(18, 5), expected, atol=1e-6)
+    adam = optax.adamw(0.5, b1=0.9, b2=0.999, weight_decay=0.0, nesterov=True)
+    state = adam.init(params["bias"])
+    for row in dense[:, 0]:
+        expected, state = adam.update(row, state, params["bias"])
+    np.testing.assert_allclose(updates["bias"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sgd", "lars", "adamw", "muon"])
 def test_a_factor_on_the_rate_is_another_rate(name):
     plain = _one_step(name)
     updates = _one_step(name, vector_rate=0.25, rates={"discriminator": 0.1})
