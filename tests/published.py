@@ -690,6 +690,7 @@ PUBLISHED: dict[str, Paper] = {
             Row("view0.solarize", 0.1, "dataset/aug.py: RandomApply"),
         ),
     ),
+    "nnclr:imagenet": Paper("", _JOINT, declared="publish no code for NNCLR"),
     "lejepa:imagenet": Paper(
         "galilai-group/lejepa",
         _JOINT,

@@ -412,7 +412,7 @@ def test_every_method_has_a_reference():
     elsewhere |= {"arflow", "smurf", "uflow", "unflow"}  # test_flow_methods.py
     elsewhere |= {"smurf_multi_frame"}  # test_smurf_multi_frame.py
     elsewhere |= {"ijepa"}  # test_ijepa.py
-    elsewhere |= {"emp_ssl", "lejepa"}  # test_emp_ssl.py, test_lejepa.py
+    elsewhere |= {"emp_ssl", "lejepa", "nnclr"}  # test_emp_ssl.py, and so on
     assert set(methods.METHODS) <= set(CASES) | elsewhere
 
 

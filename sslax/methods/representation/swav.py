@@ -102,9 +102,7 @@ def swav(
                 lambda: predict_assignments(network.apply(score, variables, queue)[0]),
                 lambda: predict_assignments(None),
             )
-            start = (step * len(scores)) % queue_size
-            newest = jax.lax.stop_gradient(embeddings[:, :2])
-            extra = {"queue": jax.lax.dynamic_update_slice_in_dim(queue, newest, start, axis=0)}
+            extra = {"queue": common.enqueue(queue, embeddings[:, :2], step)}
         else:
             per_image = predict_assignments(None)
         metrics = {
