@@ -24,6 +24,7 @@ from sslax.methods.representation import (
     sup_con,
     swav,
     vicreg,
+    visreg,
 )
 
 METHODS = {
@@ -56,4 +57,5 @@ METHODS = {
     "uflow": uflow.build,
     "unflow": unflow.build,
     "vicreg": vicreg.build,
+    "visreg": visreg.build,
 }
