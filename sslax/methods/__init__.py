@@ -23,6 +23,7 @@ from sslax.methods.representation import (
     simsiam,
     sup_con,
     swav,
+    tico,
     vicreg,
     visreg,
 )
@@ -54,6 +55,7 @@ METHODS = {
     "smurf_multi_frame": smurf_multi_frame.build,
     "sup_con": sup_con.build,
     "swav": swav.build,
+    "tico": tico.build,
     "uflow": uflow.build,
     "unflow": unflow.build,
     "vicreg": vicreg.build,
