@@ -80,7 +80,7 @@ def train(method, batches, rate):
             before = state
             _, key = jax.random.split(jax.random.fold_in(state.rng, state.step))
             state, metrics = step(state, batch)
-            steps.append(Step(before, state, metrics, key))
+            steps.append(Step(before, state, jax.device_get(metrics), key))
     return steps
 
 
