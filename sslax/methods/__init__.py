@@ -26,6 +26,7 @@ from sslax.methods.representation import (
     tico,
     vicreg,
     visreg,
+    w_mse,
 )
 
 METHODS = {
@@ -60,4 +61,5 @@ METHODS = {
     "unflow": unflow.build,
     "vicreg": vicreg.build,
     "visreg": visreg.build,
+    "w_mse": w_mse.build,
 }
