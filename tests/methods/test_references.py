@@ -412,7 +412,7 @@ def test_every_method_has_a_reference():
     elsewhere |= {"arflow", "smurf", "uflow", "unflow"}  # test_flow_methods.py
     elsewhere |= {"smurf_multi_frame"}  # test_smurf_multi_frame.py
     # test_emp_ssl.py, and so on
-    elsewhere |= {"emp_ssl", "ijepa", "lejepa", "nnclr", "tico", "visreg", "w_mse"}
+    elsewhere |= {"emp_ssl", "ijepa", "lejepa", "mmcr", "nnclr", "tico", "visreg", "w_mse"}
     assert set(methods.METHODS) <= set(CASES) | elsewhere
 
 

@@ -43,6 +43,7 @@ VIT |= {"model.width": 1.0}
         ("lejepa", {**VIT, "model.drop_path": 0.1}, "gaussianity"),
         ("lejepa", {"augment.count": 3, "augment.local": {"count": 2, "size": 8}}, "invariance"),
         ("visreg", {"augment.count": 3, "augment.local": {"count": 2, "size": 8}}, "gaussianity"),
+        ("mmcr", {"mmcr.momentum": 0.9}, "centroid_norm"),
         ("w_mse", {"augment.count": 4, "w_mse.iterations": 2}, "accuracy"),
         ("emp_ssl", VIT | {"augment.count": 2}, "similarity"),
         ("moco_v3", {**VIT, "model.freeze_patch_embedding": True}, "accuracy"),
