@@ -29,8 +29,8 @@ def nnclr(
     """NNCLR; the loss is the mean over both directions of `losses.nearest_neighbor_contrastive`.
 
     Projections have no gradient of their own, since they only look for neighbors; the projector
-    learns through the predictor. The projections of first views join the queue after the loss, so
-    that no image finds itself, until the queue is as long as the data set.
+    learns through the predictor. The projections of first views join the queue after the loss: an
+    image finds others, or, where the queue is longer than the data set, itself in an earlier view.
 
     Args:
         encoder: images to an `Encoding`; with per-view batch norms.
