@@ -17,7 +17,8 @@ NEEDED = ("batch_size", "duration", "optimizer.learning_rate", "optimizer.weight
 
 def variants():
     """`name:variant` of every config that is for a paper's data set."""
-    found = {"emp_ssl:cifar10"}  # the set of its paper
+    found = {"emp_ssl:cifar10", "mmcr:cifar10"}  # the set of their papers
+    found |= {"w_mse:cifar10", "w_mse:cifar10_4views", "w_mse:imagenet100"}
     for file in sorted((ROOT / "configs").glob("*.py")):
         spec = importlib.util.spec_from_file_location(file.stem, file)
         module = importlib.util.module_from_spec(spec)

@@ -44,7 +44,7 @@ def w_mse(
 
     Every device receives all embeddings, `[N, V, D]`, and whitens all groups: memory is a few
     arrays of that size and N V / group_size matrices `[D, D]`. So the groups, and the loss, do not
-    depend on the number of devices; the authors whiten on each device by itself.
+    depend on the number of devices, as in the authors' code; some libraries whiten on each device.
 
     Args:
         embeddings: x, `[N, V, D]`, V > 1.

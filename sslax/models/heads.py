@@ -30,6 +30,7 @@ class Projector(nn.Module):
         last_norm: batch normalization after the last layer: "none", "plain" (neither scale nor
             shift) or "affine".
         last_bias: the last linear map has a bias.
+        activation: after the hidden layers, "relu" or "gelu".
         norm_groups: groups of examples with batch statistics of their own (see `BatchNorm`).
         norm_blocks: groups are consecutive examples rather than interleaved ones.
         dtype: of the computation; parameters and outputs are float32.
@@ -41,6 +42,7 @@ class Projector(nn.Module):
     norm: bool = True
     last_norm: Literal["none", "plain", "affine"] = "none"
     last_bias: bool = False
+    activation: Literal["relu", "gelu"] = "relu"
     norm_groups: int = 1
     norm_blocks: bool = False
     dtype: Any = jnp.float32
@@ -50,6 +52,8 @@ class Projector(nn.Module):
         """Maps features `[N, D]` to `[N, outputs]` float32."""
         assert_rank(x, 2)
         check_choice("last_norm", self.last_norm, ("none", "plain", "affine"))
+        check_choice("activation", self.activation, ("relu", "gelu"))
+        activate = {"relu": nn.relu, "gelu": gelu}[self.activation]
 
         def normalize(x: jax.Array, *, affine: bool, name: str) -> jax.Array:
             return BatchNorm(
@@ -65,7 +69,7 @@ class Projector(nn.Module):
             x = nn.Dense(self.hidden, use_bias=not self.norm, dtype=self.dtype, name=f"linear{i}")(
                 x
             )
-            x = nn.relu(normalize(x, affine=True, name=f"bn{i}") if self.norm else x)
+            x = activate(normalize(x, affine=True, name=f"bn{i}") if self.norm else x)
         last = self.layers
         x = nn.Dense(self.outputs, use_bias=self.last_bias, dtype=self.dtype, name=f"linear{last}")(
             x

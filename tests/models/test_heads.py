@@ -49,8 +49,9 @@ def test_layers_of_the_methods_heads(head, names):
     assert out.shape == (16, 4) and out.dtype == jnp.float32
 
 
-def test_output_equals_the_formula():
-    model = from_linen(Projector(8, 4, last_norm="plain"))
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_output_equals_the_formula(activation):
+    model = from_linen(Projector(8, 4, last_norm="plain", activation=activation))
     params, state = jax.device_get(start(model, features()))
     out = output(model, params, state, features())
 
@@ -58,7 +59,9 @@ def test_output_equals_the_formula():
         return (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
 
     x = features() @ params["linear1"]["kernel"]
-    x = np.maximum(normalize(x), 0) @ params["linear2"]["kernel"]
+    x = normalize(x)
+    x = np.maximum(x, 0) if activation == "relu" else x * scipy.special.ndtr(x)
+    x = x @ params["linear2"]["kernel"]
     assert "bn2" not in params
     np.testing.assert_allclose(out, normalize(x), atol=1e-5)
 

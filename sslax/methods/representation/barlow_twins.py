@@ -37,7 +37,9 @@ def barlow_twins(
             the authors' code.
     """
 
-    def objective(embeddings: Array, batch: Batch, step: Array) -> tuple[Array, Metrics]:
+    def objective(
+        embeddings: Array, batch: Batch, rng: Array, step: Array
+    ) -> tuple[Array, Metrics]:
         first, second = embeddings[:, 0], embeddings[:, 1]
         value = losses.barlow_twins(first, second, off_diagonal_weight=off_diagonal_weight)
         count, width = first.shape

@@ -290,6 +290,13 @@ def check_queue(name: str, size: int, batch: int) -> None:
         )
 
 
+def enqueue(queue: Array, entries: Array, step: Array) -> Array:
+    """A queue `[M, ...]` in which the entries `[N, ...]` of a step, without a gradient, have
+    replaced the oldest ones; N divides M."""
+    start = (step * len(entries)) % len(queue)
+    return jax.lax.dynamic_update_slice_in_dim(queue, jax.lax.stop_gradient(entries), start, axis=0)
+
+
 def check_transformer(name: str, section: Mapping[str, int]) -> None:
     """Checks the `width` of a small transformer in the config's section of that name.
 

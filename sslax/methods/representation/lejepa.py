@@ -4,18 +4,16 @@ Balestriero and LeCun, LeJEPA: Provable and Scalable Self-Supervised Learning Wi
 Heuristics, 2025, https://arxiv.org/abs/2511.08544.
 """
 
-import jax
-import jax.numpy as jnp
+from functools import partial
+
 from ml_collections import ConfigDict
 
-from sslax import augment, losses, models
+from sslax import losses, models
 from sslax.methods.common import Augmentation, knobs_of
 from sslax.methods.representation import common
-from sslax.models.compose import Network
+from sslax.methods.representation.regularized import gaussian_views
 from sslax.ranges import PositiveFraction, PositiveInt
-from sslax.types import Array, Batch, LossOutput, Method, Model, Variables
-
-_GAUSSIAN = 1.0525  # SIGReg of N(0, I), for any number of examples and dimensions
+from sslax.types import Method, Model
 
 
 def lejepa(
@@ -32,10 +30,6 @@ def lejepa(
 
     `loss = (1 - weight) * losses.view_invariance(z) + weight * losses.sigreg(z)`
 
-    All crops are pulled to the mean of the large ones, and each crop's embeddings are compared with
-    N(0, I) by themselves. The crops of one size go through the network together, each size with
-    batch statistics of its own.
-
     Args:
         encoder: images to an `Encoding`.
         projector: features to the embedding z that the loss compares.
@@ -47,47 +41,15 @@ def lejepa(
             embeddings are not Gaussian.
         slices: random directions of SIGReg, others in every step.
     """
-    network = Network({"encoder": encoder, "projector": projector})
-
-    def with_keys(rng: Array, batch: Batch) -> Batch:
-        return {**batch, "key": augment.batch_keys(rng, batch)} if drops_paths else batch
-
-    def init(rng: Array, batch: Batch) -> Variables:
-        return network.init(common.embed_crops, rng, with_keys(rng, batch))
-
-    def embed(
-        variables: Variables, batch: Batch, rng: Array, step: Array
-    ) -> tuple[tuple[Array, Array], Variables]:
-        batch = with_keys(jax.random.split(rng)[0], batch)
-        return network.apply(common.embed_crops, variables, batch, train=True)
-
-    def couple(
-        outputs: tuple[Array, Array], variables: Variables, batch: Batch, rng: Array, step: Array
-    ) -> tuple[Array, LossOutput]:
-        embeddings, features = outputs
-        large, views = features.shape[1], embeddings.shape[1]
-        invariance = jnp.mean(losses.view_invariance(embeddings, global_views=large))
-        gaussianity = losses.sigreg(embeddings, jax.random.split(rng)[1], slices=slices)
-        # Of normally distributed views that have nothing to do with each other.
-        unrelated = 1 + (views / large - 2) / views
-        metrics = {
-            "accuracy": common.contrastive_accuracy(embeddings[:, 0], embeddings[:, 1]),
-            "invariance": invariance,
-            "gaussianity": gaussianity,
-            "loss_at_chance": jnp.float32((1 - weight) * unrelated + weight * _GAUSSIAN),
-            **common.embedding_metrics(embeddings[:, 0]),
-        }
-        metrics, features = jax.lax.stop_gradient((metrics, features))
-        value = (1 - weight) * invariance + weight * gaussianity
-        return value, LossOutput(variables.model_state, variables.extra, metrics, features)
-
-    return common.encoder_method(
-        network,
+    return gaussian_views(
+        encoder,
+        projector,
         augmentation=augmentation,
         evaluation_view=evaluation_view,
-        init=init,
-        embed=embed,
-        couple=couple,
+        drops_paths=drops_paths,
+        weight=weight,
+        regularizer=partial(losses.sigreg, slices=slices),
+        floor=lambda count: 1.0525,  # for any number of examples and dimensions
     )
 
 

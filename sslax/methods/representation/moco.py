@@ -91,9 +91,7 @@ def moco(
             **common.embedding_metrics(queries),
         }
         features = jax.lax.stop_gradient(features)
-        start = (step * len(keys)) % queue_size
-        queue = jax.lax.dynamic_update_slice_in_dim(queue, keys, start, axis=0)
-        extra = {**variables.extra, "queue": queue}
+        extra = {**variables.extra, "queue": common.enqueue(queue, keys, step)}
         return jnp.mean(per_query), LossOutput(variables.model_state, extra, metrics, features)
 
     def update(variables: Variables, step: Array) -> PyTree:

@@ -35,7 +35,9 @@ def simclr(
         temperature: of NT-Xent, or a schedule of it.
     """
 
-    def objective(embeddings: Array, batch: Batch, step: Array) -> tuple[Array, Metrics]:
+    def objective(
+        embeddings: Array, batch: Batch, rng: Array, step: Array
+    ) -> tuple[Array, Metrics]:
         first, second = embeddings[:, 0], embeddings[:, 1]
         per_view = losses.nt_xent(first, second, temperature=at_step(temperature, step))
         return jnp.mean(per_view), {

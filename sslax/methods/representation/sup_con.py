@@ -37,7 +37,9 @@ def sup_con(
         UserError: in the loss, for batches without labels.
     """
 
-    def objective(embeddings: Array, batch: Batch, step: Array) -> tuple[Array, Metrics]:
+    def objective(
+        embeddings: Array, batch: Batch, rng: Array, step: Array
+    ) -> tuple[Array, Metrics]:
         if "label" not in batch:
             raise UserError(
                 "The method sup_con learns from labels and this set has none; choose another "

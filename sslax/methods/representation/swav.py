@@ -91,9 +91,7 @@ def swav(
             queue_scores, _ = network.apply(score, variables, queue)
             joins = step >= max(queue_start_step, queue_size // len(scores))  # it is full by then
             queue_mask = jnp.broadcast_to(joins, queue_size)
-            start = (step * len(scores)) % queue_size
-            newest = jax.lax.stop_gradient(embeddings[:, :2])
-            extra = {"queue": jax.lax.dynamic_update_slice_in_dim(queue, newest, start, axis=0)}
+            extra = {"queue": common.enqueue(queue, embeddings[:, :2], step)}
         per_image = losses.swapped_prediction(
             scores,
             queue=queue_scores,

@@ -1,7 +1,7 @@
-"""Shared by methods that compare two views of an image.
+"""Shared by methods that compare views of an image, two as a rule.
 
-Both views go through the network as one merged batch `[B·2]`: batch norms see both together, or
-each by itself where the encoder has `norm_groups=2`.
+All views go through the network as one merged batch `[B·V]`: batch norms see them together, or each
+by itself where the encoder has `norm_groups=V`.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from functools import partial
 
 import jax
 
-from sslax.methods.common import Augmentation, at_step, merge_views, no_update
+from sslax.methods.common import Augmentation, at_step, merge_views, no_update, split_views
 from sslax.methods.representation.common import EvaluationView, embedding, encoder_method
 from sslax.models.compose import Network, Parts
 from sslax.types import (
@@ -35,26 +35,28 @@ def joint_embedding(
     evaluation_view: EvaluationView,
     objective: Objective,
 ) -> Method:
-    """A method whose loss is a function of both views' embeddings.
+    """A method whose loss is a function of all views' embeddings.
 
     Args:
         encoder: images to an `Encoding`.
         projector: features to the embedding that the loss compares.
-        augmentation: adds 'views' `[B, 2, H, W, C]`.
+        augmentation: adds 'views' `[B, V, H, W, C]`.
         evaluation_view: from images `[B, H, W, C]` to the encoder's input.
-        objective: `(embeddings [B, 2, D], batch, step) -> (loss, metrics)`.
+        objective: `(embeddings [B, V, D], batch, rng, step) -> (loss, metrics)`.
     """
     network = Network({"encoder": encoder, "projector": projector})
 
     def forward(net: Parts, batch: Batch) -> tuple[Array, Array]:
-        encoding = net.encoder(merge_views(batch["views"]))
-        return encoding.features, net.projector(encoding.features)
+        features = net.encoder(merge_views(batch["views"])).features
+        outputs, views = (features, net.projector(features)), batch["views"].shape[1]
+        features, embeddings = (split_views(x, views) for x in outputs)
+        return features, embeddings
 
     def couple(
         outputs: tuple[Array, Array], variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
         features, embeddings = outputs
-        value, metrics = objective(embeddings, batch, step)
+        value, metrics = objective(embeddings, batch, rng, step)
         features = jax.lax.stop_gradient(features)
         return value, LossOutput(variables.model_state, variables.extra, metrics, features)
 
@@ -63,7 +65,7 @@ def joint_embedding(
         augmentation=augmentation,
         evaluation_view=evaluation_view,
         init=partial(network.init, forward),
-        embed=embedding(network, forward, views=2),
+        embed=embedding(network, forward),
         couple=couple,
     )
 

@@ -38,7 +38,9 @@ def vicreg(
         covariance_weight: of the squared covariances.
     """
 
-    def objective(embeddings: Array, batch: Batch, step: Array) -> tuple[Array, Metrics]:
+    def objective(
+        embeddings: Array, batch: Batch, rng: Array, step: Array
+    ) -> tuple[Array, Metrics]:
         first, second = embeddings[:, 0], embeddings[:, 1]
         value = losses.vicreg(
             first,
