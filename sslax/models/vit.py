@@ -123,7 +123,7 @@ class ViT(nn.Module):
         y = self._replace_masked(y.astype(jnp.float32), x.get("masked")) + positions
         first, attended = self._first_tokens(), mask
         if len(first):
-            first = jnp.broadcast_to(first, (len(y), *first.shape))
+            first = jnp.broadcast_to(first, (y.shape[0], *first.shape))
             y = jnp.concatenate([first, y], axis=1)
             if mask is not None:
                 attended = jnp.pad(mask, ((0, 0), (first.shape[1], 0)), constant_values=True)

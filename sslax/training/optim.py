@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ class Section(NamedTuple):
     epsilon: Positive = 1e-8  # Adam
     weight_decay: NonNegative = 1e-4
     spare_vectors: bool = True  # biases and norms: no weight decay, and no trust ratio of LARS
+    spare_parts: Sequence[str] = ()  # parts of the network that are spared like these, by name
     final_decay_fraction: NonNegative = 1.0  # of the weight decay, at the end of a cosine
     trust_coefficient: Positive = 0.001  # LARS
     clip_norm: NonNegative = 0.0  # global norm of the gradient; 0: not clipped
@@ -99,15 +101,31 @@ def decayed_leaves(params: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
+def decayed_parts(params: PyTree, spared: Collection[str], *, vectors: bool) -> PyTree:
+    """True for the leaves of parts that are not spared; for biases and norms if `vectors` is.
+
+    Raises:
+        UserError: there is no part of a name in `spared`.
+    """
+    if unknown := [name for name in spared if name not in params]:
+        raise UserError(
+            f"There is no part of the network for config.optimizer.spare_parts: {unknown[0]!r}: "
+            f"{nearest(unknown[0], params)}"
+        )
+    return jax.tree.map_with_path(
+        lambda path, leaf: path[0].key not in spared and (vectors or leaf.ndim > 1), params
+    )
+
+
 def build(
     config: ConfigDict, rate: Schedule, total: int, *, optional: Collection[str] = ()
 ) -> optax.GradientTransformation:
     """The optimizer that the `optimizer` section names, with learning rate `rate(step)`.
 
     Weight decay, and LARS' trust ratio, spare biases and norms (`decayed_leaves`), unless the
-    section's `spare_vectors` is False. Factors on the rate (`vector_rate`, `rates`) multiply the
-    whole update of a leaf, which for all these optimizers is the same as another rate for it: one
-    state, several optimizers.
+    section's `spare_vectors` is False, and the parts in `spare_parts`. Factors on the rate
+    (`vector_rate`, `rates`) multiply the whole update of a leaf, which for all these optimizers is
+    the same as another rate for it: one state, several optimizers.
 
     Args:
         config: the section.
@@ -116,13 +134,18 @@ def build(
         optional: names of parts that may have a rate and be missing.
 
     Raises:
-        UserError: unknown optimizer; when it is initialized, a rate of a part that is missing.
+        UserError: unknown optimizer; when it is initialized, a part that is missing has a rate or
+            is to be spared.
     """
     decay = config.weight_decay
     if config.final_decay_fraction != 1.0:
         decay = cosine(decay, decay * config.final_decay_fraction, total)
 
     mask = decayed_leaves if config.spare_vectors else None
+    if config.spare_parts:
+        mask = partial(
+            decayed_parts, spared=tuple(config.spare_parts), vectors=not config.spare_vectors
+        )
 
     def sgd() -> optax.GradientTransformation:
         return optax.chain(

@@ -413,6 +413,7 @@ def test_every_method_has_a_reference():
     elsewhere |= {"smurf_multi_frame"}  # test_smurf_multi_frame.py
     elsewhere |= {"ijepa"}  # test_ijepa.py
     elsewhere |= {"emp_ssl", "lejepa"}  # test_emp_ssl.py, test_lejepa.py
+    elsewhere |= {"msn", "simmim"}  # test_msn.py, test_simmim.py
     assert set(methods.METHODS) <= set(CASES) | elsewhere
 
 

@@ -45,6 +45,7 @@ VIT |= {"model.width": 1.0}
         ("emp_ssl", VIT | {"augment.count": 2}, "similarity"),
         ("moco_v3", {**VIT, "model.freeze_patch_embedding": True}, "accuracy"),
         ("mae", {"mae.normalize": False}, "loss"),
+        ("simmim", {"model.drop_path": 0.1}, "loss"),
         ("context_prediction", {"context_prediction.colors": "keep"}, "accuracy"),
     ],
 )
