@@ -43,7 +43,7 @@ from sslax.types import Features, Labels
 CONFIGS = Path(__file__).parents[1] / "configs"
 METHODS = (
     *("sup_con", "simclr", "moco", "moco_v3", "barlow_twins", "vicreg", "byol", "simsiam"),
-    *("swav", "dino", "lejepa", "emp_ssl", "msn", "mae", "simmim", "ijepa"),
+    *("swav", "dino", "ibot", "dinov2", "lejepa", "emp_ssl", "msn", "mae", "simmim", "ijepa"),
     *("rotation", "jigsaw", "context_prediction", "inpainting", "colorization"),
 )
 BUDGET = {

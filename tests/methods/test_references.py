@@ -414,6 +414,7 @@ def test_every_method_has_a_reference():
     elsewhere |= {"ijepa"}  # test_ijepa.py
     elsewhere |= {"emp_ssl", "lejepa"}  # test_emp_ssl.py, test_lejepa.py
     elsewhere |= {"msn", "simmim"}  # test_msn.py, test_simmim.py
+    elsewhere |= {"dinov2", "ibot"}  # test_ibot.py
     assert set(methods.METHODS) <= set(CASES) | elsewhere
 
 

@@ -303,6 +303,7 @@ def test_an_unknown_key_is_refused(name, key, nearest):
             {"swav.queue_size": 200},
             "swav.queue_size = 200 is no multiple of the 128 .* 128",
         ),
+        ("dinov2", {"dinov2.koleo_group": 48}, "koleo_group = 48 must be at least 2 and divide"),
         ("swav", {"swav.queue_size": 64}, "is no multiple .* choose 128, or another batch size"),
         ("moco", {"moco.queue_size": 200, "moco.symmetric": True}, "of the 256 entries of a batch"),
         ("context_prediction", {"context_prediction.smallest": 145}, "is more than a patch has"),
