@@ -62,7 +62,7 @@ VARIANTS: dict[str, presets.Values] = {
         "duration": "125000 steps",  # 100 of what the authors count as epochs
         "checkpoint_every": "2500 steps",
         "model.name": "vit_large",
-        "optimizer.final_fraction": 0.000177,  # 1e-6, of 5.66e-3
+        "optimizer.final_fraction": 0.00017678,  # 1e-6, of 5.66e-3
     },
     "folder": {
         "augment.local": {"count": 4, "size": 32},

@@ -138,26 +138,27 @@ def blockwise_masking(
     rows, columns = grid
     least = float((min(grid) // 3) ** 2 if smallest is None else smallest)
     any_key, ratio_key, blocks_key = jax.random.split(key, 3)
-    high = rows * columns * jax.random.uniform(ratio_key, minval=ratio[0], maxval=ratio[1])
-    high = jnp.where(jax.random.uniform(any_key) < probability, high, 0.0)
-    y, x = jnp.arange(rows)[:, None], jnp.arange(columns)
+    share = jax.random.uniform(ratio_key, (), jnp.float32, minval=ratio[0], maxval=ratio[1])
+    chosen = jax.random.uniform(any_key, (), jnp.float32) < probability
+    high = jnp.where(chosen, rows * columns * share, 0)
+    y, x = jnp.arange(rows, dtype=jnp.float32)[:, None], jnp.arange(columns, dtype=jnp.float32)
 
     def add_block(state: tuple[Array, Array], draws: Array) -> tuple[tuple[Array, Array], None]:
         mask, failures = state
-        left = high - jnp.sum(mask)
+        left = high - jnp.sum(mask, dtype=jnp.float32)
         area = jnp.maximum(least + (left - least) * draws[0], 0.0)
         aspect = jnp.exp((2 * draws[1] - 1) * math.log(1 / 0.3))
         height, width = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
         top = jnp.floor(draws[2] * (rows - height + 1))
         first = jnp.floor(draws[3] * (columns - width + 1))
         block = (y >= top) & (y < top + height) & (x >= first) & (x < first + width)
-        new = jnp.sum(block & ~mask)
+        new = jnp.sum(block & ~mask, dtype=jnp.float32)
         fits = (height < rows) & (width < columns) & (new > 0) & (new <= left)
         fits &= (left > 0) & (failures < 10)
         return (mask | (block & fits), jnp.where(fits, 0, failures + 1)), None
 
     start = jnp.zeros(grid, bool), jnp.zeros((), jnp.int32)
-    draws = jax.random.uniform(blocks_key, (_BLOCKS, 4))
+    draws = jax.random.uniform(blocks_key, (_BLOCKS, 4), jnp.float32)
     return jax.lax.scan(add_block, start, draws)[0][0].ravel()
 
 
