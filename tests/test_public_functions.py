@@ -304,6 +304,7 @@ AUGMENT = {
     "apply_affine": lambda x: augment.apply_affine(x.affine, x.flow),
     "apply_separable": lambda x: augment.apply_separable(x.image[0], x.depth[0, :, :6], x.depth[0]),
     "batch_keys": lambda x: jax.random.key_data(augment.batch_keys(KEY, {"index": x.index})),
+    "blockwise_masking": lambda x: augment.blockwise_masking(KEY, (6, 7)),
     "blur_kernel_size": lambda x: augment.blur_kernel_size(32),
     "center_crop": lambda x: augment.center_crop(x.image[0], size=3),
     "center_mask": lambda x: augment.center_mask(6, 8, side=4, overlap=1),
@@ -357,6 +358,7 @@ AUGMENT = {
     "random_resized_crop": lambda x: augment.random_resized_crop(KEY, x.image[0], size=4),
     "random_solarize": lambda x: augment.random_solarize(KEY, x.image[0]),
     "random_token_blocks": lambda x: augment.random_token_blocks(KEY, (6, 6), min_context=2),
+    "random_unit_masking": lambda x: augment.random_unit_masking(KEY, (6, 4)),
     "random_zoom_frames": lambda x: augment.random_zoom_frames(KEY, frames(x)),
     "resize": lambda x: (
         augment.resize(x.image[0], size=4),

@@ -64,7 +64,8 @@ def comparable(value, key, config):
         return configuration.steps_of(value, **sizes, total=total)
     if isinstance(value, float):
         return pytest.approx(value, rel=1e-3)
-    return pytest.approx(tuple(value), rel=2e-4) if isinstance(value, (tuple, list)) else value
+    numbers = isinstance(value, (tuple, list)) and not any(isinstance(v, str) for v in value)
+    return pytest.approx(tuple(value), rel=2e-4) if numbers else value
 
 
 def page(name):

@@ -69,7 +69,13 @@ from sslax.augment.patches import (
     standardize,
 )
 from sslax.augment.shortcuts import chromatic_aberration, drop_colors, project_colors
-from sslax.augment.tokens import TokenBlocks, random_masking, random_token_blocks
+from sslax.augment.tokens import (
+    TokenBlocks,
+    blockwise_masking,
+    random_masking,
+    random_token_blocks,
+    random_unit_masking,
+)
 from sslax.augment.views import (
     LOCAL_RECIPES,
     VIEW_RECIPES,
@@ -99,6 +105,7 @@ __all__ = [
     "apply_affine",
     "apply_separable",
     "batch_keys",
+    "blockwise_masking",
     "blur_kernel_size",
     "center_crop",
     "center_mask",
@@ -138,6 +145,7 @@ __all__ = [
     "random_resized_crop",
     "random_solarize",
     "random_token_blocks",
+    "random_unit_masking",
     "random_zoom_frames",
     "resize",
     "resized_crop",

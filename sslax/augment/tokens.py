@@ -4,6 +4,7 @@ Tokens are numbered row by row, as a Vision Transformer flattens its grid.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -11,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from sslax import checks, ranges
-from sslax.ranges import FractionRange, PositiveInt, PositiveRange
+from sslax.ranges import Fraction, FractionRange, PositiveInt, PositiveRange
 from sslax.types import Array
 
 # Folded into the key of the block sizes. Small numbers are not safe: fold_in(key, i) is also the
 # key of example i and the i-th key of a split.
 _SIZES = 0x512E5
+
+_BLOCKS = 100  # that are drawn at most for a blockwise mask
 
 
 def random_masking(key: Array, tokens: int, *, ratio: float = 0.75) -> tuple[Array, Array]:
@@ -49,6 +52,114 @@ def random_masking(key: Array, tokens: int, *, ratio: float = 0.75) -> tuple[Arr
     kept = tokens - int(ratio * tokens)
     visible = jnp.sort(jax.random.permutation(key, tokens)[:kept]).astype(jnp.int32)
     return visible, jnp.ones(tokens, bool).at[visible].set(False)
+
+
+def random_unit_masking(
+    key: Array, grid: tuple[int, int], *, unit: int = 2, ratio: float = 0.6
+) -> Array:
+    """SimMIM's random masking: of squares of `unit` x `unit` tokens, each as a whole.
+
+    Args:
+        key: random key.
+        grid: (H, W), rows and columns of the token grid.
+        unit: side of the squares, in tokens; divides H and W.
+        ratio: fraction of the squares that is masked, rounded up to a whole number of them.
+
+    Returns:
+        `[H W]` bool, True for a masked token.
+
+    Raises:
+        ValueError: `ratio` is not in (0, 1), or `unit` does not divide the grid.
+
+    Example:
+        >>> import jax
+        >>> mask = random_unit_masking(jax.random.key(0), (4, 4), unit=2, ratio=0.6)
+        >>> mask.shape, int(mask.sum())  # three of four squares
+        ((16,), 12)
+
+    Xie et al., "SimMIM: A Simple Framework for Masked Image Modeling", CVPR 2022, arXiv:2111.09886.
+    """
+    if not 0 < ratio < 1:
+        raise checks.value_error(f"ratio must be in (0, 1); got {ratio}.")
+    if unit < 1 or any(side < unit or side % unit for side in grid):
+        raise checks.value_error(f"squares of {unit} tokens do not divide a grid of {grid}.")
+    rows, columns = (side // unit for side in grid)
+    count = math.ceil(ratio * rows * columns)
+    mask = jax.random.permutation(key, rows * columns).reshape(rows, columns) < count
+    return jnp.repeat(jnp.repeat(mask, unit, axis=0), unit, axis=1).ravel()
+
+
+def blockwise_masking(
+    key: Array,
+    grid: tuple[int, int],
+    *,
+    ratio: FractionRange = (0.1, 0.5),
+    probability: Fraction = 1.0,
+    smallest: int | None = None,
+) -> Array:
+    """Blockwise masking of BEiT, iBOT and DINOv2: rectangles that may overlap, up to a share.
+
+    ```
+    high = H W s, s ~ U(ratio), or 0 with probability 1 - `probability`; n tokens are masked
+    block:  area ~ U(smallest, high - n), log r ~ U(-log(1/0.3), log(1/0.3)),
+            height = round(sqrt(area r)), width = round(sqrt(area / r)), uniform position
+    ```
+
+    A block is masked if it is smaller than the grid in both directions and adds between one and
+    `high - n` tokens; otherwise another is drawn. Drawing ends when `high` is reached, after ten
+    blocks in a row that were not masked, as in the authors' code, or after 100 altogether, so that
+    shapes are static and examples independent.
+
+    Args:
+        key: random key.
+        grid: (H, W), rows and columns of the token grid.
+        ratio: range of the share of tokens that is masked at most.
+        probability: that anything is masked at all (0.5 in iBOT and DINOv2).
+        smallest: least area that is drawn, unless less is left: 4 in DINOv2; None for
+            `(min(H, W) // 3)²`, iBOT's.
+
+    Returns:
+        `[H W]` bool, True for a masked token; at most `int(ratio[1] H W)` of them.
+
+    Raises:
+        ValueError: `ratio` is not an increasing pair in (0, 1], or `probability` not in [0, 1].
+
+    Example:
+        >>> import jax
+        >>> mask = blockwise_masking(jax.random.key(0), (14, 14))
+        >>> mask.shape, 0 < int(mask.sum()) <= 98
+        ((196,), True)
+
+    Bao et al., "BEiT: BERT Pre-Training of Image Transformers", ICLR 2022, arXiv:2106.08254; Zhou
+    et al., "iBOT: Image BERT Pre-Training with Online Tokenizer", ICLR 2022, arXiv:2111.07832.
+    """
+    ranges.check("ratio", ratio, FractionRange)
+    ranges.check("probability", probability, Fraction)
+    rows, columns = grid
+    least = float((min(grid) // 3) ** 2 if smallest is None else smallest)
+    any_key, ratio_key, blocks_key = jax.random.split(key, 3)
+    share = jax.random.uniform(ratio_key, (), jnp.float32, minval=ratio[0], maxval=ratio[1])
+    chosen = jax.random.uniform(any_key, (), jnp.float32) < probability
+    high = jnp.where(chosen, rows * columns * share, 0)
+    y, x = jnp.arange(rows, dtype=jnp.float32)[:, None], jnp.arange(columns, dtype=jnp.float32)
+
+    def add_block(state: tuple[Array, Array], draws: Array) -> tuple[tuple[Array, Array], None]:
+        mask, failures = state
+        left = high - jnp.sum(mask, dtype=jnp.float32)
+        area = jnp.maximum(least + (left - least) * draws[0], 0.0)
+        aspect = jnp.exp((2 * draws[1] - 1) * math.log(1 / 0.3))
+        height, width = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
+        top = jnp.floor(draws[2] * (rows - height + 1))
+        first = jnp.floor(draws[3] * (columns - width + 1))
+        block = (y >= top) & (y < top + height) & (x >= first) & (x < first + width)
+        new = jnp.sum(block & ~mask, dtype=jnp.float32)
+        fits = (height < rows) & (width < columns) & (new > 0) & (new <= left)
+        fits &= (left > 0) & (failures < 10)
+        return (mask | (block & fits), jnp.where(fits, 0, failures + 1)), None
+
+    start = jnp.zeros(grid, bool), jnp.zeros((), jnp.int32)
+    draws = jax.random.uniform(blocks_key, (_BLOCKS, 4), jnp.float32)
+    return jax.lax.scan(add_block, start, draws)[0][0].ravel()
 
 
 class TokenBlocks(NamedTuple):

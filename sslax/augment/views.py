@@ -110,6 +110,7 @@ _BYOL_VIEWS = (_BYOL._replace(blur=1.0), _BYOL._replace(blur=0.1, solarize=0.2))
 _MOCO_V3_VIEWS = tuple(recipe._replace(interpolation="bilinear") for recipe in _BYOL_VIEWS)
 _SWAV = _SIMCLR._replace(crop_scale=(0.14, 1.0), interpolation="bilinear")
 _LEJEPA = _BYOL._replace(crop_scale=(0.3, 1.0), interpolation="bilinear", solarize=0.2)
+_MSN = _MOCO_V2._replace(crop_scale=(0.3, 1.0))
 _EMP_SSL = ViewRecipe(
     crop_scale=(0.25, 0.25),
     crop_ratio=(1.0, 1.0),
@@ -124,6 +125,8 @@ _EMP_SSL = ViewRecipe(
     blur_kernel_size=13,  # PIL's is as wide as sigma asks for
     solarize=0.1,
 )
+_IBOT_VIEWS = tuple(recipe._replace(crop_scale=(0.25, 1.0)) for recipe in _BYOL_VIEWS)
+_DINOV2_VIEWS = tuple(recipe._replace(crop_scale=(0.32, 1.0)) for recipe in _BYOL_VIEWS)
 _DINO_VIEWS = tuple(recipe._replace(crop_scale=(0.4, 1.0)) for recipe in _BYOL_VIEWS)
 
 VIEW_RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
@@ -136,9 +139,13 @@ VIEW_RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
     "barlow_twins": _BYOL_VIEWS,
     "swav": (_SWAV, _SWAV),
     "dino": _DINO_VIEWS,
+    "ibot": _IBOT_VIEWS,
+    "dinov2": _DINOV2_VIEWS,
     "lejepa": (_LEJEPA, _LEJEPA),
+    "msn": (_MSN, _MSN),
     "emp_ssl": (_EMP_SSL,) * 20,
     "mae": (ViewRecipe(crop_scale=(0.2, 1.0), interpolation="bicubic", flip=0.5),),
+    "simmim": (ViewRecipe(crop_scale=(0.67, 1.0), flip=0.5),),
     "ijepa": (ViewRecipe(crop_scale=(0.3, 1.0)),),
     "supervised": (ViewRecipe(crop_scale=(0.08, 1.0), flip=0.5),),
 }
@@ -147,7 +154,10 @@ VIEW_RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
 LOCAL_RECIPES: dict[str, ViewRecipe] = {
     "swav": _SWAV._replace(crop_scale=(0.05, 0.14)),
     "dino": _BYOL._replace(crop_scale=(0.05, 0.4), blur=0.5),
+    "ibot": _BYOL._replace(crop_scale=(0.05, 0.25), blur=0.5),
+    "dinov2": _BYOL._replace(crop_scale=(0.05, 0.32), blur=0.5),
     "lejepa": _LEJEPA._replace(crop_scale=(0.05, 0.3)),
+    "msn": _MSN._replace(crop_scale=(0.05, 0.3)),
 }
 """Published recipes of the small crops of multi-crop by name."""
 

@@ -15,7 +15,14 @@ from sslax.models.build import (
 )
 from sslax.models.conv import Conv, conv2d
 from sslax.models.correlation import correlation_lookup, correlation_pyramid, cost_volume, lookup
-from sslax.models.decoders import ColorDecoder, ContextDecoder, Discriminator, MAEDecoder, as_map
+from sslax.models.decoders import (
+    ColorDecoder,
+    ContextDecoder,
+    Discriminator,
+    MAEDecoder,
+    PixelHead,
+    as_map,
+)
 from sslax.models.depth import (
     DepthDecoder,
     DispNetDecoder,
@@ -69,6 +76,7 @@ __all__ = [
     "MAEDecoder",
     "Normalized",
     "PWCNet",
+    "PixelHead",
     "PoseCNN",
     "PoseCorrelation",
     "PoseDecoder",

@@ -24,6 +24,7 @@ from sslax.models.vit import ViT
 from sslax.models.weights import fit_weights, read_weights
 from sslax.ranges import (
     Fraction,
+    NonNegative,
     NonNegativeInt,
     OneOrMore,
     Positive,
@@ -57,7 +58,8 @@ _OWN_FIELDS: dict[Any, tuple[str, ...]] = {
     DispNetEncoder: (),
     ViT: (
         *("patch", "pool", "position", "class_token"),
-        *("freeze_patch_embedding", "drop_path", "remat"),
+        *("freeze_patch_embedding", "drop_path", "drop_path_uniform", "mask_token"),
+        *("registers", "layer_scale", "swiglu", "remat"),
     ),
 }
 
@@ -72,8 +74,8 @@ class Section(NamedTuple):
         patch_stem: of a ResNet, for the smallest budgets; see `ResNet`, likewise
             `zero_init_residual`.
         small_stem: of a ResNet, for images up to 64 pixels.
-        patch: of a ViT, side in pixels; see `ViT`, likewise `freeze_patch_embedding` and
-            `drop_path`.
+        patch: of a ViT, side in pixels; see `ViT`, likewise `freeze_patch_embedding`, `drop_path`,
+            `drop_path_uniform`, `mask_token`, `registers`, `layer_scale` and `swiglu`.
         pool: of a ViT: "cls" or "mean".
         position: of a ViT: "sincos" or "learned".
         class_token: of a ViT.
@@ -98,6 +100,11 @@ class Section(NamedTuple):
     class_token: bool = True
     freeze_patch_embedding: bool = False
     drop_path: ProperFraction = 0.0
+    drop_path_uniform: bool = False
+    mask_token: bool = False
+    registers: NonNegativeInt = 0
+    layer_scale: NonNegative = 0.0
+    swiglu: bool = False
     remat: bool = False
     dtype: str = "float32"
     mean: Sequence[Fraction] = ()

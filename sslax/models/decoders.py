@@ -81,6 +81,40 @@ class MAEDecoder(nn.Module):
         return linear(self.patch**2 * channels, self.dtype, "pixels")(y).astype(jnp.float32)
 
 
+class PixelHead(nn.Module):
+    """SimMIM's head: a linear map from each patch's token to its pixels.
+
+    Attributes:
+        patch: side of the encoder's patches in pixels.
+        dtype: of the linear map; parameters and outputs are float32.
+
+    Xie et al., SimMIM, https://arxiv.org/abs/2111.09886. Its authors write the map as a convolution
+    of size 1 and a pixel shuffle.
+    """
+
+    patch: PositiveInt = 16
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: dict[str, jax.Array], *, train: bool) -> jax.Array:
+        """Predicts the pixels of every patch.
+
+        Args:
+            x: 'tokens' `[N, T, D]`, or `[N, 1 + T, D]` with a class token first: a ViT's stage of
+                that name; 'like', images `[N, H, W, C]`.
+            train: without effect.
+
+        Returns:
+            `[N, T, patch² C]` float32, in the layout of `patchify`.
+        """
+        del train
+        assert_rank([x["tokens"], x["like"]], [3, 4])
+        _, height, width, channels = x["like"].shape
+        count = (height // self.patch) * (width // self.patch)
+        tokens = x["tokens"][:, -count:]
+        return linear(self.patch**2 * channels, self.dtype, "pixels")(tokens).astype(jnp.float32)
+
+
 class ContextDecoder(nn.Module):
     """Predicts an image from features through a bottleneck (context encoders).
 

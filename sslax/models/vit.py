@@ -47,6 +47,14 @@ class ViT(nn.Module):
         drop_path: probability that the last block's branches are left out for an example in
             training; it rises linearly from 0 at the first block (stochastic depth, Huang et al.
             2016).
+        drop_path_uniform: all blocks have that probability (DINOv2).
+        mask_token: a learned token, zero at first, stands for the patches that are masked; where
+            there is none, nothing can be.
+        registers: learned tokens without a position, which take part in the attention and are left
+            out of all outputs (Darcet et al. 2023, https://arxiv.org/abs/2309.16588).
+        layer_scale: both branches of a block are multiplied by learned vectors that start at this
+            value (CaiT, https://arxiv.org/abs/2103.17239); 0 for none.
+        swiglu: the MLPs are gated, see `Block`.
         remat: recomputes each block in the backward pass rather than storing its activations.
         dtype: of the linear maps; parameters and outputs are float32.
     """
@@ -61,12 +69,17 @@ class ViT(nn.Module):
     freeze_patch_embedding: bool = False
     class_token: bool = True
     drop_path: float = 0.0
+    drop_path_uniform: bool = False
+    mask_token: bool = False
+    registers: int = 0
+    layer_scale: float = 0.0
+    swiglu: bool = False
     remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array | dict[str, Array], *, train: bool) -> Encoding:
-        """Encodes images, or a subset of their patches.
+        """Encodes images, a subset of their patches, or images with masked patches.
 
         Args:
             x: images `[N, H, W, C]`, or a dictionary of
@@ -77,6 +90,8 @@ class ViT(nn.Module):
                 - 'keep_mask' `[N, K]`, optional: False where an entry of 'keep' only pads the row
                   to K. Padding is not attended to and does not enter the mean; its own tokens are
                   meaningless;
+                - 'masked' `[N, T]`: True for patches that the mask token replaces, at their
+                  position; not together with 'keep';
                 - 'key' `[N]`, in training with drop path: random keys.
             train: whether paths are dropped.
 
@@ -87,7 +102,8 @@ class ViT(nn.Module):
 
         Raises:
             UserError: `patch` does not divide the images' sides; an unknown `pool` or `position`,
-                or a pool without its token; drop path in training without keys.
+                or a pool without its token; drop path in training without keys; patches are
+                masked and there is no mask token.
         """
         x = x if isinstance(x, dict) else {"image": x}
         images, keep, mask = x["image"], x.get("keep"), x.get("keep_mask")
@@ -104,21 +120,30 @@ class ViT(nn.Module):
         y = PatchEmbedding(
             self.width, self.freeze_patch_embedding, self.dtype, name="patch_embedding"
         )(patches)
-        y, attended = y.astype(jnp.float32) + positions, mask
-        if self.class_token:
-            token = self.param("class_token", nn.initializers.normal(0.02), (self.width,))
-            y = jnp.concatenate([jnp.broadcast_to(token, (y.shape[0], 1, self.width)), y], axis=1)
+        y = self._replace_masked(y.astype(jnp.float32), x.get("masked")) + positions
+        first, attended = self._first_tokens(), mask
+        if len(first):
+            first = jnp.broadcast_to(first, (y.shape[0], *first.shape))
+            y = jnp.concatenate([first, y], axis=1)
             if mask is not None:
-                attended = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+                attended = jnp.pad(mask, ((0, 0), (first.shape[1], 0)), constant_values=True)
         factors = self._branch_factors(x.get("key")) if train and self.drop_path else None
         returned = {-(-self.depth * quarter // 4) for quarter in (1, 2, 3, 4)}
         stages = {}
         for i in range(1, self.depth + 1):
             name = f"block{i:02}"  # two digits: jit returns dictionaries in alphabetical order
-            block = block_type(self.remat)(self.heads, self.mlp_ratio, self.dtype, name=name)
+            block = block_type(self.remat)(
+                self.heads,
+                self.mlp_ratio,
+                self.dtype,
+                layer_scale=self.layer_scale,
+                swiglu=self.swiglu,
+                name=name,
+            )
             y = block(y, attended, None if factors is None else factors[:, i - 1])
             if i in returned:
-                stages[name] = y
+                stages[name] = self._without_registers(y)
+        y = self._without_registers(y)
         tokens = stages["tokens"] = layer_norm(jnp.float32, "norm")(y)
         if self.pool == "cls":
             return Encoding(tokens[:, 0], stages)
@@ -137,6 +162,36 @@ class ViT(nn.Module):
             )
         return size[0] // self.patch, size[1] // self.patch
 
+    def _replace_masked(self, patches: Array, masked: Array | None) -> Array:
+        """The embedded patches `[N, T, width]`, the mask token in place of those masked."""
+        token = None
+        if self.mask_token:
+            token = self.param("mask_token", nn.initializers.zeros, (self.width,))
+        if masked is None:
+            return patches
+        if token is None:
+            raise UserError(
+                "config.model.mask_token is False, but this method masks patches: set it to True."
+            )
+        assert_shape(masked, patches.shape[:2])
+        return jnp.where(masked.astype(bool)[..., None], token, patches)
+
+    def _first_tokens(self) -> Array:
+        """The class token and the registers, `[(1 +) R, width]`."""
+        tokens, init = [jnp.zeros((0, self.width))], nn.initializers.normal(0.02)
+        if self.class_token:
+            tokens.append(self.param("class_token", init, (self.width,))[None])
+        if self.registers:
+            tokens.append(self.param("registers", init, (self.registers, self.width)))
+        return jnp.concatenate(tokens)
+
+    def _without_registers(self, tokens: Array) -> Array:
+        if not self.registers:
+            return tokens
+        first = int(self.class_token)
+        rest = tokens[:, first + self.registers :]
+        return jnp.concatenate([tokens[:, :first], rest], axis=1)
+
     def _branch_factors(self, keys: Array | None) -> Array:
         """What each block's two branches are multiplied by, `[N, depth, 2]`: 0, or 1 / (1 - p)."""
         if keys is None:
@@ -144,7 +199,8 @@ class ViT(nn.Module):
                 f"config.model.drop_path is {self.drop_path}, which this method does not support: "
                 "set it to 0.0."
             )
-        rates = jnp.linspace(0.0, self.drop_path, self.depth)[:, None]
+        first = self.drop_path if self.drop_path_uniform else 0.0
+        rates = jnp.linspace(first, self.drop_path, self.depth)[:, None]
         draws = jax.vmap(lambda key: jax.random.uniform(key, (self.depth, 2)))(keys)
         return jnp.where(draws >= rates, 1 / (1 - rates), 0.0)
 
@@ -195,12 +251,19 @@ class PatchEmbedding(nn.Module):
 class Block(nn.Module):
     """`x + attention(norm(x))`, then `x + mlp(norm(x))`, for float32 tokens `[N, T, width]`.
 
+    With `layer_scale` each branch is multiplied by a learned vector. With `swiglu` the MLP is
+    `linear2(silu(a) * b)` with `a, b` the halves of `linear1(x)` (Shazeer 2020,
+    https://arxiv.org/abs/2002.05202); it has two thirds of the hidden units, rounded up to a
+    multiple of 8, so that it has about as many parameters (DINOv2).
+
     Attributes:
         heads: attention heads.
         mlp_ratio: hidden units of the MLP, over the tokens' width.
         dtype: of the linear maps.
         kernel_init: of all linear maps; None for Xavier-uniform.
         output_init: of the last linear map of each branch; None for `kernel_init`.
+        layer_scale: the vectors' first value; 0 for none.
+        swiglu: the MLP is gated.
     """
 
     heads: int
@@ -208,6 +271,8 @@ class Block(nn.Module):
     dtype: Any
     kernel_init: Initializer | None = None
     output_init: Initializer | None = None
+    layer_scale: float = 0.0
+    swiglu: bool = False
 
     @nn.compact
     def __call__(self, x: Array, mask: Array | None = None, factors: Array | None = None) -> Array:
@@ -218,21 +283,37 @@ class Block(nn.Module):
             mask: `[N, T]`; tokens of False are not attended to.
             factors: `[N, 2]`, what the two branches are multiplied by; None for 1.
         """
-        width, init = x.shape[-1], self.kernel_init or _xavier
-        output_init = self.output_init or init
+        width, output_init = x.shape[-1], self.output_init or self.kernel_init or _xavier
         attention = Attention(
             self.heads,
             self.dtype,
-            self.kernel_init or _xavier_of_three,
+            self.kernel_init or _xavier_of(3),
             output_init,
             name="attention",
         )
         first, second = (1, 1) if factors is None else jnp.moveaxis(factors[..., None, None], 1, 0)
-        x = x + first * attention(layer_norm(self.dtype, "norm1")(x), mask)
-        y = layer_norm(self.dtype, "norm2")(x)
-        y = linear(round(self.mlp_ratio * width), self.dtype, "linear1", kernel_init=init)(y)
-        y = linear(width, self.dtype, "linear2", kernel_init=output_init)(gelu(y))
-        return x + second * y
+        y = attention(layer_norm(self.dtype, "norm1")(x), mask)
+        x = x + first * self._scaled(y, "scale1")
+        y = self._hidden(layer_norm(self.dtype, "norm2")(x))
+        y = linear(width, self.dtype, "linear2", kernel_init=output_init)(y)
+        return x + second * self._scaled(y, "scale2")
+
+    def _hidden(self, x: Array) -> Array:
+        """The MLP's hidden units, after the activation."""
+        units = round(self.mlp_ratio * x.shape[-1])
+        if not self.swiglu:
+            init = self.kernel_init or _xavier
+            return gelu(linear(units, self.dtype, "linear1", kernel_init=init)(x))
+        units, init = 8 * -(-(2 * units // 3) // 8), self.kernel_init or _xavier_of(2)
+        both = linear(2 * units, self.dtype, "linear1", kernel_init=init)(x)
+        gate, value = jnp.split(both, 2, axis=-1)
+        return nn.silu(gate) * value
+
+    def _scaled(self, branch: Array, name: str) -> Array:
+        if not self.layer_scale:
+            return branch
+        init = nn.initializers.constant(self.layer_scale)
+        return branch * self.param(name, init, branch.shape[-1:])
 
 
 def block_type(remat: bool) -> type[Block]:
@@ -283,10 +364,15 @@ def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, dtype=dtype, name=name)
 
 
-def _xavier_of_three(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
-    """Xavier-uniform for three maps side by side, rather than for one with three outputs."""
-    kernels = [_xavier(k, (shape[0], shape[1] // 3), dtype) for k in jax.random.split(key, 3)]
-    return jnp.concatenate(kernels, axis=1)
+def _xavier_of(maps: int) -> Initializer:
+    """Xavier-uniform for several maps side by side, rather than for one with all their outputs."""
+
+    def init(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
+        size = shape[0], shape[1] // maps
+        kernels = [_xavier(k, size, dtype) for k in jax.random.split(key, maps)]
+        return jnp.concatenate(kernels, axis=1)
+
+    return init
 
 
 def sincos_positions(grid: tuple[int, int], width: int) -> np.ndarray:

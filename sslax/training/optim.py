@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ class Section(NamedTuple):
     epsilon: Positive = 1e-8  # likewise
     weight_decay: NonNegative = 1e-4
     spare_vectors: bool = True  # biases and norms: no weight decay, and no trust ratio of LARS
+    spare_parts: Sequence[str] = ()  # parts of the network that are spared like these, by name
     final_decay_fraction: NonNegative = 1.0  # of the weight decay, at the end of a cosine
     trust_coefficient: Positive = 0.001  # LARS
     clip_norm: NonNegative = 0.0  # global norm of the gradient; 0: not clipped
@@ -100,16 +102,26 @@ def decayed_leaves(params: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
+def decayed_parts(params: PyTree, spared: Collection[str], *, vectors: bool) -> PyTree:
+    """True for the leaves of parts that are not spared; for biases and norms if `vectors` is.
+
+    Raises:
+        UserError: there is no part of a name in `spared`.
+    """
+    if unknown := [name for name in spared if name not in params]:
+        raise UserError(
+            f"There is no part of the network for config.optimizer.spare_parts: {unknown[0]!r}: "
+            f"{nearest(unknown[0], params)}"
+        )
+    return jax.tree.map_with_path(
+        lambda path, leaf: path[0].key not in spared and (vectors or leaf.ndim > 1), params
+    )
+
+
 def as_matrices(params: PyTree) -> PyTree:
     """How Muon sees kernels: inputs by outputs, those of convolutions with their pixels among the
     inputs; None for the other leaves, which Adam updates."""
     return jax.tree.map(lambda leaf: _KERNEL_AXES.get(leaf.ndim), params)
-
-
-_KERNEL_AXES = {
-    2: contrib.MuonDimensionNumbers(0, 1),
-    4: contrib.MuonDimensionNumbers((0, 1, 2), 3),
-}
 
 
 def build(
@@ -118,9 +130,9 @@ def build(
     """The optimizer that the `optimizer` section names, with learning rate `rate(step)`.
 
     Weight decay, and LARS' trust ratio, spare biases and norms (`decayed_leaves`), unless the
-    section's `spare_vectors` is False. Factors on the rate (`vector_rate`, `rates`) multiply the
-    whole update of a leaf, which for all these optimizers is the same as another rate for it: one
-    state, several optimizers.
+    section's `spare_vectors` is False, and the parts in `spare_parts`. Factors on the rate
+    (`vector_rate`, `rates`) multiply the whole update of a leaf, which for all these optimizers is
+    the same as another rate for it: one state, several optimizers.
 
     Muon (Jordan 2024, https://kellerjordan.github.io/posts/muon) replaces the momentum of a kernel,
     seen as a matrix, by about the nearest one whose singular values are equal; its steps are as
@@ -134,13 +146,18 @@ def build(
         optional: names of parts that may have a rate and be missing.
 
     Raises:
-        UserError: unknown optimizer; when it is initialized, a rate of a part that is missing.
+        UserError: unknown optimizer; when it is initialized, a part that is missing has a rate or
+            is to be spared.
     """
     decay = config.weight_decay
     if config.final_decay_fraction != 1.0:
         decay = cosine(decay, decay * config.final_decay_fraction, total)
 
     mask = decayed_leaves if config.spare_vectors else None
+    if config.spare_parts:
+        mask = partial(
+            decayed_parts, spared=tuple(config.spare_parts), vectors=not config.spare_vectors
+        )
 
     def sgd() -> optax.GradientTransformation:
         return optax.chain(
@@ -168,9 +185,10 @@ def build(
             beta=config.momentum,
             eps=config.epsilon,
             weight_decay=decay,
+            weight_decay_mask=mask,
             adam_b1=config.momentum,
             adam_b2=config.beta2,
-            adam_weight_decay=0.0 if config.spare_vectors else decay,
+            adam_weight_decay=0.0 if mask else decay,
             muon_weight_dimension_numbers=as_matrices,
             consistent_rms=_ADAM_RMS,
         )
@@ -259,5 +277,9 @@ def scale_layers(decay: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
+_KERNEL_AXES = {  # of inputs and of outputs
+    2: contrib.MuonDimensionNumbers(0, 1),
+    4: contrib.MuonDimensionNumbers((0, 1, 2), 3),
+}
 _ADAM_RMS = 0.2  # root mean square of Adam's steps, over the rate, in the long run
 _BLOCK = re.compile(r"block(\d+)")  # a layer of a vision transformer, counted from 1

@@ -186,6 +186,77 @@ def test_grids_need_not_be_square_and_blocks_may_fill_them():
     assert full.targets.shape == (4, 4, 4) and full.target_mask.all()
 
 
+@pytest.mark.parametrize(("grid", "unit", "masked"), [((14, 14), 2, 30), ((6, 4), 1, 15)])
+def test_random_unit_masking(grid, unit, masked):
+    mask_units = jax.vmap(lambda key: augment.random_unit_masking(key, grid, unit=unit))
+    mask = np.asarray(jax.jit(mask_units)(KEYS[:2000]))
+    assert mask.shape == (2000, grid[0] * grid[1]) and mask.dtype == bool
+    cells = mask.reshape(2000, grid[0] // unit, unit, grid[1] // unit, unit).swapaxes(2, 3)
+    assert (cells == cells[..., :1, :1]).all()  # a square as a whole
+    squares = cells[..., 0, 0].reshape(2000, -1)
+    assert (squares.sum(1) == masked).all()  # 0.6, rounded up
+    share = masked / squares.shape[1]
+    assert np.abs(squares.mean(0) - share).max() <= 5 * np.sqrt(share * (1 - share) / 2000)
+
+
+def test_random_unit_masking_refuses():
+    with pytest.raises(ValueError, match=r"ratio must be in \(0, 1\)"):
+        augment.random_unit_masking(KEYS[0], (4, 4), ratio=0.0)
+    with pytest.raises(ValueError, match="squares of 3 tokens do not divide"):
+        augment.random_unit_masking(KEYS[0], (6, 4), unit=3)
+
+
+def reference_blocks(random, grid, ratio, smallest):
+    """A blockwise mask as the papers' codes make it, without a limit on the number of blocks."""
+    mask, high = np.zeros(grid, bool), random.uniform(*ratio) * grid[0] * grid[1]
+    failures = 0
+    while mask.sum() < high and failures < 10:
+        left = high - mask.sum()
+        area = random.uniform(min(smallest, left), max(smallest, left))
+        aspect = np.exp(random.uniform(np.log(0.3), -np.log(0.3)))
+        height, width = (round(float(np.sqrt(a))) for a in (area * aspect, area / aspect))
+        failures += 1
+        if height < grid[0] and width < grid[1]:
+            top = random.integers(grid[0] - height + 1)
+            first = random.integers(grid[1] - width + 1)
+            before = mask[top : top + height, first : first + width].sum()
+            if 0 < height * width - before <= left:
+                mask[top : top + height, first : first + width] = True
+                failures = 0
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("grid", "options", "smallest"), [((14, 14), {}, 16), ((7, 5), {"smallest": 2}, 2)]
+)
+def test_blockwise_masking_is_that_of_the_papers(grid, options, smallest):
+    sample = jax.vmap(lambda key: augment.blockwise_masking(key, grid, **options))
+    masks = np.asarray(jax.jit(sample)(KEYS)).reshape(COUNT, *grid)
+    random = np.random.default_rng(0)
+    expected = np.stack(
+        [reference_blocks(random, grid, (0.1, 0.5), smallest) for _ in range(COUNT)]
+    )
+    size = grid[0] * grid[1]
+    assert masks.sum((1, 2)).max() <= int(0.5 * size)
+    quantiles = [0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98]
+    ours, theirs = (np.quantile(x.sum((1, 2)) / size, quantiles) for x in (masks, expected))
+    np.testing.assert_allclose(ours, theirs, atol=max(0.015, 1.01 / size))
+    np.testing.assert_allclose(masks.mean(0), expected.mean(0), atol=0.04)
+    # Neighbors are masked together, as often as there.
+    ours, theirs = ((x[:, 1:] & x[:, :-1]).mean() for x in (masks, expected))
+    np.testing.assert_allclose(ours, theirs, atol=0.01)
+
+
+def test_blockwise_masking_of_some_images_alone():
+    sample = jax.vmap(lambda key: augment.blockwise_masking(key, GRID, probability=0.25))
+    share = np.asarray(jax.jit(sample)(KEYS)).any(1).mean()
+    np.testing.assert_allclose(share, 0.25, atol=5 * np.sqrt(0.25 * 0.75 / COUNT))
+    with pytest.raises(ValueError, match="ratio must be a range"):
+        augment.blockwise_masking(KEYS[0], GRID, ratio=(0.5, 0.1))
+    with pytest.raises(ValueError, match="probability must be"):
+        augment.blockwise_masking(KEYS[0], GRID, probability=1.5)
+
+
 def test_errors():
     sample = functools.partial(augment.random_token_blocks, KEYS[0])
     with pytest.raises(ValueError, match="scale must be a range"):

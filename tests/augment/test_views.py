@@ -188,6 +188,7 @@ def test_recipes_have_the_published_values():
     byol_1 = (crop, 0.5, (0.8, 0.4, 0.4, 0.2, 0.1), 0.2, 1.0, 0.0, False)
     byol_2 = (crop, 0.5, (0.8, 0.4, 0.4, 0.2, 0.1), 0.2, 0.1, 0.2, False)
     lejepa = ((0.3, 1.0), *byol_1[1:4], 0.5, 0.2, False)
+    msn = ((0.3, 1.0), *moco_v2[1:])
     emp_ssl = ((0.25, 0.25), 0.5, (0.8, 0.4, 0.4, 0.4, 0.2), 0.2, 0.1, 0.1, False)
     for name, rows in {
         "simclr": [simclr, simclr],
@@ -198,9 +199,13 @@ def test_recipes_have_the_published_values():
         "moco_v3": [byol_1, byol_2],
         "swav": [((0.14, 1.0), *simclr[1:])] * 2,
         "dino": [((0.4, 1.0), *byol_1[1:]), ((0.4, 1.0), *byol_2[1:])],
+        "ibot": [((0.25, 1.0), *byol_1[1:]), ((0.25, 1.0), *byol_2[1:])],
+        "dinov2": [((0.32, 1.0), *byol_1[1:]), ((0.32, 1.0), *byol_2[1:])],
         "lejepa": [lejepa, lejepa],
+        "msn": [msn, msn],
         "emp_ssl": [emp_ssl] * 20,
         "mae": [(small_crop, 0.5, (0.0,) * 5, 0.0, 0.0, 0.0, False)],
+        "simmim": [((0.67, 1.0), 0.5, (0.0,) * 5, 0.0, 0.0, 0.0, False)],
         "supervised": [(crop, 0.5, (0.0,) * 5, 0.0, 0.0, 0.0, False)],
     }.items():
         assert [row(recipe) for recipe in augment.VIEW_RECIPES[name]] == rows
@@ -208,7 +213,10 @@ def test_recipes_have_the_published_values():
     assert local == {
         "swav": ((0.05, 0.14), *simclr[1:]),
         "dino": ((0.05, 0.4), *byol_1[1:4], 0.5, 0.0, False),
+        "ibot": ((0.05, 0.25), *byol_1[1:4], 0.5, 0.0, False),
+        "dinov2": ((0.05, 0.32), *byol_1[1:4], 0.5, 0.0, False),
         "lejepa": ((0.05, 0.3), *lejepa[1:]),
+        "msn": ((0.05, 0.3), *msn[1:]),
     }
     for recipes in (*augment.VIEW_RECIPES.values(), augment.LOCAL_RECIPES.values()):
         for recipe in recipes:

@@ -411,8 +411,9 @@ def test_every_method_has_a_reference():
     elsewhere = {"monodepth", "monodepth2", "sfm_learner"}  # test_depth_methods.py
     elsewhere |= {"arflow", "smurf", "uflow", "unflow"}  # test_flow_methods.py
     elsewhere |= {"smurf_multi_frame"}  # test_smurf_multi_frame.py
-    # test_emp_ssl.py, and so on
+    # test_emp_ssl.py, and so on; test_ibot.py for both
     elsewhere |= {"emp_ssl", "ijepa", "lejepa", "mmcr", "nnclr", "tico", "visreg", "w_mse"}
+    elsewhere |= {"dinov2", "ibot", "msn", "simmim"}
     assert set(methods.METHODS) <= set(CASES) | elsewhere
 
 

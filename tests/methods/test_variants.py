@@ -48,6 +48,10 @@ VIT |= {"model.width": 1.0}
         ("emp_ssl", VIT | {"augment.count": 2}, "similarity"),
         ("moco_v3", {**VIT, "model.freeze_patch_embedding": True}, "accuracy"),
         ("mae", {"mae.normalize": False}, "loss"),
+        ("simmim", {"model.drop_path": 0.1}, "loss"),
+        ("ibot", {"model.drop_path": 0.1, "augment.local.count": 0}, "patch_loss"),
+        ("dinov2", {"dinov2.iterations": 0, "dinov2.patch_projector.outputs": 0}, "koleo"),
+        ("dinov2", {"model.drop_path": 0.1, "dinov2.koleo_weight": 0.0}, "patch_loss"),
         ("context_prediction", {"context_prediction.colors": "keep"}, "accuracy"),
     ],
 )

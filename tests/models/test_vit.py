@@ -392,6 +392,103 @@ def test_kept_patches_of_a_sharded_batch_move_no_image(small):
         np.testing.assert_allclose(a, b, atol=2e-5 * np.abs(b).max())
 
 
+# Options of masked-image methods.
+
+
+def norm(x, p):
+    x = x - x.mean(-1, keepdims=True)
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
+
+
+def dense(x, p):
+    return x @ p["kernel"] + p["bias"]
+
+
+def reference_block(x, p, heads):
+    """A block of one image's tokens `[T, width]`, head by head, with layer scale and SwiGLU."""
+    q, k, v = np.split(dense(norm(x, p["norm1"]), p["attention"]["qkv"]), 3, axis=1)
+    outputs = []
+    for columns in np.split(np.arange(x.shape[1]), heads):
+        scores = np.exp(q[:, columns] @ k[:, columns].T / np.sqrt(len(columns)))
+        outputs.append(scores / scores.sum(1, keepdims=True) @ v[:, columns])
+    x = x + p["scale1"] * dense(np.concatenate(outputs, axis=1), p["attention"]["projection"])
+    gate, value = np.split(dense(norm(x, p["norm2"]), p["linear1"]), 2, axis=1)
+    return x + p["scale2"] * dense(gate / (1 + np.exp(-gate)) * value, p["linear2"])
+
+
+def random_like(params):
+    random = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: 0.3 * random.normal(size=leaf.shape), params)
+
+
+@pytest.mark.parametrize("class_token", [True, False])
+def test_mask_token_registers_layer_scale_and_swiglu(class_token):
+    module = SMALL.clone(
+        depth=1,
+        mask_token=True,
+        registers=2,
+        layer_scale=0.1,
+        swiglu=True,
+        class_token=class_token,
+        pool="mean",
+    )
+    masked = np.array([[1, 0, 0, 1, 0, 1], [0, 0, 0, 0, 0, 0]], bool)
+    with jax.enable_x64(True):
+        module = module.clone(dtype=jnp.float64)
+        x = {"image": jnp.asarray(images(), jnp.float64), "masked": masked}
+        first = jax.jit(partial(module.init, train=True))(jax.random.key(0), x)["params"]
+        params = random_like(first)
+        out = jax.jit(partial(module.apply, train=True))({"params": params}, x)
+        out = jax.device_get(out)
+    block = first["block01"]
+    assert block["linear1"]["kernel"].shape == (24, 2 * 64)  # 4 · 24 · 2/3 = 64
+    np.testing.assert_allclose(block["scale1"], 0.1, rtol=1e-6)
+    assert block["scale2"].shape == (24,) and not np.any(first["mask_token"])
+    tokens = dense(np.asarray(patchify(images(), 4), np.float64), params["patch_embedding"])
+    tokens = np.where(masked[..., None], params["mask_token"], tokens)
+    tokens = tokens + sincos_positions((2, 3), 24)
+    before = [params["class_token"][None]] if class_token else []
+    for i, image in enumerate(tokens):
+        image = np.concatenate([*before, params["registers"], image])
+        image = norm(reference_block(image, params["block01"], 3), params["norm"])
+        expected = np.delete(image, [len(before), len(before) + 1], axis=0)
+        np.testing.assert_allclose(out.stages["tokens"][i], expected, atol=1e-5)
+        np.testing.assert_allclose(out.features[i], expected[len(before) :].mean(0), atol=1e-5)
+    assert out.stages["block01"].shape == out.stages["tokens"].shape
+
+
+def test_registers_are_attended_to_beside_padding(small):
+    module = SMALL.clone(registers=2)
+    params = module.init(jax.random.key(0), images(), train=False)
+    encode = jax.jit(partial(module.apply, train=False))
+    expected = encode(params, {"image": images(), "keep": KEEP})
+    padded = np.pad(KEEP, ((0, 0), (0, 2)), constant_values=1)
+    mask = np.pad(np.ones(KEEP.shape), ((0, 0), (0, 2)))
+    out = encode(params, {"image": images(), "keep": padded, "keep_mask": mask})
+    np.testing.assert_allclose(out.features, expected.features, atol=1e-5)
+    params["params"]["registers"] += np.sin(np.arange(24.0))
+    others = encode(params, {"image": images(), "keep": KEEP})
+    assert np.abs(others.features - expected.features).max() > 1e-3
+
+
+def test_options_that_are_off_have_no_parameters(small):
+    _, params, _ = small
+    assert set(params) == {"class_token", "norm", "patch_embedding", "block01", "block02"}
+    assert set(params["block01"]) == {"attention", "linear1", "linear2", "norm1", "norm2"}
+    masked = {"image": images(), "masked": np.zeros((2, 6), bool)}
+    with pytest.raises(UserError, match=r"config\.model\.mask_token is False"):
+        SMALL.apply({"params": params}, masked, train=False)
+
+
+@pytest.mark.parametrize(("width", "units"), [(384, 1024), (1536, 4096), (128, 344)])
+def test_swiglu_has_the_hidden_units_of_dinov2(width, units):
+    module = ViT(patch=4, width=width, depth=1, heads=4, swiglu=True)
+    shapes = jax.eval_shape(partial(module.init, train=True), jax.random.key(0), images())
+    block = shapes["params"]["block01"]
+    assert block["linear1"]["kernel"].shape == (width, 2 * units)
+    assert block["linear2"]["kernel"].shape == (units, width)
+
+
 def test_image_of_a_dictionary_is_normalized(small):
     plain, params, state = small
     scaled = from_linen(SMALL, mean=(0.5, 0.25, 0.75), std=(2.0, 0.5, 1.0))
@@ -455,6 +552,8 @@ def test_paths_are_dropped_per_example_and_at_a_rate_that_rises_with_depth():
         assert set(np.unique(factors[:, block])) == {np.float32(0), np.float32(1 / (1 - rate))}
         np.testing.assert_allclose((factors[:, block] == 0).mean(0), rate, atol=0.03)
     assert abs(np.corrcoef(factors[:, 2].T)[0, 1]) < 0.05  # the two branches on their own
+    uniform = np.asarray(DEEP.clone(drop_path_uniform=True).bind({})._branch_factors(keys))
+    np.testing.assert_allclose((uniform == 0).mean(0), 0.5, atol=0.03)
 
 
 def test_drop_path_leaves_evaluation_alone_and_skips_branches_in_training():

@@ -184,7 +184,8 @@ ALLOWED = {
             "there is none"
         ),
         r"gap|overlap|selfsup_crop|image_size|resident_bytes|boxes|speed": "likewise",
-        r"drop_path|scenes\.test": "likewise",
+        r"drop_path|scenes\.test|registers|layer_scale|iterations|mask_ratio": "likewise",
+        r"mask_probability|patch_projector\.outputs": "likewise",
         r"\w*momentum|beta2": "nothing is averaged",
         r"\w+_start|\w+_ramp|freeze|teacher_warmup|early": "from the first step on, at once",
         r"final_fraction|final_decay_fraction|vector_rate|rates\.\w+": "no rate, no decay",
@@ -302,6 +303,7 @@ def test_an_unknown_key_is_refused(name, key, nearest):
             {"swav.queue_size": 200},
             "swav.queue_size = 200 is no multiple of the 128 .* 128",
         ),
+        ("dinov2", {"dinov2.koleo_group": 48}, "koleo_group = 48 must be at least 2 and divide"),
         ("swav", {"swav.queue_size": 64}, "is no multiple .* choose 128, or another batch size"),
         ("nnclr", {"nnclr.queue_size": 200}, "nnclr.queue_size = 200 is no multiple of the 128"),
         ("moco", {"moco.queue_size": 200, "moco.symmetric": True}, "of the 256 entries of a batch"),

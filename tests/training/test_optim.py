@@ -79,6 +79,23 @@ def test_biases_and_norms_are_decayed_and_adapted_where_the_authors_do_so():
     assert updates["scale"] == pytest.approx(-0.5 * 0.01 * 2.0 / 1.2 * 1.2, rel=1e-5)
 
 
+@pytest.mark.parametrize("vectors", [True, False])
+@pytest.mark.parametrize("name", ["sgd", "muon"])
+def test_parts_are_spared_whole(name, vectors):
+    plain = _one_step(name, spare_vectors=vectors)
+    updates = _one_step(name, spare_vectors=vectors, spare_parts=("discriminator",))
+    assert updates["encoder"]["kernel"] == plain["encoder"]["kernel"]
+    assert updates["discriminator"]["kernel"] == pytest.approx(plain["encoder"]["kernel"] + 0.1)
+    if name == "sgd":
+        assert updates["encoder"]["scale"] == plain["encoder"]["scale"]
+        assert updates["discriminator"]["scale"] == -0.5
+
+
+def test_a_part_to_spare_that_is_not_there_is_refused():
+    with pytest.raises(UserError, match=r"optimizer\.spare_parts: 'encodr': did you mean"):
+        _one_step("adamw", spare_parts=("encodr",))
+
+
 def test_clipping_bounds_the_global_norm():
     updates = _one_step("sgd", clip_norm=0.6)["encoder"]
     # The gradient's norm is sqrt(12); it is clipped before the weight decay is added.

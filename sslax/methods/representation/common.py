@@ -26,6 +26,7 @@ from sslax.ranges import NonNegativeInt, PositiveInt
 from sslax.types import (
     Array,
     Batch,
+    Encoding,
     Features,
     Method,
     Metrics,
@@ -126,30 +127,56 @@ def embedding(network: Network, forward: Callable, *, views: int = 0) -> Callabl
     return embed
 
 
+def encode_crops(net: Parts, batch: Batch) -> Iterator[tuple[int, Encoding]]:
+    """The encoder on the crops of each size in turn (multi-crop), the large ones first.
+
+    Args:
+        net: of a forward pass, with the part `encoder`.
+        batch: 'views' `[B, V, H, W, C]` and, where there are small crops, 'local_views'
+            `[B, L, h, w, C]`; with 'key' `[B]`, the encoder is given a random key for each crop;
+            with 'keep' `[B, V, K]` or 'masked' `[B, V, T]`, the patches of the large crops that it
+            sees, or does not.
+
+    Yields:
+        The number of crops of an image, and the encoding of them all, `[B·V]`.
+    """
+    for group, name in enumerate(("views", "local_views")):
+        if name not in batch:
+            continue
+        views = batch[name].shape[1]
+        x = {"image": merge_views(batch[name])}
+        if name == "views":
+            x |= {entry: merge_views(batch[entry]) for entry in _PATCHES if entry in batch}
+        if "key" in batch:
+            keys = jax.vmap(jax.random.fold_in, (0, None))(batch["key"], group)
+            split = jax.vmap(lambda key, views=views: jax.random.split(key, views))(keys)
+            x["key"] = merge_views(split)
+        yield views, net.encoder(x if len(x) > 1 else x["image"])
+
+
+_PATCHES = ("keep", "masked")
+
+
 def embed_crops(net: Parts, batch: Batch) -> tuple[Array, Array]:
-    """Encoder and projector on the crops of each size in turn (multi-crop).
+    """Encoder and projector on the crops of each size in turn.
 
     Args:
         net: of a forward pass, with the parts `encoder` and `projector`.
-        batch: 'views' `[B, V, H, W, C]` and, where there are small crops, 'local_views'
-            `[B, L, h, w, C]`; with 'key' `[B]`, the encoder is given a random key for each crop.
+        batch: as in `encode_crops`.
 
     Returns:
         Embeddings `[B, V + L, D]`, and features `[B, V, D]` of the large crops.
     """
     embeddings, features = [], []
-    for group, name in enumerate(("views", "local_views")):
-        if name in batch:
-            views = batch[name].shape[1]
-            x = merge_views(batch[name])
-            if "key" in batch:
-                keys = jax.vmap(jax.random.fold_in, (0, None))(batch["key"], group)
-                split = jax.vmap(lambda key, views=views: jax.random.split(key, views))(keys)
-                x = {"image": x, "key": merge_views(split)}
-            encoding = net.encoder(x)
-            embeddings.append(split_views(net.projector(encoding.features), views))
-            features.append(split_views(encoding.features, views))
+    for views, encoding in encode_crops(net, batch):
+        embeddings.append(split_views(net.projector(encoding.features), views))
+        features.append(split_views(encoding.features, views))
     return jnp.concatenate(embeddings, axis=1), features[0]
+
+
+def with_keys(rng: Array, batch: Batch, wanted: bool = True) -> Batch:
+    """The batch with 'key' `[B]`, a random key of each example, where the encoder drops paths."""
+    return {**batch, "key": augment.batch_keys(rng, batch)} if wanted else batch
 
 
 def freeze_until(params: PyTree, step: Array, first: int) -> PyTree:
@@ -183,6 +210,13 @@ def contrastive_accuracy(queries: Array, keys: Array) -> Array:
     )
     nearest = jnp.argmax(queries @ keys.T, axis=-1)
     return jnp.mean(nearest == jnp.arange(queries.shape[0]))
+
+
+def prototypes_used(scores: Array) -> Array:
+    """Share of K prototypes that are the nearest one of some of the scores `[..., K]`."""
+    count = scores.shape[-1]
+    nearest = jnp.argmax(scores, axis=-1).ravel()
+    return jnp.mean(jax.nn.one_hot(nearest, count).max(axis=0))
 
 
 def classification(logits: Array, labels: Array) -> tuple[Array, Metrics]:

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from sslax import augment, losses, models, ranges
-from sslax.methods import schedules
+from sslax import losses
 from sslax.methods.common import Augmentation, at_step, knobs_of, merge_views, split_views
-from sslax.methods.representation import common
+from sslax.methods.representation import common, self_distillation
 from sslax.models.compose import Network, Parts
-from sslax.ranges import Fraction, NonNegativeInt, Positive, PositiveInt
+from sslax.ranges import Fraction, NonNegativeInt, Positive
 from sslax.types import Array, Batch, LossOutput, Method, Model, PyTree, Schedule, Variables
 
 
@@ -50,9 +49,6 @@ def dino(
     parts = {"encoder": encoder, "projector": projector, "prototypes": prototypes}
     network = Network(parts, momentum={**parts, "encoder": teacher or encoder})
 
-    def with_keys(rng: Array, batch: Batch) -> Batch:
-        return {**batch, "key": augment.batch_keys(rng, batch)} if teacher else batch
-
     def bottlenecks(net: Parts, batch: Batch) -> tuple[Array, Array, Array]:
         """Features `[B, 2, D]`, bottlenecks of student `[B, 2 + L, d]` and teacher `[B, 2, d]`."""
         student, features = common.embed_crops(net, batch)
@@ -70,7 +66,7 @@ def dino(
         return logits(net, student, teacher)
 
     def init(rng: Array, batch: Batch) -> Variables:
-        batch = with_keys(rng, batch)
+        batch = common.with_keys(rng, batch, teacher is not None)
         variables = network.init(forward, rng, batch)
         (student, _), _ = network.apply(forward, variables, batch)
         center = jnp.zeros(student.shape[-1])
@@ -79,7 +75,8 @@ def dino(
     def embed(
         variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[tuple[Array, ...], Variables]:
-        return network.apply(bottlenecks, variables, with_keys(rng, batch), train=True)
+        batch = common.with_keys(rng, batch, teacher is not None)
+        return network.apply(bottlenecks, variables, batch, train=True)
 
     def couple(
         outputs: tuple[Array, ...], variables: Variables, batch: Batch, rng: Array, step: Array
@@ -89,20 +86,17 @@ def dino(
         variables = variables._replace(params={**variables.params, "prototypes": last})
         (student, teacher), variables = network.apply(logits, variables, ours, theirs, train=True)
         center, sharpness = variables.extra["center"], at_step(teacher_temperature, step)
-        pairs = losses.distillation_cross_entropy(
-            student[:, None],
-            teacher[:, :, None],
+        value = self_distillation.cross_view_loss(
+            student,
+            teacher,
             center=center,
             student_temperature=student_temperature,
             teacher_temperature=sharpness,
         )
-        others = ~jnp.eye(2, student.shape[1], dtype=bool)
-        value = jnp.sum(jnp.mean(pairs, axis=0) * others) / jnp.sum(others)
         targets = jax.nn.softmax((teacher - center[None, None]) / sharpness)
         metrics = {
             "accuracy": common.contrastive_accuracy(ours[:, 0], theirs[:, 1]),
-            # Collapse to one output has entropy 0, to the uniform one log K.
-            "teacher_entropy": jnp.mean(jnp.sum(jax.scipy.special.entr(targets), axis=-1)),
+            "teacher_entropy": self_distillation.entropy(targets),
             "loss_at_chance": jnp.log(jnp.float32(student.shape[-1])),
             **common.embedding_metrics(theirs[:, 0]),
         }
@@ -128,34 +122,13 @@ def dino(
 
 def build(config: ConfigDict, steps: int) -> Method:
     """DINO from the sections `model`, `augment` and `dino` of a config; momentum rises to 1."""
-    head_kinds = {**ranges.kinds_of(models.DINOHead), "outputs": PositiveInt}
-    section = knobs_of(
-        config,
-        dino,
-        teacher_temperature=tuple[Positive, Positive],
-        teacher_warmup=Fraction,
-        freeze=Fraction,
-        projector=head_kinds,
-    )
-    head, dtype = section["projector"], jnp.dtype(config.model.dtype)
-    prototypes = models.Prototypes(head.pop("outputs"), dtype)
-    first, last = section["teacher_temperature"]
-    warmup = max(round(section["teacher_warmup"] * steps), 1)
-    encoder, teacher = models.build_encoder(config.model), None
-    if config.model.drop_path:
-        whole = config.model.copy_and_resolve_references()
-        whole.drop_path = 0.0
-        teacher = models.build_encoder(whole)
+    knobs = self_distillation.scheduled(knobs_of(config, dino, **self_distillation.SECTION), steps)
+    encoder, teacher = self_distillation.build_encoders(config.model)
     return dino(
         encoder,
-        models.from_linen(models.DINOHead(**head, dtype=dtype)),
-        models.from_linen(prototypes),
+        *self_distillation.build_head(knobs.pop("projector"), config.model.dtype),
         augmentation=common.build_augmentation(config.augment),
         evaluation_view=common.build_evaluation_view(config.augment),
         teacher=teacher,
-        student_temperature=section["student_temperature"],
-        teacher_temperature=schedules.linear(first, last, warmup),
-        momentum=schedules.cosine(section["momentum"], 1.0, steps),
-        center_momentum=section["center_momentum"],
-        freeze_steps=round(section["freeze"] * steps),
+        **knobs,
     )

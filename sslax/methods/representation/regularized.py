@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from sslax import augment, losses
+from sslax import losses
 from sslax.methods.common import Augmentation
 from sslax.methods.representation import common
 from sslax.models.compose import Network
@@ -48,16 +48,14 @@ def gaussian_views(
     """
     network = Network({"encoder": encoder, "projector": projector})
 
-    def with_keys(rng: Array, batch: Batch) -> Batch:
-        return {**batch, "key": augment.batch_keys(rng, batch)} if drops_paths else batch
-
     def init(rng: Array, batch: Batch) -> Variables:
-        return network.init(common.embed_crops, rng, with_keys(rng, batch))
+        batch = common.with_keys(rng, batch, drops_paths)
+        return network.init(common.embed_crops, rng, batch)
 
     def embed(
         variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[tuple[Array, Array], Variables]:
-        batch = with_keys(jax.random.split(rng)[0], batch)
+        batch = common.with_keys(jax.random.split(rng)[0], batch, drops_paths)
         return network.apply(common.embed_crops, variables, batch, train=True)
 
     def couple(

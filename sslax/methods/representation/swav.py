@@ -102,7 +102,7 @@ def swav(
         )
         metrics = {
             "accuracy": common.contrastive_accuracy(embeddings[:, 0], embeddings[:, 1]),
-            "prototypes_used": _prototypes_used(scores[:, :2]),
+            "prototypes_used": common.prototypes_used(scores[:, :2]),
             "loss_at_chance": jnp.log(jnp.float32(scores.shape[-1])),
             **common.embedding_metrics(embeddings[:, 0]),
         }
@@ -117,13 +117,6 @@ def swav(
         embed=embed,
         couple=couple,
     )
-
-
-def _prototypes_used(scores: Array) -> Array:
-    """Share of the prototypes that are the nearest one of some view of the batch."""
-    count = scores.shape[-1]
-    nearest = jnp.argmax(scores, axis=-1).ravel()
-    return jnp.mean(jax.nn.one_hot(nearest, count).max(axis=0))
 
 
 def build(config: ConfigDict, steps: int) -> Method:
