@@ -5,8 +5,9 @@
     python -m sslax.main --config=configs/mmcr.py:imagenet
 
 Expected: embedded, after 3.5 of ten epochs, where the run was stopped: kNN 81.6 %, linear 83.0 %,
-against 73.3 and 76.2 % of the network before training. The authors' repository has settings and no accuracies. Only the
-embedded variant has been run; stl10, imagenet100 and folder are not the authors'.
+against 73.3 and 76.2 % of the network before training. The authors' repository has settings and no
+accuracies. Only the embedded variant has been run; stl10, imagenet100 and folder are not the
+authors'.
 """
 
 from ml_collections import ConfigDict
