@@ -4,8 +4,10 @@
     python -m sslax.main --config=configs/mmcr.py:cifar10 --config.data.path=cifar10.npz
     python -m sslax.main --config=configs/mmcr.py:imagenet
 
-Expected: embedded, see README.md. The authors' repository has settings and no accuracies. Only the
-embedded variant has been run; stl10, imagenet100 and folder are not the authors'.
+Expected: embedded, after 3.5 of ten epochs, where the run was stopped: kNN 81.6 %, linear 83.0 %,
+against 73.3 and 76.2 % of the network before training. The authors' repository has settings and no
+accuracies. Only the embedded variant has been run; stl10, imagenet100 and folder are not the
+authors'.
 """
 
 from ml_collections import ConfigDict
