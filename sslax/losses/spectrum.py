@@ -240,7 +240,8 @@ def _nuclear_norm(x: Array) -> Array:
 @_nuclear_norm.defjvp
 def _nuclear_norm_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
-    return _nuclear_norm(x), (_polar_factor(x) * dx).sum()
+    factor = _polar_factor(x)
+    return (factor * x).sum(), (factor * dx).sum()  # of one decomposition
 
 
 @jax.custom_jvp
