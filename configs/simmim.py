@@ -6,9 +6,9 @@
 
 Expected: imagenet: fine-tuned 83.8 % (ViT-B, 800 epochs, the paper). Its features are
 meant for fine-tuning: `python -m sslax.evaluate --workdir=RUN --finetune`. Embedded, ten epochs: a
-loss of 0.32 against 0.90 at chance, and an online probe of 50 %, which still rose; its features have
-not been evaluated. No other variant has been run; cifar10, stl10, imagenet100 and folder are not
-the authors'.
+loss of 0.32 against 0.90 at chance, and an online probe of 50 %; its features have not been
+evaluated. No other variant has been run; cifar10, stl10, imagenet100 and folder are not the
+authors'.
 """
 
 from ml_collections import ConfigDict
