@@ -5,8 +5,7 @@
     python -m sslax.main --config=configs/dinov2.py:imagenet           # ViT-L/16, the short recipe
 
 Expected: imagenet: kNN 81.6 %, linear 82.9 % (ViT-L/16, vitl16_short.yaml, the authors'
-README). Only the embedded variant has been run; cifar10, stl10, imagenet100 and folder are not
-the authors'.
+README). No variant has been run yet; cifar10, stl10, imagenet100 and folder are not the authors'.
 """
 
 from ml_collections import ConfigDict

@@ -4,9 +4,9 @@
     python -m sslax.main --config=configs/ibot.py:cifar10 --config.data.path=cifar10.npz
     python -m sslax.main --config=configs/ibot.py:imagenet           # ViT-S/16
 
-Expected: imagenet: kNN 75.2 %, linear 77.9 %, fine-tuned 82.3 % (ViT-S/16, 800 epochs,
-the authors' README). Only the embedded variant has been run; cifar10, stl10, imagenet100 and folder
-are not the authors'.
+Expected: imagenet: kNN 75.2 %, linear 77.9 %, fine-tuned 82.3 % (ViT-S/16, 800 epochs, the
+authors' README). No variant has been run yet; cifar10, stl10, imagenet100 and folder are not the
+authors'.
 """
 
 from ml_collections import ConfigDict

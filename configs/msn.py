@@ -6,7 +6,8 @@
 
 Expected: imagenet: linear 76.9 % (ViT-S/16, 800 epochs, the paper), and 67.2 % with 1 % of
 the labels. The number of prototypes is tied to the number of classes: all are to be used equally.
-Only the embedded variant has been run; cifar10, stl10, imagenet100 and folder are not the authors'.
+No variant has been run to its end: the embedded one was stopped after 80 steps, at a loss of 4.29
+against 4.85 at chance, which fell. cifar10, stl10, imagenet100 and folder are not the authors'.
 """
 
 from ml_collections import ConfigDict

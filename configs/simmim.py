@@ -5,8 +5,10 @@
     python -m sslax.main --config=configs/simmim.py:imagenet           # ViT-B/16
 
 Expected: imagenet: fine-tuned 83.8 % (ViT-B, 800 epochs, the paper). Its features are
-meant for fine-tuning: `python -m sslax.evaluate --workdir=RUN --finetune`. Only the embedded
-variant has been run; cifar10, stl10, imagenet100 and folder are not the authors'.
+meant for fine-tuning: `python -m sslax.evaluate --workdir=RUN --finetune`. Embedded, ten epochs: a
+loss of 0.32 against 0.90 at chance, and an online probe of 50 %; its features have not been
+evaluated. No other variant has been run; cifar10, stl10, imagenet100 and folder are not the
+authors'.
 """
 
 from ml_collections import ConfigDict
