@@ -19,7 +19,7 @@ _CIFAR10 = {
     "model.std": (0.2023, 0.1994, 0.2010),
     "model.dtype": "float32",
     "optimizer.learning_rate": 3e-3,
-    "optimizer.warmup": "500 steps",
+    "optimizer.warmup": "0.5155 %",  # 500 steps, as everywhere
     "optimizer.drops": (0.95, 0.975),  # 50 and 25 epochs before the end
 }
 
@@ -32,7 +32,12 @@ VARIANTS: dict[str, presets.Values] = {
     },
     "tiny": {"w_mse.projector": {"hidden": 16, "outputs": 3}, "w_mse.group_size": 8},
     "cifar10": _CIFAR10,
-    "cifar10_4views": {**_CIFAR10, "batch_size": 256, "augment.count": 4},
+    "cifar10_4views": {
+        **_CIFAR10,
+        "batch_size": 256,
+        "augment.count": 4,
+        "optimizer.warmup": "0.2564 %",
+    },
     "stl10": {
         "duration": "2000 epochs",
         "model.mean": (0.43, 0.42, 0.39),
@@ -42,7 +47,7 @@ VARIANTS: dict[str, presets.Values] = {
         "w_mse.projector.outputs": 128,
         "w_mse.group_size": 256,
         "w_mse.iterations": 4,
-        "optimizer.warmup": "500 steps",
+        "optimizer.warmup": "0.1282 %",
         "optimizer.drops": (0.975, 0.9875),
     },
     "imagenet100": {
@@ -55,7 +60,7 @@ VARIANTS: dict[str, presets.Values] = {
         "augment.blur": 0.5,
         "w_mse.projector.outputs": 128,
         "w_mse.group_size": 256,
-        "optimizer.warmup": "500 steps",
+        "optimizer.warmup": "0.8435 %",
         "optimizer.drops": (190 / 240, 215 / 240),
     },
     "folder": {

@@ -182,7 +182,6 @@ _W_MSE = (
     Row("optimizer.beta2", 0.999, "torch.optim.Adam: the default"),
     Row("optimizer.weight_decay", 1e-6, "cfg.py --adam_l2"),
     Row("optimizer.spare_vectors", False, "train.py: Adam(model.parameters())"),
-    Row("optimizer.warmup", "500 steps", "train.py: lr_warmup"),
     Row("optimizer.drop_factor", 0.2, "cfg.py --drop_gamma"),
     Row("model.name", "resnet18", "cfg.py --arch"),
     Row("model.dtype", "float32", "train.py: no autocast"),
@@ -1102,6 +1101,7 @@ PUBLISHED: dict[str, Paper] = {
         (
             *_W_MSE_CIFAR10,
             Row("batch_size", 512, "cfg.py --bs"),
+            Row("optimizer.warmup", "0.5155 %", "train.py: lr_warmup, 500 of 97,000 steps"),
             Row("augment.count", 2, "cfg.py --num_samples"),
         ),
     ),
@@ -1111,6 +1111,7 @@ PUBLISHED: dict[str, Paper] = {
         (
             *_W_MSE_CIFAR10,
             Row("batch_size", 256, "README.md --bs"),
+            Row("optimizer.warmup", "0.2564 %", "train.py: lr_warmup, 500 of 195,000 steps"),
             Row("augment.count", 4, "README.md --num_samples"),
         ),
     ),
@@ -1121,6 +1122,7 @@ PUBLISHED: dict[str, Paper] = {
             *_W_MSE,
             Row("batch_size", 512, "cfg.py --bs"),
             Row("duration", "240 epochs", "README.md --epoch"),
+            Row("optimizer.warmup", "0.8435 %", "train.py: lr_warmup, 500 of 59,280 steps"),
             Row("augment.count", 2, "cfg.py --num_samples"),
             Row("optimizer.learning_rate", 2e-3, "README.md --lr"),
             Row("optimizer.drops", (190 / 240, 215 / 240), "cfg.py --drop 50 25"),

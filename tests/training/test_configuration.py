@@ -184,8 +184,9 @@ ALLOWED = {
             "there is none"
         ),
         r"gap|overlap|selfsup_crop|image_size|resident_bytes|boxes|speed": "likewise",
-        r"drop_path|scenes\.test|registers|layer_scale|iterations|mask_ratio": "likewise",
-        r"mask_probability|patch_projector\.outputs": "likewise",
+        r"drop_path|scenes\.test|registers|layer_scale|mask_probability": "likewise",
+        r"(msn|dinov2)\.iterations|msn\.mask_ratio|patch_projector\.outputs": "likewise",
+        r"w_mse\.epsilon": "the covariance is as it is",
         r"\w*momentum|beta2": "nothing is averaged",
         r"\w+_start|\w+_ramp|freeze|teacher_warmup|early": "from the first step on, at once",
         r"final_fraction|final_decay_fraction|vector_rate|rates\.\w+": "no rate, no decay",
