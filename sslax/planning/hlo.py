@@ -34,6 +34,7 @@ _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _LOOP = re.compile(r"\b(condition|body)=%?([\w.\-]+)")
 _TRIPS = re.compile(r'known_trip_count"?:?\{"?n"?:"?(\d+)')
 _CYCLES = re.compile(r'"estimated_cycles":"?(\d+)')
+_UNKNOWN_CYCLES = 2**63 - 1
 _TABLES = ("FileNames", "FunctionNames", "FileLocations", "StackFrames")
 
 
@@ -111,7 +112,8 @@ class Instruction(NamedTuple):
         if self.opcode in ("while", "conditional", "call"):
             return 0  # that of their computations is counted by itself
         found = _CYCLES.search(self.rest)
-        return int(found[1]) if found else 0
+        cycles = int(found[1]) if found else 0
+        return 0 if cycles == _UNKNOWN_CYCLES else cycles
 
     @property
     def target(self) -> str:

@@ -206,6 +206,18 @@ ENTRY %main (a: f32[2,5,9,7], b: f32[2,5,7,4]) -> f32[2,5,9,4] {
     assert Program(text).matrix_operations() == 2 * (2 * 5) * (9 * 7 * 4)
 
 
+def test_cycles_that_the_compiler_does_not_know_count_as_none():
+    text = """HloModule written_by_hand
+
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %a = f32[8]{0} parameter(0)
+  %b = f32[8]{0} negate(%a), backend_config={"estimated_cycles":"120"}
+  ROOT %c = f32[8]{0} sort(%b), backend_config={"estimated_cycles":"9223372036854775807"}
+}
+"""
+    assert sum(Program(text).cycles_by_place().values()) == 120
+
+
 SOURCE = """import jax
 
 def inner(x):
