@@ -433,6 +433,30 @@ PUBLISHED: dict[str, Paper] = {
     "sup_con:imagenet": Paper(
         "HobbitLong/SupContrast", _JOINT, declared="publish no settings for ImageNet"
     ),
+    "supervised:imagenet": Paper(
+        "pytorch/vision, references/classification",
+        _JOINT,
+        (
+            Row("batch_size", 256, "README.md: 8 GPUs, train.py --batch-size 32"),
+            Row("duration", "90 epochs", "train.py --epochs"),
+            Row("model.name", "resnet50", "torchvision: ResNet50_Weights.IMAGENET1K_V1"),
+            Row("optimizer.name", "sgd", "train.py --opt"),
+            Row("optimizer.learning_rate", 0.1, "train.py --lr"),
+            Row("optimizer.momentum", 0.9, "train.py --momentum"),
+            Row("optimizer.nesterov", False, "train.py --opt"),
+            Row("optimizer.weight_decay", 1e-4, "train.py --weight-decay"),
+            Row("optimizer.spare_vectors", False, "train.py --norm-weight-decay"),
+            Row("optimizer.drops", (1 / 3, 2 / 3), "train.py --lr-step-size 30"),
+            Row("optimizer.drop_factor", 0.1, "train.py --lr-gamma"),
+            Row("optimizer.warmup", "0 epochs", "train.py --lr-warmup-epochs"),
+            Row("augment.size", 224, "train.py --train-crop-size"),
+            Row("augment.count", 1, "train.py"),
+            Row("view0.crop_scale", (0.08, 1.0), "presets.py: RandomResizedCrop"),
+            Row("view0.interpolation", "bilinear", "train.py --interpolation"),
+            Row("view0.flip", 0.5, "presets.py: hflip_prob"),
+            Row("view0.jitter", 0.0, "presets.py: auto_augment_policy"),
+        ),
+    ),
     "moco:imagenet": Paper(
         "facebookresearch/moco",
         _JOINT,

@@ -79,6 +79,8 @@ def test_colors_are_projected(shapes):
     [
         ("moco_v3", {**VIT, "model.drop_path": 0.1}, {}, "drop_path is 0.1, which this method"),
         ("sup_con", {}, {"classes": None}, "learns from labels and this set has none"),
+        ("supervised", {}, {"classes": None}, "supervised learns from labels and this set has"),
+        ("supervised", {"supervised.classes": 4}, {}, "classes is 4, but the training set has 10"),
         ("colorization", {}, {}, "these images are gray"),
         ("inpainting", {"inpainting.hole": "hole"}, {}, "inpainting.hole is 'hole'"),
         ("data2vec2", {"data2vec2.decoder.groups": 3}, {}, "groups = 3 needs a width that is a"),

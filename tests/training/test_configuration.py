@@ -118,7 +118,8 @@ def data_of(config, variant):
         return {"examples": examples, "image_shape": shape, "classes": None}
     side = max(config.augment.size, 32)
     shape = (side, side, len(config.model.mean))
-    return {"examples": examples, "image_shape": shape, "classes": None if variant else 10}
+    classes = 10 if not variant or config.method == "supervised" else None
+    return {"examples": examples, "image_shape": shape, "classes": classes}
 
 
 @pytest.mark.parametrize(("name", "variant"), CONFIGS)
@@ -189,6 +190,7 @@ ALLOWED = {
         r"\w*momentum|beta2": "nothing is averaged",
         r"\w+_start|\w+_ramp|\w+_rise": "from the first step on, at once",
         r"freeze|teacher_warmup|early": "likewise",
+        r"supervised\.classes": "as many as the set has",
         r"final_fraction|final_decay_fraction|vector_rate|rates\.\w+": "no rate, no decay",
         r"colorization\.gamma": "the balance is by the prior alone",
     },
