@@ -323,6 +323,7 @@ AUGMENT = {
     "get_local_recipes": None,
     "get_view_recipes": None,
     "invert_affine": lambda x: augment.invert_affine(x.affine),
+    "inverse_block_masking": lambda x: augment.inverse_block_masking(KEY, (6, 7)),
     "jigsaw_tiles": lambda x: augment.jigsaw_tiles(KEY, x.image[0], grid=2, tile=1, jitter=1),
     "location_class": lambda x: augment.location_class(x.points[..., :2] - 1, 3),
     "make_frame_pairs": lambda x: augment.make_frame_pairs(RECIPE)(

@@ -72,6 +72,7 @@ from sslax.augment.shortcuts import chromatic_aberration, drop_colors, project_c
 from sslax.augment.tokens import (
     TokenBlocks,
     blockwise_masking,
+    inverse_block_masking,
     random_masking,
     random_token_blocks,
     random_unit_masking,
@@ -118,6 +119,7 @@ __all__ = [
     "get_frame_recipe",
     "get_local_recipes",
     "get_view_recipes",
+    "inverse_block_masking",
     "invert_affine",
     "jigsaw_tiles",
     "location_class",

@@ -89,6 +89,69 @@ def random_unit_masking(
     return jnp.repeat(jnp.repeat(mask, unit, axis=0), unit, axis=1).ravel()
 
 
+def inverse_block_masking(
+    key: Array,
+    grid: tuple[int, int],
+    *,
+    ratio: float = 0.8,
+    block: PositiveInt = 3,
+    surplus: Fraction = 0.07,
+) -> tuple[Array, Array]:
+    """data2vec 2.0's inverse block masking: squares of tokens are visible, all others masked.
+
+    ```
+    visible: K = floor((1 - ratio) H W) tokens
+    squares: floor((1 - ratio + surplus) H W / block²) of side `block`, around random tokens
+    ```
+
+    Squares are cut off at the border, and may overlap. Where they have more than K tokens, a random
+    choice of K is visible; where they have fewer, random tokens of the others are, too.
+
+    Args:
+        key: random key.
+        grid: (H, W), rows and columns of the token grid.
+        ratio: fraction of the tokens that is masked.
+        block: side of the squares.
+        surplus: share of the grid that is added to the squares, since they overlap.
+
+    Returns:
+        Indices `[K]` int32 of the visible tokens, increasing, and the mask `[H W]` (bool), True for
+        a masked token.
+
+    Raises:
+        ValueError: `ratio` is not in (0, 1), or so large that no token is visible.
+
+    Example:
+        >>> import jax
+        >>> visible, mask = inverse_block_masking(jax.random.key(0), (14, 14))
+        >>> visible.shape, int(mask.sum()), bool(mask[visible].any())
+        ((39,), 157, False)
+
+    Baevski et al., "Efficient Self-supervised Learning with Contextualized Target Representations
+    for Vision, Speech and Language", ICML 2023, arXiv:2212.07525.
+    """
+    rows, columns = grid
+    tokens = rows * columns
+    share = round(1 - ratio, 9)  # so that 0.2 of 25 is 5
+    kept, squares = int(share * tokens), int((share + surplus) * tokens / block**2)
+    if not 0 < ratio < 1 or not kept:
+        raise checks.value_error(
+            f"ratio must be in (0, 1) and leave a visible token; got {ratio} of {tokens}."
+        )
+    center_key, choice_key = jax.random.split(key)
+    centers = jax.random.randint(center_key, (squares, 1), 0, tokens, jnp.int32)
+    token = jnp.arange(tokens, dtype=jnp.int32)
+
+    def near(distance: Array) -> Array:
+        return (distance >= -(block // 2)) & (distance < block - block // 2)
+
+    inside = near(token // columns - centers // columns) & near(token % columns - centers % columns)
+    preference = jax.random.uniform(choice_key, (tokens,), jnp.float32)
+    order = jnp.argsort(jnp.where(jnp.any(inside, axis=0), preference, 1 + preference))
+    visible = jnp.sort(order[:kept]).astype(jnp.int32)
+    return visible, jnp.ones(tokens, bool).at[visible].set(False)
+
+
 def blockwise_masking(
     key: Array,
     grid: tuple[int, int],

@@ -18,6 +18,7 @@ from sslax.models.correlation import correlation_lookup, correlation_pyramid, co
 from sslax.models.decoders import (
     ColorDecoder,
     ContextDecoder,
+    Data2VecDecoder,
     Discriminator,
     MAEDecoder,
     PixelHead,
@@ -66,6 +67,7 @@ __all__ = [
     "ContextDecoder",
     "Conv",
     "DINOHead",
+    "Data2VecDecoder",
     "DepthDecoder",
     "Description",
     "Discriminator",

@@ -59,7 +59,7 @@ _OWN_FIELDS: dict[Any, tuple[str, ...]] = {
     ViT: (
         *("patch", "pool", "position", "class_token"),
         *("freeze_patch_embedding", "drop_path", "drop_path_uniform", "mask_token"),
-        *("registers", "layer_scale", "swiglu", "remat"),
+        *("registers", "layer_scale", "swiglu", "post_norm", "remat"),
     ),
 }
 
@@ -75,7 +75,7 @@ class Section(NamedTuple):
             `zero_init_residual`.
         small_stem: of a ResNet, for images up to 64 pixels.
         patch: of a ViT, side in pixels; see `ViT`, likewise `freeze_patch_embedding`, `drop_path`,
-            `drop_path_uniform`, `mask_token`, `registers`, `layer_scale` and `swiglu`.
+            `drop_path_uniform`, `mask_token`, `registers`, `layer_scale`, `swiglu` and `post_norm`.
         pool: of a ViT: "cls" or "mean".
         position: of a ViT: "sincos" or "learned".
         class_token: of a ViT.
@@ -105,6 +105,7 @@ class Section(NamedTuple):
     registers: NonNegativeInt = 0
     layer_scale: NonNegative = 0.0
     swiglu: bool = False
+    post_norm: bool = False
     remat: bool = False
     dtype: str = "float32"
     mean: Sequence[Fraction] = ()
@@ -133,6 +134,7 @@ def encoder_module(
     norm_groups: int = 1,
     norm_blocks: bool = False,
     stem_stage: bool = False,
+    mlp_stages: int = 0,
 ) -> nn.Module:
     """The Flax module of an encoder, without normalization by `config.mean` and `config.std`.
 
@@ -142,7 +144,7 @@ def encoder_module(
     family = MODELS[config.name].func
     knobs = {"dtype": _dtype(config), **_own_knobs(config)}
     if family is ViT:
-        return MODELS[config.name](**knobs, **_vit_size(config))
+        return MODELS[config.name](**knobs, **_vit_size(config), mlp_stages=mlp_stages)
     knobs["width"] = config.width
     if family is DispNetEncoder:
         if config.blocks:
@@ -159,6 +161,7 @@ def build_encoder(
     norm_groups: int = 1,
     norm_blocks: bool = False,
     stem_stage: bool = False,
+    mlp_stages: int = 0,
 ) -> Model:
     """The encoder of a `model` section.
 
@@ -168,6 +171,7 @@ def build_encoder(
             `sslax.models.norm.BatchNorm`); only ResNets have batch statistics.
         norm_blocks: groups are consecutive examples rather than interleaved ones.
         stem_stage: a ResNet's stages begin with its stem.
+        mlp_stages: a ViT's stages have the outputs of the MLPs of so many last blocks.
 
     Returns:
         A `Model` from images `[N, H, W, C]` in [0, 1] to an `Encoding`; a ViT also takes a
@@ -185,7 +189,11 @@ def build_encoder(
         >>> encoder = build_encoder(config)
     """
     module = encoder_module(
-        config, norm_groups=norm_groups, norm_blocks=norm_blocks, stem_stage=stem_stage
+        config,
+        norm_groups=norm_groups,
+        norm_blocks=norm_blocks,
+        stem_stage=stem_stage,
+        mlp_stages=mlp_stages,
     )
     encoder = from_linen(module, mean=config.mean, std=config.std)
     return _starting_from(encoder, config.encoder_from) if config.encoder_from else encoder

@@ -71,6 +71,49 @@ class Conv(nn.Module):
         return y
 
 
+class GroupedConv(nn.Module):
+    """Same-size convolution `[N, H, W, C] -> [N, H, W, features]` of groups of channels.
+
+    Parameters are those of `flax.linen.Conv` with `feature_group_count`, with a bias. Pixels are
+    multiplied by the kernel as matrices, a product for each group: for XLA's grouped convolution
+    devices gather the images of all others.
+
+    Attributes:
+        features: output channels.
+        kernel_size: side of the square kernel, odd.
+        groups: of channels, input and output; divides both.
+        dtype: of the computation; parameters are float32.
+        kernel_init: initializer of the kernel `[a, b, C / groups, features]`.
+    """
+
+    features: int
+    kernel_size: int = 3
+    groups: int = 1
+    dtype: Any = jnp.float32
+    kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        size = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", self.kernel_init, size)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        return _grouped_conv(x, kernel, self.groups) + bias.astype(self.dtype)
+
+
+@partial(jax.checkpoint, static_argnums=2)  # which keeps x rather than a copy for each kernel pixel
+def _grouped_conv(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
+    (_, height, width, _), (side, _, inputs, features) = x.shape, kernel.shape
+    pad = side // 2
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    shifts = [x[:, i : i + height, j : j + width] for i in range(side) for j in range(side)]
+    pixels = jnp.stack(shifts, axis=3).reshape(-1, side**2, groups, inputs)
+    pixels = jnp.moveaxis(pixels, 2, 0).reshape(groups, -1, side**2 * inputs)
+    kernel = jnp.moveaxis(kernel.reshape(side**2 * inputs, groups, -1), 1, 0)
+    y = jnp.moveaxis(jnp.matmul(pixels, kernel), 0, 1)
+    return y.reshape(-1, height, width, features)
+
+
 def conv2d(
     x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0, reflect: bool = False
 ) -> jax.Array:

@@ -11,14 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from sslax.checks import assert_rank
-from sslax.errors import check_choice
-from sslax.models.conv import Conv
+from sslax.errors import UserError, check_choice
+from sslax.models.conv import Conv, GroupedConv
 from sslax.models.norm import BatchNorm
-from sslax.models.vit import block_type, layer_norm, linear, sincos_positions
-from sslax.ranges import Positive, PositiveInt
+from sslax.models.vit import block_type, gelu, layer_norm, linear, sincos_positions
+from sslax.ranges import NonNegative, Odd, Positive, PositiveInt
 
 _he = nn.initializers.he_normal()
 _small = nn.initializers.normal(0.02)
+_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class MAEDecoder(nn.Module):
@@ -68,17 +69,98 @@ class MAEDecoder(nn.Module):
         extra = tokens.shape[1] - keep.shape[1]  # the class token
         y = linear(self.width, self.dtype, "embedding")(tokens)
         mask_token = self.param("mask_token", _small, (self.width,))
-        # A product with a one-hot matrix rather than a scatter, which would lose the sharding.
-        one_hot = jnp.arange(grid[0] * grid[1])[None, :, None] == keep[:, None]
-        visible = jnp.matmul(one_hot.astype(y.dtype), y[:, extra:], precision="highest")
-        patches = jnp.where(jnp.any(one_hot, 2, keepdims=True), visible, mask_token)
+        patches = _put_back(y[:, extra:], keep, mask_token[None, None], grid[0] * grid[1])
         patches = patches + sincos_positions(grid, self.width)
         y = jnp.concatenate([y[:, :extra].astype(jnp.float32), patches], axis=1)
         for i in range(1, self.depth + 1):
             block = block_type(self.remat)
-            y = block(self.heads, self.mlp_ratio, self.dtype, name=f"block{i:02}")(y)
+            y, _ = block(self.heads, self.mlp_ratio, self.dtype, name=f"block{i:02}")(y)
         y = layer_norm(self.dtype, "norm")(y[:, extra:])
         return linear(self.patch**2 * channels, self.dtype, "pixels")(y).astype(jnp.float32)
+
+
+def _put_back(tokens: jax.Array, keep: jax.Array, others: jax.Array, count: int) -> jax.Array:
+    """The tokens `[N, K, D]` of the patches `keep` at their places among `count`, and in the places
+    of all others what `others` has there, of a shape that broadcasts to `[N, count, D]`."""
+    # A product with a one-hot matrix rather than a scatter, which would lose the sharding.
+    one_hot = jnp.arange(count)[None, :, None] == keep[:, None]
+    visible = jnp.matmul(one_hot.astype(tokens.dtype), tokens, precision="highest")
+    return jnp.where(jnp.any(one_hot, 2, keepdims=True), visible, others)
+
+
+class Data2VecDecoder(nn.Module):
+    """data2vec 2.0's decoder: grouped convolutions on the grid of all patches.
+
+    The tokens of visible patches are put back in their positions; the others are Gaussian noise.
+    Each layer is a convolution, a LayerNorm without parameters, the exact GELU, and a residual
+    connection (in the first layer only where the widths are equal); a linear map leads back to the
+    encoder's width. The class token is left out, and no positions are added.
+
+    Kernels start uniform within 1 / sqrt(inputs), as in PyTorch, biases at 0.
+
+    Attributes:
+        patch: side of the encoder's patches in pixels.
+        width: channels of the convolutions.
+        layers: number of convolutions.
+        kernel_size: side of their kernels.
+        groups: of channels that are convolved separately; divides `width` and the encoder's width.
+        noise: standard deviation of the noise.
+        dtype: of the convolutions and the linear map; parameters and outputs are float32.
+
+    Baevski et al., Efficient Self-supervised Learning with Contextualized Target Representations
+    for Vision, Speech and Language, https://arxiv.org/abs/2212.07525.
+    """
+
+    patch: PositiveInt = 16
+    width: PositiveInt = 768
+    layers: PositiveInt = 6
+    kernel_size: Odd = 3
+    groups: PositiveInt = 16
+    noise: NonNegative = 0.01
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: dict[str, jax.Array], *, train: bool) -> jax.Array:
+        """Predicts a vector for every patch.
+
+        Args:
+            x: 'tokens' `[N, K, D]`, or `[N, 1 + K, D]` with a class token first: a ViT's stage of
+                that name; 'keep' `[N, K]`, the patches that they belong to; 'key' `[N]`, random
+                keys of the noise; 'like', images `[N, H, W, C]`.
+            train: without effect.
+
+        Returns:
+            `[N, T, D]` float32, row by row.
+
+        Raises:
+            UserError: `groups` does not divide both widths.
+        """
+        del train
+        tokens, keep = x["tokens"], x["keep"]
+        assert_rank([tokens, keep, x["like"]], [3, 2, 4])
+        inputs = tokens.shape[-1]
+        if self.width % self.groups or inputs % self.groups:
+            raise UserError(
+                f"A decoder with groups = {self.groups} needs a width that is a multiple of it, as "
+                f"the encoder's has to be; they are {self.width} and {inputs}."
+            )
+        rows, columns = (side // self.patch for side in x["like"].shape[1:3])
+        count = rows * columns
+        noise = jax.vmap(lambda key: jax.random.normal(key, (count, inputs)))(x["key"])
+        y = _put_back(tokens[:, -keep.shape[1] :], keep, self.noise * noise, count)
+        y = y.reshape(-1, rows, columns, inputs)
+        for i in range(1, self.layers + 1):
+            z = GroupedConv(
+                *(self.width, self.kernel_size, self.groups),
+                dtype=self.dtype,
+                kernel_init=_uniform,
+                name=f"conv{i}",
+            )(y)
+            z = gelu(jax.nn.standardize(z.astype(y.dtype), epsilon=1e-5))
+            y = y + z if y.shape == z.shape else z
+        y = y.reshape(-1, count, self.width)
+        y = linear(inputs, self.dtype, "prediction", kernel_init=_uniform)(y)
+        return y.astype(jnp.float32)
 
 
 class PixelHead(nn.Module):

@@ -89,7 +89,7 @@ class JEPAPredictor(nn.Module):
         y = jnp.concatenate([context, queries], axis=2).reshape(n * m, k + t, self.width)
         mask = jnp.concatenate([keep_mask, target_mask], axis=2).reshape(n * m, k + t)
         for i in range(1, self.depth + 1):
-            y = block_type(self.remat)(
+            y, _ = block_type(self.remat)(
                 self.heads,
                 self.mlp_ratio,
                 self.dtype,

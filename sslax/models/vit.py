@@ -20,9 +20,9 @@ _xavier = nn.initializers.xavier_uniform()
 class ViT(nn.Module):
     """A vision transformer that returns pooled features, intermediate blocks and all tokens.
 
-    Blocks are pre-norm with the exact GELU; LayerNorm's epsilon is 1e-6. The residual stream and
-    the softmax are float32 whatever `dtype` is. There is no batch normalization; without drop path,
-    training and evaluation compute the same.
+    Blocks are pre-norm by default, with the exact GELU; LayerNorm's epsilon is 1e-6. The residual
+    stream and the softmax are float32 whatever `dtype` is. There is no batch normalization; without
+    drop path, training and evaluation compute the same.
 
     Initialization is MAE's and MoCo v3's: linear maps Xavier-uniform, with queries, keys and values
     as three separate maps; biases 0; the class token normal with deviation 0.02. Learned positions
@@ -55,6 +55,9 @@ class ViT(nn.Module):
         layer_scale: both branches of a block are multiplied by learned vectors that start at this
             value (CaiT, https://arxiv.org/abs/2103.17239); 0 for none.
         swiglu: the MLPs are gated, see `Block`.
+        post_norm: the blocks are post-norm, see `Block`, and the first LayerNorm is that of the
+            embedded tokens rather than of the last block's output (data2vec).
+        mlp_stages: the outputs of the MLPs of so many last blocks are stages, too.
         remat: recomputes each block in the backward pass rather than storing its activations.
         dtype: of the linear maps; parameters and outputs are float32.
     """
@@ -74,6 +77,8 @@ class ViT(nn.Module):
     registers: int = 0
     layer_scale: float = 0.0
     swiglu: bool = False
+    post_norm: bool = False
+    mlp_stages: int = 0
     remat: bool = False
     dtype: Any = jnp.float32
 
@@ -97,8 +102,9 @@ class ViT(nn.Module):
 
         Returns:
             Features `[N, width]`; the stages are four evenly spaced blocks, "block03", ..., and
-            "tokens", the last block after the last LayerNorm: each `[N, (1 +) T, width]`, the
-            class token first, then T patches (or K, in the order of 'keep'). All float32.
+            "tokens", the last block after the last LayerNorm, and those of `mlp_stages`, "mlp03",
+            ..., before they are added to the tokens: each `[N, (1 +) T, width]`, the class token
+            first, then T patches (or K, in the order of 'keep'). All float32.
 
         Raises:
             UserError: `patch` does not divide the images' sides; an unknown `pool` or `position`,
@@ -127,6 +133,8 @@ class ViT(nn.Module):
             y = jnp.concatenate([first, y], axis=1)
             if mask is not None:
                 attended = jnp.pad(mask, ((0, 0), (first.shape[1], 0)), constant_values=True)
+        if self.post_norm:
+            y = layer_norm(jnp.float32, "embedding_norm")(y)
         factors = self._branch_factors(x.get("key")) if train and self.drop_path else None
         returned = {-(-self.depth * quarter // 4) for quarter in (1, 2, 3, 4)}
         stages = {}
@@ -138,13 +146,18 @@ class ViT(nn.Module):
                 self.dtype,
                 layer_scale=self.layer_scale,
                 swiglu=self.swiglu,
+                post_norm=self.post_norm,
                 name=name,
             )
-            y = block(y, attended, None if factors is None else factors[:, i - 1])
+            y, mlp = block(y, attended, None if factors is None else factors[:, i - 1])
             if i in returned:
                 stages[name] = self._without_registers(y)
-        y = self._without_registers(y)
-        tokens = stages["tokens"] = layer_norm(jnp.float32, "norm")(y)
+            if i > self.depth - self.mlp_stages:
+                stages[f"mlp{i:02}"] = self._without_registers(mlp)
+        tokens = self._without_registers(y)
+        if not self.post_norm:
+            tokens = layer_norm(jnp.float32, "norm")(tokens)
+        stages["tokens"] = tokens
         if self.pool == "cls":
             return Encoding(tokens[:, 0], stages)
         return Encoding(_mean(tokens[:, int(self.class_token) :], mask), stages)
@@ -251,6 +264,7 @@ class PatchEmbedding(nn.Module):
 class Block(nn.Module):
     """`x + attention(norm(x))`, then `x + mlp(norm(x))`, for float32 tokens `[N, T, width]`.
 
+    With `post_norm` it is `norm(x + attention(x))`, then `norm(x + mlp(x))` (Vaswani et al. 2017).
     With `layer_scale` each branch is multiplied by a learned vector. With `swiglu` the MLP is
     `linear2(silu(a) * b)` with `a, b` the halves of `linear1(x)` (Shazeer 2020,
     https://arxiv.org/abs/2002.05202); it has two thirds of the hidden units, rounded up to a
@@ -264,6 +278,7 @@ class Block(nn.Module):
         output_init: of the last linear map of each branch; None for `kernel_init`.
         layer_scale: the vectors' first value; 0 for none.
         swiglu: the MLP is gated.
+        post_norm: each LayerNorm follows its branch rather than begins it.
     """
 
     heads: int
@@ -273,15 +288,21 @@ class Block(nn.Module):
     output_init: Initializer | None = None
     layer_scale: float = 0.0
     swiglu: bool = False
+    post_norm: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array | None = None, factors: Array | None = None) -> Array:
+    def __call__(
+        self, x: Array, mask: Array | None = None, factors: Array | None = None
+    ) -> tuple[Array, Array]:
         """Updates tokens.
 
         Args:
             x: `[N, T, width]`.
             mask: `[N, T]`; tokens of False are not attended to.
             factors: `[N, 2]`, what the two branches are multiplied by; None for 1.
+
+        Returns:
+            The tokens, and the output of the MLP, both `[N, T, width]` float32.
         """
         width, output_init = x.shape[-1], self.output_init or self.kernel_init or _xavier
         attention = Attention(
@@ -292,11 +313,18 @@ class Block(nn.Module):
             name="attention",
         )
         first, second = (1, 1) if factors is None else jnp.moveaxis(factors[..., None, None], 1, 0)
-        y = attention(layer_norm(self.dtype, "norm1")(x), mask)
-        x = x + first * self._scaled(y, "scale1")
-        y = self._hidden(layer_norm(self.dtype, "norm2")(x))
-        y = linear(width, self.dtype, "linear2", kernel_init=output_init)(y)
-        return x + second * self._scaled(y, "scale2")
+        linear2 = linear(width, self.dtype, "linear2", kernel_init=output_init)
+        x, _ = self._add(1, x, lambda y: attention(y, mask), first)
+        return self._add(2, x, lambda y: linear2(self._hidden(y)), second)
+
+    def _add(
+        self, number: int, x: Array, branch: Callable[[Array], Array], factor: Array | int
+    ) -> tuple[Array, Array]:
+        """The tokens after one of the branches, and what the branch gives."""
+        norm = layer_norm(jnp.float32 if self.post_norm else self.dtype, f"norm{number}")
+        y = branch(x if self.post_norm else norm(x)).astype(x.dtype)
+        x = x + factor * self._scaled(y, f"scale{number}")
+        return (norm(x) if self.post_norm else x), y
 
     def _hidden(self, x: Array) -> Array:
         """The MLP's hidden units, after the activation."""

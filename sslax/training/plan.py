@@ -124,7 +124,7 @@ def make_plan(
     checkpoint_every = max(to_steps("checkpoint_every", steps) // log_every, 1) * log_every
     warmup = to_steps("optimizer.warmup", steps)
     rate = optim.learning_rate(config.optimizer, batch_size=size, warmup=warmup, total=steps)
-    method = methods[config.method](config, steps)
+    method = methods[config.method](_with_classes(config, classes), steps)
     _check_accumulation(config, method)
     criterion = None if isinstance(method.task, Representation) else "loss"
     section = config.get(config.method, {})
@@ -155,6 +155,22 @@ def make_plan(
         layout=config.sharding,
         accumulate=config.accumulate,
     )
+
+
+def _with_classes(config: ConfigDict, classes: int | None) -> ConfigDict:
+    """A config whose method, if it classifies the images of the set, has their number of classes:
+    where its section has 0, a copy."""
+    found = config.get(config.method, {}).get("classes", classes)
+    if classes is None or found == classes:
+        return config
+    if found != 0:
+        raise UserError(
+            f"config.{config.method}.classes is {found}, but the training set has {classes}: set "
+            "it to 0."
+        )
+    config = config.copy_and_resolve_references()
+    config[config.method].classes = classes
+    return config
 
 
 def _check_accumulation(config: ConfigDict, method: Method) -> None:

@@ -206,6 +206,50 @@ def test_random_unit_masking_refuses():
         augment.random_unit_masking(KEYS[0], (6, 4), unit=3)
 
 
+def reference_squares(random, rows, columns, ratio, block, surplus):
+    """Visible tokens as the authors' code chooses them, index by index."""
+    size = rows * columns
+    kept, seen = int(round((1 - ratio) * size, 6)), np.zeros((rows, columns), bool)
+    for center in random.integers(size, size=int((1 - ratio + surplus) * size / block**2)):
+        for i, j in np.ndindex(block, block):
+            row = center // columns + i - block // 2
+            column = center % columns + j - block // 2
+            seen[np.clip(row, 0, rows - 1), np.clip(column, 0, columns - 1)] = True
+    seen, missing = seen.ravel(), kept - seen.sum()
+    change = random.choice(np.flatnonzero(seen == (missing < 0)), abs(missing), replace=False)
+    seen[change] = missing > 0
+    return seen.reshape(rows, columns)
+
+
+@pytest.mark.parametrize(
+    ("grid", "options", "kept"),
+    [((14, 14), {}, 39), ((6, 5), {"ratio": 0.6, "block": 2, "surplus": 0.2}, 12)],
+)
+def test_inverse_block_masking_is_that_of_the_authors(grid, options, kept):
+    sample = jax.vmap(lambda key: augment.inverse_block_masking(key, grid, **options))
+    visible, mask = jax.device_get(jax.jit(sample)(KEYS))
+    assert visible.shape == (COUNT, kept) and visible.dtype == np.int32 and mask.dtype == bool
+    assert (np.diff(visible, axis=1) > 0).all()
+    seen = np.zeros(mask.shape, bool)
+    np.put_along_axis(seen, visible, True, axis=1)
+    np.testing.assert_array_equal(seen, ~mask)
+    random, seen = np.random.default_rng(0), seen.reshape(COUNT, *grid)
+    knobs = {"ratio": 0.8, "block": 3, "surplus": 0.07, **options}
+    expected = np.stack([reference_squares(random, *grid, **knobs) for _ in range(COUNT)])
+    np.testing.assert_allclose(seen.mean(0), expected.mean(0), atol=0.05)
+    for shift in (1, 2, 3):  # how often tokens at that distance are both visible
+        ours, theirs = ((x[:, shift:] & x[:, :-shift]).mean() for x in (seen, expected))
+        np.testing.assert_allclose(ours, theirs, atol=0.006)
+        ours, theirs = ((x[:, :, shift:] & x[:, :, :-shift]).mean() for x in (seen, expected))
+        np.testing.assert_allclose(ours, theirs, atol=0.006)
+
+
+def test_inverse_block_masking_refuses():
+    for ratio in (0.0, 1.0, 0.95):
+        with pytest.raises(ValueError, match="leave a visible token"):
+            augment.inverse_block_masking(KEYS[0], (4, 4), ratio=ratio)
+
+
 def reference_blocks(random, grid, ratio, smallest):
     """A blockwise mask as the papers' codes make it, without a limit on the number of blocks."""
     mask, high = np.zeros(grid, bool), random.uniform(*ratio) * grid[0] * grid[1]

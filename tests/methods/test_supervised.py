@@ -5,6 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from descent import descend
+from miniature import assert_close, encoded, train, weights
+from miniature import method as miniature
 
 from sslax import augment
 from sslax.methods.representation.supervised import classify, supervised
@@ -63,6 +66,22 @@ def test_every_view_has_its_images_label():
     np.testing.assert_allclose(output.features, features.reshape(3, 2, 4), rtol=1e-4, atol=1e-6)
     mean = output.model_state["encoder"]["mean"]
     np.testing.assert_allclose(mean, 0.5 * views.mean(0), rtol=1e-5)
+
+
+def test_steps_equal_those_of_a_reference():
+    """In NumPy, with finite differences as gradients."""
+    params = weights(0, 4, classifier=(4, 3))
+    views = np.random.default_rng(1).uniform(size=(2, 3, 1, 2, 2, 3))  # of two steps
+
+    def reference(params, images):
+        logits = encoded(params, images) @ params["classifier"]["kernel"]
+        return np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(3), LABELS])
+
+    batches = [{"views": x, "label": LABELS, "index": BATCH["index"]} for x in views]
+    for x, step in zip(views[:, :, 0], train(miniature(supervised, params), batches, 0.5)):
+        assert step.metrics["loss"] == pytest.approx(reference(params, x), rel=1e-6)
+        params = descend(lambda p, x=x: reference(p, x), params, 0.5)
+        assert_close(step.after.params, params)
 
 
 def test_given_weights_are_where_it_starts_and_survive_donation():

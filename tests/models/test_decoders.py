@@ -9,6 +9,7 @@ import scipy.special
 from sslax.models import (
     ColorDecoder,
     ContextDecoder,
+    Data2VecDecoder,
     Discriminator,
     MAEDecoder,
     ResNet,
@@ -29,6 +30,14 @@ CASES = {
         MAEDecoder(patch=2, width=8, depth=1, heads=2),
         {"tokens": draw(0, 2, 4, 6), "keep": KEEP, "like": draw(1, 2, 4, 6, 3)},
         (2, 6, 12),
+    ),
+    "data2vec": (
+        Data2VecDecoder(patch=2, width=6, layers=2, groups=3),
+        {
+            **{"tokens": draw(0, 2, 4, 6), "keep": KEEP, "like": draw(1, 2, 4, 6, 3)},
+            "key": jax.random.split(jax.random.key(0), 2),
+        },
+        (2, 6, 6),
     ),
     "context": (
         ContextDecoder(bottleneck=6, width=4),
@@ -76,7 +85,7 @@ def test_bfloat16_keeps_parameters_and_outputs_in_float32(name):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((variables, out)))
 
 
-@pytest.mark.parametrize("name", ["mae", "context", "color"])
+@pytest.mark.parametrize("name", ["mae", "data2vec", "context", "color"])
 def test_like_gives_its_shape_alone(name):
     module, x, _ = CASES[name]
     model = from_linen(module)
@@ -143,6 +152,43 @@ def test_mae_decoder_without_class_token():
     x = {**x, "tokens": x["tokens"][:, 1:]}
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
     assert jax.eval_shape(lambda v: model.apply(*v, x, True)[0], variables).shape == shape
+
+
+@pytest.mark.parametrize(("width", "groups"), [(6, 3), (4, 2)])
+def test_data2vec_decoder_is_convolutions_with_noise_at_masked_patches(width, groups):
+    """Position by position, group by group; the second decoder has no residual at first."""
+    module = Data2VecDecoder(patch=2, width=width, layers=2, groups=groups, noise=0.5)
+    _, x, _ = CASES["data2vec"]
+    with jax.enable_x64(True):
+        module = module.clone(dtype=jnp.float64)
+        tokens = np.asarray(x["tokens"], np.float64)
+        params = jax.jit(lambda x: module.init(jax.random.key(1), x, train=True))(x)["params"]
+        random = np.random.default_rng(2)
+        params = jax.tree.map(lambda leaf: random.normal(size=leaf.shape), params)
+        x = {**x, "tokens": tokens}
+        out = jax.jit(lambda p: module.apply({"params": p}, x, train=True))(params)
+        noise = [0.5 * np.asarray(jax.random.normal(key, (6, 6))) for key in x["key"]]
+    for i, y in enumerate(noise):
+        y[KEEP[i]] = tokens[i, 1:]
+        y = y.reshape(2, 3, 6)
+        for name in ("conv1", "conv2"):
+            kernel, bias, padded = (
+                params[name]["kernel"],
+                params[name]["bias"],
+                np.pad(y, 1)[:, :, 1:-1],
+            )
+            z = np.zeros((2, 3, width)) + bias
+            per_group, inputs = width // groups, y.shape[-1] // groups
+            for row, column, k in np.ndindex(2, 3, width):
+                first = k // per_group * inputs
+                window = padded[row : row + 3, column : column + 3, first : first + inputs]
+                z[row, column, k] += (window * kernel[..., k]).sum()
+            z = (z - z.mean(-1, keepdims=True)) / np.sqrt(z.var(-1, keepdims=True) + 1e-5)
+            z = z * scipy.special.ndtr(z)
+            y = y + z if y.shape == z.shape else z
+        last = params["prediction"]
+        expected = y.reshape(6, width) @ last["kernel"] + last["bias"]
+        np.testing.assert_allclose(out[i], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_painting_starts_near_the_middle_of_the_range():

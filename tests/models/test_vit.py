@@ -404,16 +404,21 @@ def dense(x, p):
     return x @ p["kernel"] + p["bias"]
 
 
-def reference_block(x, p, heads):
-    """A block of one image's tokens `[T, width]`, head by head, with layer scale and SwiGLU."""
-    q, k, v = np.split(dense(norm(x, p["norm1"]), p["attention"]["qkv"]), 3, axis=1)
+def reference_block(x, p, heads, post_norm):
+    """A block of one image's tokens `[T, width]`, head by head, with layer scale and SwiGLU; and
+    the output of its MLP."""
+    before = [(lambda x: x) if post_norm else partial(norm, p=p[f"norm{i}"]) for i in (1, 2)]
+    after = [partial(norm, p=p[f"norm{i}"]) if post_norm else (lambda x: x) for i in (1, 2)]
+    q, k, v = np.split(dense(before[0](x), p["attention"]["qkv"]), 3, axis=1)
     outputs = []
     for columns in np.split(np.arange(x.shape[1]), heads):
         scores = np.exp(q[:, columns] @ k[:, columns].T / np.sqrt(len(columns)))
         outputs.append(scores / scores.sum(1, keepdims=True) @ v[:, columns])
-    x = x + p["scale1"] * dense(np.concatenate(outputs, axis=1), p["attention"]["projection"])
-    gate, value = np.split(dense(norm(x, p["norm2"]), p["linear1"]), 2, axis=1)
-    return x + p["scale2"] * dense(gate / (1 + np.exp(-gate)) * value, p["linear2"])
+    attended = dense(np.concatenate(outputs, axis=1), p["attention"]["projection"])
+    x = after[0](x + p["scale1"] * attended)
+    gate, value = np.split(dense(before[1](x), p["linear1"]), 2, axis=1)
+    mlp = dense(gate / (1 + np.exp(-gate)) * value, p["linear2"])
+    return after[1](x + p["scale2"] * mlp), mlp
 
 
 def random_like(params):
@@ -421,10 +426,12 @@ def random_like(params):
     return jax.tree.map(lambda leaf: 0.3 * random.normal(size=leaf.shape), params)
 
 
-@pytest.mark.parametrize("class_token", [True, False])
-def test_mask_token_registers_layer_scale_and_swiglu(class_token):
+@pytest.mark.parametrize(("class_token", "post_norm"), [(True, False), (False, True)])
+def test_mask_token_registers_layer_scale_swiglu_and_post_norm(class_token, post_norm):
     module = SMALL.clone(
         depth=1,
+        post_norm=post_norm,
+        mlp_stages=1,
         mask_token=True,
         registers=2,
         layer_scale=0.1,
@@ -450,11 +457,24 @@ def test_mask_token_registers_layer_scale_and_swiglu(class_token):
     before = [params["class_token"][None]] if class_token else []
     for i, image in enumerate(tokens):
         image = np.concatenate([*before, params["registers"], image])
-        image = norm(reference_block(image, params["block01"], 3), params["norm"])
-        expected = np.delete(image, [len(before), len(before) + 1], axis=0)
+        image = norm(image, params["embedding_norm"]) if post_norm else image
+        image, mlp = reference_block(image, params["block01"], 3, post_norm)
+        image = image if post_norm else norm(image, params["norm"])
+        expected, mlp = (np.delete(x, [len(before), len(before) + 1], axis=0) for x in (image, mlp))
         np.testing.assert_allclose(out.stages["tokens"][i], expected, atol=1e-5)
+        np.testing.assert_allclose(out.stages["mlp01"][i], mlp, atol=1e-5)
         np.testing.assert_allclose(out.features[i], expected[len(before) :].mean(0), atol=1e-5)
     assert out.stages["block01"].shape == out.stages["tokens"].shape
+
+
+def test_stages_of_the_last_mlps(small):
+    _, params, _ = small
+    for count, names in ((0, set()), (1, {"mlp02"}), (2, {"mlp01", "mlp02"})):
+        module = SMALL.clone(mlp_stages=count)
+        out = jax.eval_shape(partial(module.apply, train=True), {"params": params}, images())
+        found = {name: stage for name, stage in out.stages.items() if name.startswith("mlp")}
+        assert set(found) == names
+        assert all(stage.shape == (2, 7, 24) for stage in found.values())
 
 
 def test_registers_are_attended_to_beside_padding(small):

@@ -118,7 +118,8 @@ def data_of(config, variant):
         return {"examples": examples, "image_shape": shape, "classes": None}
     side = max(config.augment.size, 32)
     shape = (side, side, len(config.model.mean))
-    return {"examples": examples, "image_shape": shape, "classes": None if variant else 10}
+    classes = 10 if not variant or config.method == "supervised" else None
+    return {"examples": examples, "image_shape": shape, "classes": classes}
 
 
 @pytest.mark.parametrize(("name", "variant"), CONFIGS)
@@ -185,10 +186,12 @@ ALLOWED = {
         ),
         r"gap|overlap|selfsup_crop|image_size|resident_bytes|boxes|speed": "likewise",
         r"drop_path|scenes\.test|registers|layer_scale|mask_probability": "likewise",
-        r"(msn|dinov2)\.iterations|msn\.mask_ratio|patch_projector\.outputs": "likewise",
+        r"(msn|dinov2)\.iterations|msn\.mask_ratio|patch_projector\.outputs|surplus": "likewise",
         r"w_mse\.epsilon": "the covariance is as it is",
         r"\w*momentum|beta2": "nothing is averaged",
-        r"\w+_start|\w+_ramp|freeze|teacher_warmup|early": "from the first step on, at once",
+        r"\w+_start|\w+_ramp|\w+_rise": "from the first step on, at once",
+        r"freeze|teacher_warmup|early": "likewise",
+        r"supervised\.classes": "as many as the set has",
         r"final_fraction|final_decay_fraction|vector_rate|rates\.\w+": "no rate, no decay",
         r"colorization\.gamma": "the balance is by the prior alone",
     },
@@ -308,6 +311,8 @@ def test_an_unknown_key_is_refused(name, key, nearest):
         ("swav", {"swav.queue_size": 64}, "is no multiple .* choose 128, or another batch size"),
         ("nnclr", {"nnclr.queue_size": 200}, "nnclr.queue_size = 200 is no multiple of the 128"),
         ("moco", {"moco.queue_size": 200, "moco.symmetric": True}, "of the 256 entries of a batch"),
+        ("data2vec2", {"data2vec2.layers": 7}, "layers = 7 is more than the 6 blocks"),
+        ("data2vec2", {"model.class_token": False}, "but config.data2vec2.class_weight is 2.56"),
         ("context_prediction", {"context_prediction.smallest": 145}, "is more than a patch has"),
         ("colorization", {"colorization.bin": 200}, "is more than the 2 bins that config"),
         ("monodepth2", {"monodepth2.min_depth": 100.0}, "min_depth = 100.0 must be less than"),

@@ -309,6 +309,14 @@ def images_that_suit() -> Iterator[None]:
         raise UserError(f"The images do not suit the task: {error}") from error
 
 
+def needs_labels(method: str) -> UserError:
+    """The mistake of a method that learns from labels, of a set that has none."""
+    return UserError(
+        f"The method {method} learns from labels and this set has none; choose another "
+        "config.method, or give a labeled set (config.data.labels=True)."
+    )
+
+
 def check_queue(name: str, size: int, batch: int) -> None:
     """Checks the `queue_size` of the config's section of that name, in which whole batches of
     `batch` entries are replaced.

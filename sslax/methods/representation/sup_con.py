@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from sslax import losses, models
-from sslax.errors import UserError
 from sslax.methods.common import Augmentation, knobs_of, merge_views
 from sslax.methods.representation import common
 from sslax.methods.representation.two_views import joint_embedding
@@ -41,10 +40,7 @@ def sup_con(
         embeddings: Array, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, Metrics]:
         if "label" not in batch:
-            raise UserError(
-                "The method sup_con learns from labels and this set has none; choose another "
-                "config.method, or give a labeled set (config.data.labels=True)."
-            )
+            raise common.needs_labels("sup_con")
         labels = jnp.repeat(batch["label"], 2)
         per_view = losses.sup_con(merge_views(embeddings), labels, temperature=temperature)
         return jnp.mean(per_view), {

@@ -1,16 +1,18 @@
 """Supervised classification: an encoder and a linear classifier learn from labels.
 
-Not self-supervised: what fine-tuning does with a trained encoder, and the baseline that trains the
-same network from scratch.
+Not self-supervised: what fine-tuning does with a trained encoder, and the upper bound beside SupCon
+that the other methods are compared with: the same network, views and budget, with labels.
 """
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
-from sslax import augment
-from sslax.methods.common import Augmentation, merge_views, split_views
+from sslax import augment, models
+from sslax.methods.common import Augmentation, knobs_of, merge_views, split_views
 from sslax.methods.representation import common
 from sslax.models.compose import Network, Parts
+from sslax.ranges import NonNegativeInt
 from sslax.types import Array, Batch, LossOutput, Method, Model, PyTree, Variables
 
 
@@ -55,7 +57,12 @@ def supervised(
         return value, LossOutput(variables.model_state, variables.extra, metrics, features)
 
     return common.encoder_method(
-        network, augmentation=augmentation, evaluation_view=evaluation_view, init=init, loss=loss
+        network,
+        augmentation=augmentation,
+        evaluation_view=evaluation_view,
+        init=init,
+        loss=loss,
+        mean_over_examples=True,
     )
 
 
@@ -74,3 +81,20 @@ def _network(encoder: Model, classifier: Model) -> Network:
 def _forward(net: Parts, images: Array) -> tuple[Array, Array]:
     features = net.encoder(images).features.astype(jnp.float32)
     return features, net.classifier(features)
+
+
+def build(config: ConfigDict, steps: int) -> Method:
+    """Supervised classification from the sections `model`, `augment` and `supervised` of a config.
+
+    Raises:
+        UserError: `supervised.classes` is 0, since the training set has no labels.
+    """
+    classes = knobs_of(config, supervised, classes=NonNegativeInt)["classes"]
+    if not classes:
+        raise common.needs_labels("supervised")
+    return supervised(
+        models.build_encoder(config.model),
+        models.from_linen(models.Classifier(classes)),
+        augmentation=common.build_augmentation(config.augment),
+        evaluation_view=common.build_evaluation_view(config.augment),
+    )
