@@ -21,6 +21,7 @@ VARIANTS: dict[str, presets.Values] = {
         "augment.interpolation": "bilinear",
         "model": {"name": "vit_micro", "patch": 7, "blocks": (), "patch_stem": 0},
         "data2vec2": {"masks": 4, "mask_ratio": 0.7, "block": 2, "layers": 5},
+        "data2vec2.class_weight": 0.1,
         "data2vec2.momentum": 0.99,
         "data2vec2.final_momentum": 0.999,
         "data2vec2.decoder": {"width": 64, "layers": 2, "groups": 1},
@@ -28,7 +29,6 @@ VARIANTS: dict[str, presets.Values] = {
     "tiny": {
         "model": {"width": 0.25, "blocks": (2,), "patch": 4},
         "data2vec2": {"masks": 2, "layers": 1, "mask_ratio": 0.6, "momentum": 0.9},
-        "data2vec2.class_weight": 0.1,
         "data2vec2.decoder": {"width": 16, "layers": 1, "groups": 2},
     },
     "cifar10": {

@@ -312,7 +312,7 @@ def test_an_unknown_key_is_refused(name, key, nearest):
         ("nnclr", {"nnclr.queue_size": 200}, "nnclr.queue_size = 200 is no multiple of the 128"),
         ("moco", {"moco.queue_size": 200, "moco.symmetric": True}, "of the 256 entries of a batch"),
         ("data2vec2", {"data2vec2.layers": 7}, "layers = 7 is more than the 6 blocks"),
-        ("data2vec2", {"model.class_token": False}, "but config.data2vec2.class_weight is 2.56"),
+        ("data2vec2", {"model.class_token": False}, "but config.data2vec2.class_weight is 0.1"),
         ("context_prediction", {"context_prediction.smallest": 145}, "is more than a patch has"),
         ("colorization", {"colorization.bin": 200}, "is more than the 2 bins that config"),
         ("monodepth2", {"monodepth2.min_depth": 100.0}, "min_depth = 100.0 must be less than"),
