@@ -5,8 +5,9 @@
     python -m sslax.main --config=configs/data2vec2.py:imagenet           # ViT-B/16
 
 Expected: imagenet: fine-tuned 84.5 % (ViT-B, the paper, by notes that were not checked against it).
-Its features are meant for fine-tuning: `python -m sslax.evaluate --workdir=RUN --finetune`. Only
-the embedded variant has been run; cifar10, stl10, imagenet100 and folder are not the authors'.
+Its features are meant for fine-tuning: `python -m sslax.evaluate --workdir=RUN --finetune`. Of the
+variants only the embedded one has been run, and only for two epochs, which its features were not
+evaluated after; cifar10, stl10, imagenet100 and folder are not the authors'.
 """
 
 from ml_collections import ConfigDict
