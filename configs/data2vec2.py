@@ -28,7 +28,7 @@ VARIANTS: dict[str, presets.Values] = {
         "data2vec2.decoder": {"width": 64, "layers": 2, "groups": 1},
     },
     "tiny": {
-        "model": {"width": 0.25, "blocks": (2,), "patch": 4},
+        "model": {"width": 0.25, "blocks": (1,), "patch": 4},
         "data2vec2": {"masks": 2, "layers": 1, "mask_ratio": 0.6, "momentum": 0.9},
         "data2vec2.decoder": {"width": 16, "layers": 1, "groups": 2},
     },

@@ -32,7 +32,7 @@ VARIANTS: dict[str, presets.Values] = {
         "optimizer.layer_decay": 1.0,
     },
     "tiny": {
-        "model": {"width": 1.0, "blocks": (2,), "patch": 4, "registers": 1},
+        "model": {"width": 1.0, "blocks": (1,), "patch": 4, "registers": 1},
         "augment.local": {"count": 2, "size": 8},
         "dinov2.projector": {"hidden": 16, "bottleneck": 8, "outputs": 16},
         "dinov2.patch_projector": {"hidden": 16, "bottleneck": 8, "outputs": 12},

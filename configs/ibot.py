@@ -24,7 +24,7 @@ VARIANTS: dict[str, presets.Values] = {
         "optimizer": {"learning_rate": 1e-3, "scaling": "none", "final_decay_fraction": 1.0},
     },
     "tiny": {
-        "model": {"width": 1.0, "blocks": (2,), "patch": 4},
+        "model": {"width": 1.0, "blocks": (1,), "patch": 4},
         "augment.local": {"count": 2, "size": 8},
         "ibot.projector": {"hidden": 16, "bottleneck": 8, "outputs": 16},
         "ibot.momentum": 0.9,

@@ -25,7 +25,7 @@ VARIANTS: dict[str, presets.Values] = {
         "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.05, "final_decay_fraction": 1.0},
     },
     "tiny": {
-        "model": {"width": 1.0, "blocks": (2,)},
+        "model": {"width": 1.0, "blocks": (1,)},
         "ijepa.predictor": {"width": 16, "depth": 1, "heads": 2},
         "ijepa.blocks.min_context": 2,
     },

@@ -22,7 +22,7 @@ VARIANTS: dict[str, presets.Values] = {
         "optimizer": {"learning_rate": 2e-3, "scaling": "none"},
     },
     "tiny": {
-        "model": {"width": 1.0, "blocks": (2,)},
+        "model": {"width": 1.0, "blocks": (1,)},
         "mae.decoder": {"width": 16, "depth": 1, "heads": 2},
     },
     "cifar10": {

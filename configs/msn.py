@@ -25,7 +25,7 @@ VARIANTS: dict[str, presets.Values] = {
         "optimizer": {"weight_decay": 0.05, "final_decay_fraction": 1.0},
     },
     "tiny": {
-        "model": {"width": 1.0, "blocks": (2,), "patch": 4},
+        "model": {"width": 1.0, "blocks": (1,), "patch": 4},
         "augment.local": {"count": 2, "size": 8},
         "msn.projector": {"hidden": 16, "bottleneck": 8, "prototypes": 16},
         "msn.momentum": 0.9,

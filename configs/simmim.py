@@ -22,7 +22,7 @@ VARIANTS: dict[str, presets.Values] = {
         "simmim.mask_unit": 7,
         "optimizer": {"learning_rate": 2e-3, "scaling": "none"},
     },
-    "tiny": {"model": {"width": 1.0, "blocks": (2,), "patch": 4}, "simmim.mask_unit": 4},
+    "tiny": {"model": {"width": 1.0, "blocks": (1,), "patch": 4}, "simmim.mask_unit": 4},
     "cifar10": {
         "model": {"name": "vit_tiny", "patch": 4, "small_stem": False},
         "simmim.mask_unit": 4,

@@ -51,7 +51,7 @@ VARIANTS: dict[str, presets.Values] = {
     "tiny": {
         "augment.size": (24, 40),
         "model.width": 0.125,
-        "smurf.network": {"iterations": 2, "levels": 1},
+        "smurf.network": flow_presets.TINY_RAFT_NETWORK,
     },
     "chairs": {
         **PAPER,

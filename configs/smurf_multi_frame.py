@@ -64,7 +64,7 @@ VARIANTS: dict[str, presets.Values] = {
         "optimizer.learning_rate": 1e-3,
         "smurf_multi_frame.start_from_teacher": False,
         "smurf_multi_frame.fusion_steps": 5,
-        "smurf_multi_frame.network": {"iterations": 2, "levels": 1},
+        "smurf_multi_frame.network": flow_presets.TINY_RAFT_NETWORK,
     },
     "sintel": {
         **PAPER,

@@ -19,7 +19,7 @@ def chosen(names):
 ONE_AND_EIGHT = chosen(
     METHODS.keys() - {"arflow", "monodepth2", "sfm_learner", "smurf", "smurf_multi_frame", "unflow"}
 )
-SHARDED = chosen(["simclr", "mae", "monodepth2"])
+SHARDED = chosen(["simclr", "mae", "monodepth"])
 # Rotation and MAE stand for the losses that are means over examples.
 DIVIDED = chosen(
     METHODS.keys()

@@ -31,8 +31,8 @@ def random_masking(key: Array, tokens: int, *, ratio: float = 0.75) -> tuple[Arr
         ratio: fraction of the tokens that is masked.
 
     Returns:
-        Indices `[K]` int32 of the `K = T - int(ratio T)` visible tokens, increasing, and the mask
-        `[T]` (bool), True for a masked token.
+        Indices `[K]` int32 of the `K = int((1 - ratio) T)` visible tokens, at least one,
+        increasing, and the mask `[T]` (bool), True for a masked token.
 
     Raises:
         ValueError: `ratio` is not in [0, 1).
@@ -49,7 +49,7 @@ def random_masking(key: Array, tokens: int, *, ratio: float = 0.75) -> tuple[Arr
         raise checks.value_error(
             f"ratio must be in [0, 1) and tokens positive; got {ratio} of {tokens}."
         )
-    kept = tokens - int(ratio * tokens)
+    kept = max(int((1 - ratio) * tokens), 1)
     visible = jnp.sort(jax.random.permutation(key, tokens)[:kept]).astype(jnp.int32)
     return visible, jnp.ones(tokens, bool).at[visible].set(False)
 

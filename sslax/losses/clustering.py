@@ -54,7 +54,7 @@ def swapped_prediction(
     Raises:
         AssertionError: `scores` or `queue` has the wrong shape.
         ValueError: there are fewer than two views, or fewer views than code views, or a single
-            image; a temperature or `epsilon` is not positive.
+            image; a mask without a queue; a temperature or `epsilon` is not positive.
 
     Example:
         >>> import jax.numpy as jnp
@@ -75,6 +75,8 @@ def swapped_prediction(
             f"code_views is {code_views} of {views} views; pass scores [N, V, K] of at least two "
             "views, and code_views in 1, ..., V."
         )
+    if queue is None and queue_mask is not None:
+        raise checks.value_error("queue_mask is given without a queue; pass the queue as well.")
     to_assign, counts = jax.lax.stop_gradient(scores[:, :code_views]), None
     if queue is not None:
         checks.assert_shape(queue, (None, code_views, scores.shape[2]))

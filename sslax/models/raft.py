@@ -41,6 +41,7 @@ class RAFT(nn.Module):
         small: RAFT-S rather than the full network: bottleneck blocks, one 3x3 GRU, radius 3, no
             batch normalization, bilinear upsampling.
         width: factor on all channels.
+        blocks: residual blocks of each of the encoders' three stages.
         iterations: number of updates.
         levels: of the correlation pyramid; the features need `2^(levels - 1)` pixels a side.
         radius: of the lookup; None for 4, or 3 in the small network.
@@ -60,6 +61,7 @@ class RAFT(nn.Module):
 
     small: bool = False
     width: Positive = 1.0
+    blocks: PositiveInt = 2
     iterations: PositiveInt = 12
     levels: PositiveInt = 4
     radius: PositiveInt | None = None
@@ -100,7 +102,12 @@ class RAFT(nn.Module):
         images = 2 * pad_to_multiple(images, _STRIDE) - 1
         images = images.reshape(-1, *images.shape[2:]).astype(self.dtype)
         sizes = _SMALL if self.small else _FULL
-        encoder = {"small": self.small, "width": self.width, "dtype": self.dtype}
+        encoder = {
+            "small": self.small,
+            "width": self.width,
+            "blocks": self.blocks,
+            "dtype": self.dtype,
+        }
         features = Encoder(**encoder, outputs=sizes.features, name="feature_encoder")(
             images, train=train
         )
@@ -158,7 +165,7 @@ _SMALL = _Channels((32, 64, 96), 128, 96, 64, (96,), (64, 32), 82, 128)
 
 
 class Encoder(nn.Module):
-    """Features at an eighth of the resolution: a 7x7 convolution and six residual blocks.
+    """Features at an eighth of the resolution: a 7x7 convolution and residual blocks.
 
     Convolutions before a normalization have no bias, which it would subtract.
 
@@ -166,6 +173,7 @@ class Encoder(nn.Module):
         outputs: channels, before `width`.
         small: bottleneck rather than basic blocks, and fewer channels.
         width: factor on all channels.
+        blocks: of each of three stages.
         norm: 'batch', 'instance' or 'none'.
         dtype: of the computation; parameters are float32.
     """
@@ -173,6 +181,7 @@ class Encoder(nn.Module):
     outputs: int
     small: bool = False
     width: float = 1.0
+    blocks: int = 2
     norm: str = "instance"
     dtype: Any = jnp.float32
 
@@ -185,7 +194,7 @@ class Encoder(nn.Module):
         layers = {"norm": self.norm, "train": train, "dtype": self.dtype}
         x = nn.relu(_Layer(widths[0], 7, 2, **layers, name="convnormrelu")(x))
         for i, channels in enumerate(widths, start=1):
-            for j in range(2):
+            for j in range(self.blocks):
                 block = _Block(channels, 2 if i > 1 and j == 0 else 1, self.small, layers)
                 x = block.copy(name=f"layer{i}_{j}")(x)
         outputs = scaled(self.outputs, self.width)

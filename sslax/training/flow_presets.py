@@ -56,7 +56,7 @@ _PWC_KNOBS = (
     "normalize",
     "level_dropout",
 )
-_RAFT_KNOBS = ("small", "iterations", "levels", "correlation", "remat")
+_RAFT_KNOBS = ("small", "blocks", "iterations", "levels", "correlation", "remat")
 
 PWC_NETWORK: Values = {name: getattr(PWCNet, name) for name in _PWC_KNOBS}
 """Section `network` of a method that uses PWC-Net, with UFlow's values."""
@@ -67,6 +67,9 @@ RAFT_NETWORK: Values = {
     "norm": "instance",
 }
 """Section `network` of a method that uses RAFT, with SMURF's values."""
+
+TINY_RAFT_NETWORK: Values = {"blocks": 1, "iterations": 2, "levels": 1}
+"""RAFT for `TINY`."""
 
 TINY_PWC_NETWORK: Values = {
     "levels": 3,

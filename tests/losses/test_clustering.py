@@ -153,6 +153,8 @@ def test_errors():
         losses.swapped_prediction(scores[:, :1], code_views=1)
     with pytest.raises(ValueError, match="swapped_prediction: a single image has no balanced"):
         losses.swapped_prediction(jnp.ones((1, 2, 4)))
+    with pytest.raises(ValueError, match="queue_mask is given without a queue"):
+        losses.swapped_prediction(np.ones((2, 2, 3)), queue_mask=np.ones(2, bool))
     with pytest.raises(ValueError, match="code_views is 3 of 2 views"):
         losses.swapped_prediction(scores, code_views=3)
     with pytest.raises(AssertionError, match="swapped_prediction expects"):

@@ -992,7 +992,7 @@ def test_mistakes_in_configs_are_named(load_config):
             uflow.build(config, 10)
     config = load_config("smurf", "tiny")
     config.model.name = "pwc"
-    with pytest.raises(UserError, match=r"no config\.smurf\.network\.\w+: did"):
+    with pytest.raises(UserError, match=r"no config\.smurf\.network\.\w+: "):
         smurf.build(config, 10)
     config = load_config("arflow", "tiny")
     with config.unlocked():

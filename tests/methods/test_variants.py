@@ -50,7 +50,11 @@ VIT |= {"model.width": 1.0}
         ("mae", {"mae.normalize": False}, "loss"),
         ("simmim", {"model.drop_path": 0.1}, "loss"),
         ("data2vec2", {"model.class_token": False, "data2vec2.class_weight": 0.0}, "loss"),
-        ("data2vec2", {"model.post_norm": False, "data2vec2.layers": 2}, "target_std"),
+        (
+            "data2vec2",
+            {"model.post_norm": False, "model.blocks": (2,), "data2vec2.layers": 2},
+            "target_std",
+        ),
         ("ibot", {"model.drop_path": 0.1, "augment.local.count": 0}, "patch_loss"),
         ("dinov2", {"dinov2.iterations": 0, "dinov2.patch_projector.outputs": 0}, "koleo"),
         ("dinov2", {"model.drop_path": 0.1, "dinov2.koleo_weight": 0.0}, "patch_loss"),
