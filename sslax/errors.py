@@ -14,6 +14,7 @@ EXTRAS = {
         *("safetensors", "sklearn", "tensorboardX"),
     ),
     "geometry": ("skimage",),
+    "hf": ("datasets",),
 }
 
 
