@@ -15,6 +15,7 @@ EXTRAS = {
     ),
     "geometry": ("skimage",),
     "hf": ("datasets",),
+    "bands": ("tifffile",),
 }
 
 

@@ -111,7 +111,8 @@ def _read_labels(config: ConfigDict) -> dict[str, str]:
                 f"{file} has no column data.folder.{key}={heading!r} but {_some(tuple(rows[0]))}"
             )
         columns.append(rows[0].index(heading) if heading else default)
-    headed = section.file_column or section.label_column or not listing.is_image(rows[0][0])
+    named = section.file_column or section.label_column
+    headed = named or not listing.is_image(rows[0][0], config.channels)
     rows = rows[1:] if headed else rows
     names, labels = columns
     if short := [row for row in rows if len(row) <= max(columns)]:
@@ -133,9 +134,10 @@ def _listed(
     The table has paths below the directory, or names, with or without suffixes.
     """
     root = _directory(path, key)
-    paths = [file for file in listing.tree(root).files if listing.is_image(file)]
+    files = listing.tree(root).files
+    paths = [file for file in files if listing.is_image(file, config.channels)]
     if not paths:
-        raise DataError(_no_images(path, root))
+        raise DataError(_no_images(path, root, config.channels))
     known = [(file, _label_of(file, root, table)) for file in paths]
     found = [(file, label) for file, label in known if label is not None]
     table_file = config.folder.labels_file
@@ -174,14 +176,14 @@ def _scan(path: str, key: str, config: ConfigDict) -> tuple[FolderSource, tuple[
     """The images below a directory, in sorted order, and the names of its classes."""
     root = _directory(path, key)
     found = listing.tree(root)
-    _warn(path, found)
-    paths = [file for file in found.files if listing.is_image(file)]
+    _warn(path, found, config.channels)
+    paths = [file for file in found.files if listing.is_image(file, config.channels)]
     shape = _shape(config)
     classes = sorted(entry.name for entry in listing.directories(root)) if config.labels else []
     if not classes:
         paths = [file for file in paths if not config.labels or Path(file).parent == root]
         if not paths:
-            raise DataError(_no_images(path, root))
+            raise DataError(_no_images(path, root, config.channels))
         return FolderSource(paths, None, **shape), None
     start = os.path.join(root, "")
     files: dict[str, list[str]] = {name: [] for name in classes}
@@ -207,15 +209,15 @@ def _scan(path: str, key: str, config: ConfigDict) -> tuple[FolderSource, tuple[
                 f"{repeated[0]} is a link to images of another class folder, and {name} has no "
                 "others: an image has one class, so remove the link"
             )
-        raise DataError(_no_images(str(root / name), root / name))
+        raise DataError(_no_images(str(root / name), root / name, config.channels))
     counts = [len(files[name]) for name in names]
     labels = np.repeat(np.arange(len(names), dtype=np.int32), counts)
     return FolderSource([file for name in names for file in files[name]], labels, **shape), names
 
 
-def _warn(path: str, found: listing.Tree) -> None:
+def _warn(path: str, found: listing.Tree, channels: int) -> None:
     """Logs what is passed over below a directory."""
-    listing.warn_left_out(path, found.files)
+    listing.warn_left_out(path, found.files, channels)
     for paths, what in (
         (found.links, "links to images that are read already"),
         (found.outputs, "folders of pictures of this library"),
@@ -244,10 +246,11 @@ def _directory(path: str, key: str) -> Path:
     return root
 
 
-def _no_images(path: str, folder: Path) -> str:
+def _no_images(path: str, folder: Path, channels: int) -> str:
     entries = sorted(entry.name for entry in folder.iterdir())
     found = f"only files such as {entries[0]}" if entries else "nothing"
-    return f"{path} has no images, {found}: images are the files ending in {listing.suffixes()}"
+    ends = listing.suffixes(channels)
+    return f"{path} has no images, {found}: images are the files ending in {ends}"
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -157,10 +157,10 @@ def _index(path: str, key: str, config: ConfigDict) -> Index:
     """Reads the headers of all tar files, in threads, and the labels."""
     files = shard_files(path, key)
     section = config.webdataset
-    label = section.label if config.labels else ""
+    label, endings = section.label if config.labels else "", images.suffixes(config.channels)
 
     def scan(number: int) -> list[Sample | str]:
-        return list(_samples(files[number], number, section.image, label))
+        return list(_samples(files[number], number, section.image, label, endings))
 
     with ThreadPoolExecutor(threads(config.workers)) as pool:
         found = list(itertools.chain.from_iterable(pool.map(scan, range(len(files)))))
@@ -169,7 +169,7 @@ def _index(path: str, key: str, config: ConfigDict) -> Index:
     if not samples:
         raise DataError(
             f"{key} {path} has no images in its tar files: images are the files ending in "
-            f"{listing.suffixes()}"
+            f"{listing.suffixes(config.channels)}"
         )
     if left_out:
         logging.getLogger(__name__).warning(
@@ -194,7 +194,9 @@ def _source(index: Index, classes: Classes | None, config: ConfigDict) -> ShardS
     )
 
 
-def _samples(path: str, number: int, image: str, label: str) -> Iterator[Sample | str]:
+def _samples(
+    path: str, number: int, image: str, label: str, endings: Set[str]
+) -> Iterator[Sample | str]:
     """The samples of a tar file, and the names of those without an image.
 
     Args:
@@ -202,6 +204,7 @@ def _samples(path: str, number: int, image: str, label: str) -> Iterator[Sample 
         number: of the file.
         image: as in `Section`.
         label: likewise; '' for none.
+        endings: suffixes of images, with their dots.
     """
     try:
         with tarfile.open(path, "r:") as shard:
@@ -210,7 +213,7 @@ def _samples(path: str, number: int, image: str, label: str) -> Iterator[Sample 
                 if not os.path.basename(name):  # hidden files
                     continue
                 files = {_parts(member.name)[1]: member for member in group}
-                chosen = _image(files, image)
+                chosen = _image(files, image, endings)
                 if chosen is None and image:
                     raise DataError(
                         f"{path}: the sample {name} has no file ending in .{image}, but "
@@ -241,10 +244,12 @@ def _parts(path: str) -> tuple[str, str]:
     return (f"{folder}/{stem}" if folder else stem), suffix.lower()
 
 
-def _image(files: dict[str, tarfile.TarInfo], image: str) -> tarfile.TarInfo | None:
+def _image(
+    files: dict[str, tarfile.TarInfo], image: str, endings: Set[str]
+) -> tarfile.TarInfo | None:
     if image:
         return files.get(image.lstrip(".").lower())
-    found = (files[suffix] for suffix in files if f".{suffix}" in images.SUFFIXES)
+    found = (files[suffix] for suffix in files if f".{suffix}" in endings)
     return next(found, None)
 
 
