@@ -14,6 +14,8 @@ EXTRAS = {
         *("safetensors", "sklearn", "tensorboardX"),
     ),
     "geometry": ("skimage",),
+    "hf": ("datasets",),
+    "bands": ("tifffile",),
 }
 
 

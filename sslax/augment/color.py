@@ -35,9 +35,11 @@ def assert_color_image(image: Array) -> None:
 
 
 def _gray(image: Array) -> Array:
-    """`[H, W, 1]` gray value."""
+    """`[H, W, 1]` gray value; of bands that are neither gray nor RGB their mean."""
     if image.shape[-1] == 1:
         return image
+    if image.shape[-1] != 3:
+        return jnp.mean(image, axis=-1, keepdims=True)
     red, green, blue = (w * image[..., c : c + 1] for c, w in enumerate(_GRAY_WEIGHTS))
     return red + green + blue
 
@@ -74,44 +76,39 @@ def adjust_brightness(image: Array, factor: Array) -> Array:
     """Adjusts brightness: `clip(f x, 0, 1)`.
 
     Args:
-        image: `[H, W, C]` float in [0, 1], C = 1 or 3.
+        image: `[H, W, C]` float in [0, 1].
         factor: f, a nonnegative scalar; 0 gives black, 1 the image.
 
     Returns:
         `[H, W, C]`.
-
-    Raises:
-        ValueError: C is not 1 or 3.
 
     Example:
         >>> import jax.numpy as jnp
         >>> adjust_brightness(jnp.full((1, 1, 1), 0.75), 2.0).item()
         1.0
     """
-    assert_color_image(image)
+    assert_float_image(image)
     checks.assert_unit_range(image)
     return _blend(image, 0.0, factor)
 
 
 def adjust_contrast(image: Array, factor: Array) -> Array:
-    """Adjusts contrast: `clip(f x + (1 - f) m, 0, 1)` with m the mean gray value of the image.
+    """Adjusts contrast: `clip(f x + (1 - f) m, 0, 1)` with m the mean gray value of the image,
+    or of bands that are neither gray nor RGB the mean of all.
 
     Args:
-        image: `[H, W, C]` float in [0, 1], C = 1 or 3.
+        image: `[H, W, C]` float in [0, 1].
         factor: f, a nonnegative scalar; 0 gives uniform gray, 1 the image.
 
     Returns:
         `[H, W, C]`.
-
-    Raises:
-        ValueError: C is not 1 or 3.
 
     Example:
         >>> import jax.numpy as jnp
         >>> adjust_contrast(jnp.array([[[0.25], [0.75]]]), 0.5)[0, :, 0]
         Array([0.375, 0.625], dtype=float32)
     """
-    assert_color_image(image)
+    assert_float_image(image)
     checks.assert_unit_range(image)
     return _blend(image, jnp.mean(_gray(image)), factor)
 
@@ -221,7 +218,7 @@ def color_jitter(
 
     Args:
         key: random key.
-        image: `[H, W, C]` float in [0, 1], C = 1 or 3.
+        image: `[H, W, C]` float in [0, 1]; C = 1 or 3 for saturation and hue.
         brightness, contrast, saturation: strengths b, nonnegative; 0 changes nothing.
         hue: strength h, in [0, 0.5]; 0 changes nothing.
         probability: probability of the jitter as a whole.
@@ -230,7 +227,8 @@ def color_jitter(
         `[H, W, C]`.
 
     Raises:
-        ValueError: a strength is out of range, or C is not 1 or 3.
+        ValueError: a strength is out of range, or saturation or hue is to change and C is not 1 or
+            3.
 
     Example:
         >>> import jax
@@ -238,7 +236,7 @@ def color_jitter(
         >>> color_jitter(jax.random.key(0), x, brightness=0.4, hue=0.1).shape
         (2, 2, 3)
     """
-    assert_color_image(image)
+    (assert_color_image if saturation or hue else assert_float_image)(image)
     checks.assert_unit_range(image)
     strengths = (brightness, contrast, saturation)
     if min(strengths) < 0 or not 0 <= hue <= 0.5:

@@ -1,5 +1,7 @@
 """Random views of images: recipes, and the function that adds a batch's views on the device."""
 
+import functools
+import logging
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from typing import Any, Literal, NamedTuple
@@ -229,6 +231,9 @@ def _check_recipe(recipe: ViewRecipe) -> None:
 def make_view(key: Array, image: Array, recipe: ViewRecipe) -> Array:
     """One random view of one image.
 
+    Gray images have no saturation and no hue to change, and images of other numbers of channels
+    are not turned gray either, which is logged.
+
     Args:
         key: random key.
         image: `[H, W, C]`, uint8 or float in [0, 1].
@@ -291,6 +296,8 @@ def _change_colors(
     jitter_key: Array, grayscale_key: Array, image: Array, recipe: ViewRecipe
 ) -> Array:
     """Color jitter and conversion to gray, in the order of the recipe."""
+    if image.shape[-1] not in (1, 3):
+        recipe = _for_bands(recipe, image.shape[-1])
     if recipe.grayscale and recipe.grayscale_first:
         image = random_grayscale(grayscale_key, image, probability=recipe.grayscale)
     if recipe.jitter:
@@ -306,6 +313,27 @@ def _change_colors(
     if recipe.grayscale and not recipe.grayscale_first:
         image = random_grayscale(grayscale_key, image, probability=recipe.grayscale)
     return image
+
+
+def _for_bands(recipe: ViewRecipe, channels: int) -> ViewRecipe:
+    """The recipe without what only colors have, which is said once."""
+    of_rgb = {
+        "saturation": recipe.jitter * recipe.strength * recipe.saturation,
+        "hue": recipe.jitter * recipe.strength * recipe.hue,
+        "grayscale": recipe.grayscale,
+    }
+    asked = tuple(name for name, value in of_rgb.items() if value)
+    if asked:
+        _warn_of_bands(asked, channels)
+    return recipe._replace(**dict.fromkeys(of_rgb, 0.0))
+
+
+@functools.cache
+def _warn_of_bands(names: tuple[str, ...], channels: int) -> None:
+    logging.getLogger(__name__).warning(
+        "the views leave out %s, which only RGB has: the images have %d channels",
+        *(", ".join(names), channels),
+    )
 
 
 def make_views(

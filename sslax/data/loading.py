@@ -31,6 +31,7 @@ Ends = Annotated[
         "two numbers, the values that become black and white, such as (0, 4095), each {},",
     ),
 ]
+EndsOfBands = Annotated[tuple[Ends, ...], Condition(bool, "one pair for each band")]
 
 
 class Section(NamedTuple):
@@ -41,9 +42,10 @@ class Section(NamedTuple):
     test_path: str = ""  # the same for the test, where a source takes one
     test_fraction: ProperFraction = 0.0  # or hold out this fraction; of videos the end
     labels: bool = True  # False: ignore labels
-    channels: Literal[0, 1, 3] = 0  # 1: gray, 3: RGB; 0: as stored (files: RGB)
-    # Gray files of more than 8 bits: the values that become black and white; (): all of 16 bits
-    value_range: Ends | Unset = ()
+    channels: NonNegativeInt = 0  # 1: gray, 3: RGB, or that many bands; 0: as stored (files: RGB)
+    # Files of more than 8 bits: the values that become black and white, of bands together or each;
+    # (): all of 16 bits
+    value_range: Ends | EndsOfBands | Unset = ()
 
     # Records with one image
     image_size: NonNegativeInt = 0  # pixels: shorter side resized, center cropped; 0: as stored

@@ -147,6 +147,6 @@ def test_errors():
     with pytest.raises(ValueError, match=r"hue in \[0, 0.5\]"):
         augment.color_jitter(jax.random.key(0), IMAGE, hue=0.6)
     with pytest.raises(ValueError, match="channels last"):
-        augment.adjust_contrast(jnp.zeros((3, 8, 8)), 0.5)
+        augment.adjust_saturation(jnp.zeros((3, 8, 8)), 0.5)
     with pytest.raises(TypeError, match="to_float"):
         augment.adjust_contrast(jnp.asarray(BYTES), 0.5)

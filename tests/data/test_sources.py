@@ -432,7 +432,7 @@ def test_an_archive_larger_than_memory_is_refused(tmp_path, monkeypatch):
 def test_config_mistakes():
     assert 'did you mean "folder"?' in error(source="fodler")
     assert "resident, stream" in error(device="gpu")
-    assert "data.channels is 2" in error(channels=2)
+    assert "1 channels, which cannot become data.channels=2" in error(channels=2)
     assert "reads no path" in error(path="/somewhere")
 
 

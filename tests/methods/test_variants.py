@@ -85,7 +85,7 @@ def test_colors_are_projected(shapes):
         ("sup_con", {}, {"classes": None}, "learns from labels and this set has none"),
         ("supervised", {}, {"classes": None}, "supervised learns from labels and this set has"),
         ("supervised", {"supervised.classes": 4}, {}, "classes is 4, but the training set has 10"),
-        ("colorization", {}, {}, "these images are gray"),
+        ("colorization", {}, {}, r"have 1 channel\(s\) rather than RGB"),
         ("inpainting", {"inpainting.hole": "hole"}, {}, "inpainting.hole is 'hole'"),
         ("data2vec2", {"data2vec2.decoder.groups": 3}, {}, "groups = 3 needs a width that is a"),
         ("jigsaw", {"jigsaw.tile": 9}, {}, "a tile of 9 with a jitter of 1 needs 11"),

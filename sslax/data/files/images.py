@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sslax.data.files import headers
+from sslax.data.files import bands, headers
+from sslax.data.files.bands import ValueRange
 from sslax.data.records import ArraySource, ImageError, Record, Source
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ VIDEO_SUFFIXES = frozenset(
 _ANIMATED = frozenset({"GIF", "PNG", "WEBP", "TIFF", "AVIF"})
 _ORIENTATION = 0x0112  # of EXIF
 _UNUSUAL_BITS = (8, 10, 12, 14)  # of cameras, whose values are stored in 16
-ValueRange = tuple[float, float] | tuple[()]
 
 
 def value_range(config: Any) -> ValueRange:
@@ -47,11 +47,14 @@ def decode(
     `size` the shorter side is resized to it by an antialiased bilinear filter and the center square
     is cropped.
 
+    Any other number of channels is that of the bands of an array or a TIFF file, which
+    `bands.read_bands` reads.
+
     Args:
         encoded: the file's bytes, or its path.
         size: side of the result in pixels; 0 keeps the stored size.
         channels: 1 (gray, ITU-R 601), 3 (RGB), or 0 to keep gray as gray and convert the rest to
-            RGB.
+            RGB; or the number of bands.
         value_range: of gray images with more than 8 bits, or floating-point ones: the values that
             become 0 and 255, with those beyond clipped; () for all 16 bits.
 
@@ -64,6 +67,9 @@ def decode(
     """
     from PIL import ImageOps
 
+    if channels not in (0, 1, 3):
+        pixels = bands.read_bands(encoded, channels=channels, value_range=value_range)
+        return convert(pixels, size=size)
     with _opened(encoded) as image:
         if size:  # JPEG decodes several times faster at a reduced scale; twice the size is kept
             image.draft(None, (2 * size, 2 * size))
@@ -132,8 +138,21 @@ def count_frames(path: str | Path) -> int:
         return getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
 
 
+def suffixes(channels: int) -> frozenset[str]:
+    """Suffixes of the files that hold images of so many channels.
+
+    Example:
+        >>> ".npy" in suffixes(3), ".npy" in suffixes(5)
+        (False, True)
+    """
+    return SUFFIXES if channels in (0, 1, 3) else bands.SUFFIXES
+
+
 def convert(pixels: np.ndarray, *, size: int = 0, channels: int = 0) -> np.ndarray:
-    """Resizes and converts decoded pixels uint8 `[H, W, 1 or 3]` as `decode` does.
+    """Resizes and converts decoded pixels uint8 `[H, W, C]` as `decode` does; bands stay bands.
+
+    Raises:
+        ImageError: bands would have to become gray or RGB, or the other way round.
 
     Example:
         >>> convert(np.zeros((28, 28, 1), np.uint8), size=32, channels=3).shape
@@ -141,6 +160,15 @@ def convert(pixels: np.ndarray, *, size: int = 0, channels: int = 0) -> np.ndarr
     """
     from PIL import Image
 
+    stored = pixels.shape[-1]
+    if stored not in (1, 3) or channels not in (0, 1, 3):
+        if channels not in (0, stored):
+            raise ImageError(
+                f"it has {stored} channels, which cannot become data.channels={channels}: set that "
+                f"to {stored}"
+            )
+        each = [convert(pixels[..., i : i + 1], size=size) for i in range(stored)] if size else []
+        return np.concatenate(each, axis=-1) if each else pixels
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     return _finish(image, size, channels)
 
@@ -228,11 +256,7 @@ def _eight_bits(image: "Image.Image", value_range: ValueRange, wide: bool) -> "I
 def _scaled(values: np.ndarray, value_range: ValueRange) -> np.ndarray:
     """Gray values of more than 8 bits as uint8."""
     if value_range:
-        lowest, highest = value_range
-        fractions = (values.astype(np.float64) - lowest) / (highest - lowest)
-        if not np.isfinite(fractions).all():
-            raise ImageError("it has values that are not finite: replace them by numbers")
-        return np.rint(255 * np.clip(fractions, 0, 1)).astype(np.uint8)
+        return bands.to_eight_bits(values[..., None], value_range)[..., 0]
     remedy = "set data.value_range=(LOWEST, HIGHEST) to the values that become black and white"
     if values.dtype.kind == "f":
         raise ImageError(f"it is a floating-point image: {remedy}, or save it with 8 or 16 bits")

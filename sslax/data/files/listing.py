@@ -135,15 +135,15 @@ def tree(root: Path) -> Tree:
     return Tree(sorted(files.values()), outputs, links)
 
 
-def is_image(name: str) -> bool:
-    """Whether a file's name has an image's suffix and is not hidden.
+def is_image(name: str, channels: int = 3) -> bool:
+    """Whether a file's name has the suffix of an image of so many channels and is not hidden.
 
     Example:
         >>> is_image("a.JPG"), is_image(".a.jpg")
         (True, False)
     """
     suffix = os.path.splitext(name)[1].lower()
-    return suffix in images.SUFFIXES and not os.path.basename(name).startswith(".")
+    return suffix in images.suffixes(channels) and not os.path.basename(name).startswith(".")
 
 
 def sequences(root: Path) -> list[tuple[Path, list[str]]]:
@@ -171,9 +171,9 @@ def sequences(root: Path) -> list[tuple[Path, list[str]]]:
     return found
 
 
-def warn_left_out(root: str | Path, files: Iterable[str]) -> None:
+def warn_left_out(root: str | Path, files: Iterable[str], channels: int = 3) -> None:
     """Logs how many of the files are no images by their names, and which suffixes they have."""
-    others = [os.path.splitext(file)[1].lower() for file in files if not is_image(file)]
+    others = [os.path.splitext(file)[1].lower() for file in files if not is_image(file, channels)]
     if others:
         counts = Counter(suffix or "without a suffix" for suffix in others).most_common()
         logging.getLogger(__name__).warning(
@@ -241,9 +241,9 @@ def _usual_step(same: np.ndarray, steps: np.ndarray) -> float | None:
     return float(np.percentile(steps[same], 25))
 
 
-def suffixes() -> str:
-    """The suffixes of image files, for messages."""
-    return " ".join(sorted(suffix[1:] for suffix in images.SUFFIXES))
+def suffixes(channels: int = 3) -> str:
+    """The suffixes of files of images of so many channels, for messages."""
+    return " ".join(sorted(suffix[1:] for suffix in images.suffixes(channels)))
 
 
 def natural(name: str) -> list:

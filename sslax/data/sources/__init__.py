@@ -11,6 +11,7 @@ from sslax.data.sources import (
     embedded,
     flying_chairs,
     folder,
+    hf,
     kitti,
     kitti_flow,
     motorcycle,
@@ -21,6 +22,7 @@ from sslax.data.sources import (
     stereo,
     tfds,
     video,
+    webdataset,
 )
 
 SOURCES: dict[str, ModuleType] = {
@@ -29,6 +31,8 @@ SOURCES: dict[str, ModuleType] = {
     "npz": npz,
     "photographs": photographs,
     "tfds": tfds,
+    "hf": hf,
+    "webdataset": webdataset,
     # Video and stereo
     "motorcycle": motorcycle,
     "scenes": rendered,

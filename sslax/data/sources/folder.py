@@ -1,22 +1,39 @@
 """A directory of image files."""
 
+import csv
 import logging
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from sslax.data.files import images, listing
+from sslax.data.files.class_names import Classes
+from sslax.data.files.text import read_text
 from sslax.data.records import DataError, Dataset, Record
+
+
+class Section(NamedTuple):
+    """The section `data.folder`."""
+
+    labels_file: str = ""  # a table (CSV) of file names and labels; '': a sub-directory per class
+    file_column: str = ""  # heading of the file names; '': the first column
+    label_column: str = ""  # heading of the labels; '': the second column
 
 
 def load(config: ConfigDict) -> Dataset:
     """Images in one sub-directory per class, or, with `labels=False`, anywhere below a directory.
 
+    With `config.folder.labels_file` the labels are in a table, and the images anywhere.
+
     Raises:
-        DataError: a directory is missing or empty, or the test set has classes of its own.
+        DataError: a directory is missing or empty, or the test set has classes of its own; the
+            table names files that are not there.
     """
+    if config.labels and config.get("folder", Section()._asdict())["labels_file"]:
+        return _load_table(config)
     train, names = _scan(config.path, "data.path", config)
     if not config.test_path:
         return Dataset(train, None, names)
@@ -66,22 +83,107 @@ class FolderSource:
         return {"image": image} | ({} if self.labels is None else {"label": self.labels[i]})
 
 
-def _scan(path: str, key: str, config: ConfigDict) -> tuple[FolderSource, tuple[str, ...] | None]:
-    """The images below a directory, in sorted order, and the names of its classes."""
+def _load_table(config: ConfigDict) -> Dataset:
+    """The images of a folder, or two, that the table of labels names."""
+    table = _read_labels(config)
+    train, written = _listed(config.path, "data.path", table, config)
+    classes = Classes.of(written)
+    what = f"the labels of {config.folder.labels_file}"
+    train.labels = classes.numbers(written, what)
+    if not config.test_path:
+        return Dataset(train, None, classes.names)
+    test, written = _listed(config.test_path, "data.test_path", table, config)
+    test.labels = classes.numbers(written, what)
+    return Dataset(train, test, classes.names)
+
+
+def _read_labels(config: ConfigDict) -> dict[str, str]:
+    """Labels by file names, both as they are written in the table."""
+    section, file = config.folder, config.folder.labels_file
+    rows = [row for row in csv.reader(read_text(file).splitlines(), skipinitialspace=True) if row]
+    if not rows or len(rows[0]) < 2:
+        raise DataError(f"{file} must be a table of file names and labels, separated by commas")
+    columns = []
+    for key, default in (("file_column", 0), ("label_column", 1)):
+        heading = section[key]
+        if heading and heading not in rows[0]:
+            raise DataError(
+                f"{file} has no column data.folder.{key}={heading!r} but {_some(tuple(rows[0]))}"
+            )
+        columns.append(rows[0].index(heading) if heading else default)
+    named = section.file_column or section.label_column
+    headed = named or not listing.is_image(rows[0][0], config.channels)
+    rows = rows[1:] if headed else rows
+    names, labels = columns
+    if short := [row for row in rows if len(row) <= max(columns)]:
+        raise DataError(f"{file}: the row {','.join(short[0])!r} has no label")
+    table: dict[str, str] = {}
+    for row in rows:
+        if table.setdefault(row[names], row[labels]) != row[labels]:
+            raise DataError(
+                f"{file} has two labels of {row[names]}, {table[row[names]]!r} and {row[labels]!r}"
+            )
+    return table
+
+
+def _listed(
+    path: str, key: str, table: dict[str, str], config: ConfigDict
+) -> tuple[FolderSource, list[str]]:
+    """The images below a directory that the table names, and their labels as they are written.
+
+    The table has paths below the directory, or names, with or without suffixes.
+    """
     root = _directory(path, key)
-    found = listing.tree(root)
-    _warn(path, found)
-    paths = [file for file in found.files if listing.is_image(file)]
-    shape = {
+    files = listing.tree(root).files
+    paths = [file for file in files if listing.is_image(file, config.channels)]
+    if not paths:
+        raise DataError(_no_images(path, root, config.channels))
+    known = [(file, _label_of(file, root, table)) for file in paths]
+    found = [(file, label) for file, label in known if label is not None]
+    table_file = config.folder.labels_file
+    if not found:
+        raise DataError(
+            f"{table_file} names none of the images of {path}: it has {next(iter(table), '')!r}, "
+            f"and there is {Path(paths[0]).relative_to(root)}; write paths below {path}, or set "
+            "data.folder.file_column"
+        )
+    if missing := len(known) - len(found):
+        first = next(file for file, label in known if label is None)
+        logging.getLogger(__name__).warning(
+            "left out %d images of %s that %s does not name; the first: %s",
+            *(missing, path, table_file, first),
+        )
+    files, labels = zip(*found)
+    return FolderSource(list(files), None, **_shape(config)), list(labels)
+
+
+def _label_of(file: str, root: Path, table: dict[str, str]) -> str | None:
+    inner = os.path.relpath(file, root)
+    names = inner, os.path.splitext(inner)[0], os.path.basename(file), Path(file).stem
+    return next((table[name] for name in names if name in table), None)
+
+
+def _shape(config: ConfigDict) -> dict:
+    """What a source of files needs to know of its images."""
+    return {
         "size": config.image_size,
         "channels": config.channels or 3,
         "value_range": images.value_range(config),
     }
+
+
+def _scan(path: str, key: str, config: ConfigDict) -> tuple[FolderSource, tuple[str, ...] | None]:
+    """The images below a directory, in sorted order, and the names of its classes."""
+    root = _directory(path, key)
+    found = listing.tree(root)
+    _warn(path, found, config.channels)
+    paths = [file for file in found.files if listing.is_image(file, config.channels)]
+    shape = _shape(config)
     classes = sorted(entry.name for entry in listing.directories(root)) if config.labels else []
     if not classes:
         paths = [file for file in paths if not config.labels or Path(file).parent == root]
         if not paths:
-            raise DataError(_no_images(path, root))
+            raise DataError(_no_images(path, root, config.channels))
         return FolderSource(paths, None, **shape), None
     start = os.path.join(root, "")
     files: dict[str, list[str]] = {name: [] for name in classes}
@@ -107,15 +209,15 @@ def _scan(path: str, key: str, config: ConfigDict) -> tuple[FolderSource, tuple[
                 f"{repeated[0]} is a link to images of another class folder, and {name} has no "
                 "others: an image has one class, so remove the link"
             )
-        raise DataError(_no_images(str(root / name), root / name))
+        raise DataError(_no_images(str(root / name), root / name, config.channels))
     counts = [len(files[name]) for name in names]
     labels = np.repeat(np.arange(len(names), dtype=np.int32), counts)
     return FolderSource([file for name in names for file in files[name]], labels, **shape), names
 
 
-def _warn(path: str, found: listing.Tree) -> None:
+def _warn(path: str, found: listing.Tree, channels: int) -> None:
     """Logs what is passed over below a directory."""
-    listing.warn_left_out(path, found.files)
+    listing.warn_left_out(path, found.files, channels)
     for paths, what in (
         (found.links, "links to images that are read already"),
         (found.outputs, "folders of pictures of this library"),
@@ -144,10 +246,11 @@ def _directory(path: str, key: str) -> Path:
     return root
 
 
-def _no_images(path: str, folder: Path) -> str:
+def _no_images(path: str, folder: Path, channels: int) -> str:
     entries = sorted(entry.name for entry in folder.iterdir())
     found = f"only files such as {entries[0]}" if entries else "nothing"
-    return f"{path} has no images, {found}: images are the files ending in {listing.suffixes()}"
+    ends = listing.suffixes(channels)
+    return f"{path} has no images, {found}: images are the files ending in {ends}"
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 from ml_collections import ConfigDict
 
-from sslax.data.files import images
+from sslax.data.files import bands, images
 from sslax.data.files.archives import Arrays, read_archive
 from sslax.data.records import (
     ArraySource,
@@ -97,11 +97,13 @@ def _pixels(arrays: Arrays, part: str, config: ConfigDict) -> Source:
     key, x = f"x_{part}", arrays[f"x_{part}"]
     if x.ndim == 3:
         x = x[..., None]
-    if x.ndim != 4 or x.shape[-1] not in (1, 3):
+    if x.ndim != 4 or x.shape[-1] not in (1, 3, config.channels):
         raise DataError(
             f"{key} of {config.path} has the shape {list(x.shape)}; images must be [N, H, W], "
-            "[N, H, W, 1] or [N, H, W, 3], channels last"
+            "[N, H, W, 1] or [N, H, W, 3], channels last, or [N, H, W, data.channels]"
         )
+    if config.value_range or x.dtype == np.uint16:
+        x = _scaled(x, key, config)
     if x.dtype != np.uint8:
         raise DataError(
             f"{key} of {config.path} is {x.dtype}; images must be uint8 in 0..255 (for floats in "
@@ -109,6 +111,13 @@ def _pixels(arrays: Arrays, part: str, config: ConfigDict) -> Source:
         )
     source = ArraySource(x, _labels(arrays, part, len(x)))
     return images.converted(source, size=config.image_size, channels=config.channels)
+
+
+def _scaled(x: np.ndarray, key: str, config: ConfigDict) -> np.ndarray:
+    try:
+        return bands.to_eight_bits(x, images.value_range(config))
+    except ImageError as error:
+        raise DataError(f"{key} of {config.path}: {error}") from error
 
 
 def _jpeg(arrays: Arrays, part: str, config: ConfigDict) -> Source:

@@ -56,7 +56,7 @@ def colorization(
         temperature: of the annealed mean that turns logits into a color, for `visualize`.
 
     Raises:
-        UserError: in the augmentation, for gray images.
+        UserError: in the augmentation, for images that are not RGB.
     """
     bins = jnp.asarray(bins)
     network = Network({"encoder": encoder, "decoder": decoder})
@@ -64,8 +64,9 @@ def colorization(
     def split(key: Array, view: Array) -> Batch:
         if view.shape[-1] != 3:
             raise UserError(
-                "The method colorization learns from colors and these images are gray; choose "
-                "another config.method or a set of RGB images."
+                "The method colorization learns from colors, and these images have "
+                f"{view.shape[-1]} channel(s) rather than RGB; choose another config.method or a "
+                "set of RGB images."
             )
         lab = ops.rgb_to_lab(view)
         size = tuple(side // downsample for side in view.shape[:2])
