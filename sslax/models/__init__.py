@@ -48,7 +48,14 @@ from sslax.models.pretrained import (
 from sslax.models.pwc import PWCNet, upsample_flow
 from sslax.models.raft import RAFT, load_torchvision_raft
 from sslax.models.resnet import ResNet
-from sslax.models.vit import ViT, patchify, sincos_positions, unpatchify
+from sslax.models.vit import (
+    ViT,
+    patchify,
+    resize_positions,
+    rope_angles,
+    sincos_positions,
+    unpatchify,
+)
 from sslax.models.weights import (
     fit_weights,
     load_torchvision_resnet,
@@ -116,6 +123,8 @@ __all__ = [
     "preprocessing_name",
     "read_variables",
     "read_weights",
+    "resize_positions",
+    "rope_angles",
     "save_encoder",
     "save_weights",
     "sincos_positions",

@@ -46,6 +46,9 @@ MODELS: dict[str, partial[Any]] = {
     "vit_small": partial(ViT, width=384, depth=12, heads=6),
     "vit_base": partial(ViT, width=768, depth=12, heads=12),
     "vit_large": partial(ViT, width=1024, depth=24, heads=16),
+    "vit_huge_plus": partial(ViT, width=1280, depth=32, heads=20),
+    "vit_giant": partial(ViT, width=1536, depth=40, heads=24),
+    "vit_7b": partial(ViT, width=4096, depth=40, heads=32),
 }
 """Encoders by name."""
 
@@ -57,9 +60,9 @@ _OWN_FIELDS: dict[Any, tuple[str, ...]] = {
     ResNet: ("patch_stem", "small_stem", "zero_init_residual", "remat"),
     DispNetEncoder: (),
     ViT: (
-        *("patch", "pool", "position", "class_token"),
+        *("patch", "mlp_ratio", "pool", "position", "position_antialias", "class_token"),
         *("freeze_patch_embedding", "drop_path", "drop_path_uniform", "mask_token"),
-        *("registers", "layer_scale", "swiglu", "post_norm", "remat"),
+        *("registers", "layer_scale", "swiglu", "post_norm", "norm_epsilon", "remat"),
     ),
 }
 
@@ -74,10 +77,11 @@ class Section(NamedTuple):
         patch_stem: of a ResNet, for the smallest budgets; see `ResNet`, likewise
             `zero_init_residual`.
         small_stem: of a ResNet, for images up to 64 pixels.
-        patch: of a ViT, side in pixels; see `ViT`, likewise `freeze_patch_embedding`, `drop_path`,
-            `drop_path_uniform`, `mask_token`, `registers`, `layer_scale`, `swiglu` and `post_norm`.
+        patch: of a ViT, side in pixels; see `ViT`, likewise `mlp_ratio`, `position_antialias`,
+            `freeze_patch_embedding`, `drop_path`, `drop_path_uniform`, `mask_token`, `registers`,
+            `layer_scale`, `swiglu`, `post_norm` and `norm_epsilon`.
         pool: of a ViT: "cls" or "mean".
-        position: of a ViT: "sincos" or "learned".
+        position: of a ViT: "sincos", "learned" or "rope".
         class_token: of a ViT.
         remat: of a ResNet or a ViT, recomputes each block in the backward pass rather than storing
             its activations; likewise the blocks of MAE's decoder and of I-JEPA's predictor.
@@ -95,8 +99,10 @@ class Section(NamedTuple):
     small_stem: bool = False
     zero_init_residual: bool = False
     patch: PositiveInt = 16
+    mlp_ratio: Positive = 4.0
     pool: Literal["cls", "mean"] = "cls"
-    position: Literal["sincos", "learned"] = "sincos"
+    position: Literal["sincos", "learned", "rope"] = "sincos"
+    position_antialias: bool = True
     class_token: bool = True
     freeze_patch_embedding: bool = False
     drop_path: ProperFraction = 0.0
@@ -106,6 +112,7 @@ class Section(NamedTuple):
     layer_scale: NonNegative = 0.0
     swiglu: bool = False
     post_norm: bool = False
+    norm_epsilon: Positive = 1e-6
     remat: bool = False
     dtype: str = "float32"
     mean: Sequence[Fraction] = ()
