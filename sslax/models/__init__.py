@@ -12,6 +12,7 @@ from sslax.models.build import (
     encoder_module,
     feature_encoder,
     is_vit,
+    patch_features,
 )
 from sslax.models.conv import Conv, conv2d
 from sslax.models.correlation import correlation_lookup, correlation_pyramid, cost_volume, lookup
@@ -119,6 +120,7 @@ __all__ = [
     "lookup",
     "parameter_count",
     "parameter_overview",
+    "patch_features",
     "patchify",
     "preprocessing_name",
     "read_variables",
