@@ -498,7 +498,8 @@ def _check_architecture(
     wanted = {**published, "layer_scale": bool(published.layer_scale)}
     wrong = [name for name in _ARCHITECTURE if given[name] != wanted[name]]
     if wrong:
-        values = [(name, published[name]) for name in (*wrong, "mean", "std")]
+        normalized = ("mean", "std") if published.mean else ()
+        values = [(name, published[name]) for name in (*wrong, *normalized)]
         raise UserError(
             f"{config.encoder_from} holds the weights of another network than config.model "
             "describes; it needs "

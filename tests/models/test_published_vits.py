@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from sslax import models
 from sslax.errors import UserError
+from sslax.models import weights
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "published_vits.npz")
 SHAPES = json.loads(str(GOLDEN["shapes"]))
@@ -187,6 +188,14 @@ def test_files_that_hold_something_else_say_what(tmp_path, name, change, message
     change(tensors)
     with pytest.raises(UserError, match=re.escape(message)):
         models.load_encoder(written(tmp_path / "model.safetensors", tensors))
+
+
+def test_a_whole_training_state_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "model.pth").touch()
+    whole = {"teacher": tensors_of("dinov2"), "iteration": 3}
+    monkeypatch.setattr(weights, "read_tensors", lambda path: whole)  # without PyTorch
+    with pytest.raises(UserError, match="a whole training state, with 'teacher': save the"):
+        models.load_encoder(tmp_path / "model.pth")
 
 
 def test_a_width_without_a_known_number_of_heads_is_refused(tmp_path):
