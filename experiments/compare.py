@@ -43,8 +43,8 @@ from sslax.types import Features, Labels
 CONFIGS = Path(__file__).parents[1] / "configs"
 METHODS = (
     *("supervised", "sup_con", "simclr", "moco", "moco_v3", "barlow_twins", "vicreg", "byol"),
-    *("simsiam", "nnclr", "tico", "swav", "dino", "ibot", "dinov2", "w_mse", "mmcr", "lejepa"),
-    *("visreg", "emp_ssl", "msn", "mae", "simmim", "data2vec2", "ijepa"),
+    *("simsiam", "nnclr", "tico", "swav", "deepcluster_v2", "dino", "ibot", "dinov2", "w_mse"),
+    *("mmcr", "lejepa", "visreg", "emp_ssl", "msn", "mae", "simmim", "data2vec2", "ijepa"),
     *("rotation", "jigsaw", "context_prediction", "inpainting", "colorization"),
 )
 BUDGET = {

@@ -279,6 +279,7 @@ OPS = {
     "sinkhorn": lambda x: (ops.sinkhorn(x.a), ops.sinkhorn(x.a, weights=x.labels)),
     "so3_exp": lambda x: ops.so3_exp(x.twist[:, 3:]),
     "soft_encode_ab": lambda x: ops.soft_encode_ab(40 * x.flow, x.bins, neighbors=3),
+    "spherical_kmeans": lambda x: ops.spherical_kmeans(x.a, x.a[:2])[0],
     "splat": lambda x: ops.splat(x.image, x.flow),
     "ssim": lambda x: ops.ssim(x.image, x.other),
     "transform_points": lambda x: ops.transform_points(poses(x), x.points),

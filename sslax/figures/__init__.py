@@ -9,6 +9,8 @@ from sslax.figures.maps import disparity_colors as disparity_colors
 from sslax.figures.maps import flow_colors as flow_colors
 from sslax.figures.maps import flow_legend as flow_legend
 from sslax.figures.maps import trajectories as trajectories
+from sslax.figures.patches import patch_colors as patch_colors
+from sslax.figures.patches import patch_features as patch_features
 from sslax.figures.progress import curves as curves
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "flow_colors",
     "flow_legend",
     "neighbors",
+    "patch_colors",
+    "patch_features",
     "task_grid",
     "trajectories",
 ]

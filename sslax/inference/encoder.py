@@ -1,16 +1,20 @@
 """Trained networks, and encoders of images."""
 
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from sslax import models
 from sslax.errors import UserError
 from sslax.inference.predictor import Predictor, check_images, concatenated, padded
 from sslax.inference.run import Run
 from sslax.training import sharding, weights
-from sslax.types import Features, TrainState
+from sslax.types import Array, Batch, Features, PyTree, TrainState
 
 
 class Trained:
@@ -74,7 +78,36 @@ class Encoder(Trained):
         """Pooled activations `[N, C]` of each stage of the encoder, as `__call__` takes images."""
         return self._predict(images, batch_size).stages
 
+    def patches(self, images: Any, *, batch_size: int = 64) -> np.ndarray:
+        """Dense features of images, see `models.patch_features`, as `__call__` takes images.
+
+        Returns:
+            `[N, h, w, D]` or `[h, w, D]` float32.
+        """
+        return self._in_batches(self._patches, images, batch_size)
+
+    @cached_property
+    def _patches(self) -> Callable[[Batch], np.ndarray]:
+        section, method = self.config.model, self.method
+        module, model = models.encoder_module(section), models.build_encoder(section)
+
+        @jax.jit
+        def dense(params: PyTree, model_state: PyTree, images: Array) -> Array:
+            x = method.preprocess(method.evaluation_view(images))
+            encoding, _ = model.apply(params, model_state, x, False)
+            return models.patch_features(module, encoding, x.shape[1:3]).astype(jnp.float32)
+
+        def of_batch(batch: Batch) -> np.ndarray:
+            features = dense(self.params, self.model_state, batch["image"])
+            return np.asarray(features)[np.asarray(batch["mask"])]
+
+        return of_batch
+
     def _predict(self, images: Any, batch_size: int) -> Features:
+        return self._in_batches(lambda batch: self.predictor(batch)[0], images, batch_size)
+
+    def _in_batches(self, function: Callable[[Batch], Any], images: Any, batch_size: int) -> Any:
+        """The outputs `[N, ...]` of a function of batches, without N for a single image."""
         images = np.asarray(images)
         if images.ndim not in (3, 4) or images.shape[-1] != self.channels:
             raise UserError(
@@ -85,7 +118,5 @@ class Encoder(Trained):
         batch = images[None] if images.ndim == 3 else images
         size = min(batch_size, len(batch))
         chunks = (batch[start : start + size] for start in range(0, len(batch), size))
-        features = concatenated(
-            self.predictor(padded({"image": chunk}, size))[0] for chunk in chunks
-        )
-        return jax.tree.map(lambda leaf: leaf[0], features) if images.ndim == 3 else features
+        outputs = concatenated(function(padded({"image": chunk}, size)) for chunk in chunks)
+        return jax.tree.map(lambda leaf: leaf[0], outputs) if images.ndim == 3 else outputs

@@ -12,6 +12,7 @@ from sslax.models.build import (
     encoder_module,
     feature_encoder,
     is_vit,
+    patch_features,
 )
 from sslax.models.conv import Conv, conv2d
 from sslax.models.correlation import correlation_lookup, correlation_pyramid, cost_volume, lookup
@@ -48,7 +49,14 @@ from sslax.models.pretrained import (
 from sslax.models.pwc import PWCNet, upsample_flow
 from sslax.models.raft import RAFT, load_torchvision_raft
 from sslax.models.resnet import ResNet
-from sslax.models.vit import ViT, patchify, sincos_positions, unpatchify
+from sslax.models.vit import (
+    ViT,
+    patchify,
+    resize_positions,
+    rope_angles,
+    sincos_positions,
+    unpatchify,
+)
 from sslax.models.weights import (
     fit_weights,
     load_torchvision_resnet,
@@ -112,10 +120,13 @@ __all__ = [
     "lookup",
     "parameter_count",
     "parameter_overview",
+    "patch_features",
     "patchify",
     "preprocessing_name",
     "read_variables",
     "read_weights",
+    "resize_positions",
+    "rope_angles",
     "save_encoder",
     "save_weights",
     "sincos_positions",

@@ -1,6 +1,8 @@
 """Networks from the sections of a config."""
 
 import math
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import Any, Literal, NamedTuple
@@ -17,11 +19,12 @@ from sslax.models.depth import DepthDecoder, DispNetDecoder, DispNetEncoder, sca
 from sslax.models.heads import Projector
 from sslax.models.linen import from_linen
 from sslax.models.pose import PoseCNN, PoseCorrelation, PoseDecoder
+from sslax.models.published import PublishedViT, is_vit_file, read_vit
 from sslax.models.pwc import PWCNet
 from sslax.models.raft import RAFT
 from sslax.models.resnet import ResNet
 from sslax.models.vit import ViT
-from sslax.models.weights import fit_weights, read_weights
+from sslax.models.weights import fit_weights, read_file, weights_of
 from sslax.ranges import (
     Fraction,
     NonNegative,
@@ -31,7 +34,7 @@ from sslax.ranges import (
     PositiveInt,
     ProperFraction,
 )
-from sslax.types import Array, Model, PyTree
+from sslax.types import Array, Encoding, Model, PyTree
 
 MODELS: dict[str, partial[Any]] = {
     "resnet10": partial(ResNet, blocks=(1, 1, 1, 1)),
@@ -46,6 +49,9 @@ MODELS: dict[str, partial[Any]] = {
     "vit_small": partial(ViT, width=384, depth=12, heads=6),
     "vit_base": partial(ViT, width=768, depth=12, heads=12),
     "vit_large": partial(ViT, width=1024, depth=24, heads=16),
+    "vit_huge_plus": partial(ViT, width=1280, depth=32, heads=20),
+    "vit_giant": partial(ViT, width=1536, depth=40, heads=24),
+    "vit_7b": partial(ViT, width=4096, depth=40, heads=32),
 }
 """Encoders by name."""
 
@@ -57,9 +63,9 @@ _OWN_FIELDS: dict[Any, tuple[str, ...]] = {
     ResNet: ("patch_stem", "small_stem", "zero_init_residual", "remat"),
     DispNetEncoder: (),
     ViT: (
-        *("patch", "pool", "position", "class_token"),
+        *("patch", "mlp_ratio", "pool", "position", "position_antialias", "class_token"),
         *("freeze_patch_embedding", "drop_path", "drop_path_uniform", "mask_token"),
-        *("registers", "layer_scale", "swiglu", "post_norm", "remat"),
+        *("registers", "layer_scale", "swiglu", "post_norm", "norm_epsilon", "remat"),
     ),
 }
 
@@ -74,10 +80,11 @@ class Section(NamedTuple):
         patch_stem: of a ResNet, for the smallest budgets; see `ResNet`, likewise
             `zero_init_residual`.
         small_stem: of a ResNet, for images up to 64 pixels.
-        patch: of a ViT, side in pixels; see `ViT`, likewise `freeze_patch_embedding`, `drop_path`,
-            `drop_path_uniform`, `mask_token`, `registers`, `layer_scale`, `swiglu` and `post_norm`.
+        patch: of a ViT, side in pixels; see `ViT`, likewise `mlp_ratio`, `position_antialias`,
+            `freeze_patch_embedding`, `drop_path`, `drop_path_uniform`, `mask_token`, `registers`,
+            `layer_scale`, `swiglu`, `post_norm` and `norm_epsilon`.
         pool: of a ViT: "cls" or "mean".
-        position: of a ViT: "sincos" or "learned".
+        position: of a ViT: "sincos", "learned" or "rope".
         class_token: of a ViT.
         remat: of a ResNet or a ViT, recomputes each block in the backward pass rather than storing
             its activations; likewise the blocks of MAE's decoder and of I-JEPA's predictor.
@@ -85,7 +92,8 @@ class Section(NamedTuple):
         mean: of the images' channels, to normalize by; empty for no normalization.
         std: standard deviation of the images' channels, likewise.
         encoder_from: weights to start from instead of random ones, empty for none: the folder of a
-            run, a file of `save_encoder`, or torchvision's ResNet (.pth, .npz or .safetensors).
+            run, a file of `save_encoder`, or torchvision's ResNet or a published vision transformer
+            (.pth, .npz or .safetensors).
     """
 
     name: str = "resnet18"
@@ -95,8 +103,10 @@ class Section(NamedTuple):
     small_stem: bool = False
     zero_init_residual: bool = False
     patch: PositiveInt = 16
+    mlp_ratio: Positive = 4.0
     pool: Literal["cls", "mean"] = "cls"
-    position: Literal["sincos", "learned"] = "sincos"
+    position: Literal["sincos", "learned", "rope"] = "sincos"
+    position_antialias: bool = True
     class_token: bool = True
     freeze_patch_embedding: bool = False
     drop_path: ProperFraction = 0.0
@@ -106,6 +116,7 @@ class Section(NamedTuple):
     layer_scale: NonNegative = 0.0
     swiglu: bool = False
     post_norm: bool = False
+    norm_epsilon: Positive = 1e-6
     remat: bool = False
     dtype: str = "float32"
     mean: Sequence[Fraction] = ()
@@ -155,6 +166,32 @@ def encoder_module(
     return MODELS[config.name](**knobs)
 
 
+def patch_features(encoder: nn.Module, encoding: Encoding, size: tuple[int, int]) -> Array:
+    """Dense features: what an encoder's last layer says of each place of the images.
+
+    Args:
+        encoder: the module, as `encoder_module` makes it.
+        encoding: what it returned for whole images.
+        size: (H, W) of these images in pixels.
+
+    Returns:
+        `[N, h, w, D]`: of a ViT the patch tokens, after the last LayerNorm; of another network the
+        map of its last stage.
+
+    Example:
+        >>> vit = ViT(patch=4, width=24, depth=1, heads=3)
+        >>> images = jnp.zeros((2, 8, 12, 3))
+        >>> encoding, _ = vit.init_with_output(jax.random.key(0), images, train=False)
+        >>> patch_features(vit, encoding, (8, 12)).shape
+        (2, 2, 3, 24)
+    """
+    if not isinstance(encoder, ViT):
+        return encoding.stages[max(encoding.stages)]
+    tokens = encoding.stages["tokens"][:, int(encoder.class_token) :]
+    rows, columns = (side // encoder.patch for side in size)
+    return tokens.reshape(len(tokens), rows, columns, -1)
+
+
 def build_encoder(
     config: ml_collections.ConfigDict,
     *,
@@ -196,7 +233,7 @@ def build_encoder(
         mlp_stages=mlp_stages,
     )
     encoder = from_linen(module, mean=config.mean, std=config.std)
-    return _starting_from(encoder, config.encoder_from) if config.encoder_from else encoder
+    return _starting_from(encoder, config) if config.encoder_from else encoder
 
 
 def build_projector(
@@ -404,14 +441,77 @@ def feature_encoder(
     return features(params), state
 
 
-def _starting_from(encoder: Model, source: str) -> Model:
-    """The encoder, initialized with the weights of a file."""
-    read = cache(partial(read_weights, source))
+def section_of(published: PublishedViT, source: str | os.PathLike) -> ml_collections.ConfigDict:
+    """The `model` section of a published vision transformer.
+
+    Raises:
+        UserError: no vision transformer of `MODELS` has its width, so that the number of its heads
+            is not known; or its heads have another width.
+    """
+    sizes = {name: vit.keywords for name, vit in MODELS.items() if vit.func is ViT}
+    same = [name for name, size in sizes.items() if size["width"] == published.width]
+    if not same:
+        raise UserError(
+            f"{source} holds a vision transformer of width {published.width}, and does not say how "
+            f"many heads it has. Known are widths of "
+            f"{', '.join(str(size['width']) for size in sizes.values())}; for others, build "
+            "`models.ViT` with its heads, and give it the arrays of `models.read_weights`."
+        )
+    (name,) = same
+    heads = sizes[name]["heads"]
+    if published.head_width not in (None, published.width // heads):
+        raise UserError(
+            f"{source} holds a vision transformer whose heads have a width of "
+            f'{published.head_width}; "{name}" has {heads} heads of {published.width // heads}.'
+        )
+    section = defaults()
+    section.update(name=name, **published.architecture)
+    return section
+
+
+def _starting_from(encoder: Model, config: ml_collections.ConfigDict) -> Model:
+    """The encoder, initialized with the weights of the file that its section names."""
+    source = config.encoder_from
+
+    @cache
+    def read() -> dict[str, Any]:
+        tensors, _ = read_file(source)
+        if not is_vit_file(tensors):
+            return weights_of(tensors, source)
+        published = read_vit(tensors, source)
+        _check_architecture(config, section_of(published, source))
+        return published.arrays
 
     def init(rng: Array, x: Any) -> tuple[PyTree, PyTree]:
-        return fit_weights(read(), jax.eval_shape(encoder.init, rng, x), source)
+        like, antialias = jax.eval_shape(encoder.init, rng, x), config.position_antialias
+        return fit_weights(read(), like, source, position_antialias=antialias)
 
     return encoder._replace(init=init)
+
+
+def _check_architecture(
+    config: ml_collections.ConfigDict, published: ml_collections.ConfigDict
+) -> None:
+    """Checks that a section describes the network whose weights it starts from."""
+    depth = tuple(config.blocks) or (MODELS[config.name].keywords.get("depth"),)
+    given = {**config, "blocks": depth, "layer_scale": bool(config.layer_scale)}
+    wanted = {**published, "layer_scale": bool(published.layer_scale)}
+    wrong = [name for name in _ARCHITECTURE if given[name] != wanted[name]]
+    if wrong:
+        normalized = ("mean", "std") if published.mean else ()
+        values = [(name, published[name]) for name in (*wrong, *normalized)]
+        raise UserError(
+            f"{config.encoder_from} holds the weights of another network than config.model "
+            "describes; it needs "
+            + " ".join(f"--config.model.{n}={shlex.quote(str(v))}" for n, v in values)
+        )
+
+
+# What the weights of a vision transformer depend on.
+_ARCHITECTURE = (
+    *("name", "blocks", "width", "patch", "mlp_ratio", "position", "position_antialias"),
+    *("class_token", "registers", "layer_scale", "swiglu", "post_norm", "norm_epsilon"),
+)
 
 
 def _check(config: ml_collections.ConfigDict, networks: Mapping[str, Any]) -> None:

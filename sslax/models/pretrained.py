@@ -13,9 +13,10 @@ import ml_collections
 from sslax import augment, ops
 from sslax.checks import assert_rank
 from sslax.errors import UserError
-from sslax.models.build import MODELS, defaults, encoder_module
+from sslax.models.build import MODELS, defaults, encoder_module, patch_features, section_of
 from sslax.models.linen import normalize
-from sslax.models.weights import fit_weights, read_variables, save_weights
+from sslax.models.published import PublishedViT, is_vit_file, read_vit
+from sslax.models.weights import fit_weights, read_file, save_weights, variables_of
 from sslax.types import Array, Encoding, PyTree
 
 
@@ -124,6 +125,11 @@ class PretrainedEncoder(nn.Module):
             images = normalize(images, self.mean, self.std)
         return self.encoder(images, train=train)
 
+    def patches(self, images: Array) -> Array:
+        """Dense features `[N, h, w, D]` of images, see `patch_features`; to be called by
+        `module.apply(variables, images, method="patches")`."""
+        return patch_features(self.encoder, self(images), images.shape[1:3])
+
 
 def save_encoder(
     path: str | os.PathLike, params: PyTree, model_state: PyTree, description: Description
@@ -149,7 +155,9 @@ def load_encoder(source: str | os.PathLike) -> LoadedEncoder:
     """Reads an encoder, ready to be embedded in Flax code.
 
     Args:
-        source: a file of `save_encoder`, or the folder of a run, whose encoder.safetensors is read.
+        source: a file of `save_encoder`, or the folder of a run, whose encoder.safetensors is read;
+            or a published vision transformer, DINO's, DINOv2's or DINOv3's, as .safetensors, .npz
+            or, where PyTorch is installed, .pth, with facebookresearch's names or transformers'.
 
     Returns:
         The module, its variables, and its description. The module takes images `[N, H, W, C]`,
@@ -157,8 +165,9 @@ def load_encoder(source: str | os.PathLike) -> LoadedEncoder:
         `description.size` is left to the caller.
 
     Raises:
-        UserError: the file is missing or damaged or has no description; there is no module for
-            what it holds, or its weights do not fit its description.
+        UserError: the file is missing or damaged, or has neither a description nor the weights of
+            a vision transformer whose size is known; there is no module for what it holds, or its
+            weights do not fit its description.
 
     Example:
         >>> import tempfile
@@ -173,7 +182,10 @@ def load_encoder(source: str | os.PathLike) -> LoadedEncoder:
         >>> module.apply(variables, images).features.shape, description.size
         ((2, 32), (32, 32))
     """
-    params, model_state, metadata = read_variables(source, file="encoder.safetensors")
+    tensors, header = read_file(source)
+    if is_vit_file(tensors):
+        return _of_published(read_vit(tensors, source), source)
+    params, model_state, metadata = variables_of(tensors, header, source)
     if "encoder" not in metadata:
         raise UserError(
             f"{source} does not say which encoder its weights belong to: write it again with "
@@ -193,12 +205,28 @@ def load_encoder(source: str | os.PathLike) -> LoadedEncoder:
         )
     section = defaults()
     section.update(description.architecture)
+    return _loaded(section, description, (params, model_state), source)
+
+
+def _of_published(published: PublishedViT, source: str | os.PathLike) -> LoadedEncoder:
+    section = section_of(published, source)
+    description = Description(section, published.size, published.channels)
+    return _loaded(section, description, published.arrays, source)
+
+
+def _loaded(
+    section: ml_collections.ConfigDict,
+    description: Description,
+    weights: Any,
+    source: str | os.PathLike,
+) -> LoadedEncoder:
+    """The module of a section with the weights that `fit_weights` takes."""
     module = PretrainedEncoder(
         encoder_module(section), description.preprocessing, description.mean, description.std
     )
     images = jax.ShapeDtypeStruct((1, *description.size, description.channels), jnp.float32)
     like = dict(jax.eval_shape(module.init, jax.random.key(0), images))
-    params, state = fit_weights((params, model_state), (like.pop("params"), like), source)
+    params, state = fit_weights(weights, (like.pop("params"), like), source)
     return LoadedEncoder(module, {"params": params, **state}, description)
 
 

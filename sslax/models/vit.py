@@ -20,9 +20,9 @@ _xavier = nn.initializers.xavier_uniform()
 class ViT(nn.Module):
     """A vision transformer that returns pooled features, intermediate blocks and all tokens.
 
-    Blocks are pre-norm by default, with the exact GELU; LayerNorm's epsilon is 1e-6. The residual
-    stream and the softmax are float32 whatever `dtype` is. There is no batch normalization; without
-    drop path, training and evaluation compute the same.
+    Blocks are pre-norm by default, with the exact GELU. The residual stream and the softmax are
+    float32 whatever `dtype` is. There is no batch normalization; without drop path, training and
+    evaluation compute the same.
 
     Initialization is MAE's and MoCo v3's: linear maps Xavier-uniform, with queries, keys and values
     as three separate maps; biases 0; the class token normal with deviation 0.02. Learned positions
@@ -37,8 +37,10 @@ class ViT(nn.Module):
         pool: the features: "cls", the class token, or "mean", the mean of the patch tokens; both
             after the last LayerNorm.
         position: "sincos", the fixed table of `sincos_positions` for the images' grid (MAE,
-            MoCo v3), or "learned", a table `[h, w, width]` for the grid at initialization, resized
-            to others by antialiased bicubic interpolation (DINO).
+            MoCo v3); "learned", a table `[h, w, width]` for the grid at initialization, resized to
+            others by `resize_positions` (DINO); or "rope": every block rotates queries and keys by
+            `rope_angles` (DINOv3).
+        position_antialias: how "learned" positions are resized, see `resize_positions`.
         freeze_patch_embedding: the random patch projection is not trained, which stabilizes
             contrastive training (MoCo v3). It is then no parameter, out of the reach of weight
             decay and LARS, but model state, in the collection "frozen"; a momentum encoder starts
@@ -57,6 +59,7 @@ class ViT(nn.Module):
         swiglu: the MLPs are gated, see `Block`.
         post_norm: the blocks are post-norm, see `Block`, and the first LayerNorm is that of the
             embedded tokens rather than of the last block's output (data2vec).
+        norm_epsilon: of the LayerNorms; DINOv3's is 1e-5.
         mlp_stages: the outputs of the MLPs of so many last blocks are stages, too.
         remat: recomputes each block in the backward pass rather than storing its activations.
         dtype: of the linear maps; parameters and outputs are float32.
@@ -69,6 +72,7 @@ class ViT(nn.Module):
     mlp_ratio: float = 4.0
     pool: str = "cls"
     position: str = "sincos"
+    position_antialias: bool = True
     freeze_patch_embedding: bool = False
     class_token: bool = True
     drop_path: float = 0.0
@@ -78,6 +82,7 @@ class ViT(nn.Module):
     layer_scale: float = 0.0
     swiglu: bool = False
     post_norm: bool = False
+    norm_epsilon: float = 1e-6
     mlp_stages: int = 0
     remat: bool = False
     dtype: Any = jnp.float32
@@ -110,16 +115,21 @@ class ViT(nn.Module):
             UserError: `patch` does not divide the images' sides; an unknown `pool` or `position`,
                 or a pool without its token; drop path in training without keys; patches are
                 masked and there is no mask token.
+            ValueError: 4 does not divide the width, or, for "rope", that of a head.
         """
         x = x if isinstance(x, dict) else {"image": x}
         images, keep, mask = x["image"], x.get("keep"), x.get("keep_mask")
         assert_rank(images, 4)
         grid = self._grid(images.shape[1:3])
         patches, positions = patchify(images, self.patch), self._positions(grid)
+        angles = None
+        if self.position == "rope":
+            angles = jnp.asarray(rope_angles(grid, self.width // self.heads))[None]
         if keep is not None:
             assert_shape(keep, (len(images), None))
             patches = jnp.take_along_axis(patches, keep[..., None], axis=1)
             positions = jnp.take(positions, keep, axis=0)
+            angles = None if angles is None else jnp.take(angles[0], keep, axis=0)
         if mask is not None:
             assert_shape(mask, patches.shape[:2])
             mask = mask.astype(bool)
@@ -131,10 +141,13 @@ class ViT(nn.Module):
         if len(first):
             first = jnp.broadcast_to(first, (y.shape[0], *first.shape))
             y = jnp.concatenate([first, y], axis=1)
+            before = (0, 0), (first.shape[1], 0)
             if mask is not None:
-                attended = jnp.pad(mask, ((0, 0), (first.shape[1], 0)), constant_values=True)
+                attended = jnp.pad(mask, before, constant_values=True)
+            if angles is not None:
+                angles = jnp.pad(angles, (*before, (0, 0)))  # which rotates these tokens by nothing
         if self.post_norm:
-            y = layer_norm(jnp.float32, "embedding_norm")(y)
+            y = layer_norm(jnp.float32, "embedding_norm", self.norm_epsilon)(y)
         factors = self._branch_factors(x.get("key")) if train and self.drop_path else None
         returned = {-(-self.depth * quarter // 4) for quarter in (1, 2, 3, 4)}
         stages = {}
@@ -147,16 +160,17 @@ class ViT(nn.Module):
                 layer_scale=self.layer_scale,
                 swiglu=self.swiglu,
                 post_norm=self.post_norm,
+                norm_epsilon=self.norm_epsilon,
                 name=name,
             )
-            y, mlp = block(y, attended, None if factors is None else factors[:, i - 1])
+            y, mlp = block(y, attended, None if factors is None else factors[:, i - 1], angles)
             if i in returned:
                 stages[name] = self._without_registers(y)
             if i > self.depth - self.mlp_stages:
                 stages[f"mlp{i:02}"] = self._without_registers(mlp)
         tokens = self._without_registers(y)
         if not self.post_norm:
-            tokens = layer_norm(jnp.float32, "norm")(tokens)
+            tokens = layer_norm(jnp.float32, "norm", self.norm_epsilon)(tokens)
         stages["tokens"] = tokens
         if self.pool == "cls":
             return Encoding(tokens[:, 0], stages)
@@ -165,7 +179,7 @@ class ViT(nn.Module):
     def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Number of patches along the height and the width."""
         check_choice("pool", self.pool, ("cls", "mean"))
-        check_choice("position", self.position, ("sincos", "learned"))
+        check_choice("position", self.position, ("sincos", "learned", "rope"))
         if self.pool == "cls" and not self.class_token:
             raise UserError("pool='cls' needs the class token; choose pool='mean'.")
         if size[0] % self.patch or size[1] % self.patch:
@@ -218,7 +232,9 @@ class ViT(nn.Module):
         return jnp.where(draws >= rates, 1 / (1 - rates), 0.0)
 
     def _positions(self, grid: tuple[int, int]) -> Array:
-        """The table `[T, width]` that is added to the patches."""
+        """The table `[T, width]` that is added to the patches; of width 1, zeros, for "rope"."""
+        if self.position == "rope":
+            return jnp.zeros((grid[0] * grid[1], 1))
         if self.position == "sincos":
             return jnp.asarray(sincos_positions(grid, self.width))
         shape = (*grid, self.width)
@@ -226,8 +242,7 @@ class ViT(nn.Module):
             table = self.get_variable("params", "position")
         else:
             table = self.param("position", nn.initializers.truncated_normal(0.02), shape)
-        if table.shape != shape:
-            table = jax.image.resize(table, shape, "bicubic")
+        table = resize_positions(table, grid, antialias=self.position_antialias)
         return table.reshape(-1, self.width)
 
 
@@ -279,6 +294,7 @@ class Block(nn.Module):
         layer_scale: the vectors' first value; 0 for none.
         swiglu: the MLP is gated.
         post_norm: each LayerNorm follows its branch rather than begins it.
+        norm_epsilon: of the LayerNorms.
     """
 
     heads: int
@@ -289,10 +305,15 @@ class Block(nn.Module):
     layer_scale: float = 0.0
     swiglu: bool = False
     post_norm: bool = False
+    norm_epsilon: float = 1e-6
 
     @nn.compact
     def __call__(
-        self, x: Array, mask: Array | None = None, factors: Array | None = None
+        self,
+        x: Array,
+        mask: Array | None = None,
+        factors: Array | None = None,
+        angles: Array | None = None,
     ) -> tuple[Array, Array]:
         """Updates tokens.
 
@@ -300,6 +321,8 @@ class Block(nn.Module):
             x: `[N, T, width]`.
             mask: `[N, T]`; tokens of False are not attended to.
             factors: `[N, 2]`, what the two branches are multiplied by; None for 1.
+            angles: `[N or 1, T, width / heads / 2]`, by which queries and keys are rotated; None
+                for none.
 
         Returns:
             The tokens, and the output of the MLP, both `[N, T, width]` float32.
@@ -314,14 +337,15 @@ class Block(nn.Module):
         )
         first, second = (1, 1) if factors is None else jnp.moveaxis(factors[..., None, None], 1, 0)
         linear2 = linear(width, self.dtype, "linear2", kernel_init=output_init)
-        x, _ = self._add(1, x, lambda y: attention(y, mask), first)
+        x, _ = self._add(1, x, lambda y: attention(y, mask, angles), first)
         return self._add(2, x, lambda y: linear2(self._hidden(y)), second)
 
     def _add(
         self, number: int, x: Array, branch: Callable[[Array], Array], factor: Array | int
     ) -> tuple[Array, Array]:
         """The tokens after one of the branches, and what the branch gives."""
-        norm = layer_norm(jnp.float32 if self.post_norm else self.dtype, f"norm{number}")
+        dtype = jnp.float32 if self.post_norm else self.dtype
+        norm = layer_norm(dtype, f"norm{number}", self.norm_epsilon)
         y = branch(x if self.post_norm else norm(x)).astype(x.dtype)
         x = x + factor * self._scaled(y, f"scale{number}")
         return (norm(x) if self.post_norm else x), y
@@ -358,13 +382,15 @@ class Attention(nn.Module):
     output_init: Initializer
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array | None = None) -> Array:
+    def __call__(self, x: Array, mask: Array | None = None, angles: Array | None = None) -> Array:
         n, tokens, width = x.shape
         if width % self.heads:
             raise ValueError(f"{self.heads} heads do not divide a width of {width}.")
         x = linear(3 * width, self.dtype, "qkv", kernel_init=self.kernel_init)(x)
         x = x.reshape(n, tokens, 3, self.heads, -1)
         q, k, v = jnp.moveaxis(x, (2, 3), (0, 2))  # each [N, heads, T, width / heads]
+        if angles is not None:
+            q, k = rotate(q, angles[:, None]), rotate(k, angles[:, None])
         # On CPU this takes half to nine tenths of the time of jax.nn.dot_product_attention.
         scores = jnp.matmul(
             q * q.shape[-1] ** -0.5, jnp.swapaxes(k, 2, 3), preferred_element_type=jnp.float32
@@ -387,9 +413,24 @@ def linear(features: int, dtype: Any, name: str, *, kernel_init: Initializer = _
     return nn.Dense(features, dtype=dtype, kernel_init=kernel_init, name=name)
 
 
-def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
+def layer_norm(dtype: Any, name: str, epsilon: float = 1e-6) -> nn.LayerNorm:
     """LayerNorm with a transformer's epsilon."""
-    return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, dtype=dtype, name=name)
+    return nn.LayerNorm(epsilon=epsilon, use_fast_variance=False, dtype=dtype, name=name)
+
+
+def rotate(x: Array, angles: Array) -> Array:
+    """Rotates pairs of channels, channel k of the first half with channel k of the second.
+
+    Args:
+        x: `[..., C]`.
+        angles: in radians, broadcastable to `[..., C / 2]`.
+
+    Returns:
+        The shape and dtype of `x`; computed in float32.
+    """
+    a, b = jnp.split(x.astype(jnp.promote_types(x.dtype, jnp.float32)), 2, axis=-1)
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
 def _xavier_of(maps: int) -> Initializer:
@@ -431,6 +472,78 @@ def sincos_positions(grid: tuple[int, int], width: int) -> np.ndarray:
     frequencies = 10000.0 ** (-4 * np.arange(width // 4) / width)
     waves = [wave(axis * frequencies) for axis in (x, y) for wave in (np.sin, np.cos)]
     return np.concatenate(waves, axis=1).astype(np.float32)
+
+
+def rope_angles(grid: tuple[int, int], channels: int) -> np.ndarray:
+    """The angles of DINOv3's axial rotary positions, for a grid of patches.
+
+    The centers of an image's patches have coordinates x and y in [-1, 1]. With the periods
+    p_k = 100^(4 k / channels) for 0 <= k < channels / 4, the row of the patch at (x, y) is
+    [2π y / p, 2π x / p].
+
+    Args:
+        grid: number of patches along the height and the width.
+        channels: of a head's queries and keys; a multiple of 4.
+
+    Returns:
+        `[h w, channels / 2]` float32 in radians, row by row; for `rotate`.
+
+    Raises:
+        ValueError: 4 does not divide `channels`.
+
+    Example:
+        >>> (rope_angles((1, 2), 4) / np.pi).tolist()
+        [[0.0, -1.0], [0.0, 1.0]]
+
+    Siméoni et al., DINOv3, https://arxiv.org/abs/2508.10104, 2025; Su et al., RoFormer: Enhanced
+    Transformer with Rotary Position Embedding, https://arxiv.org/abs/2104.09864, 2021.
+    """
+    if channels % 4:
+        raise ValueError(
+            f"Rotary positions need heads whose width is a multiple of 4, not {channels}."
+        )
+    periods = 100.0 ** (4 * np.arange(channels // 4) / channels)
+    centers = 2 * (np.indices(grid).reshape(2, -1, 1) + 0.5) / np.reshape(grid, (2, 1, 1)) - 1
+    return np.concatenate([*(2 * np.pi * centers / periods)], axis=1).astype(np.float32)
+
+
+def resize_positions(table: Array, grid: tuple[int, int], *, antialias: bool = True) -> Array:
+    """A table of learned positions for another grid of patches, by bicubic interpolation.
+
+    Args:
+        table: `[h, w, D]`.
+        grid: number of patches along the height and the width.
+        antialias: a kernel that widens where the grid shrinks, as DINOv2 with registers has it.
+            DINO and DINOv2 without registers have none: a kernel of four patches with the
+            parameter -0.75 (PyTorch's, where the other has -0.5), and ratios of sizes computed
+            from `grid + 0.1`.
+
+    Returns:
+        `[*grid, D]`; the table itself where the grid is its own.
+
+    Example:
+        >>> resize_positions(jnp.ones((2, 2, 8)), (3, 4)).shape
+        (3, 4, 8)
+    """
+    if table.shape[:2] == tuple(grid):
+        return table
+    if antialias:
+        return jax.image.resize(table, (*grid, table.shape[-1]), "bicubic")
+    rows, columns = (_cubic_weights(*sizes) for sizes in zip(table.shape[:2], grid))
+    return jnp.einsum("yh,hwd,xw->yxd", rows, table, columns, precision="highest")
+
+
+def _cubic_weights(size: int, new: int) -> np.ndarray:
+    """Weights `[new, size]` of the four nearest elements; those beyond an edge are the edge's."""
+    source = (np.arange(new) + 0.5) * size / (new + 0.1) - 0.5
+    weights = np.zeros((new, size), np.float32)
+    for tap in (-1, 0, 1, 2):
+        index = np.floor(source).astype(int) + tap
+        d = np.abs(source - index)
+        near, far = (1.25 * d - 2.25) * d**2 + 1, -0.75 * (((d - 5) * d + 8) * d - 4)
+        at = np.arange(new), np.clip(index, 0, size - 1)
+        np.add.at(weights, at, np.where(d <= 1, near, far))
+    return weights
 
 
 def patchify(images: Array, patch: int) -> Array:

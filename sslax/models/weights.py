@@ -1,4 +1,5 @@
-"""Weights in files: safetensors with a description, and the residual networks of torchvision."""
+"""Weights in files: safetensors with a description, and what others publish: torchvision's residual
+networks, and vision transformers."""
 
 import json
 import os
@@ -16,6 +17,8 @@ import safetensors.numpy
 
 from sslax import paths
 from sslax.errors import UserError
+from sslax.models.published import is_vit_file, read_vit
+from sslax.models.vit import resize_positions
 from sslax.types import PyTree
 
 Pair = tuple[PyTree, PyTree]
@@ -72,14 +75,20 @@ def read_variables(
     Raises:
         UserError: the file is missing, cannot be read, or is not from `save_weights`.
     """
-    path = _find(source, file)
-    arrays, header = _read_safetensors(path)
+    return variables_of(*read_file(source, file), source)
+
+
+def variables_of(
+    arrays: Mapping[str, Any], header: Mapping[str, Any], source: str | os.PathLike
+) -> tuple[PyTree, PyTree, dict[str, Any]]:
+    """`read_variables` of what `read_file` returns."""
     foreign = [name for name in arrays if not name.startswith(_ROOTS)]
     if foreign or not arrays:
         raise UserError(
-            f"{path} was not written by sslax: it has {foreign[0] if foreign else 'nothing'!r}. "
+            f"{source} was not written by sslax: it has {foreign[0] if foreign else 'nothing'!r}. "
             "Weights of torchvision are read by `models.load_torchvision_resnet` and "
-            "`models.load_torchvision_raft`."
+            "`models.load_torchvision_raft`, and published vision transformers by "
+            "`models.load_encoder`."
         )
     tree: dict[str, Any] = {"params": {}, "model_state": {}}
     for name in header.get("empty", []):
@@ -93,11 +102,12 @@ _ROOTS = ("params/", "model_state/")
 
 
 def read_weights(source: str | os.PathLike, *, file: str = _ENCODER) -> dict[str, np.ndarray]:
-    """Reads weights from a run, a file of `save_weights`, or a ResNet of torchvision.
+    """Reads weights from a run, a file of `save_weights`, or what others publish.
 
     Args:
-        source: the folder of a run; a file of `save_weights`; or a state dict as
-            `load_torchvision_resnet` takes it.
+        source: the folder of a run; a file of `save_weights`; or a state dict of a torchvision
+            ResNet, as `load_torchvision_resnet` takes it, or of DINO's, DINOv2's or DINOv3's
+            vision transformers, with the names of facebookresearch's code or of transformers.
         file: the name of the file in the folder of a run.
 
     Returns:
@@ -106,6 +116,28 @@ def read_weights(source: str | os.PathLike, *, file: str = _ENCODER) -> dict[str
     Raises:
         UserError: there is no such file or folder, or the file cannot be read.
     """
+    return weights_of(read_file(source, file)[0], source)
+
+
+def weights_of(tensors: Mapping[str, Any], source: str | os.PathLike) -> dict[str, np.ndarray]:
+    """`read_weights` of the arrays that `read_file` returns."""
+    if any(name.startswith("params/") for name in tensors):
+        return dict(tensors)
+    if is_vit_file(tensors):
+        return read_vit(tensors, source).arrays
+    arrays = _from_torchvision(tensors)
+    in_state = {name for name in arrays if name.startswith("batch_stats/")}
+    return {f"model_state/{n}" if n in in_state else n: array for n, array in arrays.items()}
+
+
+def read_file(
+    source: str | os.PathLike, file: str = _ENCODER
+) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """Arrays by the names of a file, and what `save_weights` wrote beside them; {} for others.
+
+    Raises:
+        UserError: as `read_weights`.
+    """
     path = _find(source, file)
     if path.suffix not in (".safetensors", ".npz", ".pth", ".pt"):
         raise UserError(
@@ -113,32 +145,41 @@ def read_weights(source: str | os.PathLike, *, file: str = _ENCODER) -> dict[str
             "file."
         )
     try:
+        if path.suffix == ".safetensors":
+            return _read_safetensors(path)
         tensors = read_tensors(path)
     except UserError:
         raise
     except Exception as error:  # whatever zip, pickle or PyTorch make of a damaged file
         raise UserError(f"{source} cannot be read: {error}") from error
-    if any(name.startswith("params/") for name in tensors):
-        return dict(tensors)
-    arrays = _from_torchvision(tensors)
-    in_state = {name for name in arrays if name.startswith("batch_stats/")}
-    return {f"model_state/{n}" if n in in_state else n: array for n, array in arrays.items()}
+    nested = [name for name, value in tensors.items() if isinstance(value, Mapping)]
+    if nested:
+        raise UserError(
+            f"{source} holds a whole training state, with {', '.join(map(repr, nested))}: save the "
+            "state dict of one network in a file of its own."
+        )
+    return tensors, {}
 
 
 def fit_weights(
-    arrays: Mapping[str, Any] | Pair, like: Pair, source: str | os.PathLike
+    arrays: Mapping[str, Any] | Pair,
+    like: Pair,
+    source: str | os.PathLike,
+    *,
+    position_antialias: bool = True,
 ) -> tuple[PyTree, PyTree]:
     """Puts weights into trees like the given ones, after comparing names and shapes.
 
     Where the first convolution of a ResNet takes F times the channels that its weights have,
     because its input is F stacked frames, the weights are repeated and divided by F: equal frames
     then give what one of them gave. Where a ViT learned its positions on another grid of patches,
-    they are interpolated.
+    they are resized. A mask token that the network does not have is left out.
 
     Args:
         arrays: what `read_weights` returns, or parameters and model state.
         like: `(params, model_state)`, arrays or `jax.ShapeDtypeStruct`.
         source: where the weights come from, for the message.
+        position_antialias: how positions are resized, see `resize_positions`.
 
     Returns:
         `(params, model_state)` with the dtypes of `like`.
@@ -160,7 +201,12 @@ def fit_weights(
     if _FIRST in wanted and _FIRST in flat:
         flat[_FIRST] = _repeat_channels(flat[_FIRST], wanted[_FIRST].shape[-2])
     if _POSITION in wanted and _POSITION in flat:
-        flat[_POSITION] = _other_grid(flat[_POSITION], wanted[_POSITION].shape)
+        table, shape = flat[_POSITION], wanted[_POSITION].shape
+        if table.ndim == len(shape) and table.shape[-1] == shape[-1]:
+            table = resize_positions(table, shape[:2], antialias=position_antialias)
+        flat[_POSITION] = table
+    if _MASK_TOKEN not in wanted:
+        flat.pop(_MASK_TOKEN, None)
     try:
         check_like(wanted, flat, str(source))
     except ValueError as error:
@@ -175,17 +221,12 @@ def fit_weights(
 
 _FIRST = "params/conv1/kernel"
 _POSITION = "params/position"
+_MASK_TOKEN = "params/mask_token"
 
 
 def _repeat_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     frames, rest = divmod(channels, kernel.shape[-2])
     return kernel if rest or frames < 2 else np.tile(kernel, (1, 1, frames, 1)) / frames
-
-
-def _other_grid(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | jax.Array:
-    """Positions `[h, w, width]` for another grid, as the ViT interpolates them itself."""
-    same_width = len(table.shape) == len(shape) and table.shape[-1] == shape[-1]
-    return jax.image.resize(table, shape, "bicubic") if same_width else table
 
 
 def load_torchvision_resnet(

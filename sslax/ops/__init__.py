@@ -56,6 +56,7 @@ from sslax.ops.image import (
     separable_filter,
     ssim,
 )
+from sslax.ops.kmeans import spherical_kmeans
 from sslax.ops.occlusion import (
     forward_backward_confidence,
     forward_backward_difference,
@@ -104,6 +105,7 @@ __all__ = [
     "sinkhorn",
     "so3_exp",
     "soft_encode_ab",
+    "spherical_kmeans",
     "splat",
     "ssim",
     "transform_points",

@@ -74,6 +74,8 @@ def fit(
             resumed = make_plan(later, **spec, methods=methods)
         folder, abstract = workdir / checkpoint.FOLDER, resumed.abstract_state(mesh)
         state = checkpoint.restore(folder, abstract)
+        if state is None:
+            _ = plan.shapes  # weights that do not fit are refused before anything is compiled
         first = 0 if state is None else int(state.step)
         starting: contextlib.AbstractContextManager = contextlib.nullcontext()
         if first < plan.steps:

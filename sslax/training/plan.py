@@ -124,7 +124,8 @@ def make_plan(
     checkpoint_every = max(to_steps("checkpoint_every", steps) // log_every, 1) * log_every
     warmup = to_steps("optimizer.warmup", steps)
     rate = optim.learning_rate(config.optimizer, batch_size=size, warmup=warmup, total=steps)
-    method = methods[config.method](_with_classes(config, classes), steps)
+    known = _with_facts(config, classes=classes, examples=examples)
+    method = methods[config.method](known, steps)
     _check_accumulation(config, method)
     criterion = None if isinstance(method.task, Representation) else "loss"
     section = config.get(config.method, {})
@@ -157,19 +158,21 @@ def make_plan(
     )
 
 
-def _with_classes(config: ConfigDict, classes: int | None) -> ConfigDict:
-    """A config whose method, if it classifies the images of the set, has their number of classes:
-    where its section has 0, a copy."""
-    found = config.get(config.method, {}).get("classes", classes)
-    if classes is None or found == classes:
+def _with_facts(config: ConfigDict, **facts: int | None) -> ConfigDict:
+    """A config whose method, if it has to know them, has facts of the training set: where its
+    section has 0, a copy."""
+    section = config.get(config.method, {})
+    facts = {name: fact for name, fact in facts.items() if fact is not None and name in section}
+    for name, fact in facts.items():
+        if section[name] not in (0, fact):
+            raise UserError(
+                f"config.{config.method}.{name} is {section[name]}, but the training set has "
+                f"{fact}: set it to 0."
+            )
+    if all(section[name] == fact for name, fact in facts.items()):
         return config
-    if found != 0:
-        raise UserError(
-            f"config.{config.method}.classes is {found}, but the training set has {classes}: set "
-            "it to 0."
-        )
     config = config.copy_and_resolve_references()
-    config[config.method].classes = classes
+    config[config.method].update(facts)
     return config
 
 

@@ -152,3 +152,29 @@ def test_thumbnails_do_not_overlap():
     taken = points[embedding._apart(points, 0.1, 30)]
     gaps = np.abs(taken[:, None] - taken[None]).max(-1) + np.eye(len(taken))
     assert gaps.min() >= 0.1 and len(taken) == 30
+
+
+def dense(seed, *, object_at):
+    """Features of an object, at a place of its own in each image, before a background."""
+    rng = np.random.default_rng(seed)
+    features = 0.05 * rng.normal(size=(2, 6, 8, 16)) + np.eye(16)[0]
+    for image, (row, column) in enumerate(object_at):
+        place = features[image, row : row + 2, column : column + 3]
+        place += -3 * np.eye(16)[1] + np.arange(3)[:, None] * np.eye(16)[2]
+    return features
+
+
+def test_dense_features_have_the_same_colors_in_all_images(tmp_path, images):
+    features = dense(0, object_at=[(2, 1), (3, 4)])
+    colors = figures.patch_colors(features)
+    assert colors.shape == (2, 6, 8, 3) and colors.min() == 0 and colors.max() == 1
+    alike = colors[0, 2:4, 1:4, :2], colors[1, 3:5, 4:7, :2]  # blue is noise: there are two parts
+    np.testing.assert_allclose(*alike, atol=0.3)
+    assert np.abs(colors[0, 2, 1] - colors[0, 0, 0]).max() > 0.5
+    front = figures.patch_colors(features, foreground=True)
+    shown = front.any(-1)
+    assert shown[0, 2:4, 1:4].all() and shown[1, 3:5, 4:7].all() and shown.sum() == 12
+    left, right = front[0, 2:4, 1], front[0, 2:4, 3]  # what the background hid
+    assert np.abs(left - right).max(-1).min() > 0.5
+    figures.patch_features(images["rgb"][:2], features, tmp_path / "patches.png", foreground=True)
+    assert read(tmp_path / "patches.png").shape[1] > 300

@@ -8,7 +8,7 @@ import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from layouts import ONE_AND_EIGHT
+from layouts import ONE_AND_EIGHT, clustered
 from ml_collections import ConfigDict
 
 from sslax import data
@@ -89,7 +89,7 @@ def tiny(request, load_config):
 
     @cache
     def state(devices):
-        initial = jax.jit(plan.initial_state, out_shardings=everywhere(1))
+        initial = jax.jit(lambda: clustered(plan.initial_state()), out_shardings=everywhere(1))
         return initial() if devices == 1 else jax.device_put(state(1), everywhere(devices))
 
     @cache

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from layouts import DIVIDED
+from layouts import DIVIDED, clustered
 
 from sslax import data
 from sslax.data import records
@@ -49,7 +49,7 @@ def test_micro_batches_have_the_gradient_of_the_batch(name, load_config, without
 
     @jax.jit
     def run(key, batch):
-        state = init_state(plan.method, plan.tx, key, batch)
+        state = clustered(init_state(plan.method, plan.tx, key, batch))
         augmented = plan.method.augment(key, batch)
         loss = Loss(plan.method, key, np.int32(3))
         return [

@@ -22,6 +22,7 @@ from sslax.models import (
     is_vit,
     parameter_count,
     patchify,
+    resize_positions,
     sincos_positions,
     unpatchify,
 )
@@ -404,21 +405,30 @@ def dense(x, p):
     return x @ p["kernel"] + p["bias"]
 
 
-def reference_block(x, p, heads, post_norm):
+def reference_block(x, p, heads, post_norm=False, turns=None):
     """A block of one image's tokens `[T, width]`, head by head, with layer scale and SwiGLU; and
-    the output of its MLP."""
+    the output of its MLP. Queries and keys are turned by complex numbers `[T, width/heads/2]`."""
     before = [(lambda x: x) if post_norm else partial(norm, p=p[f"norm{i}"]) for i in (1, 2)]
     after = [partial(norm, p=p[f"norm{i}"]) if post_norm else (lambda x: x) for i in (1, 2)]
     q, k, v = np.split(dense(before[0](x), p["attention"]["qkv"]), 3, axis=1)
     outputs = []
     for columns in np.split(np.arange(x.shape[1]), heads):
-        scores = np.exp(q[:, columns] @ k[:, columns].T / np.sqrt(len(columns)))
+        query, key = q[:, columns], k[:, columns]
+        if turns is not None:
+            query, key = turned(query, turns), turned(key, turns)
+        scores = np.exp(query @ key.T / np.sqrt(len(columns)))
         outputs.append(scores / scores.sum(1, keepdims=True) @ v[:, columns])
     attended = dense(np.concatenate(outputs, axis=1), p["attention"]["projection"])
     x = after[0](x + p["scale1"] * attended)
     gate, value = np.split(dense(before[1](x), p["linear1"]), 2, axis=1)
     mlp = dense(gate / (1 + np.exp(-gate)) * value, p["linear2"])
     return after[1](x + p["scale2"] * mlp), mlp
+
+
+def turned(x, turns):
+    first, second = np.split(x, 2, axis=1)
+    z = (first + 1j * second) * turns
+    return np.concatenate([z.real, z.imag], axis=1)
 
 
 def random_like(params):
@@ -465,6 +475,94 @@ def test_mask_token_registers_layer_scale_swiglu_and_post_norm(class_token, post
         np.testing.assert_allclose(out.stages["mlp01"][i], mlp, atol=1e-5)
         np.testing.assert_allclose(out.features[i], expected[len(before) :].mean(0), atol=1e-5)
     assert out.stages["block01"].shape == out.stages["tokens"].shape
+
+
+# Rotary positions.
+
+
+ROPE = SMALL.clone(position="rope", registers=2, layer_scale=0.1, swiglu=True)
+
+
+def reference_turns(rows, columns, channels):
+    """A number at a time, as the paper describes them: `[2 registers, class token and patches]`."""
+    turns = [[1] * (channels // 2)] * 3
+    for row in range(rows):
+        for column in range(columns):
+            y, x = (row + 0.5) / rows * 2 - 1, (column + 0.5) / columns * 2 - 1
+            waves = [
+                2 * np.pi * at * 100 ** (-k / (channels // 4))
+                for at in (y, x)
+                for k in range(channels // 4)
+            ]
+            turns.append([np.exp(1j * wave) for wave in waves])
+    return np.array(turns)
+
+
+@pytest.fixture(scope="module")
+def rope():
+    params = jax.jit(partial(ROPE.init, train=True))(jax.random.key(0), images())["params"]
+    params = jax.tree.map(np.float32, random_like(params))
+    return params, jax.jit(partial(ROPE.apply, train=False))
+
+
+@pytest.mark.parametrize("size", [(8, 12), (12, 4)])
+def test_rotary_positions_equal_the_formula(rope, size):
+    params, encode = rope
+    assert "position" not in params
+    out = jax.device_get(encode({"params": params}, images(2, *size)))
+    params = jax.tree.map(np.float64, params)
+    tokens = dense(np.asarray(patchify(images(2, *size), 4), np.float64), params["patch_embedding"])
+    turns = reference_turns(size[0] // 4, size[1] // 4, 8)
+    for i, image in enumerate(tokens):
+        image = np.concatenate([params["class_token"][None], params["registers"], image])
+        for name in ("block01", "block02"):
+            image, _ = reference_block(image, params[name], 3, turns=turns)
+        expected = np.delete(norm(image, params["norm"]), [1, 2], axis=0)
+        np.testing.assert_allclose(out.stages["tokens"][i], expected, atol=2e-5)
+        np.testing.assert_allclose(out.features[i], expected[0], atol=2e-5)
+
+
+def test_rotary_positions_belong_to_patches_that_are_kept(rope):
+    params, encode = rope
+    plain = encode({"params": params}, images())
+    order = np.array([[5, 0, 3, 1, 2, 4], [0, 1, 2, 3, 4, 5]])
+    kept = encode({"params": params}, {"image": images(), "keep": order})
+    np.testing.assert_allclose(kept.features, plain.features, atol=1e-5)
+    moved = np.take_along_axis(plain.stages["tokens"][:, 1:], order[..., None], axis=1)
+    np.testing.assert_allclose(kept.stages["tokens"][:, 1:], moved, atol=1e-5)
+    expected = encode({"params": params}, {"image": images(), "keep": KEEP})
+    padded = np.pad(KEEP, ((0, 0), (0, 3)), constant_values=1)
+    mask = np.pad(np.ones(KEEP.shape), ((0, 0), (0, 3)))
+    out = encode({"params": params}, {"image": images(), "keep": padded, "keep_mask": mask})
+    np.testing.assert_allclose(out.features, expected.features, atol=1e-5)
+    assert np.abs(expected.features - plain.features).max() > 1e-3
+
+
+def test_rotary_positions_are_exported_for_any_batch(rope):
+    params, encode = rope
+    batch = jax.export.symbolic_shape("b")
+    shapes = jax.ShapeDtypeStruct((*batch, 8, 12, 3), jnp.float32)
+    exported = jax.export.export(jax.jit(lambda x: encode({"params": params}, x).features))(shapes)
+    for n in (1, 3):
+        expected = encode({"params": params}, images(n)).features
+        np.testing.assert_allclose(exported.call(images(n)), expected, atol=1e-5)
+
+
+def test_rotary_positions_in_bfloat16(rope):
+    params, encode = rope
+    half = ROPE.clone(dtype=jnp.bfloat16)
+    out = jax.jit(partial(half.apply, train=False))({"params": params}, images())
+    exact = encode({"params": params}, images()).features
+    assert out.features.dtype == jnp.float32
+    assert 0 < np.abs(out.features - exact).max() < 0.1
+
+
+def test_resized_positions_average_to_what_they_were():
+    table = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6, 8)), jnp.float32)
+    assert resize_positions(table, (4, 6), antialias=False) is table
+    for antialias in (False, True):
+        flat = resize_positions(jnp.ones((4, 6, 8)), (7, 3), antialias=antialias)
+        np.testing.assert_allclose(flat, 1.0, atol=1e-5)
 
 
 def test_stages_of_the_last_mlps(small):
@@ -519,6 +617,21 @@ def test_image_of_a_dictionary_is_normalized(small):
     np.testing.assert_allclose(out.features, expected.features, atol=1e-6)
 
 
+def test_epsilon_of_the_norms_is_a_knob(small):
+    _, params, _ = small
+    flat = np.full((1, 8, 12, 3), 0.5, np.float32)
+    tiny = jax.tree.map(lambda leaf: 1e-3 * leaf, params)
+    encode = [
+        jax.jit(partial(SMALL.clone(norm_epsilon=e).apply, train=False))({"params": tiny}, flat)
+        for e in (1e-6, 1e-5)
+    ]
+    assert np.abs(encode[0].features - encode[1].features).max() > 1e-7
+    config = defaults()
+    config.update(name="vit_micro", norm_epsilon=0.0)
+    with pytest.raises(UserError, match="norm_epsilon"):
+        build_encoder(config)
+
+
 def test_config_scales_a_transformer():
     config = defaults()
     config.update(name="vit_micro", patch=4, width=0.25, blocks=(2,), pool="mean")
@@ -552,7 +665,8 @@ def test_fields_of_the_other_family_are_refused(change, message):
     [
         ({"patch": 16}, "8 x 12 pixels do not divide into patches of 16"),
         ({"pool": "max"}, "Known: cls, mean"),
-        ({"position": "none"}, "Known: learned, sincos"),
+        ({"position": "none"}, "Known: learned, rope, sincos"),
+        ({"position": "rope", "heads": 4}, "multiple of 4, not 6"),
         ({"heads": 5}, "5 heads do not divide a width of 24"),
         ({"width": 21}, "multiple of 4"),
     ],

@@ -92,6 +92,10 @@ def test_load_encodes_images_of_any_kind(workdir, images):
     np.testing.assert_allclose(encoder(x / np.float32(255)), features, atol=1e-5)
     np.testing.assert_allclose(encoder(x[0]), features[0], atol=1e-5)
     np.testing.assert_allclose(encoder(x, batch_size=2), features, atol=1e-5)
+    patches = encoder.patches(x, batch_size=3)
+    assert patches.ndim == 4 and patches.dtype == np.float32
+    np.testing.assert_allclose(patches.mean((1, 2)), encoder(x), atol=1e-4)  # as a ResNet pools
+    np.testing.assert_allclose(encoder.patches(x[0]), patches[0], atol=1e-5)
     assert {name: stage.shape for name, stage in encoder.stages(x).items()} == {
         "stage1": (5, 8),
         "stage2": (5, 16),
