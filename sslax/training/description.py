@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from sslax.data.files.text import write_text
 from sslax.errors import UserError
-from sslax.training import checkpoint, weights
+from sslax.training import checkpoint, configuration, weights
 
 PARTS = {"config": {"method", "data"}, "data": {"examples", "image_shape", "classes"}}
 PLACES = ("config.data.path", "config.data.test_path", "config.data.camera.intrinsics")
@@ -90,7 +90,19 @@ def _read(workdir: Path) -> Description:
                 "a new --workdir."
             )
         found[part] = values
-    return found
+    # What later versions added has its default: it is what the run's own version did.
+    known = json.loads(configuration.defaults().to_json_best_effort())
+    return {**found, "config": _filled(found["config"], known)}
+
+
+def _filled(values: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """Values, with those that are missing from the known ones; also in the sections of both."""
+    both = {
+        name: _filled(values[name], default)
+        for name, default in known.items()
+        if isinstance(default, dict) and isinstance(values.get(name), dict)
+    }
+    return {**known, **values, **both}
 
 
 def _read_file(file: Path, keys: set[str]) -> dict[str, Any] | None:
