@@ -9,8 +9,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+import sslax
 from sslax.data.files.text import write_text
 from sslax.errors import UserError
 from sslax.training import checkpoint, configuration, weights
@@ -18,6 +21,7 @@ from sslax.training import checkpoint, configuration, weights
 PARTS = {"config": {"method", "data"}, "data": {"examples", "image_shape", "classes"}}
 PLACES = ("config.data.path", "config.data.test_path", "config.data.camera.intrinsics")
 FREE = ("config.sharding",)
+MACHINE = "machine.json"
 
 Description = dict[str, dict[str, Any]]
 
@@ -36,6 +40,31 @@ def write(workdir: Path, now: Description) -> None:
     """Writes `config.json` and `data.json`."""
     for part, values in now.items():
         write_text(workdir / f"{part}.json", json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def write_machine(workdir: Path, mesh: Mesh, parameters: int) -> None:
+    """Writes `machine.json`: what the run is trained on, and with which versions.
+
+    Args:
+        workdir: the run's folder.
+        mesh: the devices.
+        parameters: how many the network has.
+    """
+    machine = {
+        "device": mesh.devices.flat[0].device_kind,
+        "devices": mesh.size,
+        "processes": jax.process_count(),
+        "parameters": parameters,
+        "sslax": sslax.__version__,
+        "jax": jax.__version__,
+    }
+    write_text(workdir / MACHINE, json.dumps(machine, indent=2) + "\n")
+
+
+def read_machine(workdir: Path) -> dict[str, Any] | None:
+    """What `write_machine` wrote; None where it is missing, as in runs of earlier versions."""
+    keys = {"device", "devices", "processes", "parameters", "sslax", "jax"}
+    return _read_file(workdir / MACHINE, keys)
 
 
 def check(workdir: Path, now: Description) -> None:
