@@ -80,9 +80,7 @@ def _placed(pair: tuple[PyTree, PyTree], plan: Plan, source: Any) -> Variables:
 
 def _names(plan: Plan) -> Variables:
     """Variables whose leaves are their names."""
-    return jax.tree.map_with_path(
-        lambda path, _: jax.tree_util.keystr(path), plan.shapes.variables
-    )
+    return jax.tree.map_with_path(lambda path, _: jax.tree_util.keystr(path), plan.shapes.variables)
 
 
 def _zeros(shapes: PyTree) -> PyTree:

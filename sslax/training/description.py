@@ -101,6 +101,26 @@ def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
     return ConfigDict(found["config"]).lock(), shapes
 
 
+def without_places(workdir: Path) -> Description:
+    """The description of the run in `workdir` for others: without paths of this machine, and
+    without the fingerprint of its data.
+
+    Raises:
+        UserError: there is no run.
+    """
+    found = _read(workdir)
+    config = ConfigDict(found["config"])
+    config.update_from_flattened_dict(
+        dict.fromkeys((p.removeprefix("config.") for p in PLACES), "")
+    )
+    config.model.encoder_from = ""
+    section = config.get(config.method, {})
+    if "teacher_from" in section:
+        section.teacher_from = ""
+    data = {name: value for name, value in found["data"].items() if name != "fingerprint"}
+    return {"config": config.to_dict(), "data": data}
+
+
 def _read(workdir: Path) -> Description:
     """Each part from its file, or, where that is missing or damaged, from a checkpoint."""
     found = {}
