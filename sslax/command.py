@@ -55,7 +55,9 @@ def config_flag() -> flags.FlagHolder:
 @functools.cache
 def output_flag() -> flags.FlagHolder:
     """`--output`, defined once for all commands that write files."""
-    return flags.DEFINE_string("output", None, "Folder to write; of features the .npz.")
+    return flags.DEFINE_string(
+        "output", None, "Folder to write; of features the .npz, of a page the .html."
+    )
 
 
 def read_config() -> tuple[Any, str]:

@@ -25,8 +25,10 @@ command.check_flag("profile", NonNegativeInt)
 def main(_: list[str]) -> None:
     """Trains, then evaluates if the run is complete."""
     _join_cluster()
+    import jax
+
     from sslax.inference.run import open_run
-    from sslax.tasks import evaluation
+    from sslax.tasks import evaluation, reports
     from sslax.training.fit import fit
 
     config, file = command.read_config()
@@ -38,6 +40,8 @@ def main(_: list[str]) -> None:
         sys.exit(STOPPED)
     if config.evaluate.at_end:
         evaluation.evaluate_run(workdir)
+    elif jax.process_index() == 0:
+        reports.write(workdir, lambda: [])
 
 
 def default_workdir(config_file: str) -> str:

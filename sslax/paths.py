@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sslax.errors import UserError, check_system
+from sslax.errors import UserError, check_system, nearest
 
+ZOO = Path(__file__).parent / "zoo"  # the networks that come with the package
 _MARGIN = 16  # bytes that a file's name is longer while it is written
 
 
@@ -30,6 +31,30 @@ def expand(path: str | os.PathLike, what: str = "a path") -> Path:
     if not text.strip():
         raise UserError(f"{what} is empty; name a file or a folder.")
     return Path(text).expanduser()
+
+
+def trained(path: str | os.PathLike, what: str = "a path") -> Path:
+    """The path of a run or of weights; `zoo/NAME` is a network that comes with the package.
+
+    Args:
+        path: as the user wrote it.
+        what: its name in the message.
+
+    Raises:
+        UserError: it is empty, or there is no such network.
+
+    Example:
+        >>> trained("zoo/uflow_small") == ZOO / "uflow_small"
+        True
+    """
+    place = expand(path, what)
+    if place.parts[:1] != ("zoo",) or place.exists():
+        return place
+    inside = ZOO.joinpath(*place.parts[1:])
+    if not inside.exists():
+        known = sorted(f"zoo/{entry.name}" for entry in ZOO.iterdir() if entry.is_dir())
+        raise UserError(f"{what}={place} does not exist: {nearest(str(place), known)}")
+    return inside
 
 
 def expand_argument(argument: str) -> str:

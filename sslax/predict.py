@@ -1,5 +1,8 @@
 """`python -m sslax.predict --workdir=RUN --input=IMAGES --output=WHERE`: use a trained run.
 
+`--weights=FOLDER` instead of `--workdir` uses a published network, or one that comes with the
+package, `--weights=zoo/uflow_small`.
+
 A run that learned features writes an .npz of them; one that learned depth, ego-motion or flow a
 folder of maps, pictures, trajectory and video. See docs/predict.md. `--input` may be a test bed
 (docs/testbed.md).
@@ -19,6 +22,9 @@ _INPUT = flags.DEFINE_string(
     "An image, a folder of images; of depth and flow also a video, images A,B, or a test bed.",
 )
 _OUTPUT = command.output_flag()
+_WEIGHTS = flags.DEFINE_string(
+    "weights", None, "Instead of --workdir: a published folder, or zoo/NAME (docs/publish.md)."
+)
 flags.DEFINE_bool("stages", False, "Also the pooled activations of every stage.")
 flags.DEFINE_string(
     "intrinsics", None, "A file of fx fy cx cy, or 3 x 3 numbers, in pixels: for point clouds."
@@ -59,7 +65,10 @@ def main(_: list[str]) -> None:
     from sslax.tasks import TASKS, loading, task_of
     from sslax.testbed import layout, submission
 
-    workdir, given = command.WORKDIR.value, flags.FLAGS
+    given = flags.FLAGS
+    if bool(command.WORKDIR.value) == bool(_WEIGHTS.value):
+        raise UserError("Give either --workdir=RUN or --weights=FOLDER, such as zoo/uflow_small.")
+    workdir = command.WORKDIR.value or _WEIGHTS.value
     task = task_of(run.open_run(workdir).plan.method)
     for name in _OPTIONS:
         if given[name].present and name not in task.options:
@@ -88,5 +97,5 @@ def _height_width(given: list[str]) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["workdir", "input", "output"])
+    flags.mark_flags_as_required(["input", "output"])
     command.entry(main)

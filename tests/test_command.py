@@ -4,11 +4,19 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from sslax import command, evaluate, main, plan, predict
+from sslax import command, compare, evaluate, main, plan, predict, watch
 from sslax.errors import UserError
 from sslax.testbed import __main__ as testbed
 
-COMMANDS = (evaluate, main, plan, predict, testbed)  # imported, so that their flags are defined
+COMMANDS = (
+    compare,
+    evaluate,
+    main,
+    plan,
+    predict,
+    testbed,
+    watch,
+)  # imported, so that their flags are defined
 
 
 @flagsaver.flagsaver
@@ -29,6 +37,7 @@ def parsed(*arguments):
         ("examples", ("0", "-1", "all"), "1281167"),
         ("classes", ("0", "-1", "many"), "1000"),
         ("lines", ("0", "-1", "all"), "3"),
+        ("port", ("-1", "65536", "1.5", "any"), "8080"),
     ],
 )
 def test_numbers_have_their_range(flag, values, allowed):
@@ -95,3 +104,20 @@ def test_a_test_bed_is_written_or_scores_are(arguments, message):
     command._parse(["command", *arguments])
     with pytest.raises(UserError, match=f"^{message}"):
         testbed.main([])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--runs="], "--runs= must name two or more runs, each once: --runs=A,B."),
+        (["--runs=a"], "--runs=a must name two or more runs"),
+        (["--runs=a,b,./a"], "--runs=a,b,./a must name two or more runs, each once"),
+        (["--runs=a,b", "--output=page.txt"], "--output=page.txt must end in .html."),
+        (["--runs=nowhere,b"], "nowhere holds no run"),
+    ],
+)
+@flagsaver.flagsaver
+def test_a_comparison_is_of_several_runs(arguments, message):
+    command._parse(["command", *arguments])
+    with pytest.raises(UserError, match=f"^{message}"):
+        compare.main([])

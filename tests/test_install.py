@@ -87,7 +87,7 @@ assert crop.shape == (4, 4, 3) and jnp.allclose(crop, 1)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["main", "plan", "evaluate", "predict"])
+@pytest.mark.parametrize("command", ["main", "plan", "evaluate", "predict", "watch", "compare"])
 def test_commands_name_the_missing_extra(command):
     done = run(f"{WITHOUT_EXTRAS}; import runpy; runpy.run_module('sslax.{command}')")
     assert done.returncode == 1

@@ -11,6 +11,7 @@ from sslax.data.loading import check as check
 from sslax.data.loading import defaults as defaults
 from sslax.data.loading import kinds as kinds
 from sslax.data.loading import load as load
+from sslax.data.loading import name_of as name_of
 from sslax.data.records import ArraySource as ArraySource
 from sslax.data.records import DataError as DataError
 from sslax.data.records import Dataset as Dataset

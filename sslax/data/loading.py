@@ -1,6 +1,8 @@
 """From a config's `data` section to the records it names: `load(config.data)`."""
 
 import logging
+import re
+from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from ml_collections import ConfigDict
@@ -177,3 +179,20 @@ def _placed(source: Source, config: ConfigDict) -> Source:
         memory.origin = fingerprint(source)
         return memory
     return source
+
+
+def name_of(section: ConfigDict) -> str:
+    """A name for the set that a `data` section describes, to be part of a file's name.
+
+    Example:
+        >>> name_of(defaults())
+        'embedded'
+    """
+    name = section.source
+    if section.source == "tfds" and section.tfds.name:
+        name = section.tfds.name
+    elif section.source == "npz":
+        name = Path(section.path).stem
+    elif section.path:  # '.../flowers/train' and '.../birds/train' are two sets
+        name = "-".join(Path(section.path).resolve().parts[-2:])
+    return re.sub(r"[^\w.-]+", "-", name).strip("-")

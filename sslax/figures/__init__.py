@@ -1,6 +1,7 @@
 """Figures: arrays and a path in, a PNG out. Matplotlib is imported only when drawing."""
 
 from sslax.figures.embedding import embedding_map as embedding_map
+from sslax.figures.embedding import project as project
 from sslax.figures.grids import neighbors as neighbors
 from sslax.figures.grids import task_grid as task_grid
 from sslax.figures.maps import colorize as colorize
@@ -24,6 +25,7 @@ __all__ = [
     "neighbors",
     "patch_colors",
     "patch_features",
+    "project",
     "task_grid",
     "trajectories",
 ]

@@ -24,6 +24,7 @@ def embedding_map(
     class_names: Sequence[str] | None,
     path: str | os.PathLike,
     *,
+    points: ArrayLike | None = None,
     max_points: int = 1000,
     max_thumbnails: int = 90,
     seed: int = 0,
@@ -36,6 +37,7 @@ def embedding_map(
         labels: `[N]` integers, which color the dots and frame the thumbnails, or None.
         class_names: one per class, for the legend, or None.
         path: of the PNG.
+        points: `[N, 2]` in [0, 1], what `project` made of the features, where that is known.
         max_points: larger sets are subsampled at random.
         max_thumbnails: draws at most this many, and none that would overlap.
         seed: of the subsample and of t-SNE.
@@ -44,7 +46,8 @@ def embedding_map(
     checks.assert_rank([features, images], [2, 4])
     checks.assert_equal_shape_prefix([features, images], 1)
     chosen = np.random.default_rng(seed).permutation(len(features))[:max_points]
-    points = project(features[chosen], seed=seed)
+    known = None if points is None else np.asarray(points)[chosen]
+    points = project(features[chosen], seed=seed) if known is None else known
     classes = None if labels is None else np.asarray(labels)[chosen]
 
     size, top, side = 7.2, 0.65, 1.75 if classes is not None else 0.15

@@ -9,22 +9,22 @@ import numpy as np
 from sslax.figures import style
 
 # One panel each, in this order; panels without numbers are left out.
-_PANELS = (
-    ("loss", "Loss"),
-    ("accuracy", "Pretext-task accuracy"),
-    ("probe_accuracy", "Online-probe accuracy"),
-    ("online_knn", "kNN accuracy on test images"),
-    ("photometric", "Photometric error"),
-    ("smoothness", "Smoothness (unweighted)"),
-    ("automask", "Automask: share of pixels kept"),
-    ("valid", "Share of pixels inside a source frame"),
-    ("visible", "Share of pixels estimated visible"),
-    ("embedding_std", "Embedding standard deviation"),
-    ("effective_rank", "Effective rank of the embedding"),
-    ("learning_rate", "Learning rate"),
-    ("images_per_second", "Images per second"),
-)
-_BOUNDED = {"accuracy", "probe_accuracy", "online_knn", "automask", "valid", "visible"}
+PANELS = {
+    "loss": "Loss",
+    "accuracy": "Pretext-task accuracy",
+    "probe_accuracy": "Online-probe accuracy",
+    "online_knn": "kNN accuracy on test images",
+    "photometric": "Photometric error",
+    "smoothness": "Smoothness (unweighted)",
+    "automask": "Automask: share of pixels kept",
+    "valid": "Share of pixels inside a source frame",
+    "visible": "Share of pixels estimated visible",
+    "embedding_std": "Embedding standard deviation",
+    "effective_rank": "Effective rank of the embedding",
+    "learning_rate": "Learning rate",
+    "images_per_second": "Images per second",
+}
+BOUNDED = {"accuracy", "probe_accuracy", "online_knn", "automask", "valid", "visible"}
 
 
 def curves(metrics_path: str | os.PathLike, path: str | os.PathLike) -> None:
@@ -40,11 +40,11 @@ def curves(metrics_path: str | os.PathLike, path: str | os.PathLike) -> None:
         ValueError: if no line has a step and one of the numbers that are drawn.
     """
     series = read_series(metrics_path)
-    panels = [(name, title) for name, title in _PANELS if name in series]
+    panels = [(name, title) for name, title in PANELS.items() if name in series]
     if not panels:
         raise ValueError(
             f"{metrics_path} has no line with a step and any of "
-            f"{', '.join(name for name, _ in _PANELS)}; nothing to draw."
+            f"{', '.join(PANELS)}; nothing to draw."
         )
     columns = min(3 if len(panels) <= 6 else 4, len(panels))
     rows = -(-len(panels) // columns)
@@ -63,7 +63,7 @@ def curves(metrics_path: str | os.PathLike, path: str | os.PathLike) -> None:
             axes.set_title(title)
             axes.set_xlabel("step")
             axes.margins(x=0.02)
-            if name in _BOUNDED:
+            if name in BOUNDED:
                 axes.set_ylim(0, 1)
             elif values.min() >= 0:
                 axes.set_ylim(0, 1.08 * max(top, 1e-12))

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from sslax import paths
 from sslax.errors import UserError
+from sslax.inference import exported
 from sslax.training import checkpoint, description
 from sslax.training.plan import Plan, make_plan, without_starting_weights
 from sslax.types import TrainState
@@ -29,7 +30,7 @@ def open_run(workdir: str | Path, *, size: tuple[int, int] | None = None) -> Run
     Raises:
         UserError: there is no run.
     """
-    workdir = paths.expand(workdir, "--workdir")
+    workdir = paths.trained(workdir, "--workdir")
     config, spec = description.read(workdir)
     if size:
         *views, _, _, channels = spec["image_shape"]
@@ -40,6 +41,8 @@ def open_run(workdir: str | Path, *, size: tuple[int, int] | None = None) -> Run
 def read_state(run: Run, mesh: Mesh, *, which: str = "latest") -> TrainState:
     """The `latest` or `best` checkpoint of a run, over `mesh` as the run's `sharding` says.
 
+    Of a folder without checkpoints, as they are published, the exported weights: enough to predict.
+
     Raises:
         UserError: the run has no checkpoint yet, or `which` is neither.
     """
@@ -47,6 +50,8 @@ def read_state(run: Run, mesh: Mesh, *, which: str = "latest") -> TrainState:
         raise UserError(f'A checkpoint is "latest" or "best", not "{which}".')
     folder = run.workdir / checkpoint.FOLDER
     state = checkpoint.restore(folder, run.plan.abstract_state(mesh), which=which)
+    if state is None and (run.workdir / exported.file_of(run.plan)).exists():
+        return exported.read_exported(run.workdir, run.plan, mesh)
     if state is None:
         raise UserError(f"The run in {run.workdir} has no checkpoint yet.")
     return state

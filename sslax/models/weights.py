@@ -310,7 +310,7 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
 
 def _find(source: str | os.PathLike, file: str) -> Path:
     """The file of weights that a user named by itself or by its folder."""
-    path = paths.expand(source)
+    path = paths.trained(source)
     if path.is_dir():
         path = path / file
         if not path.exists():

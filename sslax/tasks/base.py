@@ -11,6 +11,7 @@ from sslax import data
 from sslax.inference.encoder import Trained
 from sslax.inference.predictor import Predictor
 from sslax.inference.run import Run
+from sslax.report.page import Section
 from sslax.types import Batch, TrainState, Variables
 
 PARTS = ("train", "test")
@@ -55,6 +56,11 @@ def keep_all(subject: Subject, parts: Parts) -> Parts:
     return parts
 
 
+def report_nothing(shown: Any) -> list[Section]:
+    """`Task.report` of tasks that have no pictures."""
+    return []
+
+
 class Task(NamedTuple):
     """A record of functions; a task has one row in `sslax.tasks.TASKS`.
 
@@ -67,8 +73,8 @@ class Task(NamedTuple):
         measure: `(subject, variables, parts) -> numbers by name`; no variables for baselines. All
             processes of a run call it.
         baselines: `(subject, parts) -> {suffix: parts}`, trivial predictions to compare with.
-        draw: `(subject, predicted by suffix, folder) -> None`, pictures for people, of what `drawn`
-            kept; the first process calls it.
+        draw: `(subject, predicted by suffix, folder) -> shown`, pictures for people, of what
+            `drawn` kept, and what `report` shows of it; the first process calls it.
         load: `(run, state) -> ` what `sslax.load` returns.
         resizable: whether the network works at other sizes than that of training.
         options: names of the flags of `sslax.predict` that the task understands.
@@ -76,6 +82,7 @@ class Task(NamedTuple):
         spread: whether each process of a run has the predictions of a part of the examples, or all.
         drawn: `(subject, parts) -> parts`, what of the predictions of a network is kept for `draw`
             while others are evaluated. All processes call it.
+        report: `shown -> sections` of the run's page, see `sslax.report`.
     """
 
     name: str
@@ -85,13 +92,14 @@ class Task(NamedTuple):
     predict: Callable[[Subject, Predictor, Batch], tuple[Any, dict[str, np.ndarray]]]
     measure: Callable[[Subject, Variables | None, Parts], dict[str, float]]
     baselines: Callable[[Subject, Parts], dict[str, Parts]]
-    draw: Callable[[Subject, dict[str, Parts], Path], None]
+    draw: Callable[[Subject, dict[str, Parts], Path], Any]
     load: Callable[[Run, TrainState], Trained]
     resizable: bool
     options: frozenset[str]
     write: Callable[[Any, str, Path, Mapping[str, Any]], None]
     spread: bool = False
     drawn: Callable[[Subject, Parts], Parts] = keep_all
+    report: Callable[[Any], list[Section]] = report_nothing
 
 
 def predict_as_is(

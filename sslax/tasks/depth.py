@@ -14,9 +14,10 @@ from sslax.inference.estimator import DepthEstimator, predict_depth
 from sslax.inference.inputs import Files, Film, Frame
 from sslax.inference.predictor import Predictor
 from sslax.measures import geometry
+from sslax.report import depth as report
 from sslax.tasks import maps, tables
 from sslax.tasks.base import Evaluated, Parts, Subject, Task
-from sslax.tasks.batches import parts_of, stack_images
+from sslax.tasks.batches import parts_of, stack_images, video_rows
 from sslax.types import Batch, DepthMaps, DepthTruth, InverseDepth, Pictures, Variables
 
 _DRAWN = 8  # examples
@@ -44,19 +45,31 @@ def baselines(subject: Subject, parts: Parts) -> dict[str, Parts]:
     return {tables.TRIVIAL: {"test": Evaluated(trivial, truth)}}
 
 
-def draw(subject: Subject, predicted: dict[str, Parts], folder: Path) -> None:
+def draw(subject: Subject, predicted: dict[str, Parts], folder: Path) -> report.Shown:
     """`predictions.png` and, for consecutive frames, `trajectory.png`."""
     prediction, truth = predicted[""]["test"]
     values = prediction.disparity if prediction.depth is None else prediction.depth
+    inverse = values if prediction.depth is None else _inverse(values)
     rows = np.linspace(0, len(values) - 1, min(_DRAWN, len(values))).astype(int)
     source = parts_of(subject.dataset).get("test", subject.dataset.train)
     target_index = 0 if prediction.pose is None else prediction.pose.shape[1] // 2
-    columns: Pictures = {"image": stack_images(source, rows)[:, target_index]}
+    frames = stack_images(source, rows)[:, target_index]
+    columns: Pictures = {"image": frames}
     columns |= _pictures(_rows(prediction, rows), _rows(truth, rows))
     figures.task_grid(columns, folder / "predictions.png", title="Predictions on the test set")
     paths = geometry.trajectories(prediction, truth)
     if paths:
         figures.trajectories(paths, folder / "trajectory.png")
+    film = video_rows(source)
+    return report.Shown(
+        columns=columns,
+        depth=_inverse(values[rows]) if prediction.depth is None else values[rows],
+        unit="m" if prediction.depth is not None and subject.run.plan.method.task.metric else "",
+        intrinsics=None if truth.intrinsics is None else truth.intrinsics[rows],
+        trajectories=paths,
+        film_images=stack_images(source, film)[:, target_index] if len(film) else frames[:0],
+        film_colors=figures.disparity_colors(inverse[film]),  # one range, so as not to flicker
+    )
 
 
 def _rows(record: Any, rows: np.ndarray) -> Any:
@@ -215,4 +228,5 @@ TASK = Task(
         ("intrinsics", "baseline", "post_process", "video", "reach", "fps", "batch_size", "size")
     ),
     write=write,
+    report=report.sections,
 )

@@ -1,7 +1,6 @@
 """The evaluation of a run: the trained network, the same one untrained, and trivial baselines."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from sslax.inference.predictor import Predictor, concatenated, visualize
 from sslax.measures import linear
 from sslax.methods.common import Augmentation
 from sslax.methods.representation import common
-from sslax.tasks import tables, task_of
+from sslax.report.page import Section
+from sslax.tasks import reports, tables, task_of
 from sslax.tasks.base import Evaluated, Parts, Subject
 from sslax.tasks.batches import batches_of, parts_of, random_rows
 from sslax.tasks.representation import encoder_of
 from sslax.training import finetune, linear_probe, sharding
-from sslax.types import Variables
+from sslax.types import Pictures, Variables
 
 
 def evaluate_run(
@@ -34,8 +34,9 @@ def evaluate_run(
     One network after another: the predictions of others than the trained one are forgotten once
     they are measured, but for what is drawn.
 
-    Writes `results.json` and `figures/` in the run's folder and prints the table; on another data
-    set than the run's, `results-NAME.json` and `figures-NAME/`.
+    Writes `results.json`, `figures/` and the page `report.html` in the run's folder and prints the
+    table; on another data set than the run's, `results-NAME.json`, `figures-NAME/` and
+    `report-NAME.html`.
 
     Args:
         workdir: the run's folder.
@@ -77,12 +78,20 @@ def evaluate_run(
     if jax.process_index() != 0:
         return results
     path = _write(subject, "", results, tables.table(results, [*drawn]))
+    said, pictures = [f"Results in {path}"], lambda: []
     if config.evaluate.figures:
         folder = subject.run.workdir / f"figures{subject.suffix}"
         folder.mkdir(exist_ok=True)
-        _draw_training(subject, shown, folder)
-        task.draw(subject, drawn, folder)
-        print(f"Results in {path}, pictures in {folder}.")
+        columns = _draw_training(subject, shown, folder)
+        seen = task.draw(subject, drawn, folder)
+        said.append(f"pictures in {folder}")
+
+        def pictures() -> list[Section]:
+            return [reports.task_section(columns), *task.report(seen)]
+
+    if page := _report(subject, "", results, [*drawn], pictures):
+        said.append(f"all on one page in {page}")
+    print(", ".join(said) + ".")
     return results
 
 
@@ -173,6 +182,7 @@ def finetune_run(
             ).accuracy
     if chief:
         path = _write(subject, "-finetune", results, tables.table(results))
+        _report(subject, "-finetune", results, tables.SUFFIXES)
         print(f"Results in {path}.")
     return results
 
@@ -228,6 +238,7 @@ def linear_probe_run(
             print(f"linear_probe{suffix}: rate {result.chosen:g} of {result.held_out_accuracy}")
     if chief:
         path = _write(subject, "-linear-probe", results, tables.table(results))
+        _report(subject, "-linear-probe", results, tables.SUFFIXES)
         print(f"Results in {path}.")
     return results
 
@@ -272,7 +283,7 @@ def open_subject(
     run = runs.open_run(workdir)
     mesh = sharding.make_mesh()
     section = _section(run.config, other or {}, run.plan.batch["image"].shape[1:])
-    suffix = f"-{_name(section)}" if other else ""
+    suffix = f"-{data.name_of(section)}" if other else ""
     paths.check_output(run.workdir / f"figures{suffix}", "The output", folder=True)
     paths.check_output(run.workdir / f"results{suffix}.json", "The output", folder=False)
     dataset = data.load(section)
@@ -306,23 +317,6 @@ def _section(
     return paths.expand_config(section)
 
 
-def _name(section: ConfigDict) -> str:
-    """A name for the set that a `data` section describes, to be part of a file's name.
-
-    Example:
-        >>> _name(data.defaults())
-        'embedded'
-    """
-    name = section.source
-    if section.source == "tfds" and section.tfds.name:
-        name = section.tfds.name
-    elif section.source == "npz":
-        name = Path(section.path).stem
-    elif section.path:  # '.../flowers/train' and '.../birds/train' are two sets
-        name = "-".join(Path(section.path).resolve().parts[-2:])
-    return re.sub(r"[^\w.-]+", "-", name).strip("-")
-
-
 def _write(subject: Subject, kind: str, results: dict[str, float], table: str) -> Path:
     """Prints the table and writes the numbers, with the step they belong to; returns the file."""
     print(table, flush=True)
@@ -330,6 +324,22 @@ def _write(subject: Subject, kind: str, results: dict[str, float], table: str) -
     results["step"] = subject.step
     tables.write_results(path, results)
     return path
+
+
+def _report(
+    subject: Subject,
+    kind: str,
+    results: dict[str, float],
+    suffixes: Sequence[str],
+    pictures: Callable[[], list[Section]] = lambda: [],
+) -> Path | None:
+    """Writes the run's page with the table of an evaluation; returns the file, or None."""
+    on = subject.suffix.removeprefix("-")
+
+    def make() -> list[Section]:
+        return [reports.results_section(results, suffixes, kind=kind, on=on), *pictures()]
+
+    return reports.write(subject.run.workdir, make, suffix=subject.suffix)
 
 
 def _labels(source: data.Source, workers: int) -> np.ndarray:
@@ -341,7 +351,7 @@ def _labels(source: data.Source, workers: int) -> np.ndarray:
         return np.array([*pool.map(lambda i: source[i]["label"], range(len(source)))], np.int32)
 
 
-def _draw_training(subject: Subject, variables: Variables, folder: Path) -> None:
+def _draw_training(subject: Subject, variables: Variables, folder: Path) -> Pictures:
     """`curves.png` and `task.png`: how the training went, and what its task looks like."""
     run, source = subject.run, subject.dataset.train
     if (run.workdir / "metrics.jsonl").exists():
@@ -351,3 +361,4 @@ def _draw_training(subject: Subject, variables: Variables, folder: Path) -> None
     rng = jax.random.key(run.plan.seed)
     columns = visualize(run.plan.method, variables, batch, rng)
     figures.task_grid(columns, folder / "task.png")
+    return columns

@@ -12,9 +12,10 @@ from sslax.inference import outputs
 from sslax.inference.estimator import FlowEstimator
 from sslax.inference.inputs import Files, Film, Frame
 from sslax.measures import geometry
+from sslax.report import flow as report
 from sslax.tasks import maps, tables
 from sslax.tasks.base import Evaluated, Parts, Subject, Task, predict_as_is
-from sslax.tasks.batches import parts_of, stack_images
+from sslax.tasks.batches import parts_of, stack_images, video_rows
 from sslax.types import FlowField, FlowMaps, FlowTruth, Pictures, Variables
 
 _DRAWN = 8  # examples
@@ -32,7 +33,7 @@ def baselines(subject: Subject, parts: Parts) -> dict[str, Parts]:
     return {tables.TRIVIAL: {"test": Evaluated(trivial, truth)}}
 
 
-def draw(subject: Subject, predicted: dict[str, Parts], folder: Path) -> None:
+def draw(subject: Subject, predicted: dict[str, Parts], folder: Path) -> report.Shown:
     """`predictions.png`: flow and visibility, predicted and true, with one radius a row."""
     prediction, truth = predicted[""]["test"]
     count = len(prediction.flow)
@@ -43,6 +44,15 @@ def draw(subject: Subject, predicted: dict[str, Parts], folder: Path) -> None:
     columns: Pictures = {"image": frames[:, first]}
     columns |= _pictures(_rows(prediction, rows), _rows(truth, rows))
     figures.task_grid(columns, folder / "predictions.png", title="Predictions on the test set")
+    film = video_rows(source)
+    speed = np.linalg.norm(prediction.flow[film], axis=-1)
+    radius = np.percentile(speed, 99) if len(film) else None  # one, so as not to flicker
+    return report.Shown(
+        columns=columns | {"next image": frames[:, first + 1]},
+        flow=prediction.flow[rows],
+        film_images=stack_images(source, film)[:, first] if len(film) else frames[:0, first],
+        film_colors=figures.flow_colors(prediction.flow[film], max_radius=radius),
+    )
 
 
 def _rows(record: Any, rows: np.ndarray) -> Any:
@@ -116,4 +126,5 @@ TASK = Task(
     resizable=True,
     options=frozenset(("fps", "batch_size", "size")),
     write=write,
+    report=report.sections,
 )

@@ -17,8 +17,9 @@ from sslax.inference.run import Run
 from sslax.measures import collapse, rows
 from sslax.measures import representation as protocol
 from sslax.methods.common import merge_views, split_views
+from sslax.report import representation as report
 from sslax.tasks.base import Evaluated, Parts, Subject, Task
-from sslax.tasks.batches import batches_of, parts_of, random_rows, stack_images
+from sslax.tasks.batches import batches_of, names_of, parts_of, random_rows, stack_images
 from sslax.training import sharding
 from sslax.types import Array, Batch, Features, Labels, Model, PyTree, Variables
 
@@ -142,16 +143,27 @@ def _drawn_rows(part: str, source: data.Source) -> np.ndarray:
     return random_rows(source, _DRAWN_TRAIN if part == "train" else _DRAWN_TEST)
 
 
-def draw(subject: Subject, predicted: dict[str, Parts], folder: Path) -> None:
+def draw(subject: Subject, predicted: dict[str, Parts], folder: Path) -> report.Shown:
     """`embedding.png`, a map of the test images, and `neighbors.png`, before and after training."""
     dataset = subject.dataset
     part = "train" if dataset.test is None else "test"
     index = random_rows(parts_of(dataset)[part], _DRAWN_TEST)  # the first of those that are kept
     images, names = stack_images(parts_of(dataset)[part], index), dataset.class_names
     features, label = _first(predicted[""][part], len(index))
-    figures.embedding_map(features, images, label, names, folder / "embedding.png")
+    points = figures.project(features)
+    path = folder / "embedding.png"
+    figures.embedding_map(features, images, label, names, path, points=points)
+    before, _ = _first(predicted["_untrained"][part], len(index))
+    shown = report.Shown(
+        images=images,
+        points=points,
+        features={"after training": features, "before training": before},
+        labels=label,
+        class_names=names,
+        files=names_of(parts_of(dataset)[part], index, part),
+    )
     if dataset.test is None:
-        return
+        return shown
 
     def features_of(suffix: str) -> tuple[np.ndarray, np.ndarray]:
         test, train = (predicted[suffix][p].prediction.features for p in ("test", "train"))
@@ -167,6 +179,7 @@ def draw(subject: Subject, predicted: dict[str, Parts], folder: Path) -> None:
         class_names=names,
         path=folder / "neighbors.png",
     )
+    return shown
 
 
 def _first(evaluated: Evaluated, count: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -240,4 +253,5 @@ TASK = Task(
     write=write,
     spread=True,
     drawn=drawn,
+    report=report.sections,
 )

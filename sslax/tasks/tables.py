@@ -13,6 +13,7 @@ from sslax.measures.representation import BEST_STAGE, COLLAPSE, stage_of
 
 TRIVIAL = "_trivial"
 SUFFIXES = ("", "_untrained", "_pixels")
+ALL_SUFFIXES = (*SUFFIXES, "_teacher", TRIVIAL)  # of any task
 NO_RESULTS = "The test set has no ground truth: there are no numbers, only pictures."
 UNLABELED = "Only collapse was measured: accuracies need labels, for training and for testing."
 TOO_LARGE = (
@@ -48,8 +49,21 @@ def table(results: Mapping[str, float], suffixes: Sequence[str] = SUFFIXES) -> s
         collapse      trained   pixels
         rankme           3.14        -
     """
+    found, notes = blocks(results, suffixes)
+    return "\n\n".join([*aligned(found), *notes])
+
+
+def blocks(
+    results: Mapping[str, float], suffixes: Sequence[str] = SUFFIXES
+) -> tuple[list[list[list[str]]], list[str]]:
+    """The table's blocks, rows of cells with a heading first, and sentences that go with them.
+
+    Example:
+        >>> blocks({"epe": 0.5, "epe_trivial": 2.25}, ("", "_trivial"))
+        ([[['', 'trained', 'trivial'], ['epe', '0.500', '2.250']]], [])
+    """
     if not results:
-        return NO_RESULTS
+        return [], [NO_RESULTS]
     cells = _by_column(results, suffixes)
     columns = [_column(suffix) for suffix in suffixes]
     columns = [column for column in columns if any(column in row for row in cells.values())]
@@ -58,7 +72,7 @@ def table(results: Mapping[str, float], suffixes: Sequence[str] = SUFFIXES) -> s
     accuracies = [n for n in names if n.startswith(("knn", "linear", "finetune"))]
     collapse = [n for n in names if n in COLLAPSE]
     others = [n for n in names if n not in {*accuracies, *collapse}]
-    blocks = [
+    found = [
         [[title, *columns], *([n, *(text(cells, n, c) for c in columns)] for n in names)]
         for title, names, text in (
             ("accuracy, %", accuracies, _percent),
@@ -70,7 +84,7 @@ def table(results: Mapping[str, float], suffixes: Sequence[str] = SUFFIXES) -> s
     notes = [UNLABELED] if collapse and not accuracies else []
     if cells.get("linear_sgd", {}).keys() - cells.get("linear", {}).keys():
         notes.append(TOO_LARGE)
-    return "\n\n".join([*aligned(blocks), *notes])
+    return found, notes
 
 
 def write_results(path: str | os.PathLike, results: Mapping[str, float]) -> None:
@@ -92,6 +106,15 @@ def write_results(path: str | os.PathLike, results: Mapping[str, float]) -> None
     numbers = {name: float(value) for name, value in results.items()}
     finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
     write_text(path, json.dumps(finite, indent=2, sort_keys=True) + "\n")
+
+
+def read_results(workdir: Path) -> dict[str, float] | None:
+    """What `results.json` in a run's folder says; None where the run was not evaluated."""
+    path = workdir / "results.json"
+    if not path.exists():
+        return None
+    numbers = json.loads(path.read_text())
+    return {name: value for name, value in numbers.items() if value is not None}
 
 
 def _column(suffix: str) -> str:

@@ -9,15 +9,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+import sslax
 from sslax.data.files.text import write_text
 from sslax.errors import UserError
-from sslax.training import checkpoint, weights
+from sslax.training import checkpoint, configuration, weights
 
 PARTS = {"config": {"method", "data"}, "data": {"examples", "image_shape", "classes"}}
 PLACES = ("config.data.path", "config.data.test_path", "config.data.camera.intrinsics")
 FREE = ("config.sharding",)
+MACHINE = "machine.json"
 
 Description = dict[str, dict[str, Any]]
 
@@ -36,6 +40,31 @@ def write(workdir: Path, now: Description) -> None:
     """Writes `config.json` and `data.json`."""
     for part, values in now.items():
         write_text(workdir / f"{part}.json", json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def write_machine(workdir: Path, mesh: Mesh, parameters: int) -> None:
+    """Writes `machine.json`: what the run is trained on, and with which versions.
+
+    Args:
+        workdir: the run's folder.
+        mesh: the devices.
+        parameters: how many the network has.
+    """
+    machine = {
+        "device": mesh.devices.flat[0].device_kind,
+        "devices": mesh.size,
+        "processes": jax.process_count(),
+        "parameters": parameters,
+        "sslax": sslax.__version__,
+        "jax": jax.__version__,
+    }
+    write_text(workdir / MACHINE, json.dumps(machine, indent=2) + "\n")
+
+
+def read_machine(workdir: Path) -> dict[str, Any] | None:
+    """What `write_machine` wrote; None where it is missing, as in runs of earlier versions."""
+    keys = {"device", "devices", "processes", "parameters", "sslax", "jax"}
+    return _read_file(workdir / MACHINE, keys)
 
 
 def check(workdir: Path, now: Description) -> None:
@@ -72,6 +101,26 @@ def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
     return ConfigDict(found["config"]).lock(), shapes
 
 
+def without_places(workdir: Path) -> Description:
+    """The description of the run in `workdir` for others: without paths of this machine, and
+    without the fingerprint of its data.
+
+    Raises:
+        UserError: there is no run.
+    """
+    found = _read(workdir)
+    config = ConfigDict(found["config"])
+    config.update_from_flattened_dict(
+        dict.fromkeys((p.removeprefix("config.") for p in PLACES), "")
+    )
+    config.model.encoder_from = ""
+    section = config.get(config.method, {})
+    if "teacher_from" in section:
+        section.teacher_from = ""
+    data = {name: value for name, value in found["data"].items() if name != "fingerprint"}
+    return {"config": config.to_dict(), "data": data}
+
+
 def _read(workdir: Path) -> Description:
     """Each part from its file, or, where that is missing or damaged, from a checkpoint."""
     found = {}
@@ -90,7 +139,19 @@ def _read(workdir: Path) -> Description:
                 "a new --workdir."
             )
         found[part] = values
-    return found
+    # What later versions added has its default: it is what the run's own version did.
+    known = json.loads(configuration.defaults().to_json_best_effort())
+    return {**found, "config": _filled(found["config"], known)}
+
+
+def _filled(values: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """Values, with those that are missing from the known ones; also in the sections of both."""
+    both = {
+        name: _filled(values[name], default)
+        for name, default in known.items()
+        if isinstance(default, dict) and isinstance(values.get(name), dict)
+    }
+    return {**known, **values, **both}
 
 
 def _read_file(file: Path, keys: set[str]) -> dict[str, Any] | None:

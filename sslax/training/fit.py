@@ -91,7 +91,9 @@ def fit(
                 state = plan.state_on(mesh)
             if chief:
                 description.write(workdir, about)
-                print(_announcement(config, plan, mesh, spec, state), flush=True)
+                parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+                description.write_machine(workdir, mesh, parameters)
+                print(_announcement(config, plan, mesh, spec, state, parameters), flush=True)
             if run:
                 run = partial(run, stopping=stopping)
                 with checkpoint.Checkpoints(folder, about, start=first) as checkpoints:
@@ -187,16 +189,17 @@ def _write_weights(config: ConfigDict, plan: Plan, variables: Variables, workdir
     )
 
 
-def _announcement(config: ConfigDict, plan: Plan, mesh: Mesh, spec: dict, state: TrainState) -> str:
+def _announcement(
+    config: ConfigDict, plan: Plan, mesh: Mesh, spec: dict, state: TrainState, parameters: int
+) -> str:
     device = mesh.devices.flat[0]
-    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     *views, height, width, channels = spec["image_shape"]
     images = f"{spec['examples']} " + (f"samples of {views[0]} images" if views else "images")
     classes = f", {spec['classes']} classes" if spec["classes"] else ""
     resumed = f"\nResuming from step {int(state.step)}." if int(state.step) else ""
     return (
         f"{config.method}: {images} of {height}x{width}x{channels}{classes}; "
-        f"{count / 1e6:.2f} M parameters; {mesh.size} {device.device_kind} device(s), "
+        f"{parameters / 1e6:.2f} M parameters; {mesh.size} {device.device_kind} device(s), "
         f"{jax.process_count()} process(es); {plan.steps} steps of {config.batch_size} "
         f"({plan.steps / plan.steps_per_epoch:.1f} epochs){resumed}"
     )

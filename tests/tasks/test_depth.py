@@ -10,7 +10,7 @@ from sslax.inference.run import Run
 from sslax.tasks import depth, tables
 from sslax.tasks.base import Evaluated, Subject
 from sslax.training import configuration
-from sslax.types import DepthMaps, DepthTruth, InverseDepth
+from sslax.types import Depth, DepthMaps, DepthTruth, InverseDepth
 
 RNG = np.random.default_rng(0)
 COUNT, SIZE = 10, (6, 10)
@@ -20,7 +20,8 @@ def subject_of(images, **settings):
     config = configuration.defaults()
     config.evaluate.depth.update(settings)
     dataset = SimpleNamespace(train=[], test=[{"image": image} for image in images])
-    return Subject(Run(None, config, None), None, dataset, {}, 0, "")
+    plan = SimpleNamespace(method=SimpleNamespace(task=Depth(frames=3, metric=True)))
+    return Subject(Run(None, config, plan), None, dataset, {}, 0, "")
 
 
 @pytest.fixture(scope="module")

@@ -180,12 +180,12 @@ def test_the_section_of_another_set():
     moved = section({"path": "/other/train"})  # the old test images are none of the new set
     assert (moved.source, moved.path, moved.test_path) == ("folder", "/other/train", "")
     assert (moved.image_size, moved.channels) == (40, 3)
-    assert evaluation._name(moved) == "other-train"
+    assert data.name_of(moved) == "other-train"
     split = section({"test_fraction": 0.5, "test_path": ""})
     assert (split.path, split.test_fraction) == ("/own/train", 0.5)
     named = section({"source": "tfds", "tfds.name": "oxford_flowers102", "image_size": 64})
     assert (named.path, named.image_size) == ("", 64)
-    assert evaluation._name(named) == "oxford_flowers102"
+    assert data.name_of(named) == "oxford_flowers102"
     with pytest.raises(UserError, match="takes images of 3 channels"):
         section({"channels": 1})
 

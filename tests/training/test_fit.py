@@ -314,3 +314,18 @@ def test_importing_sslax_imports_nothing_heavy():
         check=True,
     )
     assert found.stdout.strip() == "[]"
+
+
+def test_a_run_of_an_earlier_version_is_read_and_goes_on(config, workdir, images, tmp_path):
+    """Keys that its config lacks have their defaults."""
+    shutil.copytree(workdir, tmp_path / "run")
+    for folder in (tmp_path / "run", *(tmp_path / "run" / "checkpoints").iterdir()):
+        if (folder / "config.json").exists():
+            early = json.loads((folder / "config.json").read_text())
+            del early["model"]["registers"], early["data"]["webdataset"], early["accumulate"]
+            (folder / "config.json").write_text(json.dumps(early))
+    run = open_run(tmp_path / "run")
+    assert run.config.model.registers == 0 and run.config.accumulate == 1
+    x = images[0][:3]
+    np.testing.assert_array_equal(sslax.load(tmp_path / "run")(x), sslax.load(workdir)(x))
+    assert int(fit(config, tmp_path / "run").step) == 12  # it is not another run
