@@ -58,6 +58,31 @@ def output_flag() -> flags.FlagHolder:
     return flags.DEFINE_string("output", None, "Folder to write; of features the .npz.")
 
 
+@functools.cache
+def size_flag() -> Callable[[], tuple[int, int] | None]:
+    """`--size`, defined once for all commands that take it.
+
+    Returns:
+        A function that reads it: height and width, or None where the flag is not given.
+    """
+    flag = flags.DEFINE_list(
+        "size", None, "Height,width that the network works at; by default those of the run."
+    )
+
+    def read() -> tuple[int, int] | None:
+        given = flag.value
+        if not given:
+            return None
+        if len(given) != 2 or not all(side.strip().isdigit() and int(side) for side in given):
+            raise UserError(
+                f"--size={','.join(given)} is not a height and a width, as --size=192,640."
+            )
+        height, width = map(int, given)
+        return height, width
+
+    return read
+
+
 def read_config() -> tuple[Any, str]:
     """The config that `--config` names, with the values of the command line, and its file.
 
