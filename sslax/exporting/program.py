@@ -17,9 +17,10 @@ from sslax.models.weights import flatten
 from sslax.types import Array, Depth, Flow
 
 DESCRIPTION = "model.json"
+FEATURES = "pooled output of the encoder"
 _TARGET = "of the image, or of the middle one of several frames"
 _MEANINGS = {
-    "features": "what the encoder says of an image",
+    "features": FEATURES,
     "stages": "mean over positions of the activations of one stage of the encoder",
     "disparity": f"{_TARGET}, in pixels of the input",
     "pose": "4x4 matrices, from the camera of the middle frame to that of each frame",
@@ -70,11 +71,41 @@ def program_of(trained: Trained, *, poses: bool = False) -> Program:
     return Program(function, shape, outputs, _about(trained, shape, outputs))
 
 
-def describe(program: Program, folder: Path, format: str, **more: Any) -> Path:
-    """Writes `model.json`: the program's input and outputs, and `more` of its format."""
+def describe(folder: Path, format: str, about: dict[str, Any], **more: Any) -> Path:
+    """Writes `model.json`: what a user of the files has to know, and `more` of the format."""
     file = folder / DESCRIPTION
-    write_text(file, json.dumps({"format": format, **program.about, **more}, indent=2) + "\n")
+    write_text(file, json.dumps({"format": format, **about, **more}, indent=2) + "\n")
     return file
+
+
+def origin(trained: Trained) -> dict[str, Any]:
+    """Where a network comes from."""
+    return {
+        "written_by": f"sslax {sslax.__version__}",
+        "method": trained.config.method,
+        "task": type(trained.method.task).__name__.lower(),
+        "step": trained.step,
+    }
+
+
+def encoder_size(trained: Trained) -> tuple[int, int]:
+    """Height and width of the images that the encoder itself is given."""
+    stored = jax.ShapeDtypeStruct((1, *trained.image_shape), jnp.uint8)
+    _, height, width, _ = jax.eval_shape(trained.method.evaluation_view, stored).shape
+    return height, width
+
+
+def preparation(trained: Trained) -> list[str]:
+    """What is done to images before the network sees them."""
+    steps, size = ["divide by 255"], encoder_size(trained)
+    if size != tuple(trained.image_shape[:2]):
+        steps.append(f"resize or crop to {size[0]} x {size[1]}, as in the run's evaluation")
+    preprocessing = models.preprocessing_name(trained.method.preprocess)
+    if preprocessing != "float":
+        steps.append(preprocessing)
+    if mean := tuple(trained.config.model.mean):
+        steps.append(f"subtract {list(mean)}, divide by {list(trained.config.model.std)}")
+    return steps
 
 
 def _example_shape(trained: Trained, poses: bool) -> tuple[int, ...]:
@@ -93,10 +124,7 @@ def _about(
 ) -> dict[str, Any]:
     *_, height, width, channels = shape
     return {
-        "written_by": f"sslax {sslax.__version__}",
-        "method": trained.config.method,
-        "task": type(trained.method.task).__name__.lower(),
-        "step": trained.step,
+        **origin(trained),
         "input": {
             "name": "image",
             "shape": ["b", *shape],
@@ -106,28 +134,12 @@ def _about(
             + ("red-green-blue" if channels == 3 else "gray"),
         },
         "before": f"Images of other sizes are resized to {height} x {width}, antialiased.",
-        "inside": _inside(trained),
+        "inside": preparation(trained),
         "outputs": {
             name: {"shape": ["b", *shape], "dtype": "float32", "meaning": _meaning(trained, name)}
             for name, shape in outputs.items()
         },
     }
-
-
-def _inside(trained: Trained) -> list[str]:
-    """What the program itself does to images, before the network."""
-    height, width, channels = trained.image_shape
-    stored = jax.ShapeDtypeStruct((1, height, width, channels), jnp.uint8)
-    _, *size, _ = jax.eval_shape(trained.method.evaluation_view, stored).shape
-    steps = ["divide by 255"]
-    if tuple(size) != (height, width):
-        steps.append(f"resize or crop to {size[0]} x {size[1]}, as in the run's evaluation")
-    preprocessing = models.preprocessing_name(trained.method.preprocess)
-    if preprocessing != "float":
-        steps.append(preprocessing)
-    if mean := tuple(trained.config.model.mean):
-        steps.append(f"subtract {list(mean)}, divide by {list(trained.config.model.std)}")
-    return steps
 
 
 def _meaning(trained: Trained, name: str) -> str:

@@ -31,5 +31,5 @@ def write(trained: Trained, folder: Path, poses: bool) -> list[Path]:
         "jax": jax.__version__,
         "calling_convention_version": exported.calling_convention_version,
     }
-    about = describe(program, folder, "stablehlo", platforms=PLATFORMS, file=FILE, **versions)
+    about = describe(folder, "stablehlo", program.about, platforms=PLATFORMS, file=FILE, **versions)
     return [file, about]
