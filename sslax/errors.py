@@ -14,7 +14,7 @@ EXTRAS = {
         *("safetensors", "sklearn", "tensorboardX"),
     ),
     "geometry": ("skimage",),
-    "export": ("flatbuffers",),
+    "export": ("flatbuffers", "onnx"),
 }
 
 

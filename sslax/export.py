@@ -6,7 +6,7 @@ Writes what a run trained as files that other programs load without sslax. See d
 from sslax import command
 from sslax.command import flags
 
-FORMATS = ("stablehlo", "torch")
+FORMATS = ("onnx", "stablehlo", "torch")
 
 _FORMAT = flags.DEFINE_enum("format", None, FORMATS, "What reads it; see docs/export.md.")
 _OUTPUT = command.output_flag()

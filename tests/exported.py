@@ -34,9 +34,10 @@ def fill(path, shape):
     return 1 + 0.2 * np.tanh(values) if path.endswith(("scale", "var")) else 0.2 * values
 
 
-def write_run(folder, config, image_shape):
-    """A run's folder, with a checkpoint at step 2."""
+def write_run(folder, config, image_shape, others=None):
+    """A run's folder, with a checkpoint at step 2; `others` as `make_plan` takes them."""
     spec = {"examples": 64, "image_shape": list(image_shape), "classes": None}
+    spec |= {"others": others} if others else {}
     plan = make_plan(config, **spec)
     folder.mkdir(parents=True)
     description.write(folder, description.describe(config, spec))

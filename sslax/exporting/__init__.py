@@ -4,14 +4,14 @@ from pathlib import Path
 
 from sslax import paths
 from sslax.errors import UserError, check_choice
-from sslax.exporting import stablehlo, torch
+from sslax.exporting import onnx, stablehlo, torch
 from sslax.exporting.program import Program, program_of
 from sslax.ranges import Size
 from sslax.tasks import loading
 
 __all__ = ["FORMATS", "Program", "export", "program_of"]
 
-FORMATS = {"stablehlo": stablehlo.write, "torch": torch.write}
+FORMATS = {"onnx": onnx.write, "stablehlo": stablehlo.write, "torch": torch.write}
 """`(trained, folder, poses) -> files`, by name."""
 
 
