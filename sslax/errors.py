@@ -15,6 +15,9 @@ EXTRAS = {
     ),
     "geometry": ("skimage",),
     "export": ("flatbuffers", "onnx"),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+    "trackio": ("trackio",),
 }
 
 

@@ -2,7 +2,7 @@
 
 A run that left a checkpoint or weights goes on with the same config and data alone. Its data may
 move: where they are does not matter as long as their fingerprint agrees. Nor does it matter how its
-devices share the state, which changes no value.
+devices share the state, or where its metrics are written, which changes no value.
 """
 
 import json
@@ -17,7 +17,7 @@ from sslax.training import checkpoint, weights
 
 PARTS = {"config": {"method", "data"}, "data": {"examples", "image_shape", "classes"}}
 PLACES = ("config.data.path", "config.data.test_path", "config.data.camera.intrinsics")
-FREE = ("config.sharding",)
+FREE = ("config.sharding", "config.writers")
 
 Description = dict[str, dict[str, Any]]
 
