@@ -24,6 +24,8 @@ from absl import flags as flags
 from ml_collections import ConfigDict as ConfigDict
 from ml_collections import config_flags as config_flags
 
+STOPPED = 75  # EX_TEMPFAIL: schedulers start the same command again
+
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "latest", ["latest", "best"], "Which checkpoint to evaluate or predict with."
@@ -40,7 +42,7 @@ _KINDS = {  # by the words of absl's errors
     "could not convert string to float": "a number",
     "Non-boolean argument": "True or False",
 }
-_PATHS = {"workdir", "input", "output", "intrinsics", "predictions", "truth"}
+_PATHS = {"workdir", "input", "output", "intrinsics", "predictions", "truth", "values"}
 
 
 @functools.cache

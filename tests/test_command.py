@@ -4,11 +4,19 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from sslax import command, evaluate, main, plan, predict
+from sslax import command, evaluate, export, main, plan, predict, sweep
 from sslax.errors import UserError
 from sslax.testbed import __main__ as testbed
 
-COMMANDS = (evaluate, main, plan, predict, testbed)  # imported, so that their flags are defined
+COMMANDS = (
+    evaluate,
+    export,
+    main,
+    plan,
+    predict,
+    sweep,
+    testbed,
+)  # imported, so that their flags are defined
 
 
 @flagsaver.flagsaver
@@ -29,6 +37,8 @@ def parsed(*arguments):
         ("examples", ("0", "-1", "all"), "1281167"),
         ("classes", ("0", "-1", "many"), "1000"),
         ("lines", ("0", "-1", "all"), "3"),
+        ("index", ("-1", "0.5", "first"), "0"),
+        ("seeds", ("0", "-1", "all"), "3"),
     ],
 )
 def test_numbers_have_their_range(flag, values, allowed):

@@ -61,6 +61,15 @@ def check(workdir: Path, now: Description) -> None:
         )
 
 
+def check_config(workdir: Path, config: ConfigDict) -> None:
+    """As `check`, of the config alone.
+
+    Raises:
+        UserError: there is no run, or it was started with another config.
+    """
+    check(workdir, describe(config, _read(workdir)["data"]))
+
+
 def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
     """The config of the run in `workdir`, and its data's `examples`, `image_shape`, `classes`.
 
