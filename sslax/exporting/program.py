@@ -13,6 +13,7 @@ from sslax import models
 from sslax.data.files.text import write_text
 from sslax.errors import UserError
 from sslax.inference.encoder import Trained
+from sslax.inference.estimator import Estimator
 from sslax.models.weights import flatten
 from sslax.types import Array, Depth, Flow
 
@@ -58,10 +59,10 @@ def program_of(trained: Trained, *, poses: bool = False) -> Program:
     """
     shape = _example_shape(trained, poses)
     several = len(shape) == 4
-    maps = not hasattr(trained, "stages")
+    alone = isinstance(trained, Estimator) and not several  # an example with a single image
 
     def function(images: Array) -> dict[str, Array]:
-        image = images[:, None] if maps and not several else images
+        image = images[:, None] if alone else images
         prediction = trained.method.predict(trained.variables, {"image": image})
         named = flatten(prediction._asdict())
         return {name: leaf.astype(jnp.float32) for name, leaf in named.items()}
@@ -108,12 +109,21 @@ def preparation(trained: Trained) -> list[str]:
     return steps
 
 
-def _example_shape(trained: Trained, poses: bool) -> tuple[int, ...]:
+def check_poses(trained: Trained, poses: bool) -> None:
+    """Makes sure that poses are asked of a run that predicts them.
+
+    Raises:
+        UserError: they are not.
+    """
     if poses and "pose" not in getattr(trained, "predicts", ()):
         raise UserError(
             f"--poses is for runs that learned ego-motion; {trained.config.method} did not: "
             "leave it out."
         )
+
+
+def _example_shape(trained: Trained, poses: bool) -> tuple[int, ...]:
+    check_poses(trained, poses)
     size = getattr(trained, "size", trained.image_shape[:2])
     frames = 2 if isinstance(trained.method.task, Flow) else trained.frames if poses else 0
     return (*([frames] if frames else []), *size, trained.channels)

@@ -10,7 +10,14 @@ import safetensors.numpy
 
 from sslax import models, paths
 from sslax.errors import UserError
-from sslax.exporting.program import FEATURES, describe, encoder_size, origin, preparation
+from sslax.exporting.program import (
+    FEATURES,
+    check_poses,
+    describe,
+    encoder_size,
+    origin,
+    preparation,
+)
 from sslax.inference.encoder import Trained
 from sslax.models import ResNet, ViT, torch_names
 from sslax.models.weights import flatten
@@ -23,9 +30,10 @@ def write(trained: Trained, folder: Path, poses: bool) -> list[Path]:
     """Writes `model.safetensors`, `model.json` and, where PyTorch is installed, `model.pth`.
 
     Raises:
-        UserError: neither torchvision nor timm has the network.
+        UserError: neither torchvision nor timm has the encoder, or the run learned none.
     """
-    _check_task(trained, poses)
+    _check_task(trained)
+    check_poses(trained, poses)
     size, channels = encoder_size(trained), trained.channels
     module = models.encoder_module(trained.config.model)
     build = _build(trained, module, size, channels)
@@ -51,12 +59,12 @@ def _example(trained: Trained) -> Batch:
     return {"image": jax.ShapeDtypeStruct((1, *trained.image_shape), jnp.uint8)}
 
 
-def _check_task(trained: Trained, poses: bool) -> None:
-    if not isinstance(trained.method.task, Representation) or poses:
+def _check_task(trained: Trained) -> None:
+    if not isinstance(trained.method.task, Representation):
         task = type(trained.method.task).__name__.lower()
         raise UserError(
-            f"--format=torch writes encoders, and this run learned {task}, whose network neither "
-            "torchvision nor timm has: use --format=onnx or --format=stablehlo."
+            f"--format=torch writes encoders alone, and this run learned {task}: use "
+            "--format=onnx or --format=stablehlo."
         )
 
 

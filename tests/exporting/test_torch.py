@@ -137,3 +137,9 @@ def network(load_config, name, changes):
 def test_maps_are_refused(tmp_path):
     with formulas.runs(tmp_path) as runs, pytest.raises(UserError, match="this run learned flow"):
         export(runs / "pairs", tmp_path / "out", format="torch")
+
+
+def test_an_encoder_has_no_poses(tmp_path, load_config):
+    run = write_encoder_run(tmp_path / "run", load_config, "vit")
+    with pytest.raises(UserError, match="--poses is for runs that learned ego-motion; simclr did"):
+        export(run, tmp_path / "out", format="torch", poses=True)
