@@ -58,6 +58,11 @@ def _integer_pow(graph: Graph, equation: Any, x: Any) -> str:
     return graph.add("Pow", x, np.float32(equation.params["y"]))
 
 
+def _cbrt(graph: Graph, equation: Any, x: Any) -> str:
+    root = graph.add("Pow", graph.add("Abs", x), np.float32(1 / 3))
+    return graph.add("Mul", graph.add("Sign", x), root)
+
+
 def _not_equal(graph: Graph, equation: Any, x: Any, y: Any) -> str:
     return graph.add("Not", graph.add("Equal", x, y))
 
@@ -340,6 +345,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "rsqrt": _rsqrt,
     "expm1": _expm1,
     "log1p": _log1p,
+    "cbrt": _cbrt,
     "integer_pow": _integer_pow,
     "ne": _not_equal,
     "select_n": _select,

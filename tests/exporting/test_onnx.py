@@ -70,7 +70,6 @@ def test_the_loader_of_the_docs_loads_it(onnxruntime, tmp_path, load_config, mon
     run = write_encoder_run(tmp_path / "run", load_config, "vit")
     export(run, tmp_path / "out", format="onnx")
     code = loader("onnx")
-    assert "sslax" not in code and len(code.splitlines()) <= 5
     monkeypatch.chdir(tmp_path / "out")
     exec(code, {"images": photographs()})
     assert capsys.readouterr().out == "(2, 32)\n"
@@ -94,6 +93,7 @@ def loop(x):
         lambda x: jnp.where(
             x > x.mean((1, 2, 3), keepdims=True), jnp.log1p(x), jax.lax.integer_pow(x, 3)
         ),
+        lambda x: jnp.cbrt(x - 100) + jnp.expm1(-x),
         lambda x: jnp.clip(x, 9, 100) + (x != 0).all((1, 2, 3))[:, None, None, None],
         lambda x: x[:, ::2] + jax.lax.broadcasted_iota(jnp.float32, (x.shape[0], 2, 6, 1), 0),
         loop,

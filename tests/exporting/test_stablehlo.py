@@ -90,7 +90,6 @@ def test_maps_equal_the_loaded_ones(map_runs, tmp_path, name, frames, options, p
 def test_the_loader_of_the_docs_loads_it(encoder_run, tmp_path, monkeypatch, capsys):
     exported(encoder_run, tmp_path)
     code = loader("stablehlo")
-    assert "sslax" not in code and len(code.splitlines()) <= 5
     monkeypatch.chdir(tmp_path)
     exec(code, {"images": np.zeros((2, 28, 28, 1), np.uint8)})
     assert capsys.readouterr().out == "(2, 16)\n"

@@ -74,7 +74,6 @@ def test_what_is_written_says_what_to_do(written):
 def test_torchvisions_networks_have_all_the_names_that_are_written():
     """A ResNet-18 as the docs load it."""
     code = loader("torch")
-    assert "sslax" not in code and len(code.splitlines()) <= 5
     assert "resnet18(weights=None)" in code and "model.fc = torch.nn.Identity()" in code
     for module in (RESNET18, BOTTLENECKS):
         tensors = state_dict(module)
