@@ -24,6 +24,8 @@ from absl import flags as flags
 from ml_collections import ConfigDict as ConfigDict
 from ml_collections import config_flags as config_flags
 
+STOPPED = 75  # EX_TEMPFAIL: schedulers start the same command again
+
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "latest", ["latest", "best"], "Which checkpoint to evaluate or predict with."
@@ -40,7 +42,7 @@ _KINDS = {  # by the words of absl's errors
     "could not convert string to float": "a number",
     "Non-boolean argument": "True or False",
 }
-_PATHS = {"workdir", "input", "output", "intrinsics", "predictions", "truth"}
+_PATHS = {"workdir", "input", "output", "intrinsics", "predictions", "truth", "values"}
 
 
 @functools.cache
@@ -58,6 +60,31 @@ def output_flag() -> flags.FlagHolder:
     return flags.DEFINE_string(
         "output", None, "Folder to write; of features the .npz, of a page the .html."
     )
+
+
+@functools.cache
+def size_flag() -> Callable[[], tuple[int, int] | None]:
+    """`--size`, defined once for all commands that take it.
+
+    Returns:
+        A function that reads it: height and width, or None where the flag is not given.
+    """
+    flag = flags.DEFINE_list(
+        "size", None, "Height,width that the network works at; by default those of the run."
+    )
+
+    def read() -> tuple[int, int] | None:
+        given = flag.value
+        if not given:
+            return None
+        if len(given) != 2 or not all(side.strip().isdigit() and int(side) for side in given):
+            raise UserError(
+                f"--size={','.join(given)} is not a height and a width, as --size=192,640."
+            )
+        height, width = map(int, given)
+        return height, width
+
+    return read
 
 
 def read_config() -> tuple[Any, str]:

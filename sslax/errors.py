@@ -16,6 +16,10 @@ EXTRAS = {
     "geometry": ("skimage",),
     "hf": ("datasets",),
     "bands": ("tifffile",),
+    "export": ("flatbuffers", "onnx"),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+    "trackio": ("trackio",),
 }
 
 
@@ -81,11 +85,12 @@ def check_system(error: BaseException, what: str = "") -> None:
         cause = cause.__cause__ or cause.__context__
 
 
-def require(extra: str) -> None:
+def require(extra: str, *names: str) -> None:
     """Checks that what an extra brings is installed; nothing is imported.
 
     Args:
         extra: a key of `EXTRAS`.
+        *names: what is needed of it; all of it where none is named.
 
     Raises:
         MissingExtra: something of it is not installed.
@@ -93,7 +98,7 @@ def require(extra: str) -> None:
     Example:
         >>> require("train")
     """
-    missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
+    missing = [name for name in names or EXTRAS[extra] if importlib.util.find_spec(name) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise MissingExtra(

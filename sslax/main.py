@@ -12,8 +12,6 @@ from sslax import command
 from sslax.command import flags
 from sslax.ranges import NonNegativeInt
 
-STOPPED = 75  # EX_TEMPFAIL: schedulers start the same command again
-
 command.config_flag()
 _join_cluster = command.cluster_flags()
 _PROFILE = flags.DEFINE_integer(
@@ -37,7 +35,7 @@ def main(_: list[str]) -> None:
     state = fit(config, workdir, traced_steps=_PROFILE.value)
     if int(state.step) < open_run(workdir).plan.steps:
         print(f"Stopped at step {int(state.step)}; the same command resumes from there.")
-        sys.exit(STOPPED)
+        sys.exit(command.STOPPED)
     if config.evaluate.at_end:
         evaluation.evaluate_run(workdir)
     elif jax.process_index() == 0:

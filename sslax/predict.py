@@ -42,9 +42,7 @@ flags.DEFINE_bool(
     "and they have one size.",
 )
 flags.DEFINE_float("fps", 10.0, "Frames a second of video and trajectory.")
-_SIZE = flags.DEFINE_list(
-    "size", None, "Height,width that the network works at; by default those of the run."
-)
+_size = command.size_flag()
 flags.DEFINE_float("reach", 5.0, "Leave points out that are farther than this many median depths.")
 flags.DEFINE_integer("batch_size", 8, "Images or pairs at a time.")
 command.check_flag("baseline", Positive | None)
@@ -77,8 +75,7 @@ def main(_: list[str]) -> None:
                 f"--{name} is for runs that predict {tasks}; this one predicts {task.name}."
             )
     options = {name: given[name].value for name in _OPTIONS}
-    size = _height_width(_SIZE.value) if _SIZE.value else None
-    trained = loading.load(workdir, which=command.CHECKPOINT.value, size=size)
+    trained = loading.load(workdir, which=command.CHECKPOINT.value, size=_size())
     if layout.is_test_bed(Path(_INPUT.value)):
         unused = [name for name in _OPTIONS if given[name].present]
         unused = [name for name in unused if name not in submission.OPTIONS]
@@ -87,13 +84,6 @@ def main(_: list[str]) -> None:
         submission.write(trained, Path(_INPUT.value), Path(_OUTPUT.value), options)
         return
     task.write(trained, _INPUT.value, Path(_OUTPUT.value), options)
-
-
-def _height_width(given: list[str]) -> tuple[int, int]:
-    if len(given) != 2 or not all(side.strip().isdigit() and int(side) for side in given):
-        raise UserError(f"--size={','.join(given)} is not a height and a width, as --size=192,640.")
-    height, width = map(int, given)
-    return height, width
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def video_network(scale, images, batch):
     if frames < 3:
         return maps
     position = jnp.mean(images[:, :3], axis=(2, 3, 4))
-    poses = jnp.tile(jnp.eye(4), (len(images), 3, 1, 1))
+    poses = jnp.tile(jnp.eye(4), (images.shape[0], 3, 1, 1))
     return maps._replace(pose=poses.at[..., 0, 3].set(position[:, 1:2] - position))
 
 

@@ -4,16 +4,30 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from sslax import command, compare, evaluate, main, plan, predict, watch
+from sslax import (
+    command,
+    compare,
+    evaluate,
+    export,
+    main,
+    plan,
+    predict,
+    publish,
+    sweep,
+    watch,
+)
 from sslax.errors import UserError
 from sslax.testbed import __main__ as testbed
 
 COMMANDS = (
     compare,
     evaluate,
+    export,
     main,
     plan,
     predict,
+    publish,
+    sweep,
     testbed,
     watch,
 )  # imported, so that their flags are defined
@@ -38,6 +52,8 @@ def parsed(*arguments):
         ("classes", ("0", "-1", "many"), "1000"),
         ("lines", ("0", "-1", "all"), "3"),
         ("port", ("-1", "65536", "1.5", "any"), "8080"),
+        ("index", ("-1", "0.5", "first"), "0"),
+        ("seeds", ("0", "-1", "all"), "3"),
     ],
 )
 def test_numbers_have_their_range(flag, values, allowed):

@@ -3,7 +3,6 @@ networks, and vision transformers."""
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import safetensors.numpy
 from sslax import paths
 from sslax.errors import UserError
 from sslax.models.published import is_vit_file, read_vit
+from sslax.models.torch_names import from_torchvision
 from sslax.models.vit import resize_positions
 from sslax.types import PyTree
 
@@ -125,7 +125,7 @@ def weights_of(tensors: Mapping[str, Any], source: str | os.PathLike) -> dict[st
         return dict(tensors)
     if is_vit_file(tensors):
         return read_vit(tensors, source).arrays
-    arrays = _from_torchvision(tensors)
+    arrays = from_torchvision(tensors)
     in_state = {name for name in arrays if name.startswith("batch_stats/")}
     return {f"model_state/{n}" if n in in_state else n: array for n, array in arrays.items()}
 
@@ -250,7 +250,7 @@ def load_torchvision_resnet(
         ImportError: a PyTorch file without PyTorch.
     """
     tensors = source if isinstance(source, Mapping) else read_tensors(Path(source))
-    arrays = _from_torchvision(tensors)
+    arrays = from_torchvision(tensors)
     image = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
     like = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
     wanted = flatten(like)
@@ -350,29 +350,3 @@ def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
     for name in scope:
         tree = tree.setdefault(name, {})
     tree[last] = value
-
-
-def _from_torchvision(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays of a `ResNet`, by the paths of its variables."""
-    arrays = {}
-    for name, tensor in tensors.items():
-        if name.startswith("fc.") or name.endswith("num_batches_tracked"):
-            continue
-        array = np.asarray(tensor, np.float32)
-        path = _torchvision_path(name, array.ndim)
-        arrays[path] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
-    return arrays
-
-
-def _torchvision_path(name: str, rank: int) -> str:
-    """'layer1.0.downsample.1.weight' -> 'params/layer1_0/downsample_bn/scale'."""
-    name = name.replace("downsample.0", "downsample_conv").replace("downsample.1", "downsample_bn")
-    name = re.sub(r"^(layer\d+)\.(\d+)\.", r"\1_\2.", name)
-    *scope, leaf = name.split(".")
-    collection = "batch_stats" if leaf.startswith("running_") else "params"
-    leaf = {
-        "weight": "kernel" if rank == 4 else "scale",
-        "running_mean": "mean",
-        "running_var": "var",
-    }.get(leaf, leaf)
-    return "/".join([collection, *scope, leaf])

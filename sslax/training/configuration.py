@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +13,7 @@ from sslax.errors import UserError, check_choice
 from sslax.ranges import Positive, PositiveInt, Seed
 from sslax.training import optim
 from sslax.training.sharding import Layout
+from sslax.training.writers import WriterName
 
 
 class DepthEvaluation(NamedTuple):
@@ -48,6 +49,8 @@ class Section(NamedTuple):
     duration: str = "10 epochs"  # or steps, or examples
     log_every: str = "10 steps"
     checkpoint_every: str = "1 epoch"
+    # Where metrics go beside metrics.jsonl: tensorboard, wandb, mlflow, trackio
+    writers: Sequence[WriterName] = ("tensorboard",)
     online_probe: bool = True  # a linear classifier beside the training; needs labels
     # At each checkpoint, kNN accuracy of test images among training images; needs labels
     online_knn: bool = False
@@ -154,3 +157,19 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The same values with a dotted name for each leaf, so that nothing beside them is lost.
+
+    Example:
+        >>> flat({"seed": 1, "data": {"path": "x"}})
+        {'seed': 1, 'data.path': 'x'}
+    """
+    leaves: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            leaves |= flat(value, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = value
+    return leaves

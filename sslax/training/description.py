@@ -2,7 +2,7 @@
 
 A run that left a checkpoint or weights goes on with the same config and data alone. Its data may
 move: where they are does not matter as long as their fingerprint agrees. Nor does it matter how its
-devices share the state, which changes no value.
+devices share the state, or where its metrics are written, which changes no value.
 """
 
 import json
@@ -20,7 +20,7 @@ from sslax.training import checkpoint, configuration, weights
 
 PARTS = {"config": {"method", "data"}, "data": {"examples", "image_shape", "classes"}}
 PLACES = ("config.data.path", "config.data.test_path", "config.data.camera.intrinsics")
-FREE = ("config.sharding",)
+FREE = ("config.sharding", "config.writers")
 MACHINE = "machine.json"
 
 Description = dict[str, dict[str, Any]]
@@ -88,6 +88,15 @@ def check(workdir: Path, now: Description) -> None:
             + "\n  ".join(lines)
             + "\nTo go on with that run give its values; for a new run give another --workdir."
         )
+
+
+def check_config(workdir: Path, config: ConfigDict) -> None:
+    """As `check`, of the config alone.
+
+    Raises:
+        UserError: there is no run, or it was started with another config.
+    """
+    check(workdir, describe(config, _read(workdir)["data"]))
 
 
 def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """`fit(config, workdir)`: a run with its files, from the data to the exported encoder."""
 
 import contextlib
+import json
 from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,13 +15,14 @@ from sslax.errors import UserError
 from sslax.methods import METHODS
 from sslax.training import (
     checkpoint,
+    configuration,
     description,
     loop,
-    metrics,
     profile,
     scoring,
     sharding,
     weights,
+    writers,
 )
 from sslax.training.plan import Build, Plan, describe, make_plan, without_starting_weights
 from sslax.types import TrainState, Variables
@@ -48,12 +50,14 @@ def fit(
         The last state.
 
     Raises:
+        MissingExtra: `config.writers` names what is not installed.
         UserError: a mistake in the config or the data, another trainer in `workdir`, or a run
             there that was started differently.
         NonFinite: a metric became NaN or infinite; the last good checkpoint stays.
     """
     workdir, config = paths.expand(workdir, "--workdir"), paths.expand_config(config)
     paths.check_output(workdir, "--workdir", folder=True)
+    writers.check_installed(config.get("writers", ()))
     mesh = sharding.make_mesh()
     dataset = data.load(config.data)
     spec = describe(dataset)
@@ -150,7 +154,10 @@ def _train(
     score = scoring.make_score(plan, mesh, dataset, workers=workers)
     knn = scoring.make_knn(plan, mesh, dataset, workers=workers) if config.online_knn else None
     chief = jax.process_index() == 0
-    writer = metrics.Writer(workdir, int(state.step)) if chief else None
+    writer = None
+    if chief:
+        values = configuration.flat(json.loads(config.to_json_best_effort()))
+        writer = writers.Writers(config.writers, writers.Place(workdir, int(state.step), values))
 
     def save(step: int, state: TrainState) -> None:
         if knn:

@@ -1,4 +1,4 @@
-"""Metrics of a run: means over steps, `metrics.jsonl`, TensorBoard, a progress line.
+"""Metrics of a run: means over steps, the lines of `metrics.jsonl`, a progress line.
 
 The loop keeps the scalars of each step on the device and fetches them together, once in
 `log_every` steps; nothing here makes the host wait for a single step.
@@ -14,7 +14,6 @@ from typing import Any, TextIO
 import jax
 import numpy as np
 
-from sslax.data.files.text import write_text
 from sslax.errors import UserError
 from sslax.types import Metrics
 
@@ -66,55 +65,6 @@ class Meter:
         }
 
 
-class Writer:
-    """Appends to `metrics.jsonl` and TensorBoard's event file; for the first process alone."""
-
-    def __init__(self, workdir: Path, start_step: int) -> None:
-        """Opens the files and drops the lines after `start_step`, which a resumed run repeats."""
-        path = workdir / "metrics.jsonl"
-        kept = [line for line in read_jsonl(path) if line["step"] <= start_step]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._lines = path.open("a")
-        self._board = _Board(workdir / "tensorboard", start_step + 1)
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Writes one line, and one point of each curve."""
-        self._lines.write(json.dumps({"step": step, **values}) + "\n")
-        self._lines.flush()
-        self._board.write(step, values)
-
-    def close(self) -> None:
-        """Closes both files."""
-        self._lines.close()
-        self._board.close()
-
-
-class _Board:
-    """TensorBoard's event file, written in the thread that asks for it.
-
-    tensorboardX's own writer has a thread, and waits for it forever once a full disk ended it.
-    """
-
-    def __init__(self, folder: Path, start_step: int) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto import event_pb2, summary_pb2
-
-        folder.mkdir(exist_ok=True)
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
-        self._file = EventsWriter(str(folder / "events"))
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._file.write_event(self._event(step=start_step, session_log=start))
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        points = [self._summary.Value(tag=n, simple_value=v) for n, v in values.items()]
-        summary = self._summary(value=points)
-        self._file.write_event(self._event(step=step, wall_time=time.time(), summary=summary))
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`, without those that are damaged or cut short."""
     if not path.exists():
@@ -124,7 +74,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A line's numbers; None where it is not what `Writer` writes."""
+    """A line's numbers; None where it is not what `writers.Lines` writes."""
     try:
         values = json.loads(line)
     except ValueError:  # of JSON or of UTF-8

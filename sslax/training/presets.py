@@ -278,9 +278,9 @@ def config(
         made.augment = {}
         made.update_from_flattened_dict(presets["" if is_tiny else variant.partition("_")[0]])
         made.update(sections)
-    values = _flat(variants[variant])
+    values = configuration.flat(variants[variant])
     if is_tiny:
-        values = {**_flat(variants[""]), **tiny, **values}
+        values = {**configuration.flat(variants[""]), **tiny, **values}
     with made.augment.unlocked(), made.optimizer.rates.unlocked(), made.evaluate.data.unlocked():
         made.update_from_flattened_dict(values)
     return made
@@ -306,14 +306,3 @@ def defaults_of(factory: Callable, *names: str) -> dict[str, Any]:
     if unknown := [name for name in names if name not in defaults]:
         raise ValueError(f"{factory.__name__} has no default for {unknown[0]!r}.")
     return {name: defaults[name] for name in names} if names else defaults
-
-
-def _flat(values: Values, prefix: str = "") -> dict[str, Any]:
-    """The same values with a dotted name for each leaf, so that nothing beside them is lost."""
-    leaves: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            leaves |= _flat(value, f"{prefix}{name}.")
-        else:
-            leaves[prefix + name] = value
-    return leaves

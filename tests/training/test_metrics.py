@@ -6,7 +6,7 @@ import json
 import jax.numpy as jnp
 import pytest
 
-from sslax.training import metrics
+from sslax.training import metrics, writers
 
 
 def test_meter_means_and_forgets():
@@ -29,7 +29,7 @@ def test_writer_drops_lines_a_resume_repeats_and_a_line_cut_short(tmp_path):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step, "loss": 1.0 * step}) for step in (10, 20, 30)]
     path.write_text("\n".join(lines) + '\n{"step": 40, "lo')
-    writer = metrics.Writer(tmp_path, 20)
+    writer = writers.Writers(("tensorboard",), writers.Place(tmp_path, 20, {}))
     writer.write(30, {"loss": -1.0})
     writer.close()
     assert [(line["step"], line["loss"]) for line in metrics.read_jsonl(path)] == [
@@ -73,5 +73,5 @@ def test_a_damaged_line_costs_that_line_alone(tmp_path, odd):
     lines = [json.dumps({"step": step, "loss": 1.0}).encode() for step in (10, 20)]
     path.write_bytes(b"\n".join([lines[0], odd, lines[1], b""]))
     assert [line["step"] for line in metrics.read_jsonl(path)] == [10, 20]
-    metrics.Writer(tmp_path, 20).close()
+    writers.Lines(writers.Place(tmp_path, 20, {})).close()
     assert path.read_bytes().splitlines() == lines
