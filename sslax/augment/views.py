@@ -325,7 +325,7 @@ def _for_bands(recipe: ViewRecipe, channels: int) -> ViewRecipe:
     asked = tuple(name for name, value in of_rgb.items() if value)
     if asked:
         _warn_of_bands(asked, channels)
-    return recipe._replace(**dict.fromkeys(of_rgb, 0.0))
+    return recipe._replace(saturation=0.0, hue=0.0, grayscale=0.0)
 
 
 @functools.cache
