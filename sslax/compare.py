@@ -9,7 +9,7 @@ from sslax import command, paths
 from sslax.command import flags
 from sslax.errors import UserError
 
-_RUNS = flags.DEFINE_list("runs", [], "Folders of two or more runs: A,B,C.")
+_RUNS = flags.DEFINE_list("runs", None, "Folders of two or more runs: A,B,C.")
 _OUTPUT = command.output_flag()
 
 

@@ -43,12 +43,13 @@ def facts(workdir: Path) -> dict[str, str]:
     total = configuration.steps_of(
         config.duration, batch_size=config.batch_size, steps_per_epoch=per_epoch
     )
+    epochs = total / per_epoch
     of = f"{shapes['examples']:,} {examples} of {size}{classes}"
     found = {
         "Method": config.method,
         "Model": config.model.name,
         "Data": f"{data.name_of(config.data)}: {of}",
-        "Steps": f"{total:,} of {config.batch_size} ({total / per_epoch:.4g} epochs)",
+        "Steps": f"{total:,}, each of {config.batch_size} examples ({epochs:.3g} epochs)",
     }
     series = _series(workdir)
     if "loss" in series:

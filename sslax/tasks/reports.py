@@ -159,7 +159,8 @@ def _results(results: Mapping[str, Mapping[str, float]]) -> Section:
     titles = _keys({n: {b["columns"][0]: b for b in t["blocks"]} for n, t in tabled.items()})
     blocks = []
     for title in titles:
-        of = {n: _block(table, title) for n, table in tabled.items()}
+        found = {n: _block(table, title) for n, table in tabled.items()}
+        of = {n: block for n, block in found.items() if block["columns"]}
         rows = _keys({n: block["cells"] for n, block in of.items()})
         cells = [
             [row, *(c for b in of.values() for c in b["cells"].get(row, ["-"] * len(b["columns"])))]
@@ -182,7 +183,7 @@ def _block(table: Section, title: str) -> dict[str, Any]:
     for block in table["blocks"]:
         if block["columns"][0] == title:
             return {"columns": block["columns"][1:], "cells": {r[0]: r[1:] for r in block["rows"]}}
-    return {"columns": ["-"], "cells": {}}
+    return {"columns": [], "cells": {}}
 
 
 def _keys(tables_by_run: Mapping[str, Mapping[str, Any]]) -> list[str]:

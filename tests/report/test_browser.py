@@ -4,10 +4,12 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 
 import pytest
 
-from sslax.report import depth, flow, page, representation, run
+from sslax.report import depth, flow, page, representation, run, server
+from sslax.tasks import reports
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 
@@ -65,11 +67,20 @@ onload = () => setTimeout(async () => {
 </script>"""  # noqa: E501
 
 
+def opened(address, folder):
+    """What a browser made of the page after some seconds of its own clock."""
+    if CHROMIUM is None:
+        pytest.skip("needs chromium")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=5000"]
+    done = subprocess.run([*command, address], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture
 def outcome(features, depths, flows, workdir, tmp_path):
     """What happened on a page of all kinds of sections."""
-    if CHROMIUM is None:
-        pytest.skip("needs chromium")
     folder = workdir("a")
     of_flow = [section | {"id": f"flow-{section['id']}"} for section in flow.sections(flows)]
     sections = [
@@ -82,13 +93,9 @@ def outcome(features, depths, flows, workdir, tmp_path):
     text = page.render("</title><img src=x onerror=alert(1)>", sections)
     text = text.replace("<style>", LISTEN + "<style>", 1).replace("</body>", ACT + "</body>")
     (tmp_path / "page.html").write_text(text)
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=4000"]
-    done = subprocess.run(
-        [*command, (tmp_path / "page.html").as_uri()], capture_output=True, text=True, timeout=300
-    )
-    found = re.search(r'<pre id="outcome">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stdout[-2000:] + done.stderr[-2000:]
+    dom = opened((tmp_path / "page.html").as_uri(), tmp_path)
+    found = re.search(r'<pre id="outcome">(.*?)</pre>', dom, re.DOTALL)
+    assert found, dom[-2000:]
     return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
 
 
@@ -104,3 +111,26 @@ def test_a_reader_finds_their_way(outcome):
     assert outcome["theme"] != outcome["dark"]
     assert outcome["last"] == "3" and outcome["first"] == "step 10: 5"
     assert "over seconds of training: a ends at 3" in outcome["seconds"]
+
+
+def test_a_live_page_follows_the_run(workdir, tmp_path):
+    """Lines are written after the page was sent."""
+    folder = workdir("a")
+    news = []
+
+    def news_of_more():
+        news.append(len(news))
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write('\n{"step": 40, "loss": 2.25, "images_per_second": 1280.0}\n')
+        return reports.news(folder)
+
+    with server.make(lambda: reports.render(folder, live=True), news_of_more) as serving:
+        thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            dom = opened(f"http://127.0.0.1:{serving.server_port}", tmp_path)
+        finally:
+            serving.shutdown()
+            thread.join()
+    assert len(news) > 1 and "a ends at 2.25" in dom and "40 steps, 2 %" in dom
+    assert re.search(r'role="status">Last measured .* ago\.</p>', dom)

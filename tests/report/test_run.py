@@ -16,7 +16,7 @@ def test_facts_of_a_run_that_still_trains(workdir):
         "Method": "simclr",
         "Model": "resnet18",
         "Data": "birds-train: 8,000 images of 28x28x1, 10 classes",
-        "Steps": "1,860 of 128 (30 epochs)",
+        "Steps": "1,860, each of 128 examples (30 epochs)",
         "So far": "30 steps, 1 %",
         "Training time": "4 s",  # 1280 images at 640 a second, then 2560 at 1280
     }

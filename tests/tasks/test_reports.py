@@ -91,7 +91,8 @@ def test_runs_stand_side_by_side(workdir):
         ["knn", "50.0", "25.0", "30.0", "75.0"],
         ["linear", "-", "-", "-", "50.0"],
     ]
-    assert collapse["rows"] == [["rankme", "3", "-", "-", "-"]]
+    assert collapse["groups"] == [["one/run", 3]]  # the other run has none
+    assert collapse["rows"] == [["rankme", "3", "-", "-"]]
     assert [run["name"] for run in curves["runs"]] == names
     for block in (accuracy, collapse):
         assert {len(row) for row in block["rows"]} == {len(block["columns"])}

@@ -19,6 +19,7 @@ from sslax.errors import UserError
 from sslax.inference.predictor import Predictor
 from sslax.inference.run import open_run, read_state
 from sslax.methods import METHODS
+from sslax.report import page
 from sslax.tasks import evaluation
 from sslax.training import loop, metrics, sharding
 from sslax.training.fit import fit
@@ -82,6 +83,8 @@ def test_the_evaluation_names_its_baselines(workdir):
     assert results["step"] == 12
     pictures = {path.name for path in (workdir / "figures").iterdir()}
     assert pictures == {"curves.png", "task.png", "neighbors.png", "embedding.png"}
+    sections = [section["id"] for section in page.read(workdir / "report.html")]
+    assert sections == ["facts", "results", "curves", "task", "embedding", "config"]
 
 
 def test_load_encodes_images_of_any_kind(workdir, images):

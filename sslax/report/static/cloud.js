@@ -5,7 +5,7 @@ function pointCloud(section) {
     class: "cloud", tabindex: 0, role: "img", width: 640, height: 420,
     "aria-label": "Point cloud; drag, or use the arrow keys, to turn it, and + and - to come closer",
   });
-  const view = { yaw: 0.35, pitch: 0.2, zoom: 1 };
+  const view = { yaw: 0.35, pitch: 0.2, zoom: 1.7 };
   let points = null; // in median depths, the middle of the scene at 0
 
   async function show(i) {

@@ -48,7 +48,14 @@ SECTIONS.curves = (section) => {
     )));
   }
   rebuild();
-  section.refresh = (next) => { section.runs = next.runs; rebuild(); };
+  section.refresh = (next) => {
+    section.runs = next.runs;
+    if (panelsOf(section).length !== charts.length) rebuild();
+    for (const chart of charts) {
+      chart.runs = next.runs; // the pointer stays where it is
+      chart.draw();
+    }
+  };
   return [controls, panels];
 };
 
@@ -105,7 +112,7 @@ class Chart {
       return {
         run: run.name,
         chance,
-        color: chance ? "var(--faint)" : COLORS[i % COLORS.length],
+        color: chance && this.runs.length < 2 ? "var(--faint)" : COLORS[i % COLORS.length],
         x: kept.map((j) => raw[axis][j]),
         y: kept.map((j) => values[j]),
       };
@@ -179,8 +186,8 @@ class Chart {
     }
     parts.forEach(({ line, i }, number) => this.output.append(
       number ? ", " : "",
-      element("span", { style: line.chance || this.runs.length < 2 ? "" : `color:${line.color}`, title: line.run },
-        `${line.chance ? "chance " : ""}${short(line.y[i])}`),
+      ...(this.runs.length > 1 ? [element("span", { class: "swatch", style: `background:${line.color}`, title: line.run }), " "] : []),
+      `${line.chance ? "chance " : ""}${short(line.y[i])}`,
     ));
   }
 

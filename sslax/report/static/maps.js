@@ -66,7 +66,9 @@ SECTIONS.maps = (section) => {
     let fastest = 0;
     x.values.forEach((value, i) => { fastest = Math.max(fastest, Math.hypot(value, y.values[i]) || 0); });
     const gap = Math.max(22, width / 24);
-    const length = Math.max(scale, Math.min(0.9 * gap / (fastest || 1), 8 * scale)); // longer than true where motions are small
+    // As long as the motion, unless that would be too short to see or too long to tell apart.
+    const longest = gap / (fastest || 1);
+    const length = Math.min(Math.max(scale, Math.min(longest, 8 * scale)), 3 * longest);
     const arrow = (px, py, i, style, weight) => {
       const [dx, dy] = [x.values[i] * length, y.values[i] * length];
       if (!Number.isFinite(dx + dy)) return;
@@ -90,7 +92,7 @@ SECTIONS.maps = (section) => {
     arrow(u * width, v * height, at, "#000", 5);
     arrow(u * width, v * height, at, "#ffd400", 2.6);
     const [dx, dy] = [x.values[at], y.values[at]];
-    const longer = length > 1.01 * scale ? ` Arrows are ${short(length / scale)} times as long as the motion.` : "";
+    const longer = Math.abs(length / scale - 1) > 0.01 ? ` Arrows are ${short(length / scale)} times as long as the motion.` : "";
     readout.textContent = Number.isFinite(dx + dy)
       ? `${short(Math.abs(dx))} ${dx < 0 ? "left" : "right"}, ${short(Math.abs(dy))} ${dy < 0 ? "up" : "down"}: `
         + `${short(Math.hypot(dx, dy))} pixels. Dots mark where arrows start.${longer}`
@@ -149,7 +151,7 @@ SECTIONS.trajectory = (section) => {
         element("circle", { cx, cy, r: 4, style: `fill:${colors[i]}` })];
     }));
     // A bar of a round length.
-    const bar = ticks(0, 90 / scale, 1).pop() || 90 / scale;
+    const bar = ticks(0, 120 / scale, 3).pop();
     svg.append(element("line", { x1: 10, x2: 10 + bar * scale, y1: 345, y2: 345, style: "stroke:var(--faint)" }),
       element("text", { x: 14 + bar * scale, y: 349 }, short(bar)));
   });
