@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sslax.training import flow_presets
 from sslax.training.step import init_state, train_step
 from sslax.types import Encoding, Model
 
@@ -87,3 +88,12 @@ def train(method, batches, rate):
 def assert_close(ours, theirs):
     """Trees whose gradients are finite differences on one of the sides."""
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-8), ours, theirs)
+
+
+def with_pwc(config):
+    """A config of SMURF with PWC-Net, which compiles in a fraction of RAFT's time."""
+    with config.unlocked():
+        config.model.name = "pwc"
+        config[config.method].network = flow_presets.PWC_NETWORK
+        config[config.method].network.update(flow_presets.TINY_PWC_NETWORK)
+    return config

@@ -76,7 +76,7 @@ def check(workdir: Path, now: Description) -> None:
     left = [checkpoint.steps(workdir / checkpoint.FOLDER), (workdir / weights.ENCODER).exists()]
     if not any(left):
         return
-    before = _read(workdir)
+    before, now = _complete(_read(workdir)), _complete(now)
     changes = _differences(before, now)
     same_data = before["data"].get("fingerprint") == now["data"].get("fingerprint")
     free = FREE + PLACES if same_data else FREE
@@ -105,7 +105,7 @@ def read(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
     Raises:
         UserError: there is no run.
     """
-    found = _read(workdir)
+    found = _complete(_read(workdir))
     shapes = {name: value for name, value in found["data"].items() if name != "fingerprint"}
     return ConfigDict(found["config"]).lock(), shapes
 
@@ -148,7 +148,11 @@ def _read(workdir: Path) -> Description:
                 "a new --workdir."
             )
         found[part] = values
-    # What later versions added has its default: it is what the run's own version did.
+    return found
+
+
+def _complete(found: Description) -> Description:
+    """With what later versions added to configs: its default is what the run's own version did."""
     known = json.loads(configuration.defaults().to_json_best_effort())
     return {**found, "config": _filled(found["config"], known)}
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from layouts import ONE_AND_EIGHT, clustered
+from miniature import with_pwc
 from ml_collections import ConfigDict
 
 from sslax import data
@@ -56,7 +57,7 @@ def generated(source, count):
 @pytest.fixture(scope="session")
 def first_stage(load_config, tmp_path_factory):
     """The folder of a run of SMURF, written without training, for a method that learns from it."""
-    config = load_config("smurf", "tiny")
+    config = with_pwc(load_config("smurf", "tiny"))
     config.seed += 1  # otherwise it would be the network that its student starts with
     shape = config.data.frames, *config.data.size, 3  # without rendering a test set
     plan = make_plan(config, examples=config.batch_size, image_shape=shape, classes=None)
@@ -70,6 +71,7 @@ def first_stage(load_config, tmp_path_factory):
 def tiny(request, load_config):
     config = load_config(request.param, "tiny")
     if "teacher_from" in config.get(request.param, {}):
+        config = with_pwc(config)  # the first stage has RAFT
         config[request.param].teacher_from = str(request.getfixturevalue("first_stage"))
     # Without decay a leaf moves if and only if it has a gradient.
     config.optimizer.weight_decay = 0.0

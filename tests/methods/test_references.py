@@ -413,7 +413,7 @@ def test_every_method_has_a_reference():
     elsewhere |= {"smurf_multi_frame"}  # test_smurf_multi_frame.py
     # test_emp_ssl.py, and so on; test_ibot.py for both
     elsewhere |= {"emp_ssl", "ijepa", "lejepa", "mmcr", "nnclr", "tico", "visreg", "w_mse"}
-    elsewhere |= {"data2vec2", "dinov2", "ibot", "msn", "simmim", "supervised"}
+    elsewhere |= {"data2vec2", "deepcluster_v2", "dinov2", "ibot", "msn", "simmim", "supervised"}
     assert set(methods.METHODS) <= set(CASES) | elsewhere
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from miniature import with_pwc
 
 import sslax
 from sslax import augment, models
@@ -402,7 +403,7 @@ def test_configs_build(variant, load_config):
 
 def test_mistakes_about_the_teacher_are_named(load_config, tmp_path, first_stage):
     def error(source, **changes):
-        config = load_config("smurf_multi_frame", "tiny")
+        config = with_pwc(load_config("smurf_multi_frame", "tiny"))
         config.smurf_multi_frame.teacher_from = str(source)
         config.update_from_flattened_dict(changes)
         with pytest.raises(UserError) as caught:
@@ -423,7 +424,7 @@ def test_mistakes_about_the_teacher_are_named(load_config, tmp_path, first_stage
         assert "simclr, which learns no flow" in error(source)
     assert "is another one" in error(first_stage, **{"model.width": 0.25})
     assert "occlusion" in error(first_stage, **{"smurf_multi_frame.occlusion": "none"})
-    config = load_config("smurf_multi_frame", "tiny")
+    config = with_pwc(load_config("smurf_multi_frame", "tiny"))
     config.smurf_multi_frame.teacher_from = str(first_stage / "network.safetensors")
     start(config)
 
@@ -434,7 +435,7 @@ def second_stage(load_config, first_stage, tmp_path_factory):
     folder = tmp_path_factory.mktemp("second_stage")
     teacher = folder / "teacher"
     shutil.copytree(first_stage, teacher)
-    config = load_config("smurf_multi_frame", "tiny")
+    config = with_pwc(load_config("smurf_multi_frame", "tiny"))
     config.smurf_multi_frame.teacher_from = str(teacher)
     config.update({"duration": "4 steps", "log_every": "2 steps", "checkpoint_every": "2 steps"})
     config.evaluate.update(figures=False)
