@@ -96,6 +96,7 @@ def card(name: str, run: Run, step: int, license: str, results: Mapping[str, flo
     }
     facts = facts_of_run.facts(run.workdir) | {"Weights": f"after step {step:,}"}
     rows = [f"| {key} | {value} |" for key, value in facts.items()]
+    results = {name: value for name, value in (results or {}).items() if name != "step"}
     numbers = tables.table(results, tables.ALL_SUFFIXES) if results else "It was not evaluated."
     return _CARD.format(
         head="".join(f"{key}: {json.dumps(value)}\n" for key, value in head.items()),
