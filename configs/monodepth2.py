@@ -77,7 +77,7 @@ def get_config(variant: str = "") -> ConfigDict:
             **presets.defaults_of(
                 monodepth2,
                 *("minimum", "automask", "full_resolution", "ssim_weight", "smoothness_weight"),
-                *("velocity_weight", "consistency_weight", "min_depth", "max_depth"),
+                *("velocity_weight", "consistency_weight", "min_depth", "max_depth", "camera"),
             ),
             "pose": {
                 "kind": "separate",

@@ -70,7 +70,9 @@ def get_config(variant: str = "") -> ConfigDict:
         data={"frames": 3, "stereo": False},
         augment={"recipe": "sfm_learner"},
         sfm_learner={
-            **presets.defaults_of(sfm_learner, "smoothness_weight", "explainability_weight"),
+            **presets.defaults_of(
+                sfm_learner, "smoothness_weight", "explainability_weight", "camera"
+            ),
             "pose": {
                 **presets.defaults_of(models.build_pose_network, "decoder_width", "factors"),
                 "name": "posecnn",

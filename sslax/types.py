@@ -127,11 +127,13 @@ class DepthMaps(NamedTuple):
         depth: `[B, H, W]` along the optical axis, of the target frame.
         disparity: `[B, H, W]` in pixels of the target frame.
         pose: `[B, S, 4, 4]`, from the target's camera to each frame's.
+        intrinsics: `[B, 3, 3]` in pixels of the target frame, where the camera is learned.
     """
 
     depth: Array | None = None
     disparity: Array | None = None
     pose: Array | None = None
+    intrinsics: Array | None = None
 
 
 class FlowMaps(NamedTuple):

@@ -238,6 +238,7 @@ OPS = {
     "disparity_to_depth": lambda x: ops.disparity_to_depth(x.depth, x.scalar, 0.5, doffs=0.5),
     "euler_to_matrix": lambda x: ops.euler_to_matrix(x.twist[:, :3]),
     "flip_intrinsics": lambda x: ops.flip_intrinsics(x.intrinsics, 7),
+    "intrinsics_matrix": lambda x: ops.intrinsics_matrix(x.points[..., :2], x.points[..., 1:]),
     "forward_backward_confidence": lambda x: ops.forward_backward_confidence(
         x.flow, x.back, sigma=0.3
     ),
@@ -406,6 +407,7 @@ MEASURES = {
         flow.occlusion_counts(x.depth, x.mask)
     ),
     "flow.resize_flow": lambda x: flow.resize_flow(x.flow, (3, 4)),
+    "geometry.camera_errors": lambda x: geometry.camera_errors(x.intrinsics, x.intrinsics),
     "geometry.measure_depth": lambda x: geometry.measure_depth(
         DepthMaps(depth=x.depth, disparity=x.depth),
         DepthTruth(depth=x.map, intrinsics=x.intrinsics, baseline=x.vector[:2]),

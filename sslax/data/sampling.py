@@ -78,10 +78,12 @@ def dataset(config: ConfigDict, clips: Sequence[Clip], test: Sequence[Clip] | No
     are nearly equal, so a random part would be no test.
 
     Raises:
-        DataError: a part has no sample.
+        DataError: a part has no sample, or intrinsics of some clips alone.
     """
     if test is not None and config.test_fraction:
         raise DataError("data.test_fraction is set but there is a test set: set it to 0.0")
+    for part in filter(None, (clips, test)):
+        _check_all_calibrated(part)
     _check_one_calibration([*clips, *(test or ())], config)
     lengths = np.array([len(clip.frames) for clip in clips])
     cuts = lengths - apportion(lengths, config.test_fraction)
@@ -282,6 +284,18 @@ def _stored_size(clip: Clip, config: ConfigDict) -> tuple[int, int] | None:
         if config.bad_images != "skip":
             raise
         return None
+
+
+def _check_all_calibrated(clips: Sequence[Clip]) -> None:
+    """Refuses clips of which some have intrinsics and some have not."""
+    has = next((clip.name for clip in clips if clip.intrinsics is not None), None)
+    lacks = next((clip.name for clip in clips if clip.intrinsics is None), None)
+    if has and lacks:
+        raise DataError(
+            f"{lacks} has no intrinsics, but {has} has: give all of them intrinsics.txt, name one "
+            "file for all in data.camera.intrinsics, or take the files away where the method "
+            "learns the camera"
+        )
 
 
 def _check_one_calibration(clips: Sequence[Clip], config: ConfigDict) -> None:

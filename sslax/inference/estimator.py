@@ -26,7 +26,8 @@ class Estimator(Trained):
     """A trained network of maps; `DepthEstimator` and `FlowEstimator` say of what.
 
     Attributes:
-        predicts: names of what the method predicts: 'depth', 'disparity', 'pose'; 'flow', ...
+        predicts: names of what the method predicts: 'depth', 'disparity', 'pose', 'intrinsics';
+            'flow', ...
         size: height and width that the network works at.
     """
 
@@ -153,7 +154,8 @@ class DepthEstimator(Estimator):
         Returns:
             float32 arrays, without the leading axis for a single image: depth and disparity
             `[N, H, W]` of the image, or of the frame S // 2; pose `[N, S, 4, 4]` from that frame's
-            camera to each frame's. None for what the run does not predict from these images.
+            camera to each frame's; intrinsics `[N, 3, 3]` in pixels of these images, where the run
+            learned the camera. None for what the run does not predict from these images.
 
         Raises:
             UserError: wrong rank, number of frames or of channels, type, or intrinsics.
@@ -190,12 +192,16 @@ class DepthEstimator(Estimator):
 
     @staticmethod
     def resize(maps: DepthMaps, size: tuple[int, int]) -> DepthMaps:
-        """Depth, disparity and pose as those of an image of another size."""
-
+        """Depth, disparity, pose and camera as those of an image of another size."""
+        camera = maps.intrinsics
+        if camera is not None:  # which goes with a depth map
+            height, width = maps.depth.shape
+            camera = ops.resize_intrinsics(camera, (size[1] / width, size[0] / height))
         return DepthMaps(
             depth=_at_size(depth.resize_depth, maps.depth, size),
             disparity=_at_size(depth.resize_disparity, maps.disparity, size),
             pose=maps.pose,
+            intrinsics=camera,
         )
 
     def _expected(self) -> str:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from sslax import figures, ops
-from sslax.data.files.cameras import write_kitti_poses, write_tum_poses
+from sslax.data.files.cameras import write_intrinsics, write_kitti_poses, write_tum_poses
 from sslax.data.files.flow_files import read_flow, write_flow
 from sslax.data.files.maps import write_scaled_png
 from sslax.data.files.png import write_png
@@ -36,17 +36,19 @@ _backproject = jax.jit(ops.backproject)
 class DepthFiles:
     """Writes depth maps, or disparity where depth is unknown.
 
-    For each image NAME.npy, NAME.png (16 bits) and, with intrinsics, NAME.ply.
+    For each image NAME.npy, NAME.png (16 bits) and, with intrinsics, given or learned, NAME.ply.
 
     Args:
         folder: of the files.
-        intrinsics: `[3, 3]`, in pixels of the images.
+        intrinsics: `[3, 3]`, in pixels of the images; None for those of the maps.
         reach: points of a cloud that are farther than this many median depths are left out.
 
     Attributes:
         kind: 'depth' or 'disparity', of the last image.
         written: names of the images, in order.
         unfit: number of pixels that exceed the range of a 16-bit PNG.
+        cameras: learned intrinsics `[3, 3]` and the size (width, height), of the images that have
+            them.
     """
 
     item, exact, png = "image", ".npy", "value x 256, 0 where unknown, at most 255.99"
@@ -60,6 +62,7 @@ class DepthFiles:
         self.kind = "depth"
         self.written: list[str] = []
         self.unfit = 0
+        self.cameras: list[tuple[np.ndarray, tuple[int, int]]] = []
         self._inverse: list[np.ndarray] = []  # some of each map
 
     def write(self, frame: Frame, maps: DepthMaps) -> None:
@@ -72,9 +75,12 @@ class DepthFiles:
         self.unfit += int((known & ~fits).sum())
         path = self.folder / f"{frame.name}.png"
         write_scaled_png(path, values, fits, scale=PNG_SCALE)
-        if self.kind == "depth" and self.intrinsics is not None:
+        if maps.intrinsics is not None:
+            self.cameras.append((maps.intrinsics, values.shape[::-1]))
+        camera = maps.intrinsics if self.intrinsics is None else self.intrinsics
+        if self.kind == "depth" and camera is not None:
             path = self.folder / f"{frame.name}.ply"
-            write_ply(path, *point_cloud(values, frame.image, self.intrinsics, self.reach))
+            write_ply(path, *point_cloud(values, frame.image, camera, self.reach))
         self._inverse.append(_some(self._shade(values)))
         self.written.append(frame.name)
 
@@ -194,6 +200,28 @@ def point_cloud(
     points = np.asarray(_backproject(np.float32(depth), np.float32(intrinsics)))
     colors = np.broadcast_to(image, (*depth.shape, 3))
     return points[kept], colors[kept]
+
+
+def write_camera(folder: Path, cameras: list[tuple[np.ndarray, tuple[int, int]]]) -> str:
+    """Writes `intrinsics.txt`, the median of learned cameras, and describes it.
+
+    Args:
+        folder: of the file.
+        cameras: intrinsics `[3, 3]` in pixels and the size (width, height) of each image.
+
+    Returns:
+        A sentence for the user; where images differ in size, that there is no file.
+    """
+    (width, height), *others = {size for _, size in cameras}
+    if others:
+        return "There is no intrinsics.txt: the images, and so their cameras, differ in size."
+    camera = np.median([camera for camera, _ in cameras], axis=0)
+    write_intrinsics(folder / "intrinsics.txt", camera)
+    (fx, _, cx), (_, fy, cy), _ = camera.tolist()
+    return (
+        f"The learned camera: focal lengths {fx:.1f} and {fy:.1f} pixels, {fx / width:.3f} widths, "
+        f"and center ({cx:.1f}, {cy:.1f}) of {width} x {height} pixels."
+    )
 
 
 def write_trajectory(folder: Path, poses: np.ndarray, *, rate: float) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from sslax import ops
+from sslax import checks, ops
 from sslax.measures import depth, flow, pose, totals
 from sslax.types import DepthMaps, DepthTruth, FlowMaps, FlowTruth
 
@@ -31,7 +32,8 @@ def measure_depth(
 
     Args:
         predicted: depth and disparity `[N, H, W]` at the truth's resolution, poses
-            `[N, S, 4, 4]` from the target's camera (frame S // 2) to each frame's.
+            `[N, S, 4, 4]` from the target's camera (frame S // 2) to each frame's, and learned
+            intrinsics `[N, 3, 3]`.
         truth: the same; depth together with intrinsics and baseline is also the truth of
             disparity. Poses of records with the same `sequence` are those of consecutive frames.
         scaling: as in `depth.evaluate_depths`. With 'median', poses are measured after one
@@ -45,7 +47,8 @@ def measure_depth(
         For depth, the numbers of `depth.evaluate_depths`. For disparity, `disparity_error` in
         pixels, `disparity_above_3px` and `d1`. For poses, mean `rotation` and `direction` errors in
         degrees and mean `translation` error; with at least five consecutive frames also `ate` and
-        `ate_legacy` of five-frame snippets.
+        `ate_legacy` of five-frame snippets. For cameras, `focal_error` in % and `center_error` in
+        pixels (`camera_errors`).
 
     Raises:
         UserError: if scaling or crop is unknown.
@@ -75,7 +78,40 @@ def measure_depth(
         numbers["d1"] = pixel_means["d1"]
     if predicted.pose is not None and truth.pose is not None:
         numbers |= _measure_poses(predicted, truth, fit_scale=scaling == "median")
+    if predicted.intrinsics is not None and truth.intrinsics is not None:
+        numbers |= camera_errors(predicted.intrinsics, truth.intrinsics)
     return numbers
+
+
+def camera_errors(predicted: ArrayLike, truth: ArrayLike) -> dict[str, float]:
+    """Errors of learned cameras, means over a set.
+
+    ```
+    focal_error  = 100 mean of |f - f*| / f*, over fx and fy     center_error = mean |c - c*|₂
+    ```
+
+    Args:
+        predicted: intrinsics `[N, 3, 3]`, in pixels.
+        truth: the same.
+
+    Returns:
+        `focal_error` in % and `center_error` in pixels.
+
+    Example:
+        >>> true = np.array([[[50.0, 0, 4], [0, 50, 3], [0, 0, 1]]])
+        >>> ours = np.array([[[60.0, 0, 7], [0, 45, 7], [0, 0, 1]]])
+        >>> camera_errors(ours, true)
+        {'focal_error': 15.0, 'center_error': 5.0}
+    """
+    ours, true = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
+    checks.assert_rank([ours, true], 3)
+    checks.assert_equal_shape([ours, true])
+    focal, true_focal = (np.diagonal(k, axis1=1, axis2=2)[:, :2] for k in (ours, true))
+    center = np.linalg.norm(ours[:, :2, 2] - true[:, :2, 2], axis=-1)
+    return {
+        "focal_error": float(100 * np.mean(np.abs(focal - true_focal) / true_focal)),
+        "center_error": float(np.mean(center)),
+    }
 
 
 def measure_flow(predicted: FlowMaps, truth: FlowTruth) -> dict[str, float]:
@@ -140,7 +176,10 @@ def true_disparity(truth: DepthTruth) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def trivial_depth(predicted: DepthMaps, truth: DepthTruth) -> DepthMaps:
-    """Trivial baseline of depth: constant depth, constant disparity, a static camera.
+    """Trivial baseline of depth: constant depth or disparity, a static camera, a guess of it.
+
+    Of a camera that is not known, the usual guess is a focal length of one width and a principal
+    point in the middle.
 
     Args:
         predicted: what is predicted decides what the baseline has.
@@ -167,7 +206,16 @@ def trivial_depth(predicted: DepthMaps, truth: DepthTruth) -> DepthMaps:
         maps = maps._replace(disparity=_constant(mean, values.shape))
     if predicted.pose is not None and truth.pose is not None:
         maps = maps._replace(pose=_constant(np.eye(4), np.shape(truth.pose)))
+    if predicted.intrinsics is not None and truth.intrinsics is not None:
+        guess = _usual_camera(*np.shape(predicted.depth)[1:])
+        maps = maps._replace(intrinsics=_constant(guess, np.shape(truth.intrinsics)))
     return maps
+
+
+def _usual_camera(height: int, width: int) -> np.ndarray:
+    """A focal length of one width, and a principal point in the middle."""
+    center = (width - 1) / 2, (height - 1) / 2
+    return np.array([[width, 0.0, center[0]], [0.0, width, center[1]], [0.0, 0.0, 1.0]])
 
 
 def trivial_flow(predicted: FlowMaps, truth: FlowTruth) -> FlowMaps:

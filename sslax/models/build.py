@@ -314,6 +314,7 @@ def build_pose_network(
     factors: OneOrMore[PositiveInt] = (1,),
     explainability: bool = False,
     norm_groups: int = 1,
+    camera: bool = False,
 ) -> Model:
     """The pose network that goes with the depth network of a `model` section.
 
@@ -327,11 +328,14 @@ def build_pose_network(
         factors: search resolutions of `PoseCorrelation`.
         explainability: also predicts masks; not with a ResNet.
         norm_groups: as in `build_encoder`.
+        camera: also predicts the frames' intrinsics.
 
     Returns:
         A `Model` from `[N, H, W, F·C]` to twists `[N, F - 1, 6]`; with `explainability` to a pair
-        (see `PoseCNN`). With a ResNet, parameters and state are dictionaries of 'encoder' and
-        'decoder'; where it is the section's own, it also starts from `encoder_from`.
+        (see `PoseCNN`); with `camera` to a pair of that and of intrinsics `[N, 3, 3]` of the frames
+        shrunk to one pixel (see `sslax.models.pose`). With a ResNet, parameters and state are
+        dictionaries of 'encoder' and 'decoder'; where it is the section's own, it also starts from
+        `encoder_from`.
 
     Raises:
         UserError: as `build_encoder`; a ViT's name; `explainability` with a ResNet; `factors`
@@ -348,11 +352,11 @@ def build_pose_network(
     if factors != (1,) and name != "correlation":
         raise UserError(f'Only "correlation" has factors; for "{name}" leave them (1,).')
     if name == "posecnn":
-        network = PoseCNN(frames - 1, explainability, config.width, _dtype(config))
+        network = PoseCNN(frames - 1, explainability, config.width, _dtype(config), camera)
         return from_linen(network, mean=config.mean, std=config.std)
     if name == "correlation":
         knobs = {"width": decoder_width, "factors": factors, "dtype": _dtype(config)}
-        network = PoseCorrelation(frames - 1, explainability, **knobs)
+        network = PoseCorrelation(frames - 1, explainability, camera=camera, **knobs)
         return from_linen(network, mean=config.mean, std=config.std)
     resnets = [n for n in MODELS if MODELS[n].func is ResNet]
     if name not in resnets:
@@ -365,7 +369,7 @@ def build_pose_network(
     weights = config.encoder_from if name == config.name else ""
     section = ml_collections.ConfigDict({**config, "name": name, "encoder_from": weights})
     encoder = build_encoder(section, norm_groups=norm_groups)
-    decoder = from_linen(PoseDecoder(frames - 1, decoder_width, _dtype(config)))
+    decoder = from_linen(PoseDecoder(frames - 1, decoder_width, _dtype(config), camera))
     parts = Network({"encoder": encoder, "decoder": decoder})
     return parts.as_model(lambda net, x: net.decoder({"stages": net.encoder(x).stages}))
 

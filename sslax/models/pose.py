@@ -5,6 +5,17 @@ numbers of translation, then three angles. They are scaled by 0.01, so that a ne
 static camera. Which frames a motion is between, and whether the angles are an axis-angle vector
 (Monodepth2) or Euler angles (SfMLearner), is up to the method; either way the translation is that
 of the pose itself, `[R | t]`, unlike that of a twist that `sslax.ops.se3_exp` takes.
+
+With `camera`, each returns a pair: what it returns otherwise, and the intrinsics of the frames
+shrunk to one pixel, `[N, 3, 3]` float32, which `sslax.ops.resize_intrinsics` brings to the frames'
+size W x H. They are read where the motions are, by two 1x1 convolutions whose outputs a and b, b
+without a bias, are averaged over all positions (Gordon et al., Depth from Videos in the Wild,
+https://arxiv.org/abs/1904.04998, 2019):
+
+```
+(fx, fy) = softplus(a) (W, H),   (cx, cy) = (b + 1/2) (W, H) - 1/2
+```
+The last 1/2 is not theirs: here pixel centers lie at integers.
 """
 
 from collections.abc import Sequence
@@ -39,6 +50,7 @@ class PoseDecoder(nn.Module):
         motions: number of motions to predict, F - 1.
         width: channels.
         dtype: of the computation; parameters and outputs are float32.
+        camera: also predicts the intrinsics, see the module's docstring.
 
     Godard et al., Digging Into Self-Supervised Monocular Depth Estimation,
     https://arxiv.org/abs/1806.01260, 2019.
@@ -47,9 +59,12 @@ class PoseDecoder(nn.Module):
     motions: int = 1
     width: int = 256
     dtype: Any = jnp.float32
+    camera: bool = False
 
     @nn.compact
-    def __call__(self, x: dict[str, Any], *, train: bool) -> jax.Array:
+    def __call__(
+        self, x: dict[str, Any], *, train: bool
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Predicts the motions.
 
         Args:
@@ -58,7 +73,7 @@ class PoseDecoder(nn.Module):
             train: without effect.
 
         Returns:
-            Twists `[N, motions, 6]` float32.
+            Twists `[N, motions, 6]` float32; with `camera`, them and the intrinsics.
         """
         del train
         stage = x["stages"][max(x["stages"])]
@@ -69,7 +84,8 @@ class PoseDecoder(nn.Module):
         y = y.reshape(n, f, h, w, -1).transpose(0, 2, 3, 1, 4).reshape(n, h, w, -1)
         for name in ("conv1", "conv2"):
             y = _relu_conv(y, self.width, 3, self.dtype, name)
-        return _twists(y, self.motions, self.dtype)
+        twists = _twists(y, self.motions, self.dtype)
+        return (twists, _camera(y, self.dtype)) if self.camera else twists
 
 
 class PoseCNN(nn.Module):
@@ -85,6 +101,7 @@ class PoseCNN(nn.Module):
         explainability: also predicts masks.
         width: factor on the channels 16, 32, 64, 128, 256, 256, 256.
         dtype: of the computation; parameters and outputs are float32.
+        camera: also predicts the intrinsics, see the module's docstring.
 
     Zhou et al., Unsupervised Learning of Depth and Ego-Motion from Video,
     https://arxiv.org/abs/1704.07813, 2017.
@@ -94,12 +111,11 @@ class PoseCNN(nn.Module):
     explainability: bool = False
     width: float = 1.0
     dtype: Any = jnp.float32
+    camera: bool = False
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, *, train: bool
-    ) -> jax.Array | tuple[jax.Array, tuple[jax.Array, ...]]:
-        """Predicts the motions, and perhaps masks.
+    def __call__(self, x: jax.Array, *, train: bool) -> Any:
+        """Predicts the motions, and perhaps masks and the camera.
 
         Args:
             x: stacked frames `[N, H, W, F·C]`.
@@ -108,7 +124,7 @@ class PoseCNN(nn.Module):
         Returns:
             Twists `[N, motions, 6]` float32; with `explainability` a pair of twists and a tuple of
             four maps of logits `[N, h, w, motions]` float32, (H, W) first, each half of the one
-            before, rounded up.
+            before, rounded up. With `camera`, a pair of that and the intrinsics.
         """
         del train
         assert_rank(x, 4)
@@ -118,10 +134,11 @@ class PoseCNN(nn.Module):
             sizes.append(x.shape[1:3])
             x = _relu_conv(x, width, side, self.dtype, f"conv{i}", stride=2)
             fifth = x if i == 5 else fifth
-        twists = _twists(x, self.motions, self.dtype)
-        if not self.explainability:
-            return twists
-        return twists, _explain(fifth, widths[:5], sizes[:5], self.motions, self.dtype)
+        motion: Any = _twists(x, self.motions, self.dtype)
+        if self.explainability:
+            masks = _explain(fifth, widths[:5], sizes[:5], self.motions, self.dtype)
+            motion = motion, masks
+        return (motion, _camera(x, self.dtype)) if self.camera else motion
 
 
 class PoseCorrelation(nn.Module):
@@ -147,6 +164,7 @@ class PoseCorrelation(nn.Module):
         radius: of each search, which reaches 2 k radius pixels of the frames.
         factors: the factors k, one search each.
         dtype: of the convolutions; parameters and outputs are float32.
+        camera: also predicts the intrinsics, see the module's docstring; the mean over the motions.
 
     The correlation is PWC-Net's (Sun et al., https://arxiv.org/abs/1709.02371, 2018), and its
     expectation GC-Net's soft argmax (Kendall et al., https://arxiv.org/abs/1703.04309, 2017).
@@ -158,12 +176,11 @@ class PoseCorrelation(nn.Module):
     radius: int = 4
     factors: Sequence[int] = (1,)
     dtype: Any = jnp.float32
+    camera: bool = False
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, *, train: bool
-    ) -> jax.Array | tuple[jax.Array, tuple[jax.Array, ...]]:
-        """Predicts the motions, and perhaps masks.
+    def __call__(self, x: jax.Array, *, train: bool) -> Any:
+        """Predicts the motions, and perhaps masks and the camera.
 
         Args:
             x: stacked frames `[N, H, W, F·C]`; motions are from the first frame to each other one.
@@ -172,7 +189,7 @@ class PoseCorrelation(nn.Module):
         Returns:
             Twists `[N, motions, 6]` float32; with `explainability` a pair of twists and a tuple of
             four maps of logits `[N, h, w, motions]` float32, (H, W) first, each half of the one
-            before, rounded up.
+            before, rounded up. With `camera`, a pair of that and the intrinsics.
         """
         del train
         assert_rank(x, 4)
@@ -192,14 +209,20 @@ class PoseCorrelation(nn.Module):
         for i in range(3):
             sizes.append(y.shape[1:3])
             y = _relu_conv(y.astype(self.dtype), self.width, 3, self.dtype, f"conv{i}", stride=2)
-        twists = _twists(y, 1, self.dtype).reshape(self.motions, n, 6).swapaxes(0, 1)
-        if not self.explainability:
-            return twists
-        widths = [max(self.width >> i, 1) for i in (2, 1, 0, 0)]
-        return twists, tuple(
-            jnp.moveaxis(mask.reshape(self.motions, n, *mask.shape[1:3]), 0, -1)
-            for mask in _explain(y, widths, sizes, 1, self.dtype)
-        )
+        motion: Any = _twists(y, 1, self.dtype).reshape(self.motions, n, 6).swapaxes(0, 1)
+        if self.explainability:
+            widths = [max(self.width >> i, 1) for i in (2, 1, 0, 0)]
+            motion = (
+                motion,
+                tuple(
+                    jnp.moveaxis(mask.reshape(self.motions, n, *mask.shape[1:3]), 0, -1)
+                    for mask in _explain(y, widths, sizes, 1, self.dtype)
+                ),
+            )
+        if not self.camera:
+            return motion
+        each = _camera(y, self.dtype).reshape(self.motions, n, 3, 3)
+        return motion, jnp.mean(each, axis=0)
 
 
 class Features(nn.Module):
@@ -287,10 +310,18 @@ def _relu_conv(
     return nn.relu(conv(x))
 
 
-def _head(outputs: int, side: int, dtype: Any, name: str) -> Conv:
-    return Conv(outputs, side, use_bias=True, dtype=dtype, kernel_init=_small, name=name)
+def _head(outputs: int, side: int, dtype: Any, name: str, bias: bool = True) -> Conv:
+    return Conv(outputs, side, use_bias=bias, dtype=dtype, kernel_init=_small, name=name)
 
 
 def _twists(y: jax.Array, motions: int, dtype: Any) -> jax.Array:
     y = _head(6 * motions, 1, dtype, "twists")(y).astype(jnp.float32)
     return 0.01 * jnp.mean(y, axis=(1, 2)).reshape(-1, motions, 6)
+
+
+def _camera(y: jax.Array, dtype: Any) -> jax.Array:
+    """Intrinsics `[N, 3, 3]` of frames shrunk to one pixel, whose middle is at 0."""
+    focal = _head(2, 1, dtype, "focal")(y).astype(jnp.float32)
+    center = _head(2, 1, dtype, "center", bias=False)(y).astype(jnp.float32)
+    focal, center = (jnp.mean(pair, axis=(1, 2)) for pair in (focal, center))
+    return ops.intrinsics_matrix(nn.softplus(focal), center)

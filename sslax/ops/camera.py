@@ -281,6 +281,28 @@ def euler_to_matrix(angles: Array) -> Array:
     )
 
 
+def intrinsics_matrix(focal: Array, center: Array) -> Array:
+    """Intrinsics of focal lengths and a principal point: `[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]`.
+
+    Args:
+        focal: `[..., 2]`, (fx, fy) in pixels.
+        center: `[..., 2]`, (cx, cy) in pixels.
+
+    Returns:
+        `[..., 3, 3]`.
+
+    Example:
+        >>> intrinsics_matrix(jnp.array([4.0, 5.0]), jnp.array([1.0, 2.0])).tolist()
+        [[4.0, 0.0, 1.0], [0.0, 5.0, 2.0], [0.0, 0.0, 1.0]]
+    """
+    checks.assert_axis_dimension(focal, -1, 2)
+    checks.assert_axis_dimension(center, -1, 2)
+    focal, center = accumulated(focal, center)
+    (fx, fy), (cx, cy) = (jnp.moveaxis(pair, -1, 0) for pair in jnp.broadcast_arrays(focal, center))
+    zero, one = jnp.zeros_like(fx), jnp.ones_like(fx)
+    return _matrix([[fx, zero, cx], [zero, fy, cy], [zero, zero, one]])
+
+
 def flip_intrinsics(intrinsics: Array, width: int) -> Array:
     """Intrinsics after a horizontal flip of the image: `cx → width - 1 - cx`.
 

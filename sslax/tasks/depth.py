@@ -39,7 +39,7 @@ def measure(subject: Subject, variables: Variables | None, parts: Parts) -> dict
 
 
 def baselines(subject: Subject, parts: Parts) -> dict[str, Parts]:
-    """Constant depth or disparity, and a static camera."""
+    """Constant depth or disparity, a static camera, and the usual guess of its intrinsics."""
     prediction, truth = parts["test"]
     trivial = geometry.trivial_depth(prediction, truth)
     return {tables.TRIVIAL: {"test": Evaluated(trivial, truth)}}
@@ -61,11 +61,13 @@ def draw(subject: Subject, predicted: dict[str, Parts], folder: Path) -> report.
     if paths:
         figures.trajectories(paths, folder / "trajectory.png")
     film = video_rows(source)
+    # Depths that were learned with a camera go with that one.
+    camera = truth.intrinsics if prediction.intrinsics is None else prediction.intrinsics
     return report.Shown(
         columns=columns,
         depth=_inverse(values[rows]) if prediction.depth is None else values[rows],
         unit="m" if prediction.depth is not None and subject.run.plan.method.task.metric else "",
-        intrinsics=None if truth.intrinsics is None else truth.intrinsics[rows],
+        intrinsics=None if camera is None else camera[rows],
         trajectories=paths,
         film_images=stack_images(source, film)[:, target_index] if len(film) else frames[:0],
         film_colors=figures.disparity_colors(inverse[film]),  # one range, so as not to flicker
@@ -144,6 +146,8 @@ def write(estimator: DepthEstimator, given: str, folder: Path, options: Mapping[
         extras.append("trajectory.txt")
     elif video and "pose" in estimator.predicts:
         print(f"There is no trajectory: poses need {estimator.frames} frames.")
+    if writer.cameras:
+        print(outputs.write_camera(folder, writer.cameras))
     if video:
         extras.append(maps.write_video(frames, writer, fps=fps))
     unit = writer.unit(metric=estimator.metric)

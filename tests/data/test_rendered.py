@@ -163,6 +163,9 @@ def test_mistakes_of_scenes():
     assert "channels=3" in wrong(channels=1)
     pair = {"frames": 1, "stereo": True}
     assert "no effect on scenes of kind 'stereo'" in wrong(**pair, scenes={"moving": 0.5})
+    assert "data.scenes.turn=2.0 has no effect" in wrong(**pair, scenes={"turn": 2.0})
+    assert "set it to (0.6, 1.0)" in wrong(**pair, scenes={"focal": (0.5, 0.5)})
+    assert "focal must be a range (low, high)" in wrong(scenes={"focal": (1.0, 0.5)})
     assert "have no moving camera" in wrong(**pair, distances=True)
     assert "are for videos" in wrong(camera={"min_motion": 1.0})
     assert "positive whole number" in wrong(scenes={"length": 0})

@@ -371,6 +371,26 @@ def test_a_car_drives_on_the_floor_of_all_boxes():
     assert 1e-3 < turn.std() < 0.03
 
 
+def test_a_camera_turns_by_a_factor_and_has_the_focal_length_it_is_given():
+    draws = jax.random.split(jax.random.key(3), 16)
+
+    @jax.jit
+    def draw(keys):
+        cameras = [
+            jax.vmap(functools.partial(scenes.trajectory, frames=2, turn=turn))(keys)[:, 1]
+            for turn in (0.0, 1.0, 5.0)
+        ]
+        known = jax.vmap(lambda key: scenes.random_intrinsics(key, (20, 40), focal=(0.5, 0.5)))
+        return cameras, known(keys), jax.vmap(lambda k: scenes.random_intrinsics(k, (20, 40)))(keys)
+
+    (still, once, often), fixed, free = jax.tree.map(np.asarray, draw(draws))
+    angles = [np.arccos((np.trace(c[:, :3, :3], axis1=1, axis2=2) - 1) / 2) for c in (once, often)]
+    np.testing.assert_allclose(angles[1], 5 * angles[0], rtol=1e-2)
+    np.testing.assert_allclose(still[:, :3, :3], [np.eye(3)] * 16, atol=1e-6)
+    np.testing.assert_allclose(fixed[:, 0, 0], 20.0, rtol=1e-6)
+    assert free[:, 0, 0].min() >= 24.0 and free[:, 0, 0].std() > 2
+
+
 def test_brightness_is_one_factor_per_image(textures, layered):
     sample = functools.partial(layered_sample, brightness=0.4)
     bright = np.asarray(scenes.sampler(sample, textures, seed=5)(indices)["image"])

@@ -269,7 +269,12 @@ def test_mistakes_of_video(folder, tmp_path):
     )
     assert "outside the images of 20 x 12" in error(video, **fields)
     (folder / "intrinsics.txt").unlink()
-    assert "has no intrinsics: name their file" in error(video, **fields)
+    assert "intrinsics" not in video.load(config(**fields)).train[0]  # a method may learn them
+    write_images(tmp_path / "both" / "x", NAMES, IMAGES)
+    write_images(tmp_path / "both" / "y", NAMES, IMAGES)
+    write_intrinsics(tmp_path / "both" / "y" / "intrinsics.txt", K)
+    said = error(video, path=str(tmp_path / "both"), frames=3)
+    assert "both/x has no intrinsics, but " in said and "give all of them intrinsics.txt" in said
 
 
 def test_mistakes_in_the_frames(folder):
@@ -294,7 +299,6 @@ def test_mistakes_of_archives(tmp_path):
     assert "has no 'image' but" in wrong(image=None)
     assert "images are uint8" in wrong(image=np.zeros((12, 12, 20, 3)))
     assert "'intrinsics' of" in wrong(intrinsics=np.zeros((5, 3, 3)))
-    assert "has no intrinsics" in wrong(intrinsics=None)
     assert "fx and fy" in wrong(intrinsics=np.zeros((3, 3)))
     assert "depth / 1000.0" in wrong(depth=np.zeros((12, 12, 20), np.uint16))
     assert "with these images it is [12, 12, 20]" in wrong(depth=np.zeros((12, 6, 10)))
@@ -408,6 +412,9 @@ def test_mistakes_of_stereo(tmp_path, motorcycle):
     assert "has no baseline: set data.camera.baseline" in error(stereo, **fields)
     (tmp_path / "intrinsics.txt").unlink()
     assert "has no intrinsics" in error(stereo, **fields, camera={"baseline": 0.2})
+    pairs = stereo.load(config(**fields, frames=2, camera={"baseline": 0.2})).train
+    assert "intrinsics" not in pairs[0] and pairs[0]["baseline"] == np.float32(0.2)
+    assert "has no baseline" in error(stereo, **fields, frames=2)
     path = str(tmp_path / "s.npz")
     np.savez(path, left=left[None], right=right[None, :-1])
     assert "must have one shape" in error(stereo, path=path, stereo=True)

@@ -139,3 +139,20 @@ def test_trajectories_are_chained_in_the_right_direction(truth):
     np.testing.assert_allclose(pose.inverse_poses(relative), truth.pose[4, 2], atol=1e-9)
     pair = pose.consecutive_motions(truth.pose[:3, :2])  # two frames, the second is the target
     np.testing.assert_allclose(pair, truth.pose[:3, 0], atol=1e-9)
+
+
+def test_a_learned_camera_is_measured_beside_the_usual_guess(truth):
+    """By the formula, and None where there is no learned camera."""
+    wrong = truth.intrinsics + RNG.normal(0, 1, (COUNT, 3, 3)) * [[1, 0, 1], [0, 1, 1], [0, 0, 0]]
+    numbers = geometry.measure_depth(DepthMaps(depth=truth.depth, intrinsics=wrong), truth)
+    errors = [abs(k[i, i] - 20) / 20 for k in wrong for i in (0, 1)]
+    assert numbers["focal_error"] == pytest.approx(100 * np.mean(errors))
+    offsets = [np.hypot(k[0, 2], k[1, 2]) for k in wrong]
+    assert numbers["center_error"] == pytest.approx(np.mean(offsets))
+    trivial = geometry.trivial_depth(DepthMaps(depth=truth.depth, intrinsics=wrong), truth)
+    guess = geometry.measure_depth(trivial, truth)
+    assert guess["focal_error"] == 50.0  # a width of 10 pixels, for 20
+    assert guess["center_error"] == pytest.approx(np.hypot(4.5, 2.5))
+    given = geometry.measure_depth(DepthMaps(depth=truth.depth), truth)
+    assert "focal_error" not in given
+    assert geometry.trivial_depth(DepthMaps(depth=truth.depth), truth).intrinsics is None

@@ -533,7 +533,7 @@ def test_poses_to_earlier_frames_are_inverted():
 
 def test_the_partner_is_the_last_source():
     run = jax.jit(partial(monodepth2_file.source_poses, snippet=Snippet(2, stereo=True)))
-    poses = run(np.zeros((2, 1, 6)), {"baseline": np.array([0.5, -0.25])})
+    poses = run(common.Motion(np.zeros((2, 1, 6))), {"baseline": np.array([0.5, -0.25])})
     np.testing.assert_array_equal(poses[:, 0], np.broadcast_to(np.eye(4), (2, 4, 4)))
     np.testing.assert_array_equal(poses[:, 1, :3, 3], [[-0.5, 0, 0], [0.25, 0, 0]])
 

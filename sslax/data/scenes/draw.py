@@ -49,15 +49,22 @@ def random_scene(key: Array, textures: int, *, boxes: int = 6, drive: bool = Fal
     return Scene(poses, half_sizes, *_surfaces(faces, half_sizes, textures, lit=drive))
 
 
-def random_intrinsics(key: Array, size: tuple[int, int]) -> Array:
-    """Intrinsics `[3, 3]` of a camera with a horizontal field of view of 53 to 80 degrees.
+def random_intrinsics(
+    key: Array, size: tuple[int, int], *, focal: tuple[float, float] = (0.6, 1.0)
+) -> Array:
+    """Intrinsics `[3, 3]` of a camera, with square pixels.
 
-    Pixels are square; the principal point is within 4 % of the width from the image's center.
+    Args:
+        key: random key.
+        size: height and width in pixels.
+        focal: range of the focal length, in widths; by default, horizontal fields of view of 53 to
+            80 degrees. The principal point is within 4 % of the width from the image's center.
     """
     height, width = size
-    focal, *shift = jax.random.uniform(key, (3,), minval=-1.0)
+    draw, *shift = jax.random.uniform(key, (3,), minval=-1.0)
     center = [(side - 1) / 2 + 0.04 * width * s for side, s in zip((width, height), shift)]
-    focal = width * (0.8 + 0.2 * focal)
+    shortest, longest = focal
+    focal = width * ((shortest + longest) / 2 + (longest - shortest) / 2 * draw)
     zero, one = jnp.zeros(()), jnp.ones(())
     rows = [[focal, zero, center[0]], [zero, focal, center[1]], [zero, zero, one]]
     return jnp.array([jnp.stack(row) for row in rows])
@@ -70,6 +77,7 @@ def trajectory(
     reference: int = 0,
     speed: float | Array = 1.0,
     drive: bool = False,
+    turn: float = 1.0,
 ) -> Array:
     """A smooth camera trajectory.
 
@@ -85,12 +93,14 @@ def trajectory(
         speed: 1 is 5 to 20 cm and about 0.5 degrees per frame; 0 is a static camera.
         drive: a car's motion: ahead and hardly sideways, turning about the vertical axis alone;
             otherwise that of a hand-held camera.
+        turn: factor on the angles alone.
 
     Returns:
         Camera-to-world `[S, 4, 4]`; exactly the identity at the reference, and everywhere if the
         speed is 0.
     """
     twists = _velocity(key, 2, drive) * jnp.array([[1.0], [0.3]])
+    twists *= jnp.repeat(jnp.array([1.0, turn]), 3)
     time = (jnp.arange(frames) - reference)[:, None] / _REACH
     path = jnp.sin(time) * twists[0] + (1 - jnp.cos(time)) * twists[1]
     return ops.se3_exp(speed * _REACH * path)

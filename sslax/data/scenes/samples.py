@@ -6,7 +6,7 @@ by index.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +87,8 @@ def video(
     moving: float = 0.0,
     following: float = 0.0,
     brightness: float = 0.0,
+    turn: float = 1.0,
+    focal: tuple[float, float] = (0.6, 1.0),
 ) -> Sample:
     """S consecutive frames, of which the middle one is the target.
 
@@ -104,6 +106,8 @@ def video(
         following: probability that this box moves with the camera, like a car ahead at the same
             speed, and so looks infinitely far.
         brightness: random exposure of each image, by up to `exp(±brightness)`.
+        turn: factor on the angles that the camera turns by; 1 is about 0.5 degrees per frame.
+        focal: range of the focal length, in widths; each sample has its own.
 
     Returns:
         'image' `[S, H, W, 3]`; 'depth' `[S, H, W]`; 'pose' `[S, 4, 4]`, from the target's camera to
@@ -115,12 +119,13 @@ def video(
     keys = jax.random.split(key, 6)
     levels = as_pyramid(textures)
     scene = random_scene(keys[0], len(levels.texels), boxes=boxes, drive=drive)
-    intrinsics = random_intrinsics(keys[1], size)
+    intrinsics = random_intrinsics(keys[1], size, focal=focal)
     probabilities = jnp.array([still, moving, following])
     static, moves, follows = jax.random.uniform(keys[2], (3,)) < probabilities
     follows &= ~static
     speed = jnp.where(static, 0.0, speed)
-    path = _path(keys[3], frames, speed=speed, drive=drive, baseline=baseline)
+    pace = {"speed": speed, "turn": turn, "drive": drive}
+    path = _path(keys[3], frames, baseline=baseline, **pace)
     motions = random_motion(keys[4], scene, path.steps, moving=moves)
     motions = jnp.where(follows, motions.at[:, 1].set(path.following), motions)
     views = jax.vmap(
@@ -159,9 +164,9 @@ class _Path(NamedTuple):
     steps: Array
 
 
-def _path(key: Array, frames: int, *, speed: Array, drive: bool, baseline: float) -> _Path:
-    """A random trajectory; with a baseline, the target's stereo partner is a last camera."""
-    cameras = trajectory(key, frames, reference=frames // 2, speed=speed, drive=drive)
+def _path(key: Array, frames: int, *, baseline: float, **pace: Any) -> _Path:
+    """A random `trajectory`; with a baseline, the target's stereo partner is a last camera."""
+    cameras = trajectory(key, frames, reference=frames // 2, **pace)
     steps = jnp.arange(frames) - frames // 2
     if not baseline:
         return _Path(cameras, cameras, steps)

@@ -12,7 +12,15 @@ from ml_collections import ConfigDict
 from sslax.augment.keys import example_keys
 from sslax.data import sampling, scenes
 from sslax.data.records import ArraySource, DataError, Dataset, Record, array_source
-from sslax.ranges import Fraction, NonNegative, NonNegativeInt, Positive, PositiveInt, Seed
+from sslax.ranges import (
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    PositiveRange,
+    Seed,
+)
 
 SIZE = (64, 128)
 CHUNK = 16  # test samples rendered at once
@@ -36,6 +44,8 @@ class Section(NamedTuple):
     following: Fraction = 0.0  # probability that this box moves with the camera
     still: Fraction = 0.0  # probability that the camera is static
     brightness: NonNegative = 0.0  # random exposure of each image, by up to exp(±brightness)
+    turn: NonNegative = 1.0  # video: factor on the angles that the camera turns by
+    focal: PositiveRange = (0.6, 1.0)  # video: of the focal length, in widths
 
 
 def load(config: ConfigDict) -> Dataset:
@@ -181,12 +191,18 @@ _SAMPLES: dict[str, Callable] = {
 }
 _KNOBS = {
     "stereo": ("baseline", "boxes", "drive", "brightness"),
-    "video": ("boxes", "drive", "speed", "still", "moving", "following", "brightness"),
+    "video": (
+        *("boxes", "drive", "speed", "still", "moving", "following", "brightness"),
+        *("turn", "focal"),
+    ),
     "flow": ("boxes", "drive", "speed", "moving", "brightness"),
     "layered": ("layers", "speed", "brightness"),
 }
 # Knobs whose neglect would not show, and the values at which they have no effect.
-_MOTIONS = {"moving": 0.0, "following": 0.0, "still": 0.0, "drive": False}
+_NEUTRAL = {
+    **{"moving": 0.0, "following": 0.0, "still": 0.0, "drive": False},
+    **{"turn": 1.0, "focal": (0.6, 1.0)},
+}
 
 
 def _kind(config: ConfigDict) -> str:
@@ -213,13 +229,14 @@ def _knobs(kind: str, config: ConfigDict) -> dict[str, Any]:
     """Arguments of the function that `kind` names."""
     if config.distances and kind not in ("video", "flow"):
         raise DataError(f"data.distances=True but scenes of kind {kind!r} have no moving camera")
-    for name, neutral in _MOTIONS.items():
-        if name not in _KNOBS[kind] and config.scenes[name]:
+    values = {**config.scenes, "focal": tuple(config.scenes.focal)}  # a list if read from JSON
+    for name, neutral in _NEUTRAL.items():
+        if name not in _KNOBS[kind] and values[name] != neutral:
             raise DataError(
-                f"data.scenes.{name}={config.scenes[name]} has no effect on scenes of kind "
+                f"data.scenes.{name}={values[name]} has no effect on scenes of kind "
                 f"{kind!r}: set it to {neutral}"
             )
-    knobs = {name: config.scenes[name] for name in _KNOBS[kind]}
+    knobs = {name: values[name] for name in _KNOBS[kind]}
     if kind == "video":
         baseline = config.scenes.baseline if config.stereo else 0.0
         knobs |= {"frames": config.frames, "baseline": baseline}

@@ -19,7 +19,8 @@ def load(config: ConfigDict) -> Dataset:
     sequences. An `.npz` archive has 'left' and 'right' uint8 `[N, H, W]` or `[N, H, W, C]`,
     'intrinsics' `[3, 3]` or `[N, 3, 3]`, 'baseline' in meters, and, as the test's ground truth,
     perhaps 'disparity' (pixels of the left image) or 'depth' (meters) `[N, H, W]`, 0 where unknown.
-    With `config.frames` > 1 consecutive pairs are frames of a video.
+    With `config.frames` > 1 consecutive pairs are frames of a video, whose intrinsics a method may
+    learn.
 
     Raises:
         DataError: there are no pairs, the calibration is missing, or the pairs are swapped or not
@@ -108,7 +109,7 @@ def _archive_depth(
     """Depth `[N, H, W]` of an archive, float32, from its 'depth' or 'disparity'."""
     if "depth" in arrays:
         return archives.dense_map(arrays, "depth", shape, clip.name).astype(np.float32)
-    if "disparity" not in arrays or clip.baseline is None:
+    if "disparity" not in arrays or clip.baseline is None or clip.intrinsics is None:
         return None
     disparity = archives.dense_map(arrays, "disparity", shape, clip.name)
     focal_baseline = clip.intrinsics[:, :1, :1] * abs(clip.baseline)
@@ -116,10 +117,11 @@ def _archive_depth(
 
 
 def _check_calibration(clip: clips.Clip, config: ConfigDict) -> None:
-    """Refuses a clip with half of its calibration, or without any where poses need it."""
-    if (clip.intrinsics is None) == (clip.baseline is None) and config.frames == 1:
+    """Refuses a clip with half of its calibration; of a video, one without a baseline."""
+    is_video = config.frames > 1  # from which the intrinsics may be learned
+    if (clip.intrinsics is None) == (clip.baseline is None) and not is_video:
         return
-    if clip.intrinsics is None:
+    if clip.intrinsics is None and not is_video:
         raise DataError(
             f"{clip.name} has no intrinsics: name their file in data.camera.intrinsics (3 x 3 "
             "numbers, or fx fy cx cy, in pixels of the stored images)"

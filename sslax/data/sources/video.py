@@ -19,10 +19,10 @@ def load(config: ConfigDict) -> Dataset:
     animation is anything Pillow reads (GIF, APNG, WebP, TIFF). An archive has 'image' uint8
     `[N, H, W]` or `[N, H, W, C]`, 'intrinsics' `[3, 3]` or `[N, 3, 3]` and, for the test's ground
     truth and for distances, 'depth' `[N, H, W]` in meters, 0 where unknown, and 'pose' `[N, 3, 4]`
-    or `[N, 4, 4]`, camera-to-world.
+    or `[N, 4, 4]`, camera-to-world. Flow, and methods that learn the camera, need no intrinsics.
 
     Raises:
-        DataError: there is no video, its intrinsics are missing, or it is too short.
+        DataError: there is no video, only some have intrinsics, or it is too short.
     """
     sampling.check(config)
     if config.stereo:
@@ -56,13 +56,6 @@ def _clips(path: str, key: str, config: ConfigDict) -> list[clips.Clip]:
     else:
         root = listing.require_directory(path, key, config.source)
         found = [_sequence(folder, files, config) for folder, files in listing.sequences(root)]
-    lacking = next((clip.name for clip in found if clip.intrinsics is None), None)
-    if lacking is not None and config.target_frame == "middle":  # flow needs no intrinsics
-        raise DataError(
-            f"{lacking} has no intrinsics: name their file in data.camera.intrinsics (3 x 3 "
-            "numbers, or fx fy cx cy, in pixels of the stored frames), or put them there as "
-            "intrinsics.txt"
-        )
     return found
 
 

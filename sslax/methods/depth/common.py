@@ -1,7 +1,7 @@
 """Shared by depth methods: snippets, the rest of the method, sums over scales, augmentation."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,29 @@ from sslax.types import (
     Pictures,
     Variables,
 )
+
+_REMEDIES = {
+    "intrinsics": "name their file in data.camera.intrinsics (3 x 3 numbers, or fx fy cx cy, in "
+    "pixels of the stored images), put them beside the frames as intrinsics.txt, or learn them, "
+    'with config.METHOD.camera="shared" or "per_image" for sfm_learner or monodepth2',
+    "baseline": "set data.camera.baseline to the distance between the cameras in meters",
+    "distance": "set data.distances=True, for data whose camera poses or speeds are known",
+}
+
+
+class Motion(NamedTuple):
+    """What the frames of an example say of the camera.
+
+    Attributes:
+        twists: as the method's pose network predicts them.
+        intrinsics: `[B, 3, 3]` in pixels of the images that it is given; None where the camera is
+            given, too.
+        logits: of explainability, finest first.
+    """
+
+    twists: Array
+    intrinsics: Array | None = None
+    logits: tuple[Array, ...] = ()
 
 
 class Snippet(NamedTuple):
@@ -78,8 +101,7 @@ class Snippet(NamedTuple):
         for name in needed:
             if name not in batch:
                 raise UserError(
-                    f"The method needs '{name}', which the examples do not have: name a file of "
-                    "intrinsics, or choose a data set that has it."
+                    f"The method needs '{name}', which the examples do not have: {_REMEDIES[name]}."
                 )
 
     def target_of(self, images: Array) -> Array:
@@ -104,44 +126,55 @@ def video_method(
     loss: Callable,
     to_depth: Callable[[Array], Array],
     motion: Callable | None,
-    to_poses: Callable[[Any], Array],
+    to_poses: Callable[[Array], Array],
     reconstructions: Callable[..., Pictures],
 ) -> Method:
     """A method that learns the depth of a snippet's target, and poses if there are several frames.
 
     Args:
-        network: has the parts `encoder` and `decoder`, for `depth_maps`.
+        network: has the parts `encoder` and `decoder`, for `depth_maps`, and perhaps `camera`.
         snippet: the images of an example.
         task: as in `Method`; likewise `init` and `loss`.
         augmentation: `Method.augment`.
         to_depth: maps `[B, H, W, K]` in (0, 1) to depth `[B, H, W]`.
-        motion: forward pass `(net, frames [B, S, H, W, C]) -> motion`; None for a single frame.
-        to_poses: motion to poses `[B, S - 1, 4, 4]`, from the target's camera to each other's.
+        motion: forward pass `(net, frames [B, S, H, W, C]) -> Motion`; None for a single frame.
+        to_poses: twists to poses `[B, S - 1, 4, 4]`, from the target's camera to each other's.
         reconstructions: `(maps, motion, images [B, V, H, W, C], batch) -> Pictures`, what
             `visualize` shows of whole snippets with a known camera; motion is None for one frame.
     """
 
-    def estimate_motion(variables: Variables, images: Array) -> Any:
+    def estimate_motion(variables: Variables, images: Array) -> Motion | None:
         return network.apply(motion, variables, images[:, : snippet.frames])[0] if motion else None
+
+    def shared_camera(variables: Variables, images: Array) -> Array | None:
+        if "camera" not in network.parts:
+            return None
+        return network.apply(lambda net, images: net.camera(images), variables, images)[0]
 
     def predict(variables: Variables, batch: Batch) -> DepthMaps:
         images = augment.to_float(batch["image"])
         maps, _ = network.apply(depth_maps, variables, snippet.target_of(images))
         depth = to_depth(maps[0])
         if motion is None or images.shape[1] < snippet.frames:
-            return DepthMaps(depth=depth)
-        poses = to_poses(estimate_motion(variables, images))
-        return DepthMaps(depth=depth, pose=insert_identity(poses, snippet.target_index))
+            return DepthMaps(depth=depth, intrinsics=shared_camera(variables, images))
+        found = estimate_motion(variables, images)
+        poses = insert_identity(to_poses(found.twists), snippet.target_index)
+        return DepthMaps(depth=depth, pose=poses, intrinsics=found.intrinsics)
 
     def visualize(variables: Variables, batch: Batch, rng: Array) -> Pictures:
         images = augment.to_float(batch["image"])
         target = snippet.target_of(images)
         maps, _ = network.apply(depth_maps, variables, target)
         columns = {"image": target, "inverse depth": InverseDepth(1 / to_depth(maps[0]))}
-        cameras = ["intrinsics"] + ["baseline"] * snippet.stereo
-        if images.shape[1] != snippet.images or any(name not in batch for name in cameras):
+        if images.shape[1] != snippet.images:
             return columns
-        return columns | reconstructions(maps[0], estimate_motion(variables, images), images, batch)
+        found = estimate_motion(variables, images)
+        if found and found.intrinsics is not None:
+            batch = {**batch, "intrinsics": found.intrinsics}
+        cameras = ["intrinsics"] + ["baseline"] * snippet.stereo
+        if any(name not in batch for name in cameras):
+            return columns
+        return columns | reconstructions(maps[0], found, images, batch)
 
     return Method(
         task=task,

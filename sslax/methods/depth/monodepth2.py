@@ -19,8 +19,10 @@ from sslax.methods.common import (
     select_views,
     split_views,
 )
+from sslax.methods.depth import camera as cameras
 from sslax.methods.depth import common, geometry
-from sslax.methods.depth.common import Snippet
+from sslax.methods.depth.camera import Camera
+from sslax.methods.depth.common import Motion, Snippet
 from sslax.models.compose import Network, Parts
 from sslax.ranges import Fraction, NonNegative, Positive
 from sslax.types import (
@@ -57,6 +59,7 @@ def monodepth2(
     consistency_weight: NonNegative = 0.0,
     min_depth: Positive = 0.1,
     max_depth: Positive = 100.0,
+    camera: Camera = "given",
 ) -> Method:
     """Monodepth2.
 
@@ -87,9 +90,10 @@ def monodepth2(
         decoder: {'stages', 'like'} to maps σ in (0, 1), finest first, of one channel.
         pose: two frames stacked on the channels, in order of time, to twists `[N, 1, 6]` from the
             first's camera to the second's; with `share_encoder`, {'stages'} with the encoder's last
-            stage of both, `[N, 2, h, w, C]`, to the same. None for a single frame.
-        augmentation: adds 'frames' and 'input' `[B, V, H, W, C]`; the batch has 'intrinsics', and
-            'baseline' with stereo.
+            stage of both, `[N, 2, h, w, C]`, to the same; with a camera "per_image", to a pair of
+            that and of intrinsics (see `sslax.models.pose`). None for a single frame.
+        augmentation: adds 'frames' and 'input' `[B, V, H, W, C]`; the batch has 'intrinsics', if
+            the camera is given, and 'baseline' with stereo.
         share_encoder: depth and pose read the same encoder, which sees each image once.
         frames: S, the target at S // 2; 1 for stereo alone.
         stereo: the target's partner comes last.
@@ -103,10 +107,12 @@ def monodepth2(
         consistency_weight: w_c; needs stereo.
         min_depth, max_depth: depths at σ = 1 and 0; meters with stereo. Depth starts at σ = 1/2,
             nearly 2 min_depth: the partner must see points that near, or there is no gradient.
+        camera: "given" with the data, as in the paper, or learned from several frames: see
+            `sslax.methods.depth.camera`.
 
     Raises:
-        UserError: there is no source, no pose network for several frames, or no stereo for
-            `consistency_weight`.
+        UserError: there is no source, no pose network for several frames, no stereo for
+            `consistency_weight`, or a single frame to learn the camera from.
     """
     snippet = Snippet(frames, stereo)
     knobs = Knobs(
@@ -121,10 +127,15 @@ def monodepth2(
         consistency_weight=consistency_weight,
         min_depth=min_depth,
         max_depth=max_depth,
+        camera=camera,
     )
     _check_sources(knobs, pose)
-    needed = ["intrinsics", *["baseline"] * stereo, *["distance"] * (velocity_weight > 0)]
-    parts = {"encoder": encoder, "decoder": decoder}
+    needed = [
+        *["intrinsics"] * (camera == "given"),
+        *["baseline"] * stereo,
+        *["distance"] * (velocity_weight > 0),
+    ]
+    parts = {"encoder": encoder, "decoder": decoder, **cameras.parts(camera)}
     network = Network({**parts, "pose": pose} if pose and frames > 1 else parts)
     forward = partial(estimate, knobs=knobs)
 
@@ -140,7 +151,11 @@ def monodepth2(
         variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
         outputs, variables = network.apply(forward, variables, network_input(batch), train=True)
+        _, motion = outputs
+        learned = motion.intrinsics if motion else None
+        batch = {**batch, "intrinsics": cameras.of_frames(learned, batch, camera)}
         value, metrics = snippet_loss(*outputs, batch, rng, knobs)
+        metrics |= cameras.metrics(learned, batch["frames"])
         metrics = jax.lax.stop_gradient(metrics)
         return value, LossOutput(variables.model_state, variables.extra, metrics)
 
@@ -148,7 +163,7 @@ def monodepth2(
         network,
         snippet,
         Depth(frames=frames, metric=stereo or velocity_weight > 0),
-        augmentation=augmentation,
+        augmentation=cameras.with_probes(augmentation, camera),
         init=init,
         loss=loss,
         to_depth=lambda maps: to_depth(maps[..., 0], knobs),
@@ -172,6 +187,7 @@ class Knobs(NamedTuple):
     consistency_weight: float
     min_depth: float
     max_depth: float
+    camera: Camera
 
     @property
     def depth_indices(self) -> list[int]:
@@ -190,6 +206,11 @@ def _check_sources(knobs: Knobs, pose: Model | None) -> None:
         raise UserError("config.monodepth2.velocity_weight needs config.data.frames of 2 or more.")
     if knobs.consistency_weight and not snippet.stereo:
         raise UserError("config.monodepth2.consistency_weight needs config.data.stereo=True.")
+    if knobs.camera != "given" and not snippet.source_frames:
+        raise UserError(
+            f'config.monodepth2.camera="{knobs.camera}" is learned from video: set '
+            'config.data.frames to 2 or more, or the camera to "given".'
+        )
     if knobs.min_depth >= knobs.max_depth:
         raise UserError(
             f"config.monodepth2.min_depth = {knobs.min_depth} must be less than max_depth = "
@@ -200,7 +221,7 @@ def _check_sources(knobs: Knobs, pose: Model | None) -> None:
 # Forward passes.
 
 
-def estimate(net: Parts, images: Array, knobs: Knobs) -> tuple[tuple[Array, ...], Array | None]:
+def estimate(net: Parts, images: Array, knobs: Knobs) -> tuple[tuple[Array, ...], Motion | None]:
     """Forward pass of training.
 
     Args:
@@ -209,8 +230,8 @@ def estimate(net: Parts, images: Array, knobs: Knobs) -> tuple[tuple[Array, ...]
         knobs: of the method.
 
     Returns:
-        Maps `[B·T, h, w, 1]`, finest first, of the T images of `depth_indices`; and twists as
-        `estimate_motion` returns them, None for a single frame.
+        Maps `[B·T, h, w, 1]`, finest first, of the T images of `depth_indices`; and the motion as
+        `estimate_motion` returns it, None for a single frame.
     """
     snippet, like = knobs.snippet, merge_views(select_views(images, knobs.depth_indices))
     if not knobs.share_encoder:
@@ -222,15 +243,17 @@ def estimate(net: Parts, images: Array, knobs: Knobs) -> tuple[tuple[Array, ...]
         name: merge_views(select_views(stage, knobs.depth_indices))
         for name, stage in stages.items()
     }
-    return net.decoder({"stages": chosen, "like": like}), motion_from_stages(net, stages, snippet)
+    maps = net.decoder({"stages": chosen, "like": like})
+    return maps, motion_from_stages(net, stages, images, knobs)
 
 
-def estimate_motion(net: Parts, frames: Array, knobs: Knobs) -> Array:
+def estimate_motion(net: Parts, frames: Array, knobs: Knobs) -> Motion:
     """Forward pass from frames `[B, S, H, W, C]` to the twists of all pairs `[B·(S - 1), 1, 6]`."""
     if knobs.share_encoder:
-        return motion_from_stages(net, encode_each(net, frames), knobs.snippet)
+        return motion_from_stages(net, encode_each(net, frames), frames, knobs)
     pairs = merge_views(frame_pairs(frames, knobs.snippet))
-    return net.pose(jnp.concatenate([pairs[:, 0], pairs[:, 1]], axis=-1))
+    output = net.pose(jnp.concatenate([pairs[:, 0], pairs[:, 1]], axis=-1))
+    return Motion(*cameras.separate(output, net, frames, knobs.camera))
 
 
 def encode_each(net: Parts, images: Array) -> dict[str, Array]:
@@ -239,10 +262,11 @@ def encode_each(net: Parts, images: Array) -> dict[str, Array]:
     return {name: split_views(stage, images.shape[1]) for name, stage in stages.items()}
 
 
-def motion_from_stages(net: Parts, stages: dict[str, Array], snippet: Snippet) -> Array:
-    """Twists of all pairs `[B·(S - 1), 1, 6]` from the encoder's last stage."""
+def motion_from_stages(net: Parts, stages: dict[str, Array], images: Array, knobs: Knobs) -> Motion:
+    """Twists of all pairs `[B·(S - 1), 1, 6]` from the encoder's last stage of the images."""
     name, stage = list(stages.items())[-1]
-    return net.pose({"stages": {name: merge_views(frame_pairs(stage, snippet))}})
+    output = net.pose({"stages": {name: merge_views(frame_pairs(stage, knobs.snippet))}})
+    return Motion(*cameras.separate(output, net, images, knobs.camera))
 
 
 def frame_pairs(images: Array, snippet: Snippet) -> Array:
@@ -281,9 +305,9 @@ def frame_poses(twists: Array, snippet: Snippet) -> Array:
     return jnp.where(earlier[:, None, None], ops.se3_inverse(poses), poses)
 
 
-def source_poses(twists: Array | None, batch: Batch, snippet: Snippet) -> Array:
+def source_poses(motion: Motion | None, batch: Batch, snippet: Snippet) -> Array:
     """Poses `[B, N, 4, 4]` from the target's camera to every source's."""
-    poses = [] if twists is None else [frame_poses(twists, snippet)]
+    poses = [] if motion is None else [frame_poses(motion.twists, snippet)]
     if snippet.stereo:
         poses.append(geometry.stereo_pose(batch["baseline"])[:, None])
     return jnp.concatenate(poses, axis=1)
@@ -293,13 +317,13 @@ def source_poses(twists: Array | None, batch: Batch, snippet: Snippet) -> Array:
 
 
 def snippet_loss(
-    maps: tuple[Array, ...], twists: Array | None, batch: Batch, rng: Array, knobs: Knobs
+    maps: tuple[Array, ...], motion: Motion | None, batch: Batch, rng: Array, knobs: Knobs
 ) -> tuple[Array, Metrics]:
     """Monodepth2's loss and its metrics.
 
     Args:
         maps: `[B·T, h, w, 1]` each, as `estimate` returns them.
-        twists: likewise.
+        motion: likewise; its camera is not read.
         batch: 'frames' `[B, V, H, W, C]`, 'intrinsics' `[B, 3, 3]`, 'index' `[B]`, and what the
             knobs need.
         rng: of the noise that breaks ties.
@@ -308,7 +332,7 @@ def snippet_loss(
     snippet, frames = knobs.snippet, batch["frames"]
     maps = tuple(split_views(level, len(knobs.depth_indices))[..., 0] for level in maps)
     own = tuple(level[:, 0] for level in maps)
-    poses = source_poses(twists, batch, snippet)
+    poses = source_poses(motion, batch, snippet)
     metrics = reprojection_metrics(own, poses, batch, rng, knobs)
     metrics["smoothness"] = smoothness(own, frames[:, snippet.target_index])
     metrics["inverse_depth"] = jnp.mean(1 / to_depth(own[0], knobs))
@@ -423,18 +447,18 @@ def smoothness(maps: tuple[Array, ...], target: Array) -> Array:
 
 
 def reconstructions(
-    maps: Array, twists: Array | None, images: Array, batch: Batch, knobs: Knobs
+    maps: Array, motion: Motion | None, images: Array, batch: Batch, knobs: Knobs
 ) -> Pictures:
     """The target from its best source, its errors and the automask.
 
     Args:
         maps: σ of the target, `[B, H, W, 1]`.
-        twists: as `estimate_motion` returns them; None for a single frame.
+        motion: as `estimate_motion` returns it; None for a single frame.
         images: `[B, V, H, W, C]`, float.
         batch: 'intrinsics', and 'baseline' with stereo.
         knobs: of the method.
     """
-    poses = source_poses(twists, batch, knobs.snippet)
+    poses = source_poses(motion, batch, knobs.snippet)
     levels = comparison_levels((maps[..., 0],), images, batch["intrinsics"], knobs)
     match = compare(*levels[0], poses, 0.0, knobs)
     image, error = geometry.best_source(
@@ -457,9 +481,10 @@ def build(config: ConfigDict, steps: int) -> Method:
     kind = pose_knobs.pop("kind")
     check_choice("config.monodepth2.pose.kind", kind, POSES)
     share_encoder, pose = kind == "shared", None
+    pose_knobs["camera"] = knobs.get("camera") == "per_image"
     if snippet.source_frames and share_encoder:
         width, dtype = pose_knobs["decoder_width"], jnp.dtype(config.model.dtype)
-        pose = models.from_linen(models.PoseDecoder(1, width, dtype))
+        pose = models.from_linen(models.PoseDecoder(1, width, dtype, pose_knobs["camera"]))
     elif snippet.source_frames:
         pose = models.build_pose_network(config.model, **pose_knobs)
     return monodepth2(

@@ -11,8 +11,10 @@ from ml_collections import ConfigDict
 
 from sslax import losses, models
 from sslax.methods.common import Augmentation, knobs_of, select_views
+from sslax.methods.depth import camera as cameras
 from sslax.methods.depth import common, geometry
-from sslax.methods.depth.common import Snippet
+from sslax.methods.depth.camera import Camera
+from sslax.methods.depth.common import Motion, Snippet
 from sslax.models.compose import Network, Parts
 from sslax.ranges import NonNegative
 from sslax.types import (
@@ -27,8 +29,6 @@ from sslax.types import (
     Variables,
 )
 
-Motion = tuple[Array, tuple[Array, ...]]  # twists, and logits of explainability, finest first
-
 
 def sfm_learner(
     encoder: Model,
@@ -39,6 +39,7 @@ def sfm_learner(
     frames: int = 3,
     smoothness_weight: NonNegative = 0.25,
     explainability_weight: NonNegative = 0.1,
+    camera: Camera = "given",
 ) -> Method:
     """SfMLearner.
 
@@ -57,63 +58,74 @@ def sfm_learner(
         decoder: {'stages', 'like'} to maps σ in (0, 1), finest first, of one channel.
         pose: frames stacked on the channels, the target first and then the source frames in order
             of time, to twists `[N, S - 1, 6]` from the target's camera to each source's; with
-            explainability, to a pair of twists and logits `[N, h, w, S - 1]` at the maps' sizes.
-        augmentation: adds 'frames' and 'input' `[B, S, H, W, C]`; the batch has 'intrinsics'.
+            explainability, to a pair of twists and logits `[N, h, w, S - 1]` at the maps' sizes;
+            with a camera "per_image", to a pair of that and of intrinsics (see
+            `sslax.models.pose`).
+        augmentation: adds 'frames' and 'input' `[B, S, H, W, C]`; the batch has 'intrinsics', if
+            the camera is given.
         frames: S, the target at S // 2.
         smoothness_weight: at the finest scale; the authors' 0.5, halved like the errors, because
             their images are in [-1, 1].
         explainability_weight: λ_e, the paper's 0.2, halved; 0 for no explainability masks.
+        camera: "given" with the data, as in the paper, or learned: see
+            `sslax.methods.depth.camera`.
     """
     snippet = Snippet(frames)
-    network = Network({"encoder": encoder, "decoder": decoder, "pose": pose})
+    needed = ["intrinsics"] * (camera == "given")
+    parts = {"encoder": encoder, "decoder": decoder, "pose": pose}
+    network = Network({**parts, **cameras.parts(camera)})
 
     def estimate_motion(net: Parts, images: Array) -> Motion:
         output = net.pose(stack_frames(images, snippet))
-        return output if explainability_weight > 0 else (output, ())
+        output, intrinsics = cameras.separate(output, net, images, camera)
+        twists, logits = output if explainability_weight > 0 else (output, ())
+        return Motion(twists, intrinsics, logits)
 
     def forward(net: Parts, images: Array) -> tuple[tuple[Array, ...], Motion]:
         return common.depth_maps(net, images[:, snippet.target_index]), estimate_motion(net, images)
 
     def init(rng: Array, batch: Batch) -> Variables:
-        snippet.check(batch, "intrinsics")
+        snippet.check(batch, *needed)
         return network.init(forward, rng, batch["input"])
 
     def loss(
         variables: Variables, batch: Batch, rng: Array, step: Array
     ) -> tuple[Array, LossOutput]:
-        snippet.check(batch, "intrinsics")
+        snippet.check(batch, *needed)
         outputs, variables = network.apply(forward, variables, batch["input"], train=True)
+        _, motion = outputs
         value, metrics = snippet_loss(
             *outputs,
             batch["frames"],
-            batch["intrinsics"],
+            cameras.of_frames(motion.intrinsics, batch, camera),
             snippet,
             smoothness_weight=smoothness_weight,
             explainability_weight=explainability_weight,
         )
+        metrics |= cameras.metrics(motion.intrinsics, batch["frames"])
         metrics = jax.lax.stop_gradient(metrics)
         return value, LossOutput(variables.model_state, variables.extra, metrics)
 
     def reconstructions(maps: Array, motion: Motion, images: Array, batch: Batch) -> Pictures:
-        twists, logits = motion
-        poses = geometry.pose_from_euler(twists)
+        poses = geometry.pose_from_euler(motion.twists)
         match = reproject_frames(maps, images, batch["intrinsics"], poses, snippet)
         image, error = geometry.best_source(match.reconstructions, match.errors, match.valid)
         columns: Pictures = {"reconstruction": image, "error": common.displayable(error)}
-        if logits:
-            columns["explained"] = jnp.mean(jax.nn.sigmoid(logits[0]), axis=-1, keepdims=True)
+        if motion.logits:
+            explained = jax.nn.sigmoid(motion.logits[0])
+            columns["explained"] = jnp.mean(explained, axis=-1, keepdims=True)
         return columns
 
     return common.video_method(
         network,
         snippet,
         Depth(frames=frames, metric=False),
-        augmentation=augmentation,
+        augmentation=cameras.with_probes(augmentation, camera),
         init=init,
         loss=loss,
         to_depth=lambda maps: 1 / inverse_depth(maps),
         motion=estimate_motion,
-        to_poses=lambda motion: geometry.pose_from_euler(motion[0]),
+        to_poses=geometry.pose_from_euler,
         reconstructions=reconstructions,
     )
 
@@ -207,13 +219,13 @@ def snippet_loss(
 
     Args:
         maps: `[B, h, w, 1]` each, finest first, the network's.
-        motion: twists and, with explainability, logits at the maps' sizes.
+        motion: twists and, with explainability, logits at the maps' sizes; its camera is not read.
         frames: `[B, S, H, W, C]`.
         intrinsics: `[B, 3, 3]`, in pixels of the frames.
         snippet: which frame is the target.
         smoothness_weight: as in `sfm_learner`; likewise `explainability_weight`.
     """
-    twists, logits = motion
+    twists, logits = motion.twists, motion.logits
     poses = geometry.pose_from_euler(twists)
     scales = []
     for scale, level in enumerate(maps):
@@ -246,6 +258,7 @@ def build(config: ConfigDict, steps: int) -> Method:
         **knobs.pop("pose"),
         frames=snippet.frames,
         explainability=knobs["explainability_weight"] > 0,
+        camera=knobs.get("camera") == "per_image",
     )
     return sfm_learner(
         models.build_encoder(config.model, stem_stage=True),

@@ -1,0 +1,126 @@
+"""The camera of a snippet: given with the data, predicted from its frames, or learned for a set.
+
+- "given": 'intrinsics' `[B, 3, 3]` of the batch.
+- "per_image": a head of the pose network predicts them from the frames as the network sees them, so
+  that no augmentation needs to be accounted for (Gordon et al., Depth from Videos in the Wild,
+  https://arxiv.org/abs/1904.04998, 2019).
+- "shared": one vector θ for the data set, of the images as they are before their augmentation. The
+  parametrization is that of vidar's code for Fang et al., Self-Supervised Camera Self-Calibration
+  from Video, https://arxiv.org/abs/2112.03325, 2021, restricted to pinhole cameras:
+
+```
+(fx, fy) = (H + W) sigmoid(θ_f),   (cx, cy) = (W, H) sigmoid(θ_c) - 1/2
+```
+A camera that only translates says nothing about its focal length: one s times as large explains the
+frames as well, with the same depths and a translation across the optical axis that is s times
+smaller. Rotation determines it, the better the larger the angle.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from sslax import ops
+from sslax.methods.common import Augmentation
+from sslax.models.compose import Parts
+from sslax.types import Array, Batch, Metrics, Model, PyTree
+
+Camera = Literal["given", "per_image", "shared"]
+# vidar's θ learns at 50 times the networks' rate (1e-2 and 2e-4). Adam's steps do not depend on the
+# gradient's scale, so a parameter of a fiftieth of θ does, too.
+_RATE = 50.0
+
+
+def parts(camera: Camera) -> dict[str, Model]:
+    """The part of the network that holds the camera of the data set, where there is one.
+
+    A `Model` from images `[B, V, H, W, C]` to intrinsics `[B, 3, 3]` in pixels of these.
+    """
+    if camera != "shared":
+        return {}
+
+    def init(rng: Array, images: Array) -> tuple[PyTree, PyTree]:
+        return {"vector": jnp.zeros(4)}, {}
+
+    def apply(params: PyTree, state: PyTree, images: Array, train: bool) -> tuple[Array, PyTree]:
+        share = jax.nn.sigmoid(_RATE * params["vector"])
+        count, _, height, width, _ = images.shape
+        focal, center = (height + width) * share[:2], jnp.array([width, height]) * share[2:] - 0.5
+        one = ops.intrinsics_matrix(focal, center)
+        return jnp.broadcast_to(one, (count, 3, 3)), state
+
+    return {"camera": Model(init, apply)}
+
+
+def separate(output: Any, net: Parts, images: Array, camera: Camera) -> tuple[Any, Array | None]:
+    """A pose network's motion, and the learned camera of its images.
+
+    Args:
+        output: of the pose network, for each example or for each of its pairs of frames.
+        net: the parts of the forward pass.
+        images: `[B, V, H, W, C]`, as the network is given them.
+        camera: which one.
+
+    Returns:
+        The motion, and intrinsics `[B, 3, 3]` in pixels of the images, the mean over an example's
+        pairs; None where the camera is given.
+    """
+    if camera == "shared":
+        return output, net.camera(images)
+    if camera == "given":
+        return output, None
+    motion, of_one_pixel = output
+    height, width = images.shape[2:4]
+    every = of_one_pixel.reshape(images.shape[0], -1, 3, 3)  # a symbolic batch has no len
+    return motion, ops.resize_intrinsics(jnp.mean(every, axis=1), (width, height))
+
+
+def with_probes(augmentation: Augmentation, camera: Camera) -> Augmentation:
+    """The augmentation, which for a "shared" camera is also applied to two probes.
+
+    Flips, zooms and crops are linear in a camera without skew: focal lengths are multiplied and
+    principal points mapped by a straight line. So what they did to cameras with a focal length of 1
+    and with principal points 0 and 1 says what they do to any; 'intrinsics' of the batch then are
+    these two, `[B, 2, 3, 3]`.
+    """
+    if camera != "shared":
+        return augmentation
+
+    def augment(rng: Array, batch: Batch) -> Batch:
+        probes = ops.intrinsics_matrix(jnp.ones(2), jnp.array([[0.0, 0.0], [1.0, 1.0]]))
+        probes = jnp.broadcast_to(probes, (batch["image"].shape[0], *probes.shape))
+        return augmentation(rng, {**batch, "intrinsics": probes})
+
+    return augment
+
+
+def of_frames(learned: Array | None, batch: Batch, camera: Camera) -> Array:
+    """Intrinsics `[B, 3, 3]` of an augmented batch's frames.
+
+    Args:
+        learned: as `separate` returns them.
+        batch: 'intrinsics' of the frames, or the probes; not read where they are "per_image".
+        camera: which one.
+    """
+    if learned is None:
+        return batch["intrinsics"]
+    return through_probes(learned, batch["intrinsics"]) if camera == "shared" else learned
+
+
+def metrics(learned: Array | None, images: Array) -> Metrics:
+    """`focal`, the mean fx of a learned camera in units of the images' width."""
+    return {} if learned is None else {"focal": jnp.mean(learned[:, 0, 0]) / images.shape[-2]}
+
+
+def through_probes(intrinsics: Array, probes: Array) -> Array:
+    """A camera `[B, 3, 3]` without skew, moved as the probes `[B, 2, 3, 3]` were."""
+    (_, at_zero), (_, at_one) = (_focal_and_center(probes[:, i]) for i in range(2))
+    factor, _ = _focal_and_center(probes[:, 0])
+    focal, center = _focal_and_center(intrinsics)
+    return ops.intrinsics_matrix(factor * focal, at_zero + (at_one - at_zero) * center)
+
+
+def _focal_and_center(intrinsics: Array) -> tuple[Array, Array]:
+    """(fx, fy) and (cx, cy), `[B, 2]` each."""
+    return jnp.diagonal(intrinsics, axis1=-2, axis2=-1)[..., :2], intrinsics[..., :2, 2]
