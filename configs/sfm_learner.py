@@ -52,6 +52,7 @@ VARIANTS: dict[str, presets.Values] = {
         "model.blocks": (),
         "optimizer.rates.pose": 1.0,
         "sfm_learner.pose.name": "posecnn",
+        "sfm_learner.decoder.scales": 2,
     },
     "scenes": SMALL,
     "video": PAPER,

@@ -312,7 +312,7 @@ def build_pose_network(
     frames: int = 2,
     decoder_width: PositiveInt = 256,
     factors: OneOrMore[PositiveInt] = (1,),
-    explainability: bool = False,
+    explainability: NonNegativeInt = 0,
     norm_groups: int = 1,
     camera: bool = False,
 ) -> Model:
@@ -326,7 +326,7 @@ def build_pose_network(
         frames: F, stacked on the channels.
         decoder_width: channels of the `PoseDecoder`, or of `PoseCorrelation`.
         factors: search resolutions of `PoseCorrelation`.
-        explainability: also predicts masks; not with a ResNet.
+        explainability: also predicts masks, at so many of the largest sizes; not with a ResNet.
         norm_groups: as in `build_encoder`.
         camera: also predicts the frames' intrinsics.
 

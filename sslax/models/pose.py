@@ -93,12 +93,12 @@ class PoseCNN(nn.Module):
 
     Kernels of 7, 5 and then 3 pixels, ReLU, no normalization; a 1x1 convolution gives the motions.
     With `explainability`, transposed convolutions lead from the fifth map back to the frames' size
-    and predict at the four largest sizes where each motion explains the image. A logit stands for
+    and predict at the largest sizes where each motion explains the image. A logit stands for
     SfMLearner's pair of logits, whose softmax depends only on their difference.
 
     Attributes:
         motions: number of motions to predict, F - 1.
-        explainability: also predicts masks.
+        explainability: also predicts masks, at so many of the largest sizes; 0 for none.
         width: factor on the channels 16, 32, 64, 128, 256, 256, 256.
         dtype: of the computation; parameters and outputs are float32.
         camera: also predicts the intrinsics, see the module's docstring.
@@ -108,7 +108,7 @@ class PoseCNN(nn.Module):
     """
 
     motions: int = 1
-    explainability: bool = False
+    explainability: int = 0
     width: float = 1.0
     dtype: Any = jnp.float32
     camera: bool = False
@@ -123,7 +123,7 @@ class PoseCNN(nn.Module):
 
         Returns:
             Twists `[N, motions, 6]` float32; with `explainability` a pair of twists and a tuple of
-            four maps of logits `[N, h, w, motions]` float32, (H, W) first, each half of the one
+            maps of logits `[N, h, w, motions]` float32, (H, W) first, each half of the one
             before, rounded up. With `camera`, a pair of that and the intrinsics.
         """
         del train
@@ -136,7 +136,9 @@ class PoseCNN(nn.Module):
             fifth = x if i == 5 else fifth
         motion: Any = _twists(x, self.motions, self.dtype)
         if self.explainability:
-            masks = _explain(fifth, widths[:5], sizes[:5], self.motions, self.dtype)
+            masks = _explain(
+                fifth, widths[:5], sizes[:5], self.motions, self.explainability, self.dtype
+            )
             motion = motion, masks
         return (motion, _camera(x, self.dtype)) if self.camera else motion
 
@@ -159,7 +161,7 @@ class PoseCorrelation(nn.Module):
 
     Attributes:
         motions: number of motions to predict, F - 1, each with the same weights.
-        explainability: also predicts masks.
+        explainability: also predicts masks, at so many of the largest sizes; 0 for none.
         width: channels; the features have half of them.
         radius: of each search, which reaches 2 k radius pixels of the frames.
         factors: the factors k, one search each.
@@ -171,7 +173,7 @@ class PoseCorrelation(nn.Module):
     """
 
     motions: int = 1
-    explainability: bool = False
+    explainability: int = 0
     width: int = 64
     radius: int = 4
     factors: Sequence[int] = (1,)
@@ -188,7 +190,7 @@ class PoseCorrelation(nn.Module):
 
         Returns:
             Twists `[N, motions, 6]` float32; with `explainability` a pair of twists and a tuple of
-            four maps of logits `[N, h, w, motions]` float32, (H, W) first, each half of the one
+            maps of logits `[N, h, w, motions]` float32, (H, W) first, each half of the one
             before, rounded up. With `camera`, a pair of that and the intrinsics.
         """
         del train
@@ -216,7 +218,7 @@ class PoseCorrelation(nn.Module):
                 motion,
                 tuple(
                     jnp.moveaxis(mask.reshape(self.motions, n, *mask.shape[1:3]), 0, -1)
-                    for mask in _explain(y, widths, sizes, 1, self.dtype)
+                    for mask in _explain(y, widths, sizes, 1, self.explainability, self.dtype)
                 ),
             )
         if not self.camera:
@@ -286,9 +288,14 @@ def soft_argmax(costs: jax.Array, radius: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _explain(
-    y: jax.Array, widths: list[int], sizes: list[tuple[int, int]], masks: int, dtype: Any
+    y: jax.Array,
+    widths: list[int],
+    sizes: list[tuple[int, int]],
+    masks: int,
+    levels: int,
+    dtype: Any,
 ) -> tuple[jax.Array, ...]:
-    """Mask logits `[N, h, w, masks]` at the first four of `sizes`, by transposed convolutions.
+    """Mask logits `[N, h, w, masks]` at the first `levels` of `sizes`, by transposed convolutions.
 
     Each size is half of the one before it, and `y` is half of the last. Kernels have 3 pixels, but
     5 and 7 at the largest two sizes.
@@ -298,7 +305,7 @@ def _explain(
         side = (7, 5)[i] if i < 2 else 3
         y = UpConv(widths[i], side, dtype=dtype, name=f"up{i}")(y)
         y = nn.relu(y[:, : sizes[i][0], : sizes[i][1]])
-        if i < 4:
+        if i < levels:
             logits.insert(0, _head(masks, side, dtype, f"mask{i}")(y).astype(jnp.float32))
     return tuple(logits)
 

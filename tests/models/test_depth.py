@@ -93,7 +93,7 @@ def test_dispnet_equals_pytorch():
 
 
 def test_pose_cnn_equals_pytorch():
-    model = from_linen(PoseCNN(motions=2, explainability=True, width=0.25))
+    model = from_linen(PoseCNN(motions=2, explainability=4, width=0.25))
     twists, masks = output(model, "posecnn", draw("frames", 2, 34, 50, 9))
     close(twists, "posecnn")
     for i, mask in enumerate(masks):
@@ -192,12 +192,12 @@ def networks():
         "dispnet": (depth_network(section(name="dispnet", width=0.125)), images),
         "pose": (from_linen(PoseDecoder(width=8)), stages),
         "posecnn": (
-            build_pose_network(section(width=0.125), name="posecnn", explainability=True),
+            build_pose_network(section(width=0.125), name="posecnn", explainability=4),
             pairs,
         ),
         "correlation": (
             build_pose_network(
-                section(), name="correlation", frames=3, decoder_width=8, explainability=True
+                section(), name="correlation", frames=3, decoder_width=8, explainability=2
             ),
             np.concatenate([pairs, pairs[..., :3]], axis=-1),  # the last equals the first
         ),
@@ -321,7 +321,7 @@ def test_stem_is_a_stage_only_where_asked_for():
         (lambda: depth_network(section(), scale=3), 'no "scale": did you mean "scales"'),
         (lambda: build_pose_network(section(), name="pose_cnn"), 'did you mean "posecnn"'),
         (lambda: build_pose_network(section(name="vit_tiny")), 'no pose network "vit_tiny"'),
-        (lambda: build_pose_network(section(), explainability=True), 'Only "posecnn"'),
+        (lambda: build_pose_network(section(), explainability=4), 'Only "posecnn"'),
         (lambda: build_pose_network(section(), factors=(1, 4)), 'Only "correlation"'),
         (lambda: build_pose_network(section(), name="correlation", factors=(4, 0)), "each >= 1"),
         (

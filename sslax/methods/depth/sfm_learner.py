@@ -257,7 +257,7 @@ def build(config: ConfigDict, steps: int) -> Method:
         config.model,
         **knobs.pop("pose"),
         frames=snippet.frames,
-        explainability=knobs["explainability_weight"] > 0,
+        explainability=knobs["decoder"]["scales"] if knobs["explainability_weight"] else 0,
         camera=knobs.get("camera") == "per_image",
     )
     return sfm_learner(
