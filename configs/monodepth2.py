@@ -7,6 +7,7 @@
     python -m sslax.main --config=configs/monodepth2.py:kitti_stereo --config.data.path=DIR
     python -m sslax.main --config=configs/monodepth2.py:kitti_mono_stereo --config.data.path=DIR
 
+`--config.monodepth2.camera=shared` learns the intrinsics of video without calibration.
 `--config.model.encoder_from=resnet18.pth` starts from ImageNet's weights, as the paper's main
 numbers do. `minimum`, `automask`, `full_resolution` and `ssim_weight` of `config.monodepth2` are
 the paper's ablations.

@@ -5,7 +5,8 @@
     python -m sslax.main --config=configs/sfm_learner.py:kitti --config.data.path=DIR
 
 `--config.sfm_learner.explainability_weight=0.0` turns off the explainability mask, as in the
-authors' later models. Depth has no unit: evaluation scales each prediction by the ground truth.
+authors' later models. `--config.sfm_learner.camera=shared` learns the intrinsics of video without
+calibration. Depth has no unit: evaluation scales each prediction by the ground truth.
 
 Expected: embedded, an abs_rel of 0.310 on held-out scenes (a constant: 0.379), 6.1 degrees between
 true and predicted direction (static camera: 90) and 0.45 degrees of rotation a pair (0.92). The

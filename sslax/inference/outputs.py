@@ -219,8 +219,8 @@ def write_camera(folder: Path, cameras: list[tuple[np.ndarray, tuple[int, int]]]
     write_intrinsics(folder / "intrinsics.txt", camera)
     (fx, _, cx), (_, fy, cy), _ = camera.tolist()
     return (
-        f"The learned camera: focal lengths {fx:.1f} and {fy:.1f} pixels, {fx / width:.3f} widths, "
-        f"and center ({cx:.1f}, {cy:.1f}) of {width} x {height} pixels."
+        f"The learned camera, in intrinsics.txt: focal lengths {fx:.1f} and {fy:.1f} pixels, "
+        f"{fx / width:.3f} widths, and center ({cx:.1f}, {cy:.1f}) of {width} x {height} pixels."
     )
 
 

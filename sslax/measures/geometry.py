@@ -99,9 +99,9 @@ def camera_errors(predicted: ArrayLike, truth: ArrayLike) -> dict[str, float]:
 
     Example:
         >>> true = np.array([[[50.0, 0, 4], [0, 50, 3], [0, 0, 1]]])
-        >>> ours = np.array([[[60.0, 0, 7], [0, 45, 7], [0, 0, 1]]])
+        >>> ours = np.array([[[100.0, 0, 7], [0, 50, 7], [0, 0, 1]]])
         >>> camera_errors(ours, true)
-        {'focal_error': 15.0, 'center_error': 5.0}
+        {'focal_error': 50.0, 'center_error': 5.0}
     """
     ours, true = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
     checks.assert_rank([ours, true], 3)
@@ -207,7 +207,8 @@ def trivial_depth(predicted: DepthMaps, truth: DepthTruth) -> DepthMaps:
     if predicted.pose is not None and truth.pose is not None:
         maps = maps._replace(pose=_constant(np.eye(4), np.shape(truth.pose)))
     if predicted.intrinsics is not None and truth.intrinsics is not None:
-        guess = _usual_camera(*np.shape(predicted.depth)[1:])
+        height, width = np.asarray(predicted.depth).shape[1:]  # a learned camera goes with a map
+        guess = _usual_camera(height, width)
         maps = maps._replace(intrinsics=_constant(guess, np.shape(truth.intrinsics)))
     return maps
 

@@ -5,7 +5,9 @@ move: where they are does not matter as long as their fingerprint agrees. Nor do
 devices share the state, or where its metrics are written, which changes no value.
 """
 
+import inspect
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from ml_collections import ConfigDict
 import sslax
 from sslax.data.files.text import write_text
 from sslax.errors import UserError
+from sslax.methods import METHODS
 from sslax.training import checkpoint, configuration, weights
 
 PARTS = {"config": {"method", "data"}, "data": {"examples", "image_shape", "classes"}}
@@ -76,7 +79,7 @@ def check(workdir: Path, now: Description) -> None:
     left = [checkpoint.steps(workdir / checkpoint.FOLDER), (workdir / weights.ENCODER).exists()]
     if not any(left):
         return
-    before, now = _complete(_read(workdir)), _complete(now)
+    before, now = (_with_knobs(_complete(found)) for found in (_read(workdir), now))
     changes = _differences(before, now)
     same_data = before["data"].get("fingerprint") == now["data"].get("fingerprint")
     free = FREE + PLACES if same_data else FREE
@@ -155,6 +158,20 @@ def _complete(found: Description) -> Description:
     """With what later versions added to configs: its default is what the run's own version did."""
     known = json.loads(configuration.defaults().to_json_best_effort())
     return {**found, "config": _filled(found["config"], known)}
+
+
+def _with_knobs(found: Description) -> Description:
+    """With the defaults of the method's own knobs that are missing, of whole descriptions alone:
+    a factory has knobs that no config has."""
+    config = found["config"]
+    build = METHODS.get(config["method"])
+    factory = build and getattr(sys.modules[build.__module__], config["method"], None)
+    section = config.get(config["method"])
+    if factory is None or section is None:
+        return found
+    parameters = inspect.signature(factory).parameters.values()
+    knobs = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return {**found, "config": {**config, config["method"]: {**knobs, **section}}}
 
 
 def _filled(values: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:

@@ -326,6 +326,7 @@ def test_a_run_of_an_earlier_version_is_read_and_goes_on(config, workdir, images
         if (folder / "config.json").exists():
             early = json.loads((folder / "config.json").read_text())
             del early["model"]["registers"], early["data"]["webdataset"], early["accumulate"]
+            del early["simclr"]["temperature"]
             (folder / "config.json").write_text(json.dumps(early))
     run = open_run(tmp_path / "run")
     assert run.config.model.registers == 0 and run.config.accumulate == 1
