@@ -184,7 +184,7 @@ ALLOWED = {
         r"clip_norm|patch_stem|local\.count|classifier\.hidden|level_dropout|fusion_steps": (
             "there is none"
         ),
-        r"gap|overlap|selfsup_crop|image_size|resident_bytes|boxes|speed": "likewise",
+        r"gap|overlap|selfsup_crop|image_size|resident_bytes|boxes|speed|turn": "likewise",
         r"drop_path|scenes\.test|registers|layer_scale|mask_probability": "likewise",
         r"(msn|dinov2)\.iterations|msn\.mask_ratio|patch_projector\.outputs|surplus": "likewise",
         r"w_mse\.epsilon": "the covariance is as it is",
