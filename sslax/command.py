@@ -26,10 +26,6 @@ from ml_collections import config_flags as config_flags
 
 STOPPED = 75  # EX_TEMPFAIL: schedulers start the same command again
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint", "latest", ["latest", "best"], "Which checkpoint to evaluate or predict with."
-)
 _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",
     None,
@@ -51,6 +47,21 @@ def config_flag() -> flags.FlagHolder:
     return config_flags.DEFINE_config_file(
         *("config", None, "Config file, with its variant: configs/simclr.py:cifar10."),
         lock_config=True,
+    )
+
+
+@functools.cache
+def workdir_flag() -> flags.FlagHolder:
+    """`--workdir`, defined once for all commands that take it."""
+    return flags.DEFINE_string("workdir", None, "Folder of the run.")
+
+
+@functools.cache
+def checkpoint_flag() -> flags.FlagHolder:
+    """`--checkpoint`, defined once for all commands that read a run."""
+    return flags.DEFINE_enum(
+        *("checkpoint", "latest", ["latest", "best"]),
+        "Which checkpoint of the run: the last one, or that of the best score.",
     )
 
 
@@ -149,6 +160,7 @@ def entry(main: Callable[[list[str]], None]) -> None:
         compilation_cache.enable(_COMPILATION_CACHE.value)
         main(arguments)
 
+    _show_shared_flags()
     try:
         app.run(quietly, flags_parser=_parse)
     except UserError as error:
@@ -162,6 +174,14 @@ def entry(main: Callable[[list[str]], None]) -> None:
         except UserError as sentence:
             sys.exit(f"error: {sentence}")
         raise
+
+
+def _show_shared_flags() -> None:
+    """`--help` lists the flags of the command's own file; this adds those it has from sslax."""
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        if module.startswith("sslax."):
+            for flag in defined:
+                flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def _parse(arguments: list[str]) -> list[str]:

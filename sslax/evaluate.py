@@ -14,6 +14,8 @@ from sslax.command import ConfigDict, config_flags, flags
 from sslax.errors import UserError, check_choice
 from sslax.ranges import OneOrMore, Positive, PositiveFraction
 
+_WORKDIR = command.workdir_flag()
+_CHECKPOINT = command.checkpoint_flag()
 _join_cluster = command.cluster_flags()
 _FINETUNE = flags.DEFINE_bool("finetune", False, "Fine-tune instead of evaluating frozen features.")
 _LABELS = flags.DEFINE_list("labels", ["1"], "With --finetune: fractions of the labels, 1,0.1,0.01")
@@ -34,7 +36,7 @@ def main(_: list[str]) -> None:
     _join_cluster()
     from sslax.tasks import evaluation
 
-    what = {"which": command.CHECKPOINT.value, "other": _overrides("data")}
+    what = {"which": _CHECKPOINT.value, "other": _overrides("data")}
     if _FINETUNE.value and _PROBE.value:
         raise UserError("--finetune and --linear_probe are two evaluations: give one of them.")
     if _overrides("probe") and not _PROBE.value:
@@ -45,7 +47,7 @@ def main(_: list[str]) -> None:
                 raise UserError(f"--{holder.name} goes with --finetune; add it.")
     if _FINETUNE.value:
         evaluation.finetune_run(
-            command.WORKDIR.value,
+            _WORKDIR.value,
             **what,
             fractions=_fractions(_LABELS.value),
             duration=_DURATION.value,
@@ -53,9 +55,9 @@ def main(_: list[str]) -> None:
         )
     elif _PROBE.value:
         protocol = _protocol(_PROBE.value, _overrides("probe"))
-        evaluation.linear_probe_run(command.WORKDIR.value, **what, protocol=protocol)
+        evaluation.linear_probe_run(_WORKDIR.value, **what, protocol=protocol)
     else:
-        evaluation.evaluate_run(command.WORKDIR.value, **what)
+        evaluation.evaluate_run(_WORKDIR.value, **what)
 
 
 def _overrides(section: str) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from sslax.command import flags
 
 FORMATS = ("onnx", "stablehlo", "torch")
 
+_WORKDIR = command.workdir_flag()
+_CHECKPOINT = command.checkpoint_flag()
 _FORMAT = flags.DEFINE_enum("format", None, FORMATS, "What reads it; see docs/export.md.")
 _OUTPUT = command.output_flag()
 _size = command.size_flag()
@@ -21,10 +23,10 @@ def main(_: list[str]) -> None:
     from sslax import exporting
 
     files = exporting.export(
-        command.WORKDIR.value,
+        _WORKDIR.value,
         _OUTPUT.value,
         format=_FORMAT.value,
-        which=command.CHECKPOINT.value,
+        which=_CHECKPOINT.value,
         size=_size(),
         poses=_POSES.value,
     )

@@ -13,6 +13,7 @@ from sslax.command import flags
 from sslax.ranges import NonNegativeInt
 
 command.config_flag()
+_WORKDIR = command.workdir_flag()
 _join_cluster = command.cluster_flags()
 _PROFILE = flags.DEFINE_integer(
     "profile", 0, "Steps to trace, once the first few are done, for Perfetto or TensorBoard."
@@ -30,7 +31,7 @@ def main(_: list[str]) -> None:
     from sslax.training.fit import fit
 
     config, file = command.read_config()
-    workdir = Path(command.WORKDIR.value or default_workdir(file))
+    workdir = Path(_WORKDIR.value or default_workdir(file))
     print(f"Run in {workdir}", flush=True)
     state = fit(config, workdir, traced_steps=_PROFILE.value)
     if int(state.step) < open_run(workdir).plan.steps:

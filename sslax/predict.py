@@ -16,6 +16,8 @@ from sslax.command import flags
 from sslax.errors import UserError
 from sslax.ranges import Interval, NonNegative, Positive, PositiveInt
 
+_WORKDIR = command.workdir_flag()
+_CHECKPOINT = command.checkpoint_flag()
 _INPUT = flags.DEFINE_string(
     "input",
     None,
@@ -64,9 +66,9 @@ def main(_: list[str]) -> None:
     from sslax.testbed import layout, submission
 
     given = flags.FLAGS
-    if bool(command.WORKDIR.value) == bool(_WEIGHTS.value):
+    if bool(_WORKDIR.value) == bool(_WEIGHTS.value):
         raise UserError("Give either --workdir=RUN or --weights=FOLDER, such as zoo/uflow_small.")
-    workdir = command.WORKDIR.value or _WEIGHTS.value
+    workdir = _WORKDIR.value or _WEIGHTS.value
     task = task_of(run.open_run(workdir).plan.method)
     for name in _OPTIONS:
         if given[name].present and name not in task.options:
@@ -75,7 +77,7 @@ def main(_: list[str]) -> None:
                 f"--{name} is for runs that predict {tasks}; this one predicts {task.name}."
             )
     options = {name: given[name].value for name in _OPTIONS}
-    trained = loading.load(workdir, which=command.CHECKPOINT.value, size=_size())
+    trained = loading.load(workdir, which=_CHECKPOINT.value, size=_size())
     if layout.is_test_bed(Path(_INPUT.value)):
         unused = [name for name in _OPTIONS if given[name].present]
         unused = [name for name in unused if name not in submission.OPTIONS]

@@ -7,6 +7,8 @@ model card; `sslax.load(FOLDER)` reads it. See docs/publish.md.
 from sslax import command
 from sslax.command import flags
 
+_WORKDIR = command.workdir_flag()
+_CHECKPOINT = command.checkpoint_flag()
 _OUTPUT = command.output_flag()
 _LICENSE = flags.DEFINE_string("license", "", "Of the weights, such as apache-2.0, for the card.")
 
@@ -16,9 +18,9 @@ def main(_: list[str]) -> None:
     from sslax.tasks import publishing
 
     files = publishing.publish(
-        command.WORKDIR.value,
+        _WORKDIR.value,
         _OUTPUT.value,
-        which=command.CHECKPOINT.value,
+        which=_CHECKPOINT.value,
         license=_LICENSE.value,
     )
     for file in files:

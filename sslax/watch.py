@@ -10,6 +10,7 @@ from sslax import command, paths
 from sslax.command import flags
 from sslax.ranges import Interval
 
+_WORKDIR = command.workdir_flag()
 _PORT = flags.DEFINE_integer("port", 0, "Port of 127.0.0.1; 0 for one that is free.")
 command.check_flag("port", Annotated[int, Interval(0, 65535)])
 
@@ -19,7 +20,7 @@ def main(_: list[str]) -> None:
     from sslax.report import server
     from sslax.tasks import reports
 
-    workdir = paths.expand(command.WORKDIR.value, "--workdir")
+    workdir = paths.expand(_WORKDIR.value, "--workdir")
     reports.news(workdir)  # a mistake in the folder is said here, not in the browser
     with server.make(
         lambda: reports.render(workdir, live=True),

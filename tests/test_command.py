@@ -1,5 +1,8 @@
 """Flags of the commands: each number has its range, and there is nothing but flags."""
 
+import subprocess
+import sys
+
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -137,3 +140,12 @@ def test_a_comparison_is_of_several_runs(arguments, message):
     command._parse(["command", *arguments])
     with pytest.raises(UserError, match=f"^{message}"):
         compare.main([])
+
+
+def test_help_lists_the_flags_that_commands_share():
+    """Of this command's only: training reads no particular checkpoint."""
+    asked = [sys.executable, "-m", "sslax.main", "--help"]
+    text = subprocess.run(asked, capture_output=True, text=True, timeout=120).stdout
+    for flag in ("--config:", "--workdir:", "--[no]distributed:", "--profile:"):
+        assert f"\n  {flag}" in text
+    assert "--checkpoint" not in text

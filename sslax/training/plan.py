@@ -109,7 +109,8 @@ def make_plan(
     size = config.batch_size
     if size > examples:
         raise UserError(
-            f"config.batch_size = {size} is larger than the training set of {examples} images."
+            f"config.batch_size = {size} is larger than the training set of {examples} images: "
+            f"--config.batch_size={1 << examples.bit_length() - 1} fits."
         )
     per_epoch = examples // size
 
