@@ -165,7 +165,7 @@ def test_predict_writes_features_of_a_folder(workdir, images, tmp_path):
     ("overrides", "message"),
     [
         ({"method": "simclear"}, 'did you mean "simclr"'),
-        ({"batch_size": 81}, "larger than the training set of 80 images: --config.batch_size=64 fits."),
+        ({"batch_size": 81}, "larger than the training set of 80 images: --config.batch_size=64"),
         ({"duration": "5 parsecs"}, "is not a duration"),
         ({"optimizer__warmup": "12 steps"}, "warm-up takes 12 of 12 steps"),
         ({"model__name": "resnet19"}, 'did you mean "resnet18"'),
