@@ -21,6 +21,8 @@ Notation, shared with `sslax.losses`, which adds the symbols of embeddings:
 """
 
 from sslax.ops.camera import (
+    Camera,
+    UnifiedCamera,
     backproject,
     crop_intrinsics,
     depth_to_disparity,
@@ -69,6 +71,8 @@ from sslax.ops.sinkhorn import sinkhorn
 from sslax.ops.warp import bilinear_sample, pixel_grid, range_map, splat, warp_disparity, warp_flow
 
 __all__ = [
+    "Camera",
+    "UnifiedCamera",
     "ab_histogram",
     "annealed_mean",
     "backproject",

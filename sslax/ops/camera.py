@@ -1,8 +1,9 @@
-"""Pinhole cameras: intrinsics, projection, rigid motion, depth and disparity.
+"""Cameras: intrinsics, projection, rigid motion, depth and disparity.
 
 The camera looks along +z with x to the right and y down; depth is z. Intrinsics are
-`[[fx, skew, cx], [0, fy, cy], [0, 0, 1]]` in pixels. A pose is a `[4, 4]` matrix that takes points
-from the target camera to the source camera.
+`[[fx, skew, cx], [0, fy, cy], [0, 0, 1]]` in pixels. A pinhole camera is its intrinsics; one with a
+wide lens is a `UnifiedCamera`, which stands wherever a `Camera` is asked for. A pose is a `[4, 4]`
+matrix that takes points from the target camera to the source camera.
 
 Small matrix products are written out: the default matrix product of an accelerator keeps 8 to 11
 bits of the mantissa, which is pixels of error in a projection.
@@ -10,6 +11,7 @@ bits of the mantissa, which is pixels of error in a projection.
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 import jax.numpy as jnp
 
@@ -19,34 +21,67 @@ from sslax.ops.warp import pixel_grid
 from sslax.types import Array
 
 
-def backproject(depth: Array, intrinsics: Array) -> Array:
+class UnifiedCamera(NamedTuple):
+    """A camera with a wide lens, by the unified camera model.
+
+    ```
+    (x, y, 1) = K (X / D, Y / D, 1),   D = α |P| + (1 - α) Z
+    ```
+    for a point `P = (X, Y, Z)`; α = 0 is a pinhole camera, and larger α bring what is far from the
+    axis closer to the center of the image. In the normalized coordinates `m = K⁻¹ (x, y, 1)`, a
+    ray of depth 1 is `(q m_x, q m_y, 1)` with
+
+    ```
+    q = (1 - α + α √(1 + (1 - 2 α) |m|²)) / (1 - α² |m|²)
+    ```
+    Depth is along the optical axis, as everywhere in `sslax`, so only what is in front of the
+    camera can have one: pixels with `α |m| >= 1` see more than 90 degrees off the axis, and are not
+    valid. Radial, without the tangential terms of calibration tools.
+
+    Attributes:
+        intrinsics: `[..., 3, 3]`, in pixels, where 1 - α is not part of the focal lengths.
+        alpha: `[...]` in [0, 1).
+
+    Geyer and Daniilidis, "A Unifying Theory for Central Panoramic Systems", ECCV 2000; α as in
+    Usenko et al., "The Double Sphere Camera Model", 3DV 2018, whose `fx` is this one.
+    """
+
+    intrinsics: Array
+    alpha: Array
+
+
+Camera = Array | UnifiedCamera
+C = TypeVar("C", Array, UnifiedCamera)
+
+
+def backproject(depth: Array, intrinsics: Camera) -> Array:
     """The 3D point of every pixel: `P(p) = depth(p) K⁻¹ (x, y, 1)`.
 
     Args:
         depth: `[..., H, W]`, along the optical axis.
-        intrinsics: `[..., 3, 3]`, in pixels at the resolution of the depth.
+        intrinsics: `[..., 3, 3]`, in pixels at the resolution of the depth; or a `UnifiedCamera`.
 
     Returns:
-        Points `[..., H, W, 3]` in the camera's frame, in the unit of the depth.
+        Points `[..., H, W, 3]` in the camera's frame, in the unit of the depth. Pixels of a
+        `UnifiedCamera` that see what is not in front of it get a point on the axis.
 
     Example:
         >>> intrinsics = jnp.array([[2.0, 0.0, 1.0], [0.0, 2.0, 0.0], [0.0, 0.0, 1.0]])
         >>> backproject(jnp.full((1, 2), 4.0), intrinsics)[0].tolist()
         [[-2.0, 0.0, 4.0], [0.0, 0.0, 4.0]]
     """
-    _check_matrix(intrinsics, 3)
-    depth, intrinsics = accumulated(depth, intrinsics)
+    depth, camera = _accumulated(depth, intrinsics)
     height, width = depth.shape[-2:]
-    return depth[..., None] * _rays(height, width, intrinsics)
+    return depth[..., None] * _rays(height, width, camera)[0]
 
 
-def project(points: Array, intrinsics: Array, *, min_depth: float = 1e-3) -> tuple[Array, Array]:
+def project(points: Array, intrinsics: Camera, *, min_depth: float = 1e-3) -> tuple[Array, Array]:
     """Projects points into the image: `(x, y, 1) z = K P`.
 
     Args:
         points: `[..., 3]`, in the camera's frame.
         intrinsics: `[..., 3, 3]`, in pixels; its leading axes match the first axes of the points,
-            so points `[B, H, W, 3]` go with intrinsics `[B, 3, 3]`.
+            so points `[B, H, W, 3]` go with intrinsics `[B, 3, 3]`. Or a `UnifiedCamera`, likewise.
         min_depth: smallest z that counts as in front of the camera, in the unit of the points.
 
     Returns:
@@ -61,20 +96,20 @@ def project(points: Array, intrinsics: Array, *, min_depth: float = 1e-3) -> tup
         ([2.0, 0.0], [True, False])
     """
     checks.assert_axis_dimension(points, -1, 3)
-    _check_matrix(intrinsics, 3)
-    points, intrinsics = accumulated(points, intrinsics)
+    points, camera = _accumulated(points, intrinsics)
     points, in_front = _in_front(points, min_depth)
-    intrinsics = _expand(intrinsics, points.ndim - 1)
-    x, y = points[..., 0] / points[..., 2], points[..., 1] / points[..., 2]
-    return _scale(x, y, intrinsics) + intrinsics[..., :2, 2], in_front
+    matrix, alpha = _expand_camera(camera, points.ndim - 1)
+    divisor = _divisor(points, alpha)
+    x, y = points[..., 0] / divisor, points[..., 1] / divisor
+    return _scale(x, y, matrix) + matrix[..., :2, 2], in_front
 
 
 def rigid_flow(
     depth: Array,
     pose: Array,
-    intrinsics: Array,
+    intrinsics: Camera,
     *,
-    source_intrinsics: Array | None = None,
+    source_intrinsics: Camera | None = None,
     min_depth: float = 1e-3,
 ) -> tuple[Array, Array]:
     """Optical flow of a static scene under camera motion: `flow(p) = π(K' (R P(p) + t)) - p`.
@@ -85,14 +120,15 @@ def rigid_flow(
     Args:
         depth: `[..., H, W]` of the target view; zero or negative where unknown.
         pose: `[..., 4, 4]`, from the target camera to the source camera.
-        intrinsics: `[..., 3, 3]` of the target camera, in pixels.
-        source_intrinsics: `[..., 3, 3]` of the source camera, if they differ.
+        intrinsics: `[..., 3, 3]` of the target camera, in pixels; or a `UnifiedCamera`.
+        source_intrinsics: of the source camera, if they differ.
         min_depth: smallest depth that counts as in front of either camera.
 
     Returns:
         Flow `[..., H, W, 2]`, `(x, y)` in pixels, and `valid` `[..., H, W]` (bool): the depth is
         known, and the point is in front of the source camera and projects within its outermost
-        pixel centers. Points behind the camera and unknown depths have zero flow and gradient.
+        pixel centers. Points behind the camera and unknown depths have zero flow and gradient, as
+        have pixels that see nothing in front of a `UnifiedCamera`.
 
     Example:
         >>> intrinsics = jnp.array([[2.0, 0.0, 1.0], [0.0, 2.0, 0.0], [0.0, 0.0, 1.0]])
@@ -104,13 +140,13 @@ def rigid_flow(
     Zhou et al., "Unsupervised Learning of Depth and Ego-Motion from Video", CVPR 2017.
     """
     _check_matrix(pose, 4)
-    _check_matrix(intrinsics, 3)
-    depth, pose, intrinsics = accumulated(depth, pose, intrinsics)
+    depth, camera, pose = _accumulated(depth, intrinsics, pose)
     height, width = depth.shape[-2:]
-    rays = _rays(height, width, intrinsics)
+    rays, seen = _rays(height, width, camera)
+    matrix, alpha = _expand_camera(camera, depth.ndim)
     # Everything is divided by the target's depth, so infinite depth leaves a pure rotation, and
     # only the change due to the motion is computed, so the identity has no rounding error.
-    known = depth >= min_depth
+    known = (depth >= min_depth) & seen
     inverse_depth = jnp.where(known, _reciprocal(jnp.where(known, depth, 1.0)), 0.0)
     translation = _expand(pose[..., :3, 3], depth.ndim, matrix=False)
     rotation_change = pose[..., :3, :3] - jnp.eye(3, dtype=pose.dtype)
@@ -119,15 +155,14 @@ def rigid_flow(
     visible = known & in_front
     change = jnp.where(visible[..., None], change, 0.0)
 
-    x, y = moved[..., 0] / moved[..., 2], moved[..., 1] / moved[..., 2]
-    shift = (change[..., :2] - rays[..., :2] * change[..., 2:]) / moved[..., 2:]
-    target = _expand(intrinsics, depth.ndim)
-    flow = _scale(shift[..., 0], shift[..., 1], target)
+    # With the divisor D of the projection, X' / D' - X / D = (ΔX - X / D ΔD) / D'.
+    before, after = _divisor(rays, alpha), _divisor(moved, alpha)
+    growth = _divisor_change(rays, moved, change, alpha)
+    shift = (change[..., :2] - rays[..., :2] * (growth / before)[..., None]) / after[..., None]
+    flow = _scale(shift[..., 0], shift[..., 1], matrix)
     if source_intrinsics is not None:
-        _check_matrix(source_intrinsics, 3)
-        source_intrinsics = jnp.asarray(source_intrinsics, intrinsics.dtype)
-        difference = _expand(source_intrinsics - intrinsics, depth.ndim)
-        flow += _scale(x, y, difference) + difference[..., :2, 2]
+        _, source = _accumulated(depth, source_intrinsics)
+        flow += _change_of_camera(moved, (matrix, alpha), _expand_camera(source, depth.ndim))
     flow = jnp.where(visible[..., None], flow, 0.0)
     coords = pixel_grid(height, width).astype(flow.dtype) + flow
     last = jnp.array([width - 1, height - 1], coords.dtype)
@@ -303,40 +338,44 @@ def intrinsics_matrix(focal: Array, center: Array) -> Array:
     return _matrix([[fx, zero, cx], [zero, fy, cy], [zero, zero, one]])
 
 
-def flip_intrinsics(intrinsics: Array, width: int) -> Array:
+def flip_intrinsics(intrinsics: C, width: int) -> C:
     """Intrinsics after a horizontal flip of the image: `cx → width - 1 - cx`.
 
     Args:
-        intrinsics: `[..., 3, 3]`, in pixels.
+        intrinsics: `[..., 3, 3]`, in pixels; or a `UnifiedCamera`.
         width: image width in pixels.
 
     Returns:
-        `[..., 3, 3]`.
+        The camera.
 
     Example:
         >>> flip_intrinsics(jnp.array([[2.0, 0, 1], [0, 2, 0], [0, 0, 1]]), 4)[0, 2].item()
         2.0
     """
+    if isinstance(intrinsics, UnifiedCamera):
+        return intrinsics._replace(intrinsics=flip_intrinsics(intrinsics.intrinsics, width))
     intrinsics = at_least_float32(intrinsics)
     _check_matrix(intrinsics, 3)
     flipped = intrinsics.at[..., 0, 1].multiply(-1)  # the skew, if any
     return flipped.at[..., 0, 2].set(width - 1 - intrinsics[..., 0, 2])
 
 
-def resize_intrinsics(intrinsics: Array, scale: float | Array | Sequence[float]) -> Array:
+def resize_intrinsics(intrinsics: C, scale: float | Array | Sequence[float]) -> C:
     """Intrinsics after resizing the image: `f → s f`, `c → (c + 0.5) s - 0.5`.
 
     Args:
-        intrinsics: `[..., 3, 3]`, in pixels.
+        intrinsics: `[..., 3, 3]`, in pixels; or a `UnifiedCamera`.
         scale: new size / old size, one number or `(x, y)`.
 
     Returns:
-        `[..., 3, 3]`.
+        The camera.
 
     Example:
         >>> resize_intrinsics(jnp.array([[2.0, 0, 1], [0, 2, 0], [0, 0, 1]]), 0.5)[:2].tolist()
         [[1.0, 0.0, 0.25], [0.0, 1.0, -0.25]]
     """
+    if isinstance(intrinsics, UnifiedCamera):
+        return intrinsics._replace(intrinsics=resize_intrinsics(intrinsics.intrinsics, scale))
     intrinsics = at_least_float32(intrinsics)
     _check_matrix(intrinsics, 3)
     scale = jnp.broadcast_to(jnp.asarray(scale, intrinsics.dtype), (2,))
@@ -346,21 +385,23 @@ def resize_intrinsics(intrinsics: Array, scale: float | Array | Sequence[float])
     return (intrinsics + half) * factors - half
 
 
-def crop_intrinsics(intrinsics: Array, left: float | Array, top: float | Array) -> Array:
+def crop_intrinsics(intrinsics: C, left: float | Array, top: float | Array) -> C:
     """Intrinsics after cropping the image: `cx → cx - left`, `cy → cy - top`.
 
     Args:
-        intrinsics: `[..., 3, 3]`, in pixels.
+        intrinsics: `[..., 3, 3]`, in pixels; or a `UnifiedCamera`.
         left: column of the crop's first pixel; a scalar, or an array over the leading axes.
         top: row of the crop's first pixel.
 
     Returns:
-        `[..., 3, 3]`.
+        The camera.
 
     Example:
         >>> crop_intrinsics(jnp.array([[2.0, 0, 1], [0, 2, 5], [0, 0, 1]]), 1, 2)[:2, 2].tolist()
         [0.0, 3.0]
     """
+    if isinstance(intrinsics, UnifiedCamera):
+        return intrinsics._replace(intrinsics=crop_intrinsics(intrinsics.intrinsics, left, top))
     intrinsics = at_least_float32(intrinsics)
     _check_matrix(intrinsics, 3)
     left, top = (jnp.asarray(first, intrinsics.dtype) for first in (left, top))
@@ -484,13 +525,82 @@ def _expand(array: Array, rank: int, *, matrix: bool = True) -> Array:
     return array.reshape(*array.shape[:leading], *(1,) * (rank - leading), *array.shape[leading:])
 
 
-def _rays(height: int, width: int, intrinsics: Array) -> Array:
-    """The viewing rays `K⁻¹ (x, y, 1)` of all pixels, `[..., H, W, 3]`."""
-    intrinsics = _expand(intrinsics, intrinsics.ndim)  # [..., 1, 1, 3, 3]
-    grid = pixel_grid(height, width).astype(intrinsics.dtype)
-    y = (grid[..., 1] - intrinsics[..., 1, 2]) / intrinsics[..., 1, 1]
-    x = (grid[..., 0] - intrinsics[..., 0, 2] - intrinsics[..., 0, 1] * y) / intrinsics[..., 0, 0]
-    return jnp.stack([x, y, jnp.ones_like(x)], axis=-1)
+def _accumulated(array: Array, camera: Camera, *others: Array) -> tuple:
+    """The array, the camera and others in the dtype that they have in common, at least float32."""
+    matrix, alpha = camera if isinstance(camera, UnifiedCamera) else (camera, None)
+    _check_matrix(matrix, 3)
+    if alpha is None:
+        array, matrix, *others = accumulated(array, matrix, *others)
+        return array, matrix, *others
+    if jnp.shape(alpha) != jnp.shape(matrix)[:-2]:
+        raise checks.value_error(
+            f"alpha of a UnifiedCamera has the leading axes of its intrinsics, "
+            f"{jnp.shape(matrix)[:-2]}; got shape {jnp.shape(alpha)}."
+        )
+    array, matrix, alpha, *others = accumulated(array, matrix, alpha, *others)
+    return array, UnifiedCamera(matrix, alpha), *others
+
+
+def _expand_camera(camera: Camera, rank: int) -> tuple[Array, Array | None]:
+    """Intrinsics `[..., 1, 1, 3, 3]`, and α `[..., 1, 1]` if the camera has one, of this rank."""
+    if not isinstance(camera, UnifiedCamera):
+        return _expand(camera, rank), None
+    alpha = _expand(camera.alpha[..., None], rank, matrix=False)[..., 0]
+    return _expand(camera.intrinsics, rank), alpha
+
+
+def _rays(height: int, width: int, camera: Camera) -> tuple[Array, Array]:
+    """The viewing rays of all pixels, `[..., H, W, 3]` with z = 1, and which are in front (bool).
+
+    Rays that are not are the axis.
+    """
+    matrix = camera.intrinsics if isinstance(camera, UnifiedCamera) else camera
+    matrix, alpha = _expand_camera(camera, matrix.ndim)  # [..., 1, 1, 3, 3]
+    grid = pixel_grid(height, width).astype(matrix.dtype)
+    y = (grid[..., 1] - matrix[..., 1, 2]) / matrix[..., 1, 1]
+    x = (grid[..., 0] - matrix[..., 0, 2] - matrix[..., 0, 1] * y) / matrix[..., 0, 0]
+    if alpha is None:
+        return jnp.stack([x, y, jnp.ones_like(x)], axis=-1), jnp.ones((), bool)
+    seen = alpha**2 * (x**2 + y**2) < 1
+    x, y = jnp.where(seen, x, 0.0), jnp.where(seen, y, 0.0)
+    square = x**2 + y**2
+    root = jnp.sqrt(1 + (1 - 2 * alpha) * square)  # at least (1 - α) / α
+    factor = (1 - alpha + alpha * root) / (1 - alpha**2 * square)
+    return jnp.stack([factor * x, factor * y, jnp.ones_like(x)], axis=-1), seen
+
+
+def _divisor(points: Array, alpha: Array | None) -> Array:
+    """What the projection divides x and y of points in front of the camera by."""
+    if alpha is None:
+        return points[..., 2]
+    return alpha * _norm(points) + (1 - alpha) * points[..., 2]
+
+
+def _divisor_change(before: Array, after: Array, change: Array, alpha: Array | None) -> Array:
+    """`_divisor(after) - _divisor(before)` without the rounding errors of a difference."""
+    if alpha is None:
+        return change[..., 2]
+    longer = jnp.sum(change * (before + after), axis=-1) / (_norm(before) + _norm(after))
+    return alpha * longer + (1 - alpha) * change[..., 2]
+
+
+def _norm(points: Array) -> Array:
+    return jnp.sqrt(jnp.sum(points**2, axis=-1))
+
+
+def _change_of_camera(
+    points: Array, camera: tuple[Array, Array | None], other: tuple[Array, Array | None]
+) -> Array:
+    """How far the image of points moves, `[..., 2]`, where another camera takes it."""
+    (matrix, alpha), (other_matrix, other_alpha) = camera, other
+    divisor, difference = _divisor(points, alpha), other_matrix - matrix
+    x, y = points[..., 0] / divisor, points[..., 1] / divisor
+    moved = _scale(x, y, difference) + difference[..., :2, 2]
+    if alpha is None and other_alpha is None:
+        return moved
+    less = (alpha if alpha is not None else 0.0) - (other_alpha if other_alpha is not None else 0.0)
+    ratio = less * (_norm(points) - points[..., 2]) / _divisor(points, other_alpha)
+    return moved + _scale(x * ratio, y * ratio, other_matrix)
 
 
 def _scale(x: Array, y: Array, intrinsics: Array) -> Array:
