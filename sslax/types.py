@@ -128,12 +128,14 @@ class DepthMaps(NamedTuple):
         disparity: `[B, H, W]` in pixels of the target frame.
         pose: `[B, S, 4, 4]`, from the target's camera to each frame's.
         intrinsics: `[B, 3, 3]` in pixels of the target frame, where the camera is learned.
+        alpha: `[B]`, of its lens, where that is learned (`ops.UnifiedCamera`).
     """
 
     depth: Array | None = None
     disparity: Array | None = None
     pose: Array | None = None
     intrinsics: Array | None = None
+    alpha: Array | None = None
 
 
 class FlowMaps(NamedTuple):
@@ -165,6 +167,7 @@ class DepthTruth(NamedTuple):
         intrinsics: `[B, 3, 3]` in pixels.
         baseline: `[B]` meters between the stereo cameras.
         sequence: `[B]`, equal for consecutive frames of one video.
+        alpha: `[B]`, of the lens (`ops.UnifiedCamera`); None for a pinhole camera.
     """
 
     depth: Array | None = None
@@ -172,6 +175,7 @@ class DepthTruth(NamedTuple):
     intrinsics: Array | None = None
     baseline: Array | None = None
     sequence: Array | None = None
+    alpha: Array | None = None
 
 
 class FlowTruth(NamedTuple):

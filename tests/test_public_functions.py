@@ -272,6 +272,9 @@ OPS = {
     "rigid_flow": lambda x: ops.rigid_flow(
         x.depth, poses(x), x.intrinsics, source_intrinsics=x.intrinsics
     ),
+    "UnifiedCamera": lambda x: ops.backproject(
+        x.depth, ops.UnifiedCamera(x.intrinsics, jnp.full(x.intrinsics.shape[:-2], x.scalar))
+    ),
     "rigid_transform": lambda x: ops.rigid_transform(ops.so3_exp(x.twist[:, 3:]), x.twist[:, :3]),
     "se3_exp": lambda x: ops.se3_exp(x.twist),
     "se3_inverse": lambda x: ops.se3_inverse(poses(x)),
@@ -284,6 +287,7 @@ OPS = {
     "splat": lambda x: ops.splat(x.image, x.flow),
     "ssim": lambda x: ops.ssim(x.image, x.other),
     "transform_points": lambda x: ops.transform_points(poses(x), x.points),
+    "viewing_rays": lambda x: ops.viewing_rays(x.flow, x.intrinsics),
     "warp_disparity": lambda x: [
         ops.warp_disparity(x.image, x.depth, padding=padding)
         for padding in ("border", "zeros", "reflection", "symmetric")

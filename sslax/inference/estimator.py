@@ -202,6 +202,7 @@ class DepthEstimator(Estimator):
             disparity=_at_size(depth.resize_disparity, maps.disparity, size),
             pose=maps.pose,
             intrinsics=camera,
+            alpha=maps.alpha,
         )
 
     def _expected(self) -> str:

@@ -22,6 +22,7 @@ from sslax.errors import UserError
 from sslax.inference import inputs
 from sslax.inference.inputs import Frame
 from sslax.measures import pose
+from sslax.ops import Camera, UnifiedCamera
 from sslax.types import DepthMaps, FlowMaps
 
 PNG_SCALE = 256.0  # of 16-bit PNGs of depth and disparity, KITTI's
@@ -47,8 +48,8 @@ class DepthFiles:
         kind: 'depth' or 'disparity', of the last image.
         written: names of the images, in order.
         unfit: number of pixels that exceed the range of a 16-bit PNG.
-        cameras: learned intrinsics `[3, 3]` and the size (width, height), of the images that have
-            them.
+        cameras: learned cameras, intrinsics `[3, 3]` or a `UnifiedCamera`, and the size (width,
+            height), of the images that have them.
     """
 
     item, exact, png = "image", ".npy", "value x 256, 0 where unknown, at most 255.99"
@@ -62,7 +63,7 @@ class DepthFiles:
         self.kind = "depth"
         self.written: list[str] = []
         self.unfit = 0
-        self.cameras: list[tuple[np.ndarray, tuple[int, int]]] = []
+        self.cameras: list[tuple[Camera, tuple[int, int]]] = []
         self._inverse: list[np.ndarray] = []  # some of each map
 
     def write(self, frame: Frame, maps: DepthMaps) -> None:
@@ -75,9 +76,12 @@ class DepthFiles:
         self.unfit += int((known & ~fits).sum())
         path = self.folder / f"{frame.name}.png"
         write_scaled_png(path, values, fits, scale=PNG_SCALE)
-        if maps.intrinsics is not None:
-            self.cameras.append((maps.intrinsics, values.shape[::-1]))
-        camera = maps.intrinsics if self.intrinsics is None else self.intrinsics
+        learned = maps.intrinsics
+        if learned is not None:
+            if maps.alpha is not None:
+                learned = UnifiedCamera(learned, maps.alpha)
+            self.cameras.append((learned, values.shape[::-1]))
+        camera = learned if self.intrinsics is None else self.intrinsics
         if self.kind == "depth" and camera is not None:
             path = self.folder / f"{frame.name}.ply"
             write_ply(path, *point_cloud(values, frame.image, camera, self.reach))
@@ -176,14 +180,14 @@ def inverse(values: np.ndarray) -> np.ndarray:
 
 
 def point_cloud(
-    depth: np.ndarray, image: np.ndarray, intrinsics: np.ndarray, reach: float = np.inf
+    depth: np.ndarray, image: np.ndarray, intrinsics: Camera, reach: float = np.inf
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points of a depth map with the colors of its image.
 
     Args:
         depth: `[H, W]`.
         image: uint8 `[H, W, 1 or 3]`.
-        intrinsics: `[3, 3]`, in pixels of the image.
+        intrinsics: `[3, 3]`, in pixels of the image; or a `UnifiedCamera`.
         reach: points farther than this many median depths, such as the sky, are left out.
 
     Returns:
@@ -197,17 +201,18 @@ def point_cloud(
     """
     known = np.isfinite(depth) & (depth > 0)
     kept = known & (depth <= reach * np.median(depth[known])) if known.any() else known
-    points = np.asarray(_backproject(np.float32(depth), np.float32(intrinsics)))
+    points = np.asarray(_backproject(np.float32(depth), jax.tree.map(np.float32, intrinsics)))
     colors = np.broadcast_to(image, (*depth.shape, 3))
     return points[kept], colors[kept]
 
 
-def write_camera(folder: Path, cameras: list[tuple[np.ndarray, tuple[int, int]]]) -> str:
+def write_camera(folder: Path, cameras: list[tuple[Camera, tuple[int, int]]]) -> str:
     """Writes `intrinsics.txt`, the median of learned cameras, and describes it.
 
     Args:
         folder: of the file.
-        cameras: intrinsics `[3, 3]` in pixels and the size (width, height) of each image.
+        cameras: intrinsics `[3, 3]` in pixels, or a `UnifiedCamera` with them, and the size (width,
+            height) of each image.
 
     Returns:
         A sentence for the user; where images differ in size, that there is no file.
@@ -215,12 +220,17 @@ def write_camera(folder: Path, cameras: list[tuple[np.ndarray, tuple[int, int]]]
     (width, height), *others = {size for _, size in cameras}
     if others:
         return "There is no intrinsics.txt: the images, and so their cameras, differ in size."
-    camera = np.median([camera for camera, _ in cameras], axis=0)
+    camera = jax.tree.map(lambda *of: np.median(of, axis=0), *(camera for camera, _ in cameras))
+    lens = ""
+    if isinstance(camera, UnifiedCamera):
+        camera, alpha = camera
+        lens = f" Its wide lens has alpha = {alpha:.3f} (sslax.ops.UnifiedCamera)."
     write_intrinsics(folder / "intrinsics.txt", camera)
     (fx, _, cx), (_, fy, cy), _ = camera.tolist()
     return (
         f"The learned camera, in intrinsics.txt: focal lengths {fx:.1f} and {fy:.1f} pixels, "
         f"{fx / width:.3f} widths, and center ({cx:.1f}, {cy:.1f}) of {width} x {height} pixels."
+        f"{lens}"
     )
 
 

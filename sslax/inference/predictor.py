@@ -15,7 +15,7 @@ from sslax.training.plan import Plan
 from sslax.types import Array, Batch, Method, Pictures, Variables
 
 # Known of a camera at prediction, whether or not training knew it.
-_CAMERA = ("intrinsics", "baseline")
+_CAMERA = ("intrinsics", "alpha", "baseline")
 
 
 class Predictor:

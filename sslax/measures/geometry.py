@@ -33,7 +33,7 @@ def measure_depth(
     Args:
         predicted: depth and disparity `[N, H, W]` at the truth's resolution, poses
             `[N, S, 4, 4]` from the target's camera (frame S // 2) to each frame's, and learned
-            intrinsics `[N, 3, 3]`.
+            intrinsics `[N, 3, 3]`, and `alpha` `[N]` of a wide lens.
         truth: the same; depth together with intrinsics and baseline is also the truth of
             disparity. Poses of records with the same `sequence` are those of consecutive frames.
         scaling: as in `depth.evaluate_depths`. With 'median', poses are measured after one
@@ -48,7 +48,7 @@ def measure_depth(
         pixels, `disparity_above_3px` and `d1`. For poses, mean `rotation` and `direction` errors in
         degrees and mean `translation` error; with at least five consecutive frames also `ate` and
         `ate_legacy` of five-frame snippets. For cameras, `focal_error` in % and `center_error` in
-        pixels (`camera_errors`).
+        pixels (`camera_errors`); of a wide lens, `alpha_error`, the mean of |α - α*|.
 
     Raises:
         UserError: if scaling or crop is unknown.
@@ -80,6 +80,9 @@ def measure_depth(
         numbers |= _measure_poses(predicted, truth, fit_scale=scaling == "median")
     if predicted.intrinsics is not None and truth.intrinsics is not None:
         numbers |= camera_errors(predicted.intrinsics, truth.intrinsics)
+    if predicted.alpha is not None and predicted.depth is not None:
+        true = 0.0 if truth.alpha is None else np.asarray(truth.alpha, np.float64)
+        numbers["alpha_error"] = float(np.mean(np.abs(np.asarray(predicted.alpha) - true)))
     return numbers
 
 
@@ -210,6 +213,8 @@ def trivial_depth(predicted: DepthMaps, truth: DepthTruth) -> DepthMaps:
         height, width = np.asarray(predicted.depth).shape[1:]  # a learned camera goes with a map
         guess = _usual_camera(height, width)
         maps = maps._replace(intrinsics=_constant(guess, np.shape(truth.intrinsics)))
+        if predicted.alpha is not None:
+            maps = maps._replace(alpha=_constant(0.0, np.shape(predicted.alpha)))
     return maps
 
 

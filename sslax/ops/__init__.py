@@ -39,6 +39,7 @@ from sslax.ops.camera import (
     sigmoid_to_depth,
     so3_exp,
     transform_points,
+    viewing_rays,
 )
 from sslax.ops.color import (
     ab_histogram,
@@ -115,6 +116,7 @@ __all__ = [
     "splat",
     "ssim",
     "transform_points",
+    "viewing_rays",
     "warp_disparity",
     "warp_flow",
 ]

@@ -104,6 +104,31 @@ def project(points: Array, intrinsics: Camera, *, min_depth: float = 1e-3) -> tu
     return _scale(x, y, matrix) + matrix[..., :2, 2], in_front
 
 
+def viewing_rays(coords: Array, intrinsics: Camera) -> tuple[Array, Array]:
+    """The rays of points of the image, scaled to a depth of 1: `project(rays) = coords`.
+
+    Args:
+        coords: `[..., 2]`, `(x, y)` in pixels, integer or not.
+        intrinsics: `[..., 3, 3]`, in pixels; its leading axes match the first axes of the
+            coordinates. Or a `UnifiedCamera`, likewise.
+
+    Returns:
+        Rays `[..., 3]` in the camera's frame, and `in_front` `[...]` (bool): the ray leads to what
+        is in front of the camera, as all of a pinhole's do. Others get the axis, `(0, 0, 1)`.
+
+    Example:
+        >>> camera = UnifiedCamera(jnp.diag(jnp.array([2.0, 2.0, 1.0])), jnp.array(0.5))
+        >>> rays, in_front = viewing_rays(jnp.array([[2.0, 0.0], [4.0, 0.0]]), camera)
+        >>> print(jnp.rint(3 * rays), in_front)
+        [[4. 0. 3.]
+         [0. 0. 3.]] [ True False]
+    """
+    checks.assert_axis_dimension(coords, -1, 2)
+    coords, camera = _accumulated(coords, intrinsics)
+    rays, in_front = _viewing_rays(coords, *_expand_camera(camera, coords.ndim - 1))
+    return rays, jnp.broadcast_to(in_front, rays.shape[:-1])
+
+
 def rigid_flow(
     depth: Array,
     pose: Array,
@@ -527,18 +552,18 @@ def _expand(array: Array, rank: int, *, matrix: bool = True) -> Array:
 
 def _accumulated(array: Array, camera: Camera, *others: Array) -> tuple:
     """The array, the camera and others in the dtype that they have in common, at least float32."""
-    matrix, alpha = camera if isinstance(camera, UnifiedCamera) else (camera, None)
-    _check_matrix(matrix, 3)
-    if alpha is None:
-        array, matrix, *others = accumulated(array, matrix, *others)
-        return array, matrix, *others
-    if jnp.shape(alpha) != jnp.shape(matrix)[:-2]:
+    if not isinstance(camera, UnifiedCamera):
+        _check_matrix(camera, 3)
+        return accumulated(array, camera, *others)
+    _check_matrix(camera.intrinsics, 3)
+    leading = jnp.shape(camera.intrinsics)[:-2]
+    if jnp.shape(camera.alpha) != leading:
         raise checks.value_error(
-            f"alpha of a UnifiedCamera has the leading axes of its intrinsics, "
-            f"{jnp.shape(matrix)[:-2]}; got shape {jnp.shape(alpha)}."
+            f"alpha of a UnifiedCamera has the leading axes of its intrinsics, {leading}; got "
+            f"shape {jnp.shape(camera.alpha)}."
         )
-    array, matrix, alpha, *others = accumulated(array, matrix, alpha, *others)
-    return array, UnifiedCamera(matrix, alpha), *others
+    array, intrinsics, alpha, *rest = accumulated(array, *camera, *others)
+    return array, UnifiedCamera(intrinsics, alpha), *rest
 
 
 def _expand_camera(camera: Camera, rank: int) -> tuple[Array, Array | None]:
@@ -550,15 +575,15 @@ def _expand_camera(camera: Camera, rank: int) -> tuple[Array, Array | None]:
 
 
 def _rays(height: int, width: int, camera: Camera) -> tuple[Array, Array]:
-    """The viewing rays of all pixels, `[..., H, W, 3]` with z = 1, and which are in front (bool).
-
-    Rays that are not are the axis.
-    """
+    """`viewing_rays` of all pixels, `[..., H, W, 3]`."""
     matrix = camera.intrinsics if isinstance(camera, UnifiedCamera) else camera
-    matrix, alpha = _expand_camera(camera, matrix.ndim)  # [..., 1, 1, 3, 3]
     grid = pixel_grid(height, width).astype(matrix.dtype)
-    y = (grid[..., 1] - matrix[..., 1, 2]) / matrix[..., 1, 1]
-    x = (grid[..., 0] - matrix[..., 0, 2] - matrix[..., 0, 1] * y) / matrix[..., 0, 0]
+    return _viewing_rays(grid, *_expand_camera(camera, matrix.ndim))  # [..., 1, 1, 3, 3]
+
+
+def _viewing_rays(coords: Array, matrix: Array, alpha: Array | None) -> tuple[Array, Array]:
+    y = (coords[..., 1] - matrix[..., 1, 2]) / matrix[..., 1, 1]
+    x = (coords[..., 0] - matrix[..., 0, 2] - matrix[..., 0, 1] * y) / matrix[..., 0, 0]
     if alpha is None:
         return jnp.stack([x, y, jnp.ones_like(x)], axis=-1), jnp.ones((), bool)
     seen = alpha**2 * (x**2 + y**2) < 1

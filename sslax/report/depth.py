@@ -9,6 +9,7 @@ from sslax.report import maps, pictures
 from sslax.report.page import Section
 from sslax.types import Pictures
 
+_PINHOLE = ((0, 0), (1, 1), (0, 2), (1, 2))  # fx, fy, cx, cy in the intrinsics
 _ASSUMED = math.radians(60)  # horizontal field of view of unknown cameras
 
 
@@ -23,6 +24,7 @@ class Shown(NamedTuple):
         trajectories: camera-to-world poses `[n, 4, 4]` by name.
         film_images: consecutive frames `[M, H, W, C]`.
         film_colors: their depth in colors `[M, H, W, 3]`.
+        alpha: `[N]` of a wide lens (`ops.UnifiedCamera`), or None.
     """
 
     columns: Pictures
@@ -32,6 +34,7 @@ class Shown(NamedTuple):
     trajectories: dict[str, np.ndarray]
     film_images: np.ndarray
     film_colors: np.ndarray
+    alpha: np.ndarray | None = None
 
 
 def sections(shown: Shown) -> list[Section]:
@@ -43,13 +46,14 @@ def sections(shown: Shown) -> list[Section]:
         focal = width / 2 / math.tan(_ASSUMED / 2)
         camera = [[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]]
         cameras = np.broadcast_to(camera, (len(shown.depth), 3, 3))
+    lenses = np.zeros(len(shown.depth)) if shown.alpha is None else shown.alpha
     examples = [
         {
             "layers": layers,
             "inverse_depth": pictures.quantized(_inverse(depth[::stride, ::stride])),
-            "camera": [float(k[i]) / stride for i in ((0, 0), (1, 1), (0, 2), (1, 2))],
+            "camera": [*(float(k[i]) / stride for i in _PINHOLE), float(alpha)],
         }
-        for layers, depth, k in zip(maps.layers(shown.columns), shown.depth, cameras)
+        for layers, depth, k, alpha in zip(maps.layers(shown.columns), shown.depth, cameras, lenses)
     ]
     section: Section = {
         "id": "maps",

@@ -62,15 +62,16 @@ def draw(subject: Subject, predicted: dict[str, Parts], folder: Path) -> report.
         figures.trajectories(paths, folder / "trajectory.png")
     film = video_rows(source)
     # Depths that were learned with a camera go with that one.
-    camera = truth.intrinsics if prediction.intrinsics is None else prediction.intrinsics
+    known = truth if prediction.intrinsics is None else prediction
     return report.Shown(
         columns=columns,
         depth=_inverse(values[rows]) if prediction.depth is None else values[rows],
         unit="m" if prediction.depth is not None and subject.run.plan.method.task.metric else "",
-        intrinsics=None if camera is None else camera[rows],
+        intrinsics=None if known.intrinsics is None else known.intrinsics[rows],
         trajectories=paths,
         film_images=stack_images(source, film)[:, target_index] if len(film) else frames[:0],
         film_colors=figures.disparity_colors(inverse[film]),  # one range, so as not to flicker
+        alpha=None if known.alpha is None else known.alpha[rows],
     )
 
 

@@ -524,3 +524,49 @@ def test_motorcycle(size):
     assert error(0) < 0.04
     assert error(0) < min(error(-0.5), error(0.5)) - 0.003
     np.testing.assert_array_equal(seen[~known], False)
+
+
+# A wide lens.
+
+
+@pytest.fixture(scope="module")
+def fisheye(textures):
+    knobs = {"size": SIZE, "frames": 2, "boxes": 3, "focal": (0.6, 0.6), "speed": 2.0}
+    sample = functools.partial(scenes.video, **knobs, alpha=0.6)
+    return jax.device_get(scenes.sampler(sample, textures, seed=5)(np.arange(3)))
+
+
+def test_a_wide_lens_sees_what_a_pinhole_sees_elsewhere(two_views):
+    """Its pixels are points of a pinhole's image, which have the same depth and surface."""
+    both, cameras, *_ = two_views
+    lens = ops.UnifiedCamera(K, jnp.float32(0.6))
+
+    @jax.jit
+    def compared():
+        scene = jax.tree.map(jnp.asarray, frame(both, 0))
+        camera, grid = cameras[0], ops.pixel_grid(*SIZE)
+        ours = scenes.cast(scene, camera, lens, grid)
+        coords, _ = ops.project(ops.backproject(ours[0], lens), K)
+        return ours, scenes.cast(scene, camera, K, coords), coords
+
+    (depth, surface), (expected, same), coords = jax.device_get(compared())
+    agrees = surface == same
+    assert agrees.mean() > 0.995  # rounding, at edges
+    np.testing.assert_allclose(depth[agrees], expected[agrees], rtol=1e-4)
+    outside = (coords < 0) | (coords > np.array(SIZE[::-1]) - 1)
+    assert outside.any(-1).mean() > 0.2  # it is wide
+
+
+def test_a_wide_lens_has_its_own_flow_and_its_images_agree(fisheye):
+    images, flow = fisheye["image"], fisheye["flow"][:, 0]
+    lens = ops.UnifiedCamera(fisheye["intrinsics"], fisheye["alpha"])
+    np.testing.assert_array_equal(fisheye["alpha"], np.float32([0.6] * 3))
+    pose = fisheye["pose"][:, 0]
+    expected, _ = jax.jit(ops.rigid_flow)(fisheye["depth"][:, 1], pose, lens)
+    np.testing.assert_allclose(flow, expected, atol=1e-4)
+    pinhole, _ = jax.jit(ops.rigid_flow)(fisheye["depth"][:, 1], pose, lens.intrinsics)
+    assert np.abs(flow - pinhole).max() > 0.4
+    warped, _ = jax.jit(ops.warp_flow)(images[:, 0], flow)
+    seen = fisheye["visible"][:, 0]
+    error, still = (np.abs(x - images[:, 1])[seen].mean() for x in (warped, images[:, 0]))
+    assert error < 0.4 * still

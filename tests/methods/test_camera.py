@@ -105,6 +105,12 @@ def test_the_shared_vector_is_vidars():
     fx, fy, cx, cy = share * [h + w, h + w, w, h]
     expected = [[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]]
     np.testing.assert_allclose(found, [expected] * 2, rtol=1e-5)
+    # With a wide lens there is one number more, and the rest is the same.
+    wide = Network(cameras.parts("unified"))
+    params = {"camera": {"vector": jnp.float32(np.append(theta, 0.7) / 50)}}
+    found, _ = wide.apply(forward, wide.init(forward, RNG, images)._replace(params=params), images)
+    np.testing.assert_allclose(found.intrinsics, [expected] * 2, rtol=1e-5)
+    np.testing.assert_allclose(found.alpha, [1 / (1 + np.exp(-0.7))] * 2, rtol=1e-5)
 
 
 # A shared camera goes through the augmentation as a given one does.
@@ -120,9 +126,14 @@ def test_a_shared_camera_is_augmented_exactly(flip, zoom):
     @jax.jit
     def both(batch):
         probed = cameras.with_probes(made, "shared")(RNG, batch)
-        return made(RNG, batch)["intrinsics"], cameras.of_frames(camera, probed, "shared")
+        lens = ops.UnifiedCamera(camera, jnp.full(16, 0.4))
+        shared = cameras.of_frames(camera, probed, "shared")
+        unified = cameras.of_frames(lens, probed, "unified")
+        return made(RNG, batch)["intrinsics"], shared, unified
 
-    expected, found = both(batch)
+    expected, found, wide = both(batch)
+    np.testing.assert_array_equal(wide.intrinsics, found)
+    np.testing.assert_array_equal(wide.alpha, np.full(16, np.float32(0.4)))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
     if flip:  # some of both kinds, so that it says something
         assert len({round(float(cx), 3) for cx in expected[:, 0, 2]}) > 1
@@ -268,7 +279,7 @@ def drawn(leaf):
     return jnp.float32(scale * np.random.default_rng(4).normal(size=leaf.shape))
 
 
-@pytest.mark.parametrize("camera", ["per_image", "shared"])
+@pytest.mark.parametrize("camera", ["per_image", "shared", "unified"])
 def test_learned_without_calibration_and_alike_on_eight_devices(camera):
     method, batch = small(camera), uncalibrated()
     shapes = jax.eval_shape(lambda: method.init(RNG, method.augment(RNG, batch)))
@@ -285,10 +296,12 @@ def test_learned_without_calibration_and_alike_on_eight_devices(camera):
         return jax.value_and_grad(loss, has_aux=True)(variables.params)
 
     (value, metrics), gradient = step(variables, batch)
-    heads = gradient["camera"] if camera == "shared" else gradient["pose"]
-    for name in ("vector",) if camera == "shared" else ("focal", "center"):
+    heads = gradient["pose"] if camera == "per_image" else gradient["camera"]
+    for name in ("focal", "center") if camera == "per_image" else ("vector",):
         assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(heads[name])), name
     assert 0.2 < metrics["focal"] < 1.6
+    if camera == "unified":
+        assert (np.abs(heads["vector"]) > 0).all() and 0.1 < metrics["alpha"] < 0.9
     mesh = sharding.make_mesh()
     spread = jax.device_put(batch, sharding.batch_sharding(mesh))
     everywhere = jax.device_put(variables, sharding.replicated(mesh))
@@ -299,7 +312,7 @@ def test_learned_without_calibration_and_alike_on_eight_devices(camera):
 
 
 @pytest.mark.parametrize("name", ["monodepth2", "sfm_learner"])
-@pytest.mark.parametrize("camera", ["given", "per_image", "shared"])
+@pytest.mark.parametrize("camera", ["given", "per_image", "shared", "unified"])
 def test_predictions_have_the_learned_camera(name, camera):
     method = small(camera, name)
     (size,) = export.symbolic_shape("b")
@@ -307,7 +320,8 @@ def test_predictions_have_the_learned_camera(name, camera):
     batch = uncalibrated(2) | (known if camera == "given" else {})
     init = lambda batch: method.init(RNG, method.augment(RNG, batch))  # noqa: E731
     variables = jax.eval_shape(init, batch)
-    assert ("camera" in variables.params) == (camera == "shared")
+    of_the_set = camera in ("shared", "unified")
+    assert ("camera" in variables.params) == of_the_set
     assert ("focal" in variables.params["pose"]) == (camera == "per_image")
     symbolic = {
         name: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype) for name, x in batch.items()
@@ -316,14 +330,16 @@ def test_predictions_have_the_learned_camera(name, camera):
     assert (predicted.intrinsics is None) == (camera == "given")
     one = {**batch, "image": batch["image"][:, 1:2]}
     alone = jax.eval_shape(method.predict, variables, one)
-    assert alone.pose is None and (alone.intrinsics is None) == (camera != "shared")
+    assert alone.pose is None and (alone.intrinsics is None) != of_the_set
+    assert (predicted.alpha is None) == (alone.alpha is None) == (camera != "unified")
     pictures = jax.eval_shape(method.visualize, variables, batch, RNG)
     assert "reconstruction" in pictures
     if camera == "given":
         return
     assert predicted.intrinsics.shape == (size, 3, 3)
     exported = export.export(jax.jit(method.predict))(variables, symbolic)
-    assert exported.out_avals[-1].shape == (size, 3, 3)
+    lens = [(size,)] * (camera == "unified")
+    assert [x.shape for x in exported.out_avals[2:]] == [(size, 3, 3), *lens]
 
 
 def test_pairs_are_averaged_and_used_by_the_loss():
@@ -370,7 +386,7 @@ def test_pairs_are_averaged_and_used_by_the_loss():
     ("name", "overrides", "message"),
     [
         ("monodepth2", {"monodepth2.camera": "learned"}, "camera is 'learned'"),
-        ("sfm_learner", {"sfm_learner.camera": "ucm"}, "Known: given, per_image, shared"),
+        ("sfm_learner", {"sfm_learner.camera": "ucm"}, "Known: given, per_image, shared, unified"),
         (
             "monodepth2",
             {"monodepth2.camera": "shared", "data.frames": 1, "data.stereo": True},

@@ -80,7 +80,7 @@ def test_depth_has_its_numbers_and_its_camera(depths):
     inverse = kept["low"] + (value - 1.0) / 65534 * (kept["high"] - kept["low"])
     assert 1 / inverse == pytest.approx(depths.depth[0, 100, 150], rel=1e-3)
     assert codes(kept["data"], 100, 150)[0, 0] == 0
-    assert example["camera"] == [125, 120, 75, 50] and maps["camera_known"]
+    assert example["camera"] == [125, 120, 75, 50, 0] and maps["camera_known"]
     assert trajectory["paths"][1]["y"] == [0, 1, 2, 3, 4]
     assert len(film["images"]) == len(film["maps"]) == 2
 
@@ -88,8 +88,8 @@ def test_depth_has_its_numbers_and_its_camera(depths):
 def test_an_unknown_camera_sees_sixty_degrees(depths):
     shown = depths._replace(intrinsics=None, trajectories={}, film_images=np.zeros((0, 1, 1, 3)))
     (maps,) = depth.sections(shown)
-    fx, fy, cx, cy = maps["examples"][0]["camera"]
-    assert not maps["camera_known"] and fx == fy
+    fx, fy, cx, cy, alpha = maps["examples"][0]["camera"]
+    assert not maps["camera_known"] and fx == fy and alpha == 0
     assert 2 * np.degrees(np.arctan(75 / fx)) == pytest.approx(60)
     assert (cx, cy) == (149.5 / 2, 199 / 4)
 

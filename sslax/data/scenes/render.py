@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from sslax import checks, ops
 from sslax.data.scenes.textures import Pyramid, as_pyramid, read_texture
+from sslax.ops import Camera
 
 Array = jax.Array
 FACES = 6  # of a box: low x, high x, low y, high y, low z, high z
@@ -58,7 +59,7 @@ def move(scene: Scene, motions: Array) -> Scene:
 def render(
     scene: Scene,
     camera: Array,
-    intrinsics: Array,
+    intrinsics: Camera,
     size: tuple[int, int],
     textures: Array | Pyramid,
     *,
@@ -73,7 +74,8 @@ def render(
     Args:
         scene: the boxes; the camera must be inside the first and outside the others.
         camera: camera-to-world `[4, 4]`.
-        intrinsics: `[3, 3]`, in pixels.
+        intrinsics: `[3, 3]`, in pixels, or a `UnifiedCamera` whose pixels all see something in
+            front of it.
         size: height H and width W.
         textures: `[K, h, w, 3]`, uint8 or float in [0, 1], sides powers of two; or their `pyramid`.
         rays: square root of the rays per pixel.
@@ -92,7 +94,6 @@ def render(
         ([2.0, 2.0, 2.0, 2.0], [5, 5, 5, 5], 0.5)
     """
     checks.assert_shape(camera, (4, 4))
-    checks.assert_shape(intrinsics, (3, 3))
     levels = as_pyramid(textures)
     depth, surface = cast(scene, camera, intrinsics, ops.pixel_grid(*size))
     faces = _faces(scene, camera, levels)
@@ -115,13 +116,13 @@ def pixel_means(color: Callable[[Array], Array], size: tuple[int, int], rays: in
     return image / rays**2
 
 
-def cast(scene: Scene, camera: Array, intrinsics: Array, coords: Array) -> tuple[Array, Array]:
+def cast(scene: Scene, camera: Array, intrinsics: Camera, coords: Array) -> tuple[Array, Array]:
     """The first surface on the ray through each point of the image.
 
     Args:
         scene: the boxes.
         camera: camera-to-world `[4, 4]`.
-        intrinsics: `[3, 3]`, in pixels.
+        intrinsics: `[3, 3]`, in pixels, or a `UnifiedCamera`.
         coords: `[..., 2]`, (x, y) in pixels, integer or not.
 
     Returns:
@@ -145,7 +146,7 @@ def cast(scene: Scene, camera: Array, intrinsics: Array, coords: Array) -> tuple
 def motion(
     view: dict[str, Array],
     poses: Array,
-    intrinsics: Array,
+    intrinsics: Camera,
     other: Scene,
     other_camera: Array,
 ) -> tuple[Array, Array, Array]:
@@ -155,7 +156,7 @@ def motion(
         view: 'depth' and 'surface' `[H, W]` of the first view.
         poses: `[N, 4, 4]`, for each box from the first camera to the other: `C'⁻¹ M' M⁻¹ C` with
             cameras C and the box's motions M in the world.
-        intrinsics: `[3, 3]` of both cameras, in pixels.
+        intrinsics: `[3, 3]` of both cameras, in pixels, or a `UnifiedCamera`.
         other: the scene at the time of the other view.
         other_camera: that view's camera-to-world `[4, 4]`.
 
@@ -181,11 +182,22 @@ def product(*matrices: Array) -> Array:
     return result
 
 
-def _rays(coords: Array, intrinsics: Array) -> tuple[Array, Array]:
-    """x and y of the ray's direction `K⁻¹ (x, y, 1)`; z is 1, so that ray lengths are depths."""
-    y = (coords[..., 1] - intrinsics[1, 2]) / intrinsics[1, 1]
-    x = (coords[..., 0] - intrinsics[0, 2] - intrinsics[0, 1] * y) / intrinsics[0, 0]
-    return x, y
+def _rays(coords: Array, intrinsics: Camera) -> tuple[Array, Array]:
+    """x and y of the ray's direction; z is 1, so that ray lengths are depths."""
+    rays, _ = ops.viewing_rays(coords, intrinsics)
+    return rays[..., 0], rays[..., 1]
+
+
+def _ray_changes(coords: Array, intrinsics: Camera) -> tuple[tuple[Array, Array], ...]:
+    """How x and y of the ray change from one pixel to the next, to the right and down."""
+    if not isinstance(intrinsics, ops.UnifiedCamera):
+        return (1 / intrinsics[0, 0], jnp.zeros(())), (jnp.zeros(()), 1 / intrinsics[1, 1])
+
+    def along(axis: int) -> tuple[Array, Array]:
+        step = jnp.broadcast_to(jnp.eye(2)[axis], coords.shape)
+        return jax.jvp(lambda at: _rays(at, intrinsics), (coords,), (step,))[1]
+
+    return along(0), along(1)
 
 
 def _crossings(box: Array, half: Array, ray: tuple[Array, Array]) -> tuple[list, list, list]:
@@ -254,7 +266,7 @@ def _shade(
     scene: Scene,
     faces: Array,
     hit: tuple[Array, Array],
-    intrinsics: Array,
+    intrinsics: Camera,
     coords: Array,
     levels: Pyramid,
     extent: float,
@@ -266,16 +278,17 @@ def _shade(
     column = [faces[:, i][surface] for i in range(12)]
     (nx, ny, nz), gain = column[8:11], column[11]
     # On the plane n · X = c the point X = z r changes by z (dr - r (n · dr) / (n · r)) where the
-    # ray r changes by dr: 1 / fx along x for one pixel to the right.
+    # ray r changes by dr.
     facing = nx * x + ny * y + nz
     facing = jnp.where(jnp.abs(facing) < 1e-6, 1e-6, facing)
-    right, down = 1 / intrinsics[0, 0], 1 / intrinsics[1, 1]
-    texels, across, along = [], [], []
+    texels: list[Array] = []
+    changes: tuple[list[Array], list[Array]] = [], []
     for ax, ay, az, b in (column[:4], column[4:8]):
         rate = ax * x + ay * y + az
         texels.append(depth * rate + b)
-        across.append(depth * right * (ax - rate * nx / facing))
-        along.append(depth * down * (ay - rate * ny / facing))
+        for change, (dx, dy) in zip(changes, _ray_changes(coords, intrinsics)):
+            change.append(depth * (dx * (ax - rate * nx / facing) + dy * (ay - rate * ny / facing)))
+    across, along = changes
     footprint = jnp.sqrt(
         jnp.maximum(across[0] ** 2 + across[1] ** 2, along[0] ** 2 + along[1] ** 2)
     )

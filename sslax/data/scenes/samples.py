@@ -89,6 +89,7 @@ def video(
     brightness: float = 0.0,
     turn: float = 1.0,
     focal: tuple[float, float] = (0.6, 1.0),
+    alpha: float = 0.0,
 ) -> Sample:
     """S consecutive frames, of which the middle one is the target.
 
@@ -108,18 +109,22 @@ def video(
         brightness: random exposure of each image, by up to `exp(±brightness)`.
         turn: factor on the angles that the camera turns by; 1 is about 0.5 degrees per frame.
         focal: range of the focal length, in widths; each sample has its own.
+        alpha: of a wide lens, `ops.UnifiedCamera`; 0 for a pinhole camera. With focal lengths above
+            alpha / sqrt(2) widths, all pixels of images as wide as high see what is in front.
 
     Returns:
         'image' `[S, H, W, 3]`; 'depth' `[S, H, W]`; 'pose' `[S, 4, 4]`, from the target's camera to
         each frame's; 'flow' `[S, H, W, 2]` from the target to each frame, with the box's motion;
         'visible' `[S, H, W]` (bool), the target's pixels that each frame shows too; 'occluded'
         `[H, W]` (bool), those that another surface hides in some frame; 'moving' `[H, W]` (bool),
-        those of the moving box; 'intrinsics' `[3, 3]`.
+        those of the moving box; 'intrinsics' `[3, 3]`; with a wide lens, its 'alpha' `[]`.
     """
     keys = jax.random.split(key, 6)
     levels = as_pyramid(textures)
     scene = random_scene(keys[0], len(levels.texels), boxes=boxes, drive=drive)
     intrinsics = random_intrinsics(keys[1], size, focal=focal)
+    lens = {"alpha": jnp.float32(alpha)} if alpha else {}
+    device = ops.UnifiedCamera(intrinsics, lens["alpha"]) if lens else intrinsics
     probabilities = jnp.array([still, moving, following])
     static, moves, follows = jax.random.uniform(keys[2], (3,)) < probabilities
     follows &= ~static
@@ -129,13 +134,13 @@ def video(
     motions = random_motion(keys[4], scene, path.steps, moving=moves)
     motions = jnp.where(follows, motions.at[:, 1].set(path.following), motions)
     views = jax.vmap(
-        lambda camera, motions: render(move(scene, motions), camera, intrinsics, size, levels)
+        lambda camera, motions: render(move(scene, motions), camera, device, size, levels)
     )(path.cameras, motions)
     view = {name: views[name][frames // 2] for name in ("depth", "surface")}
     poses = ops.se3_inverse(path.cameras)  # the target's camera is the world
     flow, visible, occluded = jax.vmap(
         lambda pose, motions, camera: motion(
-            view, product(pose, motions), intrinsics, move(scene, motions), camera
+            view, product(pose, motions), device, move(scene, motions), camera
         )
     )(poses, motions, path.cameras)
     return {
@@ -147,6 +152,7 @@ def video(
         "occluded": jnp.any(occluded, axis=0),
         "moving": (moves | follows) & (view["surface"] // FACES == 1),
         "intrinsics": intrinsics,
+        **lens,
     }
 
 

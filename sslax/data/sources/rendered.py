@@ -19,6 +19,7 @@ from sslax.ranges import (
     Positive,
     PositiveInt,
     PositiveRange,
+    ProperFraction,
     Seed,
 )
 
@@ -46,6 +47,7 @@ class Section(NamedTuple):
     brightness: NonNegative = 0.0  # random exposure of each image, by up to exp(±brightness)
     turn: NonNegative = 1.0  # video: factor on the angles that the camera turns by
     focal: PositiveRange = (0.6, 1.0)  # video: of the focal length, in widths
+    alpha: ProperFraction = 0.0  # video: of a wide lens, see `ops.UnifiedCamera`
 
 
 def load(config: ConfigDict) -> Dataset:
@@ -155,7 +157,8 @@ class SceneSource:
     def _record(self, key: jax.Array, textures: Any) -> dict[str, jax.Array]:
         sample = self.sample(key, textures)
         record = {"image": jnp.rint(255 * sample["image"]).astype(jnp.uint8)}
-        record |= {name: sample[name] for name in ("intrinsics", "baseline") if name in sample}
+        cameras = ("intrinsics", "alpha", "baseline")
+        record |= {name: sample[name] for name in cameras if name in sample}
         if self.kind == "video" and self.knobs["baseline"]:
             record["baseline"] = jnp.float32(self.knobs["baseline"])
         ground_truth = self._ground_truth(sample)
@@ -193,7 +196,7 @@ _KNOBS = {
     "stereo": ("baseline", "boxes", "drive", "brightness"),
     "video": (
         *("boxes", "drive", "speed", "still", "moving", "following", "brightness"),
-        *("turn", "focal"),
+        *("turn", "focal", "alpha"),
     ),
     "flow": ("boxes", "drive", "speed", "moving", "brightness"),
     "layered": ("layers", "speed", "brightness"),
@@ -201,7 +204,7 @@ _KNOBS = {
 # Knobs whose neglect would not show, and the values at which they have no effect.
 _NEUTRAL = {
     **{"moving": 0.0, "following": 0.0, "still": 0.0, "drive": False},
-    **{"turn": 1.0, "focal": (0.6, 1.0)},
+    **{"turn": 1.0, "focal": (0.6, 1.0), "alpha": 0.0},
 }
 
 

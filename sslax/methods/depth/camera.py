@@ -1,15 +1,16 @@
 """The camera of a snippet: given with the data, predicted from its frames, or learned for a set.
 
-- "given": 'intrinsics' `[B, 3, 3]` of the batch.
+- "given": 'intrinsics' `[B, 3, 3]` of the batch, with 'alpha' `[B]` where the lens is wide.
 - "per_image": a head of the pose network predicts them from the frames as the network sees them, so
   that no augmentation needs to be accounted for (Gordon et al., Depth from Videos in the Wild,
   https://arxiv.org/abs/1904.04998, 2019).
 - "shared": one vector θ for the data set, of the images as they are before their augmentation. The
   parametrization is that of vidar's code for Fang et al., Self-Supervised Camera Self-Calibration
-  from Video, https://arxiv.org/abs/2112.03325, 2021, restricted to pinhole cameras:
+  from Video, https://arxiv.org/abs/2112.03325, 2021, restricted to pinhole cameras.
+- "unified": likewise with a wide lens, the `ops.UnifiedCamera` that the paper is about:
 
 ```
-(fx, fy) = (H + W) sigmoid(θ_f),   (cx, cy) = (W, H) sigmoid(θ_c) - 1/2
+(fx, fy) = (H + W) sigmoid(θ_f),   (cx, cy) = (W, H) sigmoid(θ_c) - 1/2,   α = sigmoid(θ_α)
 ```
 A camera that only translates says nothing about its focal length: one s times as large explains the
 frames as well, with the same depths and a translation across the optical axis that is s times
@@ -24,36 +25,42 @@ import jax.numpy as jnp
 from sslax import ops
 from sslax.methods.common import Augmentation
 from sslax.models.compose import Parts
+from sslax.ops import Camera
 from sslax.types import Array, Batch, Metrics, Model, PyTree
 
-Camera = Literal["given", "per_image", "shared"]
+Kind = Literal["given", "per_image", "shared", "unified"]
+OF_THE_SET = ("shared", "unified")
 # vidar's θ learns at 50 times the networks' rate (1e-2 and 2e-4). Adam's steps do not depend on the
 # gradient's scale, so a parameter of a fiftieth of θ does, too.
 _RATE = 50.0
 
 
-def parts(camera: Camera) -> dict[str, Model]:
+def parts(camera: Kind) -> dict[str, Model]:
     """The part of the network that holds the camera of the data set, where there is one.
 
-    A `Model` from images `[B, V, H, W, C]` to intrinsics `[B, 3, 3]` in pixels of these.
+    A `Model` from images `[B, V, H, W, C]` to intrinsics `[B, 3, 3]` in pixels of these, or a
+    `UnifiedCamera` with them.
     """
-    if camera != "shared":
+    if camera not in OF_THE_SET:
         return {}
 
     def init(rng: Array, images: Array) -> tuple[PyTree, PyTree]:
-        return {"vector": jnp.zeros(4)}, {}
+        return {"vector": jnp.zeros(5 if camera == "unified" else 4)}, {}
 
-    def apply(params: PyTree, state: PyTree, images: Array, train: bool) -> tuple[Array, PyTree]:
+    def apply(params: PyTree, state: PyTree, images: Array, train: bool) -> tuple[Camera, PyTree]:
         share = jax.nn.sigmoid(_RATE * params["vector"])
         count, _, height, width, _ = images.shape
-        focal, center = (height + width) * share[:2], jnp.array([width, height]) * share[2:] - 0.5
+        focal, center = (height + width) * share[:2], jnp.array([width, height]) * share[2:4] - 0.5
         one = ops.intrinsics_matrix(focal, center)
-        return jnp.broadcast_to(one, (count, 3, 3)), state
+        intrinsics = jnp.broadcast_to(one, (count, 3, 3))
+        if camera == "shared":
+            return intrinsics, state
+        return ops.UnifiedCamera(intrinsics, jnp.broadcast_to(share[4], (count,))), state
 
     return {"camera": Model(init, apply)}
 
 
-def separate(output: Any, net: Parts, images: Array, camera: Camera) -> tuple[Any, Array | None]:
+def separate(output: Any, net: Parts, images: Array, camera: Kind) -> tuple[Any, Camera | None]:
     """A pose network's motion, and the learned camera of its images.
 
     Args:
@@ -64,9 +71,9 @@ def separate(output: Any, net: Parts, images: Array, camera: Camera) -> tuple[An
 
     Returns:
         The motion, and intrinsics `[B, 3, 3]` in pixels of the images, the mean over an example's
-        pairs; None where the camera is given.
+        pairs, or a `UnifiedCamera`; None where the camera is given.
     """
-    if camera == "shared":
+    if camera in OF_THE_SET:
         return output, net.camera(images)
     if camera == "given":
         return output, None
@@ -76,15 +83,15 @@ def separate(output: Any, net: Parts, images: Array, camera: Camera) -> tuple[An
     return motion, ops.resize_intrinsics(jnp.mean(every, axis=1), (width, height))
 
 
-def with_probes(augmentation: Augmentation, camera: Camera) -> Augmentation:
-    """The augmentation, which for a "shared" camera is also applied to two probes.
+def with_probes(augmentation: Augmentation, camera: Kind) -> Augmentation:
+    """The augmentation, which for a camera of the data set is also applied to two probes.
 
-    Flips, zooms and crops are linear in a camera without skew: focal lengths are multiplied and
-    principal points mapped by a straight line. So what they did to cameras with a focal length of 1
-    and with principal points 0 and 1 says what they do to any; 'intrinsics' of the batch then are
-    these two, `[B, 2, 3, 3]`.
+    Flips, zooms and crops are linear in a camera without skew: focal lengths are multiplied,
+    principal points mapped by a straight line, and the lens is the same. So what they did to
+    cameras with a focal length of 1 and with principal points 0 and 1 says what they do to any;
+    'intrinsics' of the batch then are these two, `[B, 2, 3, 3]`.
     """
-    if camera != "shared":
+    if camera not in OF_THE_SET:
         return augmentation
 
     def augment(rng: Array, batch: Batch) -> Batch:
@@ -95,8 +102,8 @@ def with_probes(augmentation: Augmentation, camera: Camera) -> Augmentation:
     return augment
 
 
-def of_frames(learned: Array | None, batch: Batch, camera: Camera) -> Array:
-    """Intrinsics `[B, 3, 3]` of an augmented batch's frames.
+def of_frames(learned: Camera | None, batch: Batch, camera: Kind) -> Camera:
+    """The camera of an augmented batch's frames, intrinsics `[B, 3, 3]` or a `UnifiedCamera`.
 
     Args:
         learned: as `separate` returns them.
@@ -104,20 +111,40 @@ def of_frames(learned: Array | None, batch: Batch, camera: Camera) -> Array:
         camera: which one.
     """
     if learned is None:
+        return given(batch)
+    return through_probes(learned, batch["intrinsics"]) if camera in OF_THE_SET else learned
+
+
+def given(batch: Batch) -> Camera:
+    """The camera that a batch knows: its 'intrinsics', with 'alpha' if it has that."""
+    if "alpha" not in batch:
         return batch["intrinsics"]
-    return through_probes(learned, batch["intrinsics"]) if camera == "shared" else learned
+    return ops.UnifiedCamera(batch["intrinsics"], batch["alpha"])
 
 
-def metrics(learned: Array | None, images: Array) -> Metrics:
-    """`focal`, the mean fx of a learned camera in units of the images' width."""
-    return {} if learned is None else {"focal": jnp.mean(learned[:, 0, 0]) / images.shape[-2]}
+def numbers(learned: Camera | None) -> dict[str, Array]:
+    """'intrinsics' `[B, 3, 3]` and 'alpha' `[B]` of a learned camera, as far as it has them."""
+    if isinstance(learned, ops.UnifiedCamera):
+        return learned._asdict()
+    return {} if learned is None else {"intrinsics": learned}
 
 
-def through_probes(intrinsics: Array, probes: Array) -> Array:
+def metrics(learned: Camera | None, images: Array) -> Metrics:
+    """`focal`, the mean fx of a learned camera in units of the images' width; `alpha` of a lens."""
+    known = numbers(learned)
+    if not known:
+        return {}
+    lens = {"alpha": jnp.mean(known["alpha"])} if "alpha" in known else {}
+    return {"focal": jnp.mean(known["intrinsics"][:, 0, 0]) / images.shape[-2], **lens}
+
+
+def through_probes(camera: Camera, probes: Array) -> Camera:
     """A camera `[B, 3, 3]` without skew, moved as the probes `[B, 2, 3, 3]` were."""
+    if isinstance(camera, ops.UnifiedCamera):
+        return camera._replace(intrinsics=through_probes(camera.intrinsics, probes))
     (_, at_zero), (_, at_one) = (_focal_and_center(probes[:, i]) for i in range(2))
     factor, _ = _focal_and_center(probes[:, 0])
-    focal, center = _focal_and_center(intrinsics)
+    focal, center = _focal_and_center(camera)
     return ops.intrinsics_matrix(factor * focal, at_zero + (at_one - at_zero) * center)
 
 

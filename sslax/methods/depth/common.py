@@ -10,8 +10,10 @@ from ml_collections import ConfigDict
 from sslax import augment, checks, ranges
 from sslax.errors import UserError
 from sslax.methods.common import Augmentation, no_update, plain
+from sslax.methods.depth import camera
 from sslax.methods.depth.geometry import insert_identity
 from sslax.models.compose import Network, Parts
+from sslax.ops import Camera
 from sslax.types import (
     Array,
     Batch,
@@ -38,13 +40,13 @@ class Motion(NamedTuple):
 
     Attributes:
         twists: as the method's pose network predicts them.
-        intrinsics: `[B, 3, 3]` in pixels of the images that it is given; None where the camera is
-            given, too.
+        intrinsics: `[B, 3, 3]` in pixels of the images that it is given, or a `UnifiedCamera`;
+            None where the camera is given, too.
         logits: of explainability, finest first.
     """
 
     twists: Array
-    intrinsics: Array | None = None
+    intrinsics: Camera | None = None
     logits: tuple[Array, ...] = ()
 
 
@@ -146,7 +148,7 @@ def video_method(
     def estimate_motion(variables: Variables, images: Array) -> Motion | None:
         return network.apply(motion, variables, images[:, : snippet.frames])[0] if motion else None
 
-    def shared_camera(variables: Variables, images: Array) -> Array | None:
+    def shared_camera(variables: Variables, images: Array) -> Camera | None:
         if "camera" not in network.parts:
             return None
         return network.apply(lambda net, images: net.camera(images), variables, images)[0]
@@ -156,10 +158,10 @@ def video_method(
         maps, _ = network.apply(depth_maps, variables, snippet.target_of(images))
         depth = to_depth(maps[0])
         if motion is None or images.shape[1] < snippet.frames:
-            return DepthMaps(depth=depth, intrinsics=shared_camera(variables, images))
+            return DepthMaps(depth=depth, **camera.numbers(shared_camera(variables, images)))
         found = estimate_motion(variables, images)
         poses = insert_identity(to_poses(found.twists), snippet.target_index)
-        return DepthMaps(depth=depth, pose=poses, intrinsics=found.intrinsics)
+        return DepthMaps(depth=depth, pose=poses, **camera.numbers(found.intrinsics))
 
     def visualize(variables: Variables, batch: Batch, rng: Array) -> Pictures:
         images = augment.to_float(batch["image"])
@@ -169,11 +171,11 @@ def video_method(
         if images.shape[1] != snippet.images:
             return columns
         found = estimate_motion(variables, images)
-        if found and found.intrinsics is not None:
-            batch = {**batch, "intrinsics": found.intrinsics}
-        cameras = ["intrinsics"] + ["baseline"] * snippet.stereo
-        if any(name not in batch for name in cameras):
+        learned = found.intrinsics if found else None
+        needed = ["intrinsics"] * (learned is None) + ["baseline"] * snippet.stereo
+        if any(name not in batch for name in needed):
             return columns
+        batch = {**batch, "intrinsics": camera.given(batch) if learned is None else learned}
         return columns | reconstructions(maps[0], found, images, batch)
 
     return Method(

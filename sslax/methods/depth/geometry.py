@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from sslax import checks, losses, ops
+from sslax.ops import Camera
 from sslax.types import Array
 
 
@@ -42,21 +43,21 @@ class Level(NamedTuple):
     Attributes:
         target: `[B, h, w, C]`.
         sources: `[B, N, h, w, C]`.
-        intrinsics: `[B, 3, 3]`, in pixels of this resolution.
+        intrinsics: `[B, 3, 3]`, in pixels of this resolution; or a `UnifiedCamera`.
     """
 
     target: Array
     sources: Array
-    intrinsics: Array
+    intrinsics: Camera
 
 
-def make_level(target: Array, sources: Array, intrinsics: Array, size: tuple[int, int]) -> Level:
+def make_level(target: Array, sources: Array, intrinsics: Camera, size: tuple[int, int]) -> Level:
     """Images and camera at a lower resolution.
 
     Args:
         target: `[B, H, W, C]`.
         sources: `[B, N, H, W, C]`.
-        intrinsics: `[B, 3, 3]`, in pixels.
+        intrinsics: `[B, 3, 3]`, in pixels; or a `UnifiedCamera`.
         size: height and width, to which images are averaged down.
     """
     if size == target.shape[1:3]:
@@ -80,9 +81,8 @@ def reproject(level: Level, depth: Array, poses: Array) -> tuple[Array, Array]:
         of the source's camera and inside its image.
     """
     checks.assert_rank([depth, poses], 4)
-    flow, in_front = ops.rigid_flow(
-        depth[:, :, None], poses[:, None], level.intrinsics[:, None, None]
-    )  # [B, M, N, h, w, 2]
+    camera = jax.tree.map(lambda leaf: leaf[:, None, None], level.intrinsics)
+    flow, in_front = ops.rigid_flow(depth[:, :, None], poses[:, None], camera)  # [B, M, N, h, w, 2]
     # Mapped over the depth maps rather than repeated for each of them.
     warp = jax.vmap(jax.vmap(ops.warp_flow, in_axes=(None, 1), out_axes=1), (1, 2), 2)
     reconstructions, inside = warp(level.sources, flow)
@@ -183,14 +183,14 @@ def velocity_error(poses: Array, distance: Array) -> Array:
     return jnp.mean(losses.l1(length - distance))
 
 
-def depth_consistency(depth: Array, other: Array, pose: Array, intrinsics: Array) -> Array:
+def depth_consistency(depth: Array, other: Array, pose: Array, intrinsics: Camera) -> Array:
     """Mean over valid pixels of `|z - z'(p')| / (z + z'(p'))` in a rectified pair; a scalar.
 
     Args:
         depth: z `[B, H, W]` of one view; in a rectified pair it is the depth in the other, too.
         other: z' `[B, H, W]` of the other view, sampled at p', where it sees pixel p.
         pose: `[B, 4, 4]` from the first camera to the other.
-        intrinsics: `[B, 3, 3]` of both.
+        intrinsics: `[B, 3, 3]` of both, or a `UnifiedCamera`.
     """
     flow, in_front = ops.rigid_flow(depth, pose, intrinsics)
     sampled, inside = ops.warp_flow(other[..., None], flow)

@@ -21,7 +21,7 @@ from sslax.methods.common import (
 )
 from sslax.methods.depth import camera as cameras
 from sslax.methods.depth import common, geometry
-from sslax.methods.depth.camera import Camera
+from sslax.methods.depth.camera import Kind
 from sslax.methods.depth.common import Motion, Snippet
 from sslax.models.compose import Network, Parts
 from sslax.ranges import Fraction, NonNegative, Positive
@@ -59,7 +59,7 @@ def monodepth2(
     consistency_weight: NonNegative = 0.0,
     min_depth: Positive = 0.1,
     max_depth: Positive = 100.0,
-    camera: Camera = "given",
+    camera: Kind = "given",
 ) -> Method:
     """Monodepth2.
 
@@ -187,7 +187,7 @@ class Knobs(NamedTuple):
     consistency_weight: float
     min_depth: float
     max_depth: float
-    camera: Camera
+    camera: Kind
 
     @property
     def depth_indices(self) -> list[int]:

@@ -13,7 +13,7 @@ from sslax import losses, models
 from sslax.methods.common import Augmentation, knobs_of, select_views
 from sslax.methods.depth import camera as cameras
 from sslax.methods.depth import common, geometry
-from sslax.methods.depth.camera import Camera
+from sslax.methods.depth.camera import Kind
 from sslax.methods.depth.common import Motion, Snippet
 from sslax.models.compose import Network, Parts
 from sslax.ranges import NonNegative
@@ -39,7 +39,7 @@ def sfm_learner(
     frames: int = 3,
     smoothness_weight: NonNegative = 0.25,
     explainability_weight: NonNegative = 0.1,
-    camera: Camera = "given",
+    camera: Kind = "given",
 ) -> Method:
     """SfMLearner.
 

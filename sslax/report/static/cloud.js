@@ -9,7 +9,7 @@ function pointCloud(section) {
   let points = null; // in median depths, the middle of the scene at 0
 
   async function show(i) {
-    const { inverse_depth: map, camera: [fx, fy, cx, cy], layers } = section.examples[i];
+    const { inverse_depth: map, camera: [fx, fy, cx, cy, alpha], layers } = section.examples[i];
     const { width, height, values } = numbersOf(map);
     const image = new Image();
     image.src = layers[0].uri;
@@ -25,7 +25,13 @@ function pointCloud(section) {
       const z = 1 / value;
       if (!(z < 5 * middle)) return; // unknown, or as far as `sslax.predict` leaves out
       const [column, row] = [at % width, Math.floor(at / width)];
-      xyz.push((column - cx) / fx * z / middle, (row - cy) / fy * z / middle, z / middle - 1);
+      const [x, y] = [(column - cx) / fx, (row - cy) / fy];
+      const square = x * x + y * y;
+      if (alpha * alpha * square >= 1) return; // sees what is not in front of the camera
+      // The ray of a wide lens, `sslax.ops.UnifiedCamera`; of a pinhole camera alpha is 0.
+      const root = Math.sqrt(1 + (1 - 2 * alpha) * square);
+      const ray = (1 - alpha + alpha * root) / (1 - alpha * alpha * square);
+      xyz.push(ray * x * z / middle, ray * y * z / middle, z / middle - 1);
       rgb.push(colors[4 * at], colors[4 * at + 1], colors[4 * at + 2]);
     });
     points = { count: rgb.length / 3, focal: fx, xyz: Float32Array.from(xyz), rgb: Uint8Array.from(rgb) };
