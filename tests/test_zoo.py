@@ -29,11 +29,12 @@ def test_the_flow_of_a_photograph_that_moves():
     assert np.linalg.norm(flow - truth, axis=-1).mean() < 0.25 * np.linalg.norm(truth)
 
 
-def test_features_of_clothes_are_better_than_their_pixels():
+@pytest.mark.parametrize(("name", "margin"), [("simclr_fashion", 0.02), ("vit_fashion", 0.0)])
+def test_features_of_clothes_are_better_than_their_pixels(name, margin):
     dataset = data.load(data.defaults())
     gallery, queries = dataset.train, dataset.test
     images = gallery.images[:2000], queries.images[:1000]
-    encoder = sslax.load("zoo/simclr_fashion")
+    encoder = sslax.load(f"zoo/{name}")
 
     def accuracy(features):
         unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in map(features, images)]
@@ -41,4 +42,4 @@ def test_features_of_clothes_are_better_than_their_pixels():
         return (gallery.labels[:2000][nearest] == queries.labels[:1000]).mean()
 
     pixels = accuracy(lambda x: x.reshape(len(x), -1) / np.float32(255))
-    assert accuracy(encoder) > pixels + 0.02
+    assert accuracy(encoder) > pixels + margin
