@@ -7,13 +7,14 @@ kind of CPU has a folder of its own.
 
 import contextlib
 import hashlib
-import os
 import platform
 import sys
 import tempfile
 from pathlib import Path
 
 import jax
+
+from sslax import paths
 
 LIMIT = 2**32  # bytes in all; programs are of 0.1 to 20 MB
 # Lines of /proc/cpuinfo that decide which instructions a compiler uses.
@@ -62,8 +63,7 @@ def enable(folder: str | None) -> None:
 
 def default_folder() -> Path:
     """`sslax/compiled` in the user's cache folder: XDG_CACHE_HOME, or ~/.cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "sslax" / "compiled"
+    return paths.cache_folder() / "compiled"
 
 
 def cpu() -> str:

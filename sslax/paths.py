@@ -13,6 +13,11 @@ ZOO = Path(__file__).parent / "zoo"  # the networks that come with the package
 _MARGIN = 16  # bytes that a file's name is longer while it is written
 
 
+def cache_folder() -> Path:
+    """`sslax` in the user's cache folder: XDG_CACHE_HOME, or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sslax"
+
+
 def expand(path: str | os.PathLike, what: str = "a path") -> Path:
     """The path, with `~` and `~user` as home folders.
 

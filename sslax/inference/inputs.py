@@ -1,8 +1,6 @@
 """Images and videos that a command line is given, frame by frame."""
 
-import importlib.util
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -154,17 +152,8 @@ def _is_animated(path: Path) -> bool:
         return False
 
 
-def ffmpeg() -> str | None:
-    """The ffmpeg program: of the package imageio-ffmpeg, or on the PATH; None if there is none."""
-    if importlib.util.find_spec("imageio_ffmpeg"):
-        import imageio_ffmpeg
-
-        return imageio_ffmpeg.get_ffmpeg_exe()
-    return shutil.which("ffmpeg")
-
-
 def _check_decoder(path: Path) -> None:
-    if ffmpeg() is None:
+    if films.ffmpeg() is None:
         raise UserError(
             f"{path} is a film, which takes ffmpeg to read: pip install 'sslax[video]' "
             f"brings one; or extract its frames elsewhere, "
@@ -174,7 +163,7 @@ def _check_decoder(path: Path) -> None:
 
 def _film(path: Path) -> Iterator[np.ndarray]:
     """Frames uint8 `[H, W, 3]`, decoded by ffmpeg, which sends them as PPM images."""
-    program = ffmpeg()
+    program = films.ffmpeg()
     given = ["-nostdin", "-loglevel", "error", "-i", str(path), *films.options(program)]
     command = [program, *given, "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"]
     with tempfile.TemporaryFile() as complaints:

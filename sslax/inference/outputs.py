@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from sslax import figures, ops
+from sslax.data.files import films
 from sslax.data.files.cameras import write_intrinsics, write_kitti_poses, write_tum_poses
 from sslax.data.files.flow_files import read_flow, write_flow
 from sslax.data.files.maps import write_scaled_png
@@ -19,7 +20,6 @@ from sslax.data.files.png import write_png
 from sslax.data.files.point_clouds import write_ply
 from sslax.data.files.text import write_text
 from sslax.errors import UserError
-from sslax.inference import inputs
 from sslax.inference.inputs import Frame
 from sslax.measures import pose
 from sslax.ops import Camera, UnifiedCamera
@@ -268,7 +268,7 @@ def write_animation(folder: Path, pictures: Iterable[np.ndarray], *, rate: float
             picture.thumbnail((_WIDEST, _WIDEST), Image.Resampling.BILINEAR)
             yield picture
 
-    if program := inputs.ffmpeg():
+    if program := films.ffmpeg():
         return _write_film(folder / "video.mp4", program, frames(), rate)
     path, rest = folder / "video.webp", frames()
     knobs = {"duration": round(1000 / rate), "loop": 0, "quality": 85}

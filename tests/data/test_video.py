@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from geometric_config import checked, config, noise, write_images
 from PIL import Image
 
 from sslax.data import clips, fitting, rectification, scenes
+from sslax.data.files import films
 from sslax.data.files.cameras import write_intrinsics
 from sslax.data.records import DataError
 from sslax.data.sources import stereo, video
@@ -255,7 +257,7 @@ def test_mistakes_of_video(folder, tmp_path):
     assert "span 13 frames, and the longest sequence has 12" in error(video, **fields, interval=6)
     assert "test_fraction=0.9" in error(video, **fields, test_fraction=0.9)
     assert "no camera poses or speeds" in error(video, **fields, distances=True)
-    assert "ffmpeg -i film.MP4" in error(video, path="x/film.MP4", frames=3)
+    assert "does not exist" in error(video, path="x/film.MP4", frames=3)
     assert "does not exist" in error(video, path=str(tmp_path / "none"), frames=3)
     assert "is a file" in error(video, path=str(folder / "intrinsics.txt"), frames=3)
     assert "is one image" in error(video, path=str(folder / "f0.png"), frames=3)
@@ -418,3 +420,59 @@ def test_mistakes_of_stereo(tmp_path, motorcycle):
     path = str(tmp_path / "s.npz")
     np.savez(path, left=left[None], right=right[None, :-1])
     assert "must have one shape" in error(stereo, path=path, stereo=True)
+
+
+# Films.
+
+
+@pytest.fixture
+def ffmpeg(tmp_path, monkeypatch):
+    """A program in ffmpeg's place, whose films are the numbers of gray frames; its calls."""
+    program, calls = tmp_path / "ffmpeg", tmp_path / "calls"
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import sys\n"
+        "from PIL import Image\n"
+        f"open({str(calls)!r}, 'a').write('x')\n"
+        "text = open(sys.argv[sys.argv.index('-i') + 1]).read() if '-i' in sys.argv else ''\n"
+        "if 'broken' in text:\n"
+        "    sys.exit('no film')\n"
+        "for i in range(int(text or 0)):\n"
+        "    Image.new('RGB', (20, 12), (8 * i,) * 3).save(sys.argv[-1] % (i + 1))\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(films, "ffmpeg", lambda: str(program))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return calls
+
+
+def test_films_are_extracted_once_and_read_like_frames(tmp_path, ffmpeg, capsys):
+    recorded = tmp_path / "recorded"
+    recorded.mkdir()
+    for name, count in (("a.mp4", 12), ("b.MOV", 9)):
+        (recorded / name).write_text(str(count))
+    write_intrinsics(recorded / "intrinsics.txt", K)
+    fields = {"path": str(recorded), "frames": 3}
+    dataset = video.load(checked(**fields))
+    assert len(dataset.train) == 10 + 7  # no sample has frames of both
+    record = dataset.train[3]
+    np.testing.assert_allclose(record["image"].mean((1, 2, 3)), [24, 32, 40], atol=1.5)
+    assert record["intrinsics"].shape == (3, 3)
+    assert capsys.readouterr().err.count("Extracting the frames of") == 2
+    calls = len(ffmpeg.read_text())
+    assert len(video.load(checked(**fields | {"path": str(recorded / "a.mp4")})).train) == 10
+    assert len(ffmpeg.read_text()) == calls and not capsys.readouterr().err
+    (recorded / "a.mp4").write_text("5")  # another film
+    assert len(video.load(checked(**fields | {"path": str(recorded / "a.mp4")})).train) == 3
+
+    (recorded / "broken.avi").write_text("broken")
+    assert "broken.avi cannot be decoded: no film" in error(video, **fields)
+    write_images(recorded, NAMES[:1], IMAGES[:1])
+    assert "has films, such as a.mp4, beside images, such as f0.png" in error(video, **fields)
+
+
+def test_without_ffmpeg_the_remedies_are_named(tmp_path, ffmpeg, monkeypatch):
+    monkeypatch.setattr(films, "ffmpeg", lambda: None)
+    (tmp_path / "a b.mp4").write_text("3")
+    said = error(video, path=str(tmp_path / "a b.mp4"), frames=3)
+    assert "pip install 'sslax[video]'" in said and "mkdir 'a b' && ffmpeg -i 'a b.mp4'" in said

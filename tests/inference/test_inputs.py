@@ -13,7 +13,7 @@ from sslax.data.files import films
 from sslax.errors import UserError
 from sslax.inference import inputs, outputs
 
-FFMPEG = inputs.ffmpeg()
+FFMPEG = films.ffmpeg()
 
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tiff"])
@@ -54,7 +54,7 @@ def test_films_go_through_pipes(tmp_path, monkeypatch):
         "    sys.exit('no film')\n"
     )
     program.chmod(0o755)
-    monkeypatch.setattr(inputs, "ffmpeg", lambda: str(program))
+    monkeypatch.setattr(films, "ffmpeg", lambda: str(program))
     images = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3)).astype(np.uint8)
     path = outputs.write_animation(tmp_path, images, rate=5.0)
     sent = np.frombuffer(path.read_bytes(), np.uint8).reshape(3, 4, 6, 3)

@@ -9,6 +9,7 @@ from formulas import METERS, constant_image, save_frames
 from PIL import Image
 
 import sslax
+from sslax.data.files import films
 from sslax.data.files.cameras import read_kitti_poses, read_tum_poses, write_intrinsics
 from sslax.data.files.flow_files import read_flow
 from sslax.data.files.maps import read_scaled_png
@@ -27,7 +28,7 @@ def estimators(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_ffmpeg(monkeypatch):
     """The same files on all machines."""
-    monkeypatch.setattr(inputs, "ffmpeg", lambda: None)
+    monkeypatch.setattr(films, "ffmpeg", lambda: None)
 
 
 def write(estimator, given, folder, **options):

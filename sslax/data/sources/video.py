@@ -13,13 +13,14 @@ _LARGEST_ANIMATION = 1 << 32  # bytes of all its frames
 
 
 def load(config: ConfigDict) -> Dataset:
-    """Samples of frames from `config.path`: a directory, an animation, or an `.npz` archive.
+    """Samples of frames from `config.path`: a directory, a film, an animation, or an archive.
 
-    A directory holds the frames of one sequence, or a directory of frames for each sequence. An
-    animation is anything Pillow reads (GIF, APNG, WebP, TIFF). An archive has 'image' uint8
-    `[N, H, W]` or `[N, H, W, C]`, 'intrinsics' `[3, 3]` or `[N, 3, 3]` and, for the test's ground
-    truth and for distances, 'depth' `[N, H, W]` in meters, 0 where unknown, and 'pose' `[N, 3, 4]`
-    or `[N, 4, 4]`, camera-to-world. Flow, and methods that learn the camera, need no intrinsics.
+    A directory holds the frames of one sequence, a directory of frames for each sequence, or films.
+    The frames of a film are extracted once (`films.extracted`). An animation is anything Pillow
+    reads (GIF, APNG, WebP, TIFF). An archive has 'image' uint8 `[N, H, W]` or `[N, H, W, C]`,
+    'intrinsics' `[3, 3]` or `[N, 3, 3]` and, for the test's ground truth and for distances, 'depth'
+    `[N, H, W]` in meters, 0 where unknown, and 'pose' `[N, 3, 4]` or `[N, 4, 4]`, camera-to-world.
+    Flow, and methods that learn the camera, need no intrinsics.
 
     Raises:
         DataError: there is no video, only some have intrinsics, or it is too short.
@@ -38,25 +39,47 @@ def load(config: ConfigDict) -> Dataset:
 def _clips(path: str, key: str, config: ConfigDict) -> list[clips.Clip]:
     if not path:
         raise DataError(
-            f"data.source='video' needs {key}: a directory of frames, an animation or an .npz "
-            "archive"
+            f"data.source='video' needs {key}: a directory of frames or films, a film, an "
+            "animation or an .npz archive"
         )
     file = Path(path)
     suffix = file.suffix.lower()
-    if suffix in images.VIDEO_SUFFIXES:
-        frames = file.with_suffix("").name
-        raise DataError(
-            f"{path}: video files are not decoded here. Extract the frames, "
-            f"{films.extraction(file.name, frames, 'jpg')}, and set {key} to that directory"
-        )
-    if suffix == ".npz":
+    if suffix in images.VIDEO_SUFFIXES and file.is_file():
+        found = [_film(file, config)]
+    elif suffix == ".npz":
         found = [_archive(path, config)]
     elif suffix in images.SUFFIXES and file.is_file():
         found = [_animation(file, config)]
     else:
         root = listing.require_directory(path, key, config.source)
-        found = [_sequence(folder, files, config) for folder, files in listing.sequences(root)]
+        if recorded := _films(root):
+            found = [_film(film, config) for film in recorded]
+        else:
+            found = [_sequence(folder, files, config) for folder, files in listing.sequences(root)]
     return found
+
+
+def _films(root: Path) -> list[Path]:
+    """The films of a directory.
+
+    Raises:
+        DataError: it has images as well.
+    """
+    names = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+    recorded = [file for file in names if file.suffix.lower() in images.VIDEO_SUFFIXES]
+    if recorded and (loose := listing.image_files(root)):
+        raise DataError(
+            f"{root} has films, such as {recorded[0].name}, beside images, such as "
+            f"{Path(loose[0]).name}: give one of both"
+        )
+    return recorded
+
+
+def _film(film: Path, config: ConfigDict) -> clips.Clip:
+    """A film's frames, with the intrinsics that stand beside it."""
+    files = listing.image_files(films.extracted(film))
+    clip = _sequence(film.parent, files, config)
+    return clip._replace(name=str(film))
 
 
 def _sequence(folder: Path, files: list[str], config: ConfigDict) -> clips.Clip:
