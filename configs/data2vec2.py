@@ -21,6 +21,7 @@ VARIANTS: dict[str, presets.Values] = {
     "": {
         "augment.interpolation": "bilinear",
         "model": {"name": "vit_micro", "patch": 7, "blocks": (), "patch_stem": 0},
+        **presets.EMBEDDED_MUON,
         "data2vec2": {"masks": 4, "mask_ratio": 0.7, "block": 2, "layers": 5},
         "data2vec2.class_weight": 0.1,
         "data2vec2.momentum": 0.99,

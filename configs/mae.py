@@ -19,7 +19,7 @@ VARIANTS: dict[str, presets.Values] = {
         "augment.interpolation": "bilinear",
         "model": {"name": "vit_micro", "patch": 4, "blocks": (), "patch_stem": 0, "pool": "mean"},
         "mae.decoder": {"width": 64, "depth": 1, "heads": 4},
-        "optimizer": {"learning_rate": 2e-3, "scaling": "none"},
+        **presets.EMBEDDED_MUON,
     },
     "tiny": {
         "model": {"width": 1.0, "blocks": (1,)},

@@ -1,6 +1,6 @@
 """Executes the chapters, all or those named, and writes their outputs into them.
 
-    python docs/course/run.py [01_pretext ...]
+python docs/course/run.py [01_pretext ...]
 """
 
 import sys

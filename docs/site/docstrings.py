@@ -1,4 +1,4 @@
-"""Docstrings as mkdocstrings reads them: their section is called "Example" here, "Examples" there."""
+"""Docstrings as mkdocstrings reads them: "Example" here is its "Examples"."""
 
 from typing import Any
 

@@ -52,6 +52,14 @@ EMBEDDED_VIEWS: Values = {
 }
 """Random views of the embedded images, chosen by experiments/search_default.py."""
 
+EMBEDDED_MUON: Values = {
+    "optimizer.name": "muon",
+    "optimizer.learning_rate": 3e-3,
+    "optimizer.scaling": "none",
+    "optimizer.weight_decay": 0.05,
+}
+"""Transformers on the embedded images: Muon, which learns more than AdamW in ten epochs."""
+
 CIFAR10_VIEWS: Values = {
     "augment.interpolation": "bilinear",
     "augment.strength": 0.5,
