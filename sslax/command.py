@@ -38,7 +38,19 @@ _KINDS = {  # by the words of absl's errors
     "could not convert string to float": "a number",
     "Non-boolean argument": "True or False",
 }
-_PATHS = {"workdir", "input", "output", "intrinsics", "predictions", "truth", "values"}
+_PATHS = {
+    *(
+        "workdir",
+        "input",
+        "output",
+        "intrinsics",
+        "predictions",
+        "truth",
+        "values",
+        "images",
+        "check",
+    )
+}
 
 
 @functools.cache

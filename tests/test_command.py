@@ -16,6 +16,7 @@ from sslax import (
     plan,
     predict,
     publish,
+    submission,
     sweep,
     watch,
 )
@@ -30,6 +31,7 @@ COMMANDS = (
     plan,
     predict,
     publish,
+    submission,
     sweep,
     testbed,
     watch,
