@@ -39,17 +39,8 @@ _KINDS = {  # by the words of absl's errors
     "Non-boolean argument": "True or False",
 }
 _PATHS = {
-    *(
-        "workdir",
-        "input",
-        "output",
-        "intrinsics",
-        "predictions",
-        "truth",
-        "values",
-        "images",
-        "check",
-    )
+    *("workdir", "input", "output", "intrinsics", "predictions", "truth", "values"),
+    *("images", "check"),
 }
 
 
