@@ -16,6 +16,7 @@ EXTRAS = {
     "geometry": ("skimage",),
     "hf": ("datasets",),
     "bands": ("tifffile",),
+    "dicom": ("pydicom",),
     "export": ("flatbuffers", "onnx"),
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),

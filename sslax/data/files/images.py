@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sslax.data.files import bands, headers
+from sslax.data.files import bands, dicom, headers
 from sslax.data.files.bands import ValueRange
 from sslax.data.records import ArraySource, ImageError, Record, Source
 
@@ -21,6 +21,7 @@ SUFFIXES = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".png", ".apng", ".webp", ".avif"),
         *(".bmp", ".dib", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+        dicom.SUFFIX,
     }
 )
 VIDEO_SUFFIXES = frozenset(
@@ -48,7 +49,7 @@ def decode(
     is cropped.
 
     Any other number of channels is that of the bands of an array or a TIFF file, which
-    `bands.read_bands` reads.
+    `bands.read_bands` reads. DICOM files are read by `dicom.read`.
 
     Args:
         encoded: the file's bytes, or its path.
@@ -70,6 +71,9 @@ def decode(
     if channels not in (0, 1, 3):
         pixels = bands.read_bands(encoded, channels=channels, value_range=value_range)
         return convert(pixels, size=size)
+    if dicom.is_dicom(encoded):
+        pixels = dicom.read(encoded, value_range)
+        return convert(np.atleast_3d(pixels), size=size, channels=channels)
     with _opened(encoded) as image:
         if size:  # JPEG decodes several times faster at a reduced scale; twice the size is kept
             image.draft(None, (2 * size, 2 * size))
@@ -122,6 +126,9 @@ def stored_size(path: str | Path) -> tuple[int, int]:
     Raises:
         ImageError: the file cannot be read as an image.
     """
+    if dicom.is_dicom(Path(path)):
+        with _named(path):
+            return dicom.size(Path(path))
     with _named(path), _opened(Path(path)) as image:
         # Of TIFF, Pillow reports the size after the turn.
         turned = image.getexif().get(_ORIENTATION, 1) > 4 and image.format != "TIFF"
