@@ -80,7 +80,7 @@ def test_a_folder_of_them_is_a_data_set(tmp_path):
     config.image_size = 12
     loaded = data.load(config).train
     assert len(loaded) == 4 and loaded[0]["image"].shape == (12, 12, 1)
-    square = np.rint(255 * STORED[:, 4:16] / 2390.0)
+    square = np.rint(STORED[:, 4:16] * (255 / 2390))
     np.testing.assert_allclose(loaded[0]["image"][..., 0], square, atol=1)
 
 
