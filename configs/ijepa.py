@@ -22,7 +22,8 @@ VARIANTS: dict[str, presets.Values] = {
         "model": {"name": "vit_micro", "patch": 4, "blocks": (), "patch_stem": 0},
         "ijepa.predictor": {"width": 64, "depth": 2, "heads": 4},
         "ijepa.momentum": 0.98,
-        "optimizer": {"learning_rate": 2e-3, "weight_decay": 0.05, "final_decay_fraction": 1.0},
+        **presets.EMBEDDED_MUON,
+        "optimizer.final_decay_fraction": 1.0,
     },
     "tiny": {
         "model": {"width": 1.0, "blocks": (1,)},
