@@ -32,7 +32,7 @@ REFERENCE = {  # modules whose public names are documented, by page
     "measures": [
         *("sslax.measures.knn", "sslax.measures.linear", "sslax.measures.representation"),
         *("sslax.measures.collapse", "sslax.measures.depth", "sslax.measures.flow"),
-        *("sslax.measures.pose", "sslax.measures.geometry"),
+        *("sslax.measures.pose", "sslax.measures.geometry", "sslax.measures.uncertainty"),
     ],
     "models": ["sslax.models"],
     "inference": ["sslax", "sslax.inference.encoder", "sslax.inference.estimator"],
