@@ -30,6 +30,7 @@ from sslax.measures import (
     representation,
     rows,
     totals,
+    uncertainty,
 )
 from sslax.types import DepthMaps, DepthTruth, FlowMaps, FlowTruth
 
@@ -492,6 +493,7 @@ MEASURES = {
     "totals.merge": lambda x: totals.merge(totals.totals({"a": score(x)}), {}),
     "totals.pixel_means": lambda x: totals.pixel_means(totals.totals({"a": score(x)})),
     "totals.totals": lambda x: totals.totals({"a": score(x)}),
+    "uncertainty.sparsification": lambda x: uncertainty.sparsification(x.a[0] ** 2, x.a[1]),
 }
 
 # Rows by "package.name", perhaps with a variant after a comma; None for what takes no arrays.
@@ -513,6 +515,7 @@ NEED_VALUES = (
     *("measures.knn.knn_accuracy", "measures.linear", "measures.pose", "measures.representation"),
     *("measures.totals.image", "measures.totals.merge", "measures.totals.pixel"),
     *("measures.totals.totals", "measures.logistic.fit_logistic", "measures.rows"),
+    "measures.uncertainty",
 )
 REVERSE_ONLY = {
     *("losses.census_error", "losses.photometric_error"),
