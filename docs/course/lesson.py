@@ -33,7 +33,12 @@ def clothes(part: str = "train", count: int = 2000) -> tuple[jax.Array, np.ndarr
 
 
 def train(
-    loss: Callable[[Any, jax.Array], jax.Array], params: Any, *, steps: int, rate: float = 1e-3
+    loss: Callable[[Any, jax.Array], jax.Array],
+    params: Any,
+    *,
+    steps: int,
+    rate: float = 1e-3,
+    seed: int = 0,
 ) -> tuple[Any, list[float]]:
     """Minimizes `loss(params, key)` by Adam, with another random key at each step."""
     optimizer = optax.adam(optax.cosine_decay_schedule(rate, steps))
@@ -45,7 +50,7 @@ def train(
         return optax.apply_updates(params, updates), state, value
 
     state, losses = optimizer.init(params), []
-    for key in jax.random.split(jax.random.key(0), steps):
+    for key in jax.random.split(jax.random.key(seed), steps):
         params, state, value = step(params, state, key)
         losses.append(float(value))
     return params, losses
