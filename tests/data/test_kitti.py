@@ -3,9 +3,11 @@
 import json
 import logging
 import pickle
+import runpy
 
 import numpy as np
 import pytest
+import runs
 from geometric_config import checked, config, noise, write_images
 
 from sslax.data import fitting
@@ -163,6 +165,10 @@ def test_improved_depth(tmp_path, caplog):
     expected = np.zeros((6, 10))
     expected[1, 2] = 2
     np.testing.assert_array_equal(held[0]["depth"], expected)
+    script = runpy.run_path(str(runs.ROOT / "experiments" / "kitti_ground_truth.py"))
+    maps, frames = script["measured"](str(root), test, str(tmp_path / "depth"))
+    np.testing.assert_array_equal(maps, [stored])
+    assert len(frames) == 1 and frames[0].endswith("0000000002.png")
     write_scaled_png(folder / "0000000002.png", stored[:, :10])
     with pytest.raises(DataError, match=r"02\.png has 10 x 12 pixels, but its image 20 x 12"):
         kitti.load(config(**fields, size=(6, 10))).test[0]

@@ -48,8 +48,7 @@ def load(config: ConfigDict) -> Dataset:
             "data.source='kitti' reads no data.test_path: name the test's frames in "
             "data.kitti.test_split_file, all below data.path"
         )
-    root = listing.require_directory(config.path, "data.path", config.source)
-    drives = Odometry(root) if (root / "sequences").is_dir() else Raw(root)
+    drives = _drives(config)
     train_lines = read_split(config.kitti.split_file)
     test_lines = read_split(config.kitti.test_split_file)
     if config.test_fraction and (train_lines or test_lines):
@@ -68,6 +67,23 @@ def load(config: ConfigDict) -> Dataset:
         train = sampling.clip_source(rest, targets, config, "training")
     test = None if test_lines is None else _listed(drives, test_lines, config, "test")
     return Dataset(train, test, None)
+
+
+def test_frames(config: ConfigDict) -> clips.ClipSource:
+    """The frames of `config.kitti.test_split_file` alone, those without measured depth left out.
+
+    Raises:
+        DataError: files are missing, or the split file names frames that are.
+    """
+    lines = read_split(config.kitti.test_split_file)
+    if lines is None:
+        raise DataError("data.kitti.test_split_file names no file")
+    return _listed(_drives(config), lines, config, "test")
+
+
+def _drives(config: ConfigDict) -> Raw | Odometry:
+    root = listing.require_directory(config.path, "data.path", config.source)
+    return Odometry(root) if (root / "sequences").is_dir() else Raw(root)
 
 
 class Line(NamedTuple):
