@@ -23,7 +23,6 @@ OUTSIDE = {  # files that are pages, by their path in the repository
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "experiments/README.md": "experiments.md",
-    "docs/course/README.md": "course/index.md",
 }
 REFERENCE = {  # modules whose public names are documented, by page
     "losses": ["sslax.losses"],
@@ -44,16 +43,12 @@ LINK = re.compile(r"(\]\()([^)\s]+)(\))|(src=\")([^\"]+)(\")")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages of other files, of the reference and of the course's notebooks."""
     for source, page in OUTSIDE.items():
-        if existing := files.get_file_from_path(page):
-            files.remove(existing)
         files.append(File.generated(config, page, content=(ROOT / source).read_text("utf-8")))
     for name, modules in REFERENCE.items():
         content = f"# sslax.{name}\n\n" + "\n".join(map(reference, modules))
         files.append(File.generated(config, f"reference/{name}.md", content=content))
     for notebook in sorted((ROOT / "docs" / "course").glob("*.ipynb")):
         add_notebook(notebook, files, config)
-    if readme := files.get_file_from_path("course/README.md"):
-        files.remove(readme)
     return files
 
 
@@ -105,7 +100,7 @@ def of_the_site(link: str, source: str, page: Page, config: MkDocsConfig, files:
         return link
     target = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
     uri = OUTSIDE.get(target, target.removeprefix("docs/") if target.startswith("docs/") else "")
-    uri = uri.replace(".ipynb", ".md") if page.file.src_uri == "course/index.md" else uri
+    uri = uri.replace(".ipynb", ".md") if page.file.src_uri == "course/README.md" else uri
     suffix = f"#{anchor}" if anchor else ""
     if uri and files.get_file_from_path(uri):
         return posixpath.relpath(uri, PurePosixPath(page.file.src_uri).parent) + suffix

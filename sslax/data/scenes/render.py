@@ -282,11 +282,12 @@ def _shade(
     facing = nx * x + ny * y + nz
     facing = jnp.where(jnp.abs(facing) < 1e-6, 1e-6, facing)
     texels: list[Array] = []
+    steps = _ray_changes(coords, intrinsics)
     changes: tuple[list[Array], list[Array]] = [], []
     for ax, ay, az, b in (column[:4], column[4:8]):
         rate = ax * x + ay * y + az
         texels.append(depth * rate + b)
-        for change, (dx, dy) in zip(changes, _ray_changes(coords, intrinsics)):
+        for change, (dx, dy) in zip(changes, steps):
             change.append(depth * (dx * (ax - rate * nx / facing) + dy * (ay - rate * ny / facing)))
     across, along = changes
     footprint = jnp.sqrt(
